@@ -1,0 +1,338 @@
+//! The records that cross between kernel and userspace, in maps and in the ring buffer.
+//!
+//! Only integers and arrays of them: userspace reads these from raw bytes, so every bit pattern must be a valid value.
+
+use crate::outcome::Broken;
+
+/// Declares a record: C layout, and a proof at compile time that it holds no padding (whose bytes would be
+/// uninitialised: the verifier refuses them in a map key, and they would leak kernel stack to userspace).
+macro_rules! abi {
+    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $ty:ty,)+ })+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(C)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $ty,)+ }
+
+        const _: () = assert!(
+            size_of::<$name>() == 0 $(+ size_of::<$ty>())+,
+            concat!(stringify!($name), " holds padding")
+        );
+
+        impl $name {
+            /// All zeroes.
+            // SAFETY: integers and arrays of them: zero is a value of each.
+            pub const ZERO: Self = unsafe { core::mem::zeroed() };
+        }
+
+        // SAFETY: C layout, integers and arrays of them, no padding as asserted above.
+        unsafe impl Abi for $name {}
+    )+};
+}
+
+/// A record that crosses between kernel and userspace as bytes.
+///
+/// # Safety
+/// Every pattern of its bytes is a valid value, and it has no padding.
+pub unsafe trait Abi: Copy + 'static {}
+
+// SAFETY: integers and an array of them.
+unsafe impl Abi for u32 {}
+// SAFETY: as above.
+unsafe impl Abi for u64 {}
+// SAFETY: as above.
+unsafe impl Abi for [u8; 16] {}
+
+/// The family in an [`Address`] of TCP, over IPv4 (v4-mapped) and IPv6 alike: AF_INET6.
+pub const FAMILY_INET: u16 = 10;
+/// The family in an [`Address`] of a unix socket: AF_UNIX.
+pub const FAMILY_UNIX: u16 = 1;
+
+/// The value in the map of program names: becoming this program makes a process the root of a proxy. With any other
+/// value the name only tells, for processes traced by pid, that executing it anew is a reload.
+pub const NAME_ENTERS: u32 = 1;
+
+/// The room in `struct sockaddr_un` for the path, in bytes.
+pub const UNIX_PATH_MAX: usize = 108;
+
+/// Upper bounds of the connect duration histogram in nanoseconds; what is above the last is counted in one bucket
+/// more. Fine below a second, where healthy handshakes are; then where SYNs are sent again (1 s, 3 s, 7 s after the
+/// first, tcp(7)), and at nginx's default `proxy_connect_timeout` of 60 s.
+pub const DURATION_BOUNDS_NS: [u64; 19] = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    3_000_000_000,
+    7_000_000_000,
+    15_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
+
+/// The number of duration buckets, the one above the last bound included.
+pub const DURATION_BUCKETS: usize = DURATION_BOUNDS_NS.len() + 1;
+
+/// The room for outcomes in a [`Row`]: a power of two, so that masking an index proves it in bounds to the verifier.
+pub const OUTCOME_SLOTS: usize = 16;
+
+abi! {
+    /// One proxy: the root of a process tree. Its id is made by [`proxy_id`].
+    pub struct Proxy {
+        /// How often its configuration was reloaded since it has been known.
+        pub generation: u32,
+        /// Not used; zero.
+        pub reserved: u32,
+    }
+
+    /// One traced process (thread group).
+    pub struct Process {
+        /// The proxy that it belongs to.
+        pub proxy: u64,
+        /// Its traced children that are alive.
+        pub children: u64,
+        /// The generation of the configuration that it runs, and that its children will.
+        pub generation: u32,
+        /// The process that forked it, in the host's pid namespace; 0 where it was found already running at the root.
+        pub parent: u32,
+        /// [`Process::NAMED`], [`Process::KEPT`].
+        pub flags: u32,
+        /// Not used; zero.
+        pub reserved: u32,
+    }
+
+    /// A destination.
+    pub struct Address {
+        /// The IPv6 or v4-mapped address in network order, or the digest of a unix path.
+        pub bytes: [u8; 16],
+        /// The port in host order; 0 for a unix socket.
+        pub port: u16,
+        /// [`FAMILY_INET`] or [`FAMILY_UNIX`].
+        pub family: u16,
+    }
+
+    /// The key of a ledger [`Row`].
+    pub struct RowKey {
+        /// The proxy.
+        pub proxy: u64,
+        /// Its generation.
+        pub generation: u32,
+        /// The destination.
+        pub address: Address,
+    }
+
+    /// What one generation of one proxy saw of one destination.
+    pub struct Row {
+        /// Ended attempts by outcome, index [`crate::outcome::Outcome`].
+        pub outcomes: [u64; OUTCOME_SLOTS],
+        /// Broken connections, index [`Broken`].
+        pub broken: [u64; Broken::ALL.len()],
+        /// SYNs sent again.
+        pub syn_retransmits: u64,
+        /// When a handshake was last completed, boot time in nanoseconds; 0 for never.
+        pub last_established_ns: u64,
+        /// The sum of the durations of completed handshakes in nanoseconds.
+        pub duration_sum_ns: u64,
+        /// Completed handshakes by duration, not cumulative, see [`DURATION_BOUNDS_NS`].
+        pub durations: [u64; DURATION_BUCKETS],
+        /// When an attempt last started, boot time in nanoseconds.
+        pub last_attempt_ns: u64,
+        /// Attempts started. Last, because the kernel copies a row from its start: a reader then never sees an
+        /// end without its start.
+        pub attempts: u64,
+    }
+
+    /// An attempt in flight.
+    pub struct Attempt {
+        /// The row that counts it.
+        pub row: RowKey,
+        /// Its start, boot time in nanoseconds.
+        pub started_ns: u64,
+        /// The process that made it, in the host's pid namespace.
+        pub pid: u32,
+        /// The last error that the socket reported without closing (ICMP), 0 for none.
+        pub soft_errno: u32,
+        /// SYNs sent again so far, as counted in the ledger.
+        pub syn_retransmits: u32,
+        /// Not used; zero.
+        pub reserved: u32,
+    }
+
+    /// A connect() that has been entered and not yet returned, by thread.
+    pub struct Call {
+        /// The address of its `struct sock`.
+        pub sock: u64,
+        /// The `struct sockaddr` in the caller's memory.
+        pub user_address: u64,
+        /// The length of that in bytes, as the caller gave it.
+        pub user_length: u32,
+        /// [`Call::SENT`], [`Call::HOLDS_ATTEMPT`], [`Call::UNIX`].
+        pub state: u32,
+        /// The attempt whose outcome only this call's return value tells; see [`Call::HOLDS_ATTEMPT`].
+        pub attempt: Attempt,
+    }
+
+    /// An established connection that is watched for breaking.
+    pub struct Connection {
+        /// The row that counts it.
+        pub row: RowKey,
+        /// When it was established, boot time in nanoseconds.
+        pub established_ns: u64,
+        /// The process that made it, in the host's pid namespace.
+        pub pid: u32,
+        /// Not used; zero.
+        pub reserved: u32,
+    }
+
+    /// The path behind the digest of a unix [`Address`].
+    pub struct UnixPath {
+        /// As in `sockaddr_un`, zero-filled; an abstract name starts with a zero byte.
+        pub bytes: [u8; UNIX_PATH_MAX],
+        /// How many of the bytes count.
+        pub length: u32,
+    }
+
+    /// What the ring buffer tells. What a field means depends on the kind; unused ones are zero.
+    pub struct Event {
+        /// When, boot time in nanoseconds.
+        pub time_ns: u64,
+        /// Which proxy.
+        pub proxy: u64,
+        /// How long the attempt has taken, or the connection has lived, in nanoseconds.
+        pub duration_ns: u64,
+        /// The upstream's address.
+        pub remote: Address,
+        /// The proxy's own address; family 0 where there is none.
+        pub local: Address,
+        /// The generation of the process.
+        pub generation: u32,
+        /// The process, in the host's pid namespace.
+        pub pid: u32,
+        /// [`Event::CONNECT`] and so on.
+        pub kind: u32,
+        /// The [`crate::outcome::Outcome`] or [`Broken`].
+        pub what: u32,
+        /// The error, 0 where there was none.
+        pub errno: u32,
+        /// SYNs sent again.
+        pub syn_retransmits: u32,
+    }
+
+    /// What userspace tells the programs once, before they are loaded.
+    pub struct Settings {
+        /// The proxy's connect timeout where nothing better is known, in nanoseconds.
+        pub connect_timeout_ns: u64,
+        /// The number of the connect system call on this machine.
+        pub connect_syscall: u32,
+        /// Whether established attempts are told of as well: 0 or 1.
+        pub tell_established: u32,
+    }
+}
+
+impl Process {
+    /// Its program's name is one of those that are looked for: executing it anew is a reload, executing another
+    /// ends the tracing of this process.
+    pub const NAMED: u32 = 1;
+    /// It was asked for by pid: it and its descendants stay, whatever they execute.
+    pub const KEPT: u32 = 2;
+}
+
+impl Call {
+    /// The call has sent a SYN: the socket's transitions tell how the attempt ends.
+    pub const SENT: u32 = 1;
+    /// The attempt is held here: its socket cannot tell why it ended (a unix socket; no local port was left).
+    pub const HOLDS_ATTEMPT: u32 = 2;
+    /// The socket is a unix socket.
+    pub const UNIX: u32 = 4;
+}
+
+impl Event {
+    /// An attempt ended.
+    pub const CONNECT: u32 = 1;
+    /// The first SYN of an attempt in flight was sent again.
+    pub const STALLED: u32 = 2;
+    /// An established connection broke.
+    pub const BROKEN: u32 = 3;
+    /// A process became the root of a new proxy.
+    pub const ENTERED: u32 = 4;
+    /// The generation of a proxy was raised, to `generation`.
+    pub const RELOADED: u32 = 5;
+}
+
+/// Where something could not be followed. The discriminant is the index in the loss array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Loss {
+    /// The ring buffer had no room: the reader missed an event, no count is wrong.
+    RingFull = 0,
+    /// No room for an attempt in flight: it is in no count.
+    AttemptTableFull,
+    /// No room for a ledger row: the attempt is in no count.
+    LedgerFull,
+    /// No room for a traced process: its attempts are in no count.
+    ProcessTableFull,
+    /// No room for a connect() under way: what it returns at once is in no count.
+    CallTableFull,
+    /// No room for an established connection: its breaking would not be seen.
+    ConnectionTableFull,
+    /// No room for a unix socket's path: it shows as a digest.
+    PathTableFull,
+    /// Kernel or user memory could not be read: the attempt is in no count.
+    ReadFailed,
+    /// A socket that was believed in flight connected anew: the end of the attempt before was missed.
+    EndMissed,
+}
+
+impl Loss {
+    /// Every place, in the order of their indices.
+    pub const ALL: [Self; 9] = [
+        Self::RingFull,
+        Self::AttemptTableFull,
+        Self::LedgerFull,
+        Self::ProcessTableFull,
+        Self::CallTableFull,
+        Self::ConnectionTableFull,
+        Self::PathTableFull,
+        Self::ReadFailed,
+        Self::EndMissed,
+    ];
+
+    /// The value of the label `why`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::AttemptTableFull => "attempt_table_full",
+            Self::LedgerFull => "ledger_full",
+            Self::ProcessTableFull => "process_table_full",
+            Self::CallTableFull => "call_table_full",
+            Self::ConnectionTableFull => "connection_table_full",
+            Self::PathTableFull => "path_table_full",
+            Self::ReadFailed => "read_failed",
+            Self::EndMissed => "end_missed",
+        }
+    }
+}
+
+/// The id of the proxy whose root is `pid`, entered at `boot_ns`: the pid in the low half, in the high half the time
+/// in units of about a millisecond, so that a pid used again is another proxy.
+#[inline(always)]
+#[must_use]
+pub const fn proxy_id(pid: u32, boot_ns: u64) -> u64 {
+    ((boot_ns >> 20) << 32) | pid as u64
+}
+
+/// The pid of the root process of a proxy, in the host's pid namespace.
+#[must_use]
+pub const fn root_pid(proxy: u64) -> u32 {
+    proxy as u32
+}

@@ -1,0 +1,289 @@
+//! An attempt's life: where it begins, and the one place where each of its possible ends is seen.
+//!
+//! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions, and the return of
+//! connect(). Whoever takes the attempt out of the table settles it, so that it is counted once.
+
+use proxytrace_ebpf::{
+    abi::{Address, Attempt, Call, Event, Loss, Process, RowKey},
+    outcome::Outcome,
+};
+
+use crate::{
+    events,
+    kernel::{self, Access, Kind, NoAddress, Sock, setting, tcp},
+    ledger,
+    maps::{ATTEMPTS, CALLS},
+    process, stream,
+};
+
+const EINTR: u32 = 4;
+/// Restart codes, which only the kernel itself sees (include/linux/errno.h): the call begins again, or the caller
+/// gets EINTR.
+const ERESTARTSYS: u32 = 512;
+const ERESTART_RESTARTBLOCK: u32 = 516;
+/// The handshake goes on, or (0) is done: success, EINTR, EALREADY, EINPROGRESS and the restart codes.
+const IN_PROGRESS: [u32; 8] = [0, EINTR, 114, 115, ERESTARTSYS, 513, 514, ERESTART_RESTARTBLOCK];
+/// connect() never got as far as an address: EBADF, EFAULT, ENOTSOCK, EAFNOSUPPORT, EISCONN.
+const NOT_AN_ATTEMPT: [u32; 5] = [9, 14, 88, 97, 106];
+
+/// How far before its connect timeout a proxy may be seen closing: it counts from a clock that it reads once per turn
+/// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early.
+const TIMEOUT_SLACK_NS: u64 = 100_000_000;
+
+/// A traced process enters connect().
+#[inline(always)]
+pub(crate) fn entered(fd: u32, user_address: u64, user_length: u32) {
+    let Some((pid, process)) = process::current() else { return };
+    let thread = kernel::current_thread();
+    let Some(socket) = kernel::unconnected_socket(fd) else { return };
+
+    if let Some(previous) = held_by(thread) {
+        if previous.sock == socket.sock {
+            return; // a signal interrupted this very call, and it begins again
+        }
+        settle_held(&previous, Outcome::Other, EINTR);
+    }
+
+    let mut call = Call { sock: socket.sock, user_address, user_length, ..Call::ZERO };
+    if socket.kind == Kind::Unix {
+        call.state = Call::UNIX;
+        // The attempt begins here, so that one that waits for room in the backlog shows as in flight. An address
+        // that is not in memory yet is read when the call returns.
+        if let Ok(address) = kernel::user_address(user_address, user_length)
+            && let Some(attempt) = begin(row_key(&process, address), pid)
+        {
+            call.attempt = attempt;
+            call.state |= Call::HOLDS_ATTEMPT;
+        }
+    }
+    if CALLS.insert(&thread, &call, 0).is_err() {
+        events::lose(Loss::CallTableFull);
+        settle_held(&call, Outcome::Other, 0);
+    }
+}
+
+/// A connect() returns, with 0 or a negative errno. Most upstream connects return EINPROGRESS, and their socket tells
+/// the rest; what is settled here is what no socket tells.
+#[inline(always)]
+pub(crate) fn returned(result: i64) {
+    let thread = kernel::current_thread();
+    let Some(call) = CALLS.get_ptr(&thread) else { return };
+    // SAFETY: copied at once; only this thread removes it.
+    let mut call = unsafe { *call };
+    let errno = result.unsigned_abs() as u32;
+    let is_unix = call.state & Call::UNIX != 0;
+    if is_unix && (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&errno) {
+        return; // settled when the call begins again, or the thread calls connect() for another socket or exits
+    }
+    let _ = CALLS.remove(&thread);
+    if call.state & Call::HOLDS_ATTEMPT == 0 {
+        let told_by_socket = call.state & Call::SENT != 0 || (!is_unix && IN_PROGRESS.contains(&errno));
+        if told_by_socket || NOT_AN_ATTEMPT.contains(&errno) {
+            return;
+        }
+        // No transition: no route, or not permitted. The socket never got the address, so the caller's is taken; by
+        // now its page is in memory, as the kernel has just read it.
+        let Some((pid, process)) = process::current() else { return };
+        let address = match kernel::user_address(call.user_address, call.user_length) {
+            Ok(address) => address,
+            Err(NoAddress::Unreadable) => return events::lose(Loss::ReadFailed),
+            Err(NoAddress::OtherFamily) => return,
+        };
+        let Some(attempt) = begin(row_key(&process, address), pid) else { return };
+        call.attempt = attempt;
+        call.state |= Call::HOLDS_ATTEMPT;
+    }
+    let outcome = match errno {
+        0 if is_unix => Outcome::Established,
+        _ if is_unix => Outcome::of_unix_error(errno),
+        _ => Outcome::of_error(errno),
+    };
+    settle_held(&call, outcome, errno);
+}
+
+/// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
+/// that could be hooked, `tcp_connect()` is entered. Calling it twice for one attempt does no harm.
+///
+/// `first` tells whether no other program has seen this very transition (see `main.rs`): then an attempt that is
+/// still in the table for this socket is one whose end was missed.
+#[inline(always)]
+pub(crate) fn started<A: Access>(sock: Sock<A>, first: bool) {
+    let Some((pid, process)) = process::current() else { return };
+    if let Some(attempt) = ATTEMPTS.get_ptr(&sock.id()) {
+        if !first {
+            return;
+        }
+        // SAFETY: copied at once.
+        let missed = unsafe { *attempt };
+        if ATTEMPTS.remove(&sock.id()).is_ok() {
+            events::lose(Loss::EndMissed);
+            settle(&missed, Outcome::Other, 0, Address::ZERO);
+        }
+    }
+    if let Some(call) = CALLS.get_ptr_mut(&kernel::current_thread()) {
+        // SAFETY: a value of the map, of the thread that runs this.
+        unsafe {
+            if (*call).sock == sock.id() && (*call).state & Call::SENT != 0 && !first {
+                return; // this call's attempt has begun and, without a port to begin from, ended
+            }
+            (*call).sock = sock.id(); // with multipath TCP the socket that connects is not the one in the file
+            (*call).state |= Call::SENT;
+        }
+    }
+    let row = row_key(&process, sock.remote());
+    let now_ns = kernel::now_ns();
+    let Some(counts) = ledger::row(&row) else { return };
+    let attempt = Attempt { row, started_ns: now_ns, pid, ..Attempt::ZERO };
+    match ATTEMPTS.insert(&sock.id(), &attempt, 0) {
+        Ok(()) => counts.attempt(now_ns),
+        Err(_) => events::lose(Loss::AttemptTableFull),
+    }
+}
+
+/// A socket reports an error while the handshake is under way. A soft one (ICMP) has to be remembered: reading it
+/// clears it, and nginx reads it before it closes.
+#[inline(always)]
+pub(crate) fn reported_error<A: Access>(sock: Sock<A>) {
+    if !sock.is_tcp() || sock.state() != tcp::SYN_SENT {
+        return;
+    }
+    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
+    let errno = match sock.error() {
+        0 => sock.soft_error(),
+        hard => hard,
+    };
+    if errno != 0 {
+        // SAFETY: a value of the map; the socket's lock is held.
+        unsafe { (*attempt).soft_errno = errno };
+    }
+}
+
+/// A SYN is sent again: the first sign of a black hole, a second after the attempt began.
+#[inline(always)]
+pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
+    if sock.state() != tcp::SYN_SENT {
+        return;
+    }
+    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
+    // SAFETY: a value of the map; the socket's lock is held.
+    let attempt = unsafe { &mut *attempt };
+    let is_first = attempt.syn_retransmits == 0;
+    count_retransmits(attempt, sock.retransmits());
+    if is_first {
+        events::tell(events::of_attempt(Event::STALLED, attempt, sock.local(), kernel::now_ns()));
+    }
+}
+
+/// The handshake of a socket is complete.
+#[inline(always)]
+pub(crate) fn established<A: Access>(sock: Sock<A>) {
+    if let Some(attempt) = take(sock) {
+        settle(&attempt, Outcome::Established, 0, sock.local());
+        stream::watch(sock, &attempt);
+    }
+}
+
+/// A socket is closed whose handshake was not complete.
+#[inline(always)]
+pub(crate) fn closed<A: Access>(sock: Sock<A>) {
+    let Some(attempt) = take(sock) else { return };
+    let errno = match (sock.error(), sock.soft_error()) {
+        (0, 0) => attempt.soft_errno,
+        (0, soft) => soft,
+        (hard, _) => hard,
+    };
+    if errno != 0 {
+        return settle(&attempt, Outcome::of_error(errno), errno, sock.local());
+    }
+    // No error, and connect() has not returned: what it returns is the cause (no local port was left).
+    if let Some(call) = CALLS.get_ptr_mut(&kernel::current_thread()) {
+        // SAFETY: a value of the map, of the thread that runs this.
+        unsafe {
+            if (*call).sock == sock.id() && (*call).state & Call::SENT != 0 {
+                (*call).attempt = attempt;
+                (*call).state |= Call::HOLDS_ATTEMPT;
+                return;
+            }
+        }
+    }
+    let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
+    let gave_up = age_ns + TIMEOUT_SLACK_NS >= setting!(connect_timeout_ns);
+    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock.local());
+}
+
+/// A thread exits: a call that it was killed in never returns.
+#[inline(always)]
+pub(crate) fn thread_exited(thread: u64) {
+    let held = held_by(thread);
+    let _ = CALLS.remove(&thread);
+    if let Some(call) = held {
+        settle_held(&call, Outcome::Cancelled, 0);
+    }
+}
+
+#[inline(always)]
+fn row_key(process: &Process, address: Address) -> RowKey {
+    RowKey { proxy: process.proxy, generation: process.generation, address }
+}
+
+/// Begins an attempt that no table but the caller's hand holds.
+#[inline(always)]
+fn begin(row: RowKey, pid: u32) -> Option<Attempt> {
+    let now_ns = kernel::now_ns();
+    ledger::row(&row)?.attempt(now_ns);
+    Some(Attempt { row, started_ns: now_ns, pid, ..Attempt::ZERO })
+}
+
+/// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
+#[inline(always)]
+fn take<A: Access>(sock: Sock<A>) -> Option<Attempt> {
+    let attempt = ATTEMPTS.get_ptr_mut(&sock.id())?;
+    // SAFETY: a value of the map; the socket's lock is held.
+    let mut copy = unsafe { *attempt };
+    ATTEMPTS.remove(&sock.id()).ok()?;
+    count_retransmits(&mut copy, sock.retransmits());
+    Some(copy)
+}
+
+/// Counts the SYNs that were sent again since the last look. The socket's own count is the source, so that none is
+/// missed with the hook.
+#[inline(always)]
+fn count_retransmits(attempt: &mut Attempt, total: u32) {
+    let more = total.saturating_sub(attempt.syn_retransmits);
+    if more > 0 {
+        attempt.syn_retransmits = total;
+        if let Some(counts) = ledger::row(&attempt.row) {
+            counts.syn_retransmits(more);
+        }
+    }
+}
+
+#[inline(always)]
+fn settle(attempt: &Attempt, outcome: Outcome, errno: u32, local: Address) {
+    let now_ns = kernel::now_ns();
+    if let Some(counts) = ledger::row(&attempt.row) {
+        match outcome {
+            Outcome::Established => counts.established(now_ns, now_ns.saturating_sub(attempt.started_ns)),
+            failure => counts.outcome(failure),
+        }
+    }
+    if outcome != Outcome::Established || setting!(tell_established) != 0 {
+        let event = events::of_attempt(Event::CONNECT, attempt, local, now_ns);
+        events::tell(Event { what: outcome as u32, errno, ..event });
+    }
+}
+
+#[inline(always)]
+fn settle_held(call: &Call, outcome: Outcome, errno: u32) {
+    if call.state & Call::HOLDS_ATTEMPT != 0 {
+        settle(&call.attempt, outcome, errno, Address::ZERO);
+    }
+}
+
+#[inline(always)]
+fn held_by(thread: u64) -> Option<Call> {
+    let call = CALLS.get_ptr(&thread)?;
+    // SAFETY: copied at once; only its own thread removes it.
+    let call = unsafe { *call };
+    (call.state & Call::HOLDS_ATTEMPT != 0).then_some(call)
+}

@@ -1,0 +1,50 @@
+//! The ring buffer, and the count of what was lost.
+
+use proxytrace_ebpf::abi::{Address, Attempt, Event, Loss, RowKey};
+
+use crate::{kernel, maps};
+
+/// Tells userspace; counted as lost where the ring has no room.
+#[inline(always)]
+pub(crate) fn tell(event: Event) {
+    match maps::EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(event);
+            entry.submit(0);
+        }
+        None => lose(Loss::RingFull),
+    }
+}
+
+/// Counts something that could not be followed.
+#[inline(always)]
+pub(crate) fn lose(place: Loss) {
+    if let Some(counter) = maps::LOSSES.get_ptr_mut(place as u32) {
+        kernel::add(counter, 1);
+    }
+}
+
+/// An event about the destination of `row`.
+#[inline(always)]
+pub(crate) fn about(kind: u32, row: &RowKey, pid: u32, now_ns: u64, since_ns: u64) -> Event {
+    Event {
+        time_ns: now_ns,
+        proxy: row.proxy,
+        duration_ns: now_ns.saturating_sub(since_ns),
+        remote: row.address,
+        generation: row.generation,
+        pid,
+        kind,
+        ..Event::ZERO
+    }
+}
+
+/// An event about an attempt.
+#[inline(always)]
+pub(crate) fn of_attempt(kind: u32, attempt: &Attempt, local: Address, now_ns: u64) -> Event {
+    Event {
+        local,
+        syn_retransmits: attempt.syn_retransmits,
+        ..about(kind, &attempt.row, attempt.pid, now_ns, attempt.started_ns)
+    }
+}

@@ -1,0 +1,438 @@
+//! The unsafe boundary: every read of kernel or user memory and every helper call that is not a map operation lives
+//! here, behind small handles, so that the modules that decide are plain code.
+
+use core::{ffi::c_void, marker::PhantomData, mem::size_of, ptr};
+
+use aya_ebpf::helpers::{self, generated};
+use proxytrace_ebpf::{
+    abi::{Address, FAMILY_INET, FAMILY_UNIX, Loss, Settings, UNIX_PATH_MAX, UnixPath},
+    offsets::Offsets,
+};
+
+use crate::{events, maps};
+
+const AF_INET: u16 = 2;
+const AF_UNIX: u16 = 1;
+const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+const SS_UNCONNECTED: u32 = 1;
+
+/// States of a TCP socket (include/net/tcp_states.h).
+pub(crate) mod tcp {
+    pub(crate) const ESTABLISHED: i32 = 1;
+    pub(crate) const SYN_SENT: i32 = 2;
+    pub(crate) const SYN_RECV: i32 = 3;
+    pub(crate) const CLOSE: i32 = 7;
+    pub(crate) const CLOSE_WAIT: i32 = 8;
+}
+
+/// One offset, read alone and volatile: loading the whole table at once would copy it to the stack at every use, and
+/// a plain read would be folded to the poison that is compiled in.
+macro_rules! offset {
+    ($field:ident) => {{
+        // SAFETY: a field of a static that nothing writes once the program runs.
+        unsafe { ptr::read_volatile(&raw const maps::OFFSETS.$field) }
+    }};
+}
+
+/// One setting, likewise.
+macro_rules! setting {
+    ($field:ident) => {{
+        // SAFETY: a field of a static that nothing writes once the program runs.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$field) }
+    }};
+}
+pub(crate) use setting;
+
+const _: () = assert!(size_of::<Settings>() == 16 && size_of::<Offsets>().is_multiple_of(4));
+
+/// How a program reaches kernel memory through a pointer that the kernel passed to it.
+pub(crate) trait Access: Copy {
+    /// Reads at `offset` bytes from `base`; zero where that is impossible.
+    fn read<T: Copy>(base: *const c_void, offset: u32) -> T;
+    /// The socket as a `struct tcp_sock`, null if it is none.
+    fn tcp_sock(sock: *const c_void) -> *const c_void;
+}
+
+/// Plain loads. For BTF tracepoints and fentry: the verifier knows the pointer's type and that a load cannot fault.
+#[derive(Clone, Copy)]
+pub(crate) struct Direct;
+
+/// The probe-read helper. For raw tracepoints and kprobes, whose arguments are mere numbers to the verifier.
+#[derive(Clone, Copy)]
+pub(crate) struct Probed;
+
+impl Access for Direct {
+    #[inline(always)]
+    fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: the verifier proves at load time that this is inside the structure that `base` points to.
+        unsafe { ptr::read_volatile(base.byte_add(offset as usize).cast()) }
+    }
+
+    /// A load beyond `struct sock` is refused ("access beyond struct sock"); this helper leads on (kernel 5.9).
+    #[inline(always)]
+    fn tcp_sock(sock: *const c_void) -> *const c_void {
+        // SAFETY: a helper call with the pointer that the kernel passed.
+        unsafe { generated::bpf_skc_to_tcp_sock(sock.cast_mut()).cast() }
+    }
+}
+
+impl Access for Probed {
+    #[inline(always)]
+    fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: the helper checks the address itself and leaves zeroes where it cannot read.
+        unsafe {
+            let mut value = core::mem::MaybeUninit::<T>::zeroed();
+            let from = base.wrapping_byte_add(offset as usize);
+            if generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) != 0 {
+                events::lose(Loss::ReadFailed);
+            }
+            value.assume_init()
+        }
+    }
+
+    #[inline(always)]
+    fn tcp_sock(sock: *const c_void) -> *const c_void {
+        sock
+    }
+}
+
+/// A `struct sock` of the internet family.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock<A>(*const c_void, PhantomData<A>);
+
+impl<A: Access> Sock<A> {
+    #[inline(always)]
+    pub(crate) fn new(pointer: *const c_void) -> Self {
+        Self(pointer, PhantomData)
+    }
+
+    /// What attempts and connections are keyed by.
+    #[inline(always)]
+    pub(crate) fn id(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> bool {
+        A::read::<u16>(self.0, offset!(sock_protocol)) == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> i32 {
+        i32::from(A::read::<u8>(self.0, offset!(sock_state)))
+    }
+
+    /// The error that ends the connection, 0 for none.
+    #[inline(always)]
+    pub(crate) fn error(self) -> u32 {
+        A::read::<u32>(self.0, offset!(sock_error))
+    }
+
+    /// The error that an ICMP message reported without ending it, 0 for none.
+    #[inline(always)]
+    pub(crate) fn soft_error(self) -> u32 {
+        A::read::<u32>(self.0, offset!(sock_soft_error))
+    }
+
+    #[inline(always)]
+    pub(crate) fn remote(self) -> Address {
+        let port = u16::from_be(A::read::<u16>(self.0, offset!(sock_remote_port)));
+        self.address(offset!(sock_remote_v4), offset!(sock_remote_v6), port)
+    }
+
+    /// The proxy's own address. The port is `inet_sport`, which outlives the socket's unhashing: `skc_num` is
+    /// already 0 when the transition to CLOSE is traced.
+    #[inline(always)]
+    pub(crate) fn local(self) -> Address {
+        let port = self.tcp::<u16>(offset!(inet_local_port));
+        self.address(offset!(sock_local_v4), offset!(sock_local_v6), u16::from_be(port))
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes_sent(self) -> u64 {
+        self.tcp(offset!(tcp_bytes_sent))
+    }
+
+    /// A FIN that has arrived counts as one byte.
+    #[inline(always)]
+    pub(crate) fn bytes_received(self) -> u64 {
+        self.tcp(offset!(tcp_bytes_received))
+    }
+
+    /// Segments sent again: before the handshake is complete these are SYNs.
+    #[inline(always)]
+    pub(crate) fn retransmits(self) -> u32 {
+        self.tcp(offset!(tcp_retransmits))
+    }
+
+    #[inline(always)]
+    fn tcp<T: Copy + Default>(self, offset: u32) -> T {
+        let tcp_sock = A::tcp_sock(self.0);
+        if tcp_sock.is_null() { T::default() } else { A::read(tcp_sock, offset) }
+    }
+
+    #[inline(always)]
+    fn address(self, v4: u32, v6: u32, port: u16) -> Address {
+        let bytes = if A::read::<u16>(self.0, offset!(sock_family)) == AF_INET {
+            mapped(A::read::<u32>(self.0, v4))
+        } else {
+            [A::read::<u64>(self.0, v6), A::read::<u64>(self.0, v6 + 8)]
+        };
+        internet(bytes, port)
+    }
+}
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub(crate) struct Task<A>(*const c_void, PhantomData<A>);
+
+impl<A: Access> Task<A> {
+    #[inline(always)]
+    pub(crate) fn new(pointer: *const c_void) -> Self {
+        Self(pointer, PhantomData)
+    }
+
+    /// The thread's own number.
+    #[inline(always)]
+    pub(crate) fn thread(self) -> u32 {
+        A::read(self.0, offset!(task_pid))
+    }
+
+    /// The process (thread group) that it belongs to.
+    #[inline(always)]
+    pub(crate) fn process(self) -> u32 {
+        A::read(self.0, offset!(task_tgid))
+    }
+
+    /// Whether no thread of its process is left, for a task that exits.
+    #[inline(always)]
+    pub(crate) fn is_last_of_process(self) -> bool {
+        let signal = A::read::<*const c_void>(self.0, offset!(task_signal));
+        A::read::<u32>(signal, offset!(signal_live)) == 0
+    }
+}
+
+/// Which kind of upstream socket a connect() was called on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tcp,
+    Unix,
+}
+
+/// The socket behind a file descriptor, about to connect.
+#[derive(Clone, Copy)]
+pub(crate) struct Unconnected {
+    pub(crate) sock: u64,
+    pub(crate) kind: Kind,
+}
+
+/// The stream socket behind `fd` of the current process, if it is one and is not connecting or connected already: a
+/// second connect() only asks for the result of the first.
+#[inline(always)]
+pub(crate) fn unconnected_socket(fd: u32) -> Option<Unconnected> {
+    let read = |base: *const c_void, offset: u32| Probed::read::<*const c_void>(base, offset);
+    // SAFETY: a helper call without arguments.
+    let task = unsafe { generated::bpf_get_current_task() } as *const c_void;
+    let table = read(read(task, offset!(task_files)), offset!(files_table));
+    if fd >= Probed::read::<u32>(table, offset!(table_size)) {
+        return None;
+    }
+    let file = read(read(table, offset!(table_files)), fd.wrapping_mul(8));
+    if file.is_null() {
+        return None;
+    }
+    let socket = read(file, offset!(file_private));
+    // Only a socket's private data points back to its file; other files have something else there, or nothing.
+    if socket.is_null() || try_read::<*const c_void>(socket, offset!(socket_file)) != Some(file) {
+        return None;
+    }
+    if Probed::read::<u16>(socket, offset!(socket_type)) != SOCK_STREAM
+        || Probed::read::<u32>(socket, offset!(socket_state)) != SS_UNCONNECTED
+    {
+        return None;
+    }
+    let sock = read(socket, offset!(socket_sock));
+    let protocol = Probed::read::<u16>(sock, offset!(sock_protocol));
+    let kind = match Probed::read::<u16>(sock, offset!(sock_family)) {
+        AF_INET | AF_INET6 if protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP => Kind::Tcp,
+        AF_UNIX => Kind::Unix,
+        _ => return None,
+    };
+    Some(Unconnected { sock: sock as u64, kind })
+}
+
+/// The address that the caller of connect() gave. A unix socket's path is noted in [`maps::UNIX_PATHS`].
+#[inline(always)]
+pub(crate) fn user_address(pointer: u64, length: u32) -> Result<Address, NoAddress> {
+    match user_read::<u16>(pointer)? {
+        AF_INET => Ok(internet(mapped(user_read(pointer + 4)?), u16::from_be(user_read(pointer + 2)?))),
+        AF_INET6 => {
+            let halves = [user_read(pointer + 8)?, user_read(pointer + 16)?];
+            Ok(internet(halves, u16::from_be(user_read(pointer + 2)?)))
+        }
+        AF_UNIX => user_unix_address(pointer + 2, length.saturating_sub(2)),
+        _ => Err(NoAddress::OtherFamily),
+    }
+}
+
+/// Why there is no address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoAddress {
+    /// The page is not in memory, or not the caller's.
+    Unreadable,
+    /// None of the families that upstreams have; AF_UNSPEC disconnects.
+    OtherFamily,
+}
+
+/// The path is put together on the stack and not in a scratch map: a system call's program can be preempted.
+#[inline(always)]
+fn user_unix_address(pointer: u64, room: u32) -> Result<Address, NoAddress> {
+    let mut path = UnixPath::ZERO;
+    let from = pointer as *const c_void;
+    let into = path.bytes.as_mut_ptr().cast::<c_void>();
+    if user_read::<u8>(pointer)? == 0 {
+        // An abstract name: as many bytes as the caller said, zero bytes among them.
+        path.length = room.min(UNIX_PATH_MAX as u32);
+        // SAFETY: at most the room that the buffer has.
+        if unsafe { generated::bpf_probe_read_user(into, path.length, from) } != 0 {
+            return Err(NoAddress::Unreadable);
+        }
+    } else {
+        // SAFETY: at most the room that the buffer has.
+        let read = unsafe { generated::bpf_probe_read_user_str(into, UNIX_PATH_MAX as u32, from) };
+        if read < 0 {
+            return Err(NoAddress::Unreadable);
+        }
+        path.length = (read as u32).saturating_sub(1); // the zero at the end
+    }
+    let address = Address { bytes: digest(&path.bytes), port: 0, family: FAMILY_UNIX };
+    // Looked up first: an insertion locks a bucket, and the path is nearly always known.
+    if maps::UNIX_PATHS.get_ptr(&address).is_none() && maps::UNIX_PATHS.insert(&address, &path, 0).is_err() {
+        events::lose(Loss::PathTableFull);
+    }
+    Ok(address)
+}
+
+/// The registers at the entry or exit of a system call.
+#[derive(Clone, Copy)]
+pub(crate) struct Registers(*const c_void);
+
+impl Registers {
+    #[inline(always)]
+    pub(crate) fn new(pointer: *const c_void) -> Self {
+        Self(pointer)
+    }
+
+    /// The number of the call: at exit nothing else tells which it is.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        Direct::read::<u64>(self.0, offset!(registers_number)) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn first(self) -> u64 {
+        Direct::read(self.0, offset!(registers_first))
+    }
+
+    #[inline(always)]
+    pub(crate) fn second(self) -> u64 {
+        Direct::read(self.0, offset!(registers_second))
+    }
+
+    #[inline(always)]
+    pub(crate) fn third(self) -> u64 {
+        Direct::read(self.0, offset!(registers_third))
+    }
+}
+
+/// The current thread, as maps are keyed: process in the high half.
+#[inline(always)]
+pub(crate) fn current_thread() -> u64 {
+    helpers::bpf_get_current_pid_tgid()
+}
+
+/// The current process.
+#[inline(always)]
+pub(crate) fn current_process() -> u32 {
+    (current_thread() >> 32) as u32
+}
+
+/// The name of the current program, zero-filled.
+#[inline(always)]
+pub(crate) fn current_name() -> [u8; 16] {
+    helpers::bpf_get_current_comm().unwrap_or_default()
+}
+
+/// Nanoseconds since boot, suspended time included (kernel 5.8).
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: a helper call without arguments.
+    unsafe { generated::bpf_ktime_get_boot_ns() }
+}
+
+/// Adds to a counter in a map that other CPUs add to as well. Written out, because the compiler offers no atomics for
+/// this target; of this form, without a result, every kernel with BPF has it.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64, n: u64) {
+    // SAFETY: a pointer into a map value, aligned as the ABI's u64 fields are.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({counter} + 0) += {n}", counter = in(reg) counter, n = in(reg) n);
+    }
+}
+
+#[inline(always)]
+fn user_read<T: Copy>(pointer: u64) -> Result<T, NoAddress> {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    let from = pointer as *const c_void;
+    // SAFETY: the helper checks the address; all bytes of an integer are valid.
+    unsafe {
+        match generated::bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
+            0 => Ok(value.assume_init()),
+            _ => Err(NoAddress::Unreadable),
+        }
+    }
+}
+
+/// A read that may well fail, and is then not a loss.
+#[inline(always)]
+fn try_read<T: Copy>(base: *const c_void, offset: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: as in `Probed::read`.
+    unsafe {
+        let from = base.wrapping_byte_add(offset as usize);
+        let failed = generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+        (failed == 0).then(|| value.assume_init())
+    }
+}
+
+/// An IPv4 address as the two halves of its v4-mapped form, all in network order.
+#[inline(always)]
+fn mapped(v4: u32) -> [u64; 2] {
+    [0, (u64::from(v4) << 32) | 0xffff_0000]
+}
+
+#[inline(always)]
+fn internet(halves: [u64; 2], port: u16) -> Address {
+    // SAFETY: the same 16 bytes.
+    let bytes = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) };
+    Address { bytes, port, family: FAMILY_INET }
+}
+
+/// A 128-bit digest of a path: two multiplicative hashes over its words. A proxy has a handful of unix upstreams and
+/// nobody gains by making two of them collide, so speed and little code matter more than strength.
+#[inline(always)]
+fn digest(bytes: &[u8; UNIX_PATH_MAX]) -> [u8; 16] {
+    let mut high: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut low: u64 = 0x9e37_79b9_7f4a_7c15;
+    for index in 0..UNIX_PATH_MAX / 4 {
+        // SAFETY: 27 words of 4 bytes are the 108 bytes.
+        let word = u64::from(unsafe { bytes.as_ptr().cast::<u32>().add(index).read() });
+        high = (high ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        low = (low ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29);
+    }
+    // SAFETY: the same 16 bytes.
+    unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>([high, low]) }
+}

@@ -1,0 +1,26 @@
+//! The programs that run in the kernel. [`hooks`] lists them; what they do is in the modules below it.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod hooks;
+
+#[cfg(target_arch = "bpf")]
+mod connect;
+#[cfg(target_arch = "bpf")]
+mod process;
+#[cfg(target_arch = "bpf")]
+mod stream;
+
+#[cfg(target_arch = "bpf")]
+mod events;
+#[cfg(target_arch = "bpf")]
+mod kernel;
+#[cfg(target_arch = "bpf")]
+mod ledger;
+#[cfg(target_arch = "bpf")]
+mod maps;
+
+/// There is nothing to run outside the kernel; this lets the whole workspace be built for the host.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,66 @@
+//! The maps, and the globals that userspace fills before loading. Sizes are defaults: the loader sets them.
+//!
+//! All hash maps are preallocated: programs of the tracing kind must not allocate (5.10, kernel/bpf/verifier.c,
+//! check_map_prog_compatibility warns in the host's log), and memory in use is then known at start.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use proxytrace_ebpf::{
+    abi::{Address, Attempt, Call, Connection, Loss, Process, Proxy, Row, RowKey, Settings, UnixPath},
+    offsets::Offsets,
+};
+
+/// Read by [`crate::kernel`] only, one offset at a time.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::POISON;
+
+/// Read through [`crate::kernel::settings`].
+#[unsafe(no_mangle)]
+pub(crate) static SETTINGS: Settings = Settings::ZERO;
+
+/// What a row starts as. A row is larger than what fits on the stack beside everything else (512 bytes).
+#[unsafe(no_mangle)]
+pub(crate) static EMPTY_ROW: Row = Row::ZERO;
+
+/// Program names (comm, zero-filled) that make a process the root of a proxy.
+#[map]
+pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 0);
+
+/// Traced proxies by id.
+#[map]
+pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(1024, 0);
+
+/// Traced processes by pid.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(8192, 0);
+
+/// connect() calls under way, by thread (pid_tgid).
+#[map]
+pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(4096, 0);
+
+/// Attempts in flight, by the address of the `struct sock`.
+#[map]
+pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(16384, 0);
+
+/// Established connections, by the address of the `struct sock`.
+#[map]
+pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(65536, 0);
+
+/// The ledger. Shared by all CPUs rather than per CPU: on a host of 128 CPUs that would cost a hundred times the
+/// memory for a rate that atomic additions carry easily.
+#[map]
+pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(8192, 0);
+
+/// The paths behind the digests of unix sockets.
+#[map]
+pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(1024, 0);
+
+/// Events for whoever reads.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// What could not be followed, by [`Loss`].
+#[map]
+pub(crate) static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);

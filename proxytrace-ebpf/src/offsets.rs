@@ -1,0 +1,69 @@
+//! Where members lie in the running kernel's structures.
+//!
+//! Rust emits no CO-RE relocations, so userspace looks the offsets up in the kernel's BTF and puts them into a
+//! read-only global before the programs are loaded; the verifier then treats them as constants.
+
+/// Declares the offsets once: the table, its poisoned default and the list that userspace resolves.
+macro_rules! offsets {
+    ($($field:ident: [$($path:literal),+],)+) => {
+        /// Offsets in bytes, see [`Offsets::MEMBERS`] for what each is of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        #[expect(missing_docs, reason = "named structure_member, and spelled out in MEMBERS")]
+        pub struct Offsets { $(pub $field: u32,)+ }
+
+        // SAFETY: C layout, only u32: no padding, every pattern valid.
+        unsafe impl crate::abi::Abi for Offsets {}
+
+        impl Offsets {
+            /// No offset known: a load at one of these is refused by the verifier or faults, it never misreads.
+            pub const POISON: Self = Self { $($field: u32::MAX,)+ };
+
+            /// For each offset its name and the places to look for it, `structure.member[.member][+bytes]`; the first
+            /// that the kernel has is taken (the registers of a system call are named differently on arm64).
+            pub const MEMBERS: &[(&str, &[&str])] = &[$((stringify!($field), &[$($path),+]),)+];
+
+            /// Fills the table from `find`, or names what was not found.
+            ///
+            /// # Errors
+            /// The name of the first member that `find` has none of the places for.
+            pub fn resolve(find: impl Fn(&str) -> Option<u32>) -> Result<Self, &'static str> {
+                Ok(Self { $($field: [$($path),+].into_iter().find_map(&find).ok_or(concat!($($path, " "),+))?,)+ })
+            }
+        }
+    };
+}
+
+offsets! {
+    sock_family: ["sock_common.skc_family"],
+    sock_state: ["sock_common.skc_state"],
+    sock_remote_port: ["sock_common.skc_dport"],
+    sock_remote_v4: ["sock_common.skc_daddr"],
+    sock_local_v4: ["sock_common.skc_rcv_saddr"],
+    sock_remote_v6: ["sock_common.skc_v6_daddr"],
+    sock_local_v6: ["sock_common.skc_v6_rcv_saddr"],
+    sock_protocol: ["sock.sk_protocol"],
+    sock_error: ["sock.sk_err"],
+    sock_soft_error: ["sock.sk_err_soft"],
+    inet_local_port: ["inet_sock.inet_sport"],
+    tcp_bytes_sent: ["tcp_sock.bytes_sent"],
+    tcp_bytes_received: ["tcp_sock.bytes_received"],
+    tcp_retransmits: ["tcp_sock.total_retrans"],
+    task_pid: ["task_struct.pid"],
+    task_tgid: ["task_struct.tgid"],
+    task_signal: ["task_struct.signal"],
+    task_files: ["task_struct.files"],
+    signal_live: ["signal_struct.live"],
+    files_table: ["files_struct.fdt"],
+    table_files: ["fdtable.fd"],
+    table_size: ["fdtable.max_fds"],
+    file_private: ["file.private_data"],
+    socket_state: ["socket.state"],
+    socket_type: ["socket.type"],
+    socket_file: ["socket.file"],
+    socket_sock: ["socket.sk"],
+    registers_number: ["pt_regs.orig_ax", "pt_regs.syscallno"],
+    registers_first: ["pt_regs.di", "pt_regs.regs"],
+    registers_second: ["pt_regs.si", "pt_regs.regs+8"],
+    registers_third: ["pt_regs.dx", "pt_regs.regs+16"],
+}

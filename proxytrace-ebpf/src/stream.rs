@@ -1,0 +1,74 @@
+//! Established connections, watched for breaking.
+
+use proxytrace_ebpf::{
+    abi::{Attempt, Connection, Event, Loss},
+    outcome::Broken,
+};
+
+use crate::{
+    events,
+    kernel::{self, Access, Sock},
+    ledger,
+    maps::CONNECTIONS,
+};
+
+const ECONNRESET: u32 = 104;
+
+/// An attempt has become a connection.
+#[inline(always)]
+pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
+    let connection = Connection {
+        row: attempt.row,
+        established_ns: kernel::now_ns(),
+        pid: attempt.pid,
+        ..Connection::ZERO
+    };
+    if CONNECTIONS.insert(&sock.id(), &connection, 0).is_err() {
+        events::lose(Loss::ConnectionTableFull);
+    }
+}
+
+/// The upstream has closed its side of a connection. Once a response has begun, or where nothing was asked (a
+/// keepalive pool that shrinks), this is in order.
+#[inline(always)]
+pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
+    let Some(connection) = take(sock) else { return };
+    let unanswered = sock.bytes_received() <= 1; // the FIN counts as a byte
+    if unanswered && sock.bytes_sent() > 0 {
+        broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
+    }
+}
+
+/// A connection leaves ESTABLISHED in another way: reset, or closed by the proxy itself.
+#[inline(always)]
+pub(crate) fn ended<A: Access>(sock: Sock<A>) {
+    let Some(connection) = take(sock) else { return };
+    if sock.error() == ECONNRESET {
+        let broken = if sock.bytes_received() == 0 { Broken::ResetBeforeResponse } else { Broken::Reset };
+        broke(sock, &connection, broken, ECONNRESET);
+    }
+}
+
+#[inline(always)]
+fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
+    let connection = CONNECTIONS.get_ptr(&sock.id())?;
+    // SAFETY: copied at once; the socket's lock is held.
+    let copy = unsafe { *connection };
+    CONNECTIONS.remove(&sock.id()).ok()?;
+    Some(copy)
+}
+
+#[inline(always)]
+fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32) {
+    if let Some(counts) = ledger::row(&connection.row) {
+        counts.broken(broken);
+    }
+    let event = events::about(
+        Event::BROKEN,
+        &connection.row,
+        connection.pid,
+        kernel::now_ns(),
+        connection.established_ns,
+    );
+    events::tell(Event { local: sock.local(), what: broken as u32, errno, ..event });
+}
