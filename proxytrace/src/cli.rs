@@ -1,0 +1,159 @@
+//! The command line: what is common to the commands, and their list.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    commands::{agent, trace},
+    kernel::{Options, processes::Wanted},
+};
+
+/// Watches what nginx really connects to, and says within a second which upstream fails and why.
+#[derive(Debug, Parser)]
+#[command(name = "proxytrace", version, max_term_width = 100)]
+pub struct Cli {
+    /// Logging.
+    #[command(flatten)]
+    pub log: Log,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show each failed connect to an upstream as it happens.
+    Trace(trace::Args),
+    /// Run as a service and serve metrics to Prometheus until SIGTERM.
+    Agent(agent::Args),
+}
+
+/// How much is logged to standard error, and how.
+#[derive(Clone, Debug, Args)]
+pub struct Log {
+    /// Log more; twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Log errors only, and leave out notes.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// How to log.
+    #[arg(long, value_enum, default_value_t, global = true, env = "PROXYTRACE_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// A format of log lines.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// What the tracing commands have in common.
+#[derive(Clone, Debug, Args)]
+pub struct Tracing {
+    /// Trace the processes of this name, running or started later [default: nginx, unless --pid is given].
+    #[arg(long = "process", value_name = "NAME", env = "PROXYTRACE_PROCESS", value_delimiter = ',')]
+    processes: Vec<String>,
+    /// Trace this process and its descendants.
+    #[arg(long = "pid", value_name = "PID", env = "PROXYTRACE_PID", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pids: Vec<u32>,
+    /// The proxy's own connect timeout: one that closes after it has timed out, one that closes earlier has cancelled.
+    #[arg(long, value_name = "SECONDS", default_value = "60", env = "PROXYTRACE_CONNECT_TIMEOUT", value_parser = seconds)]
+    connect_timeout: Duration,
+    /// The size of the buffer between kernel and reader: a power of two, at least a page (4096).
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, env = "PROXYTRACE_RING_SIZE", value_parser = ring_size)]
+    ring_size: u32,
+}
+
+impl Tracing {
+    /// The options that the kernel half needs.
+    #[must_use]
+    pub fn options(&self, tell_established: bool) -> Options {
+        let names = if self.processes.is_empty() && self.pids.is_empty() {
+            vec!["nginx".to_owned()]
+        } else {
+            self.processes.iter().map(|name| cut_to_comm(name).to_owned()).collect()
+        };
+        Options {
+            wanted: Wanted { names, pids: self.pids.clone() },
+            connect_timeout: self.connect_timeout,
+            tell_established,
+            ring_bytes: self.ring_size,
+        }
+    }
+}
+
+/// A number of seconds, with a fraction if need be.
+///
+/// # Errors
+/// It is none, or not positive.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds; write 5 or 0.5".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("this must be more than 0".to_owned()),
+    }
+}
+
+/// The kernel keeps 15 bytes of a process's name.
+fn cut_to_comm(name: &str) -> &str {
+    let mut end = name.len().min(15);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let smallest = procfs::page_size() as u32;
+    match text.parse::<u32>() {
+        Ok(size) if size.is_power_of_two() && (smallest..=1 << 30).contains(&size) => Ok(size),
+        _ => Err(format!("this must be a power of two from {smallest} to {}", 1 << 30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Cli, cut_to_comm, seconds};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let check = |arguments: &str, expected: &str| {
+            let error = Cli::try_parse_from(arguments.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments}");
+            assert!(error.to_string().contains(expected), "{arguments}: {error}");
+        };
+        check("proxytrace trace --address 10.0.0", "this is no address");
+        check("proxytrace trace --cause refusd", "there is no such cause");
+        check("proxytrace trace --duration 0", "more than 0");
+        check("proxytrace trace --pid 0", "0 is not in 1..");
+        check("proxytrace trace --ring-size 5000", "a power of two");
+        check("proxytrace agent --listen localhost", "invalid socket address");
+        check("proxytrace trace --colour", "unexpected argument");
+    }
+
+    #[test]
+    fn names_and_seconds_are_read() {
+        assert_eq!(cut_to_comm("a-rather-long-name"), "a-rather-long-n");
+        assert_eq!(cut_to_comm("fourteen-plus-\u{e4}"), "fourteen-plus-");
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(seconds("-1").is_err());
+        assert!(seconds("inf").is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! `proxytrace agent`: runs as a service and serves metrics.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::{Shutdown, block_on};
+use crate::{
+    cli::Tracing,
+    http::{self, Pages},
+    kernel::AttachedHook,
+    metrics::{self, Format, HookLabels, NOT_ATTACHED},
+    watch::Watch,
+};
+
+/// Options of `proxytrace agent`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to serve /metrics, /healthz and /readyz.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN")]
+    listen: SocketAddr,
+    /// How many addresses have series of their own; the rest is summed under `~other`.
+    #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES")]
+    max_addresses: usize,
+    #[command(flatten)]
+    tracing: Tracing,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The address is taken, or the host does not let us trace.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    block_on(async {
+        let Args { listen, max_addresses, tracing } = args;
+        let mut shutdown = Shutdown::new().context("handle signals")?;
+        // Before anything is attached: a second agent on the same port leaves at once.
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("listen on {listen}; is another agent there? choose a port with --listen")
+        })?;
+        let (watch, mut events) = Watch::start(&tracing.options(false), *max_addresses)?;
+        log_start(&watch, &listener)?;
+
+        let watch = Arc::new(Mutex::new(watch));
+        let serving = tokio::spawn(http::serve(listener, Arc::new(Live(Arc::clone(&watch)))));
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                // Events name proxies while they live. Nobody traces here, so the records go nowhere.
+                () = events.next_batch(|event| {
+                    if let Err(error) = lock(&watch).record(&event) {
+                        tracing::warn!("{error}");
+                    }
+                }) => {}
+            }
+        }
+        serving.abort();
+        tracing::info!("ended");
+        Ok(())
+    })
+}
+
+struct Live(Arc<Mutex<Watch>>);
+
+impl Pages for Live {
+    fn metrics(&self, format: Format) -> anyhow::Result<String> {
+        let mut watch = lock(&self.0);
+        let hooks = watch.hooks().iter().map(hook_labels).collect();
+        Ok(metrics::render(watch.view()?, hooks, format)?)
+    }
+}
+
+fn hook_labels(attached: &AttachedHook) -> HookLabels {
+    (attached.hook.name, attached.via.map_or(NOT_ATTACHED, |via| via.name()))
+}
+
+/// A panic while it was held has ended one scrape; what it guards is read anew by the next.
+fn lock(watch: &Mutex<Watch>) -> std::sync::MutexGuard<'_, Watch> {
+    watch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {
+    let listen = listener.local_addr()?;
+    match watch.roots()?.as_slice() {
+        [] => tracing::info!("serving http://{listen}/metrics; no process to trace runs yet"),
+        pids => tracing::info!("serving http://{listen}/metrics; tracing pid {pids:?} and what it starts"),
+    }
+    for AttachedHook { hook, via, refusals } in watch.hooks() {
+        for (way, reason) in refusals {
+            tracing::debug!("hook {} not by {}: {reason}", hook.name, way.name());
+        }
+        match via {
+            Some(via) => tracing::debug!("hook {} attached by {}", hook.name, via.name()),
+            None => tracing::info!("hook {} not attached; without it {}", hook.name, hook.without),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The commands, one a file, all shaped alike: `Args` and `run`.
+
+pub mod agent;
+pub mod trace;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals that end a command.
+struct Shutdown {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Shutdown {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Everything runs on one thread: what is read comes from one ring buffer, and a proxy host's CPUs are the proxy's.
+fn block_on(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
+}

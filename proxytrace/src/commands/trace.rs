@@ -1,0 +1,215 @@
+//! `proxytrace trace`: a line for each event, as it happens.
+
+use std::{
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{Shutdown, block_on};
+use crate::{
+    cli::{Tracing, seconds},
+    kernel::Events,
+    model::{AddressFilter, Body, Cause, FORMAT, Filter, Header, Key, Lost, Record},
+    output::{Colour, Human, summary},
+    watch::Watch,
+};
+
+/// Losses are looked at this often.
+const LOOK_AT_LOSSES: Duration = Duration::from_secs(1);
+
+/// Options of `proxytrace trace`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Show established connects too, not only failures.
+    #[arg(long)]
+    all: bool,
+    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock.
+    #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
+    addresses: Vec<AddressFilter>,
+    /// Show only this cause: refused, proxy_timeout, stalled, closed_before_response, …
+    #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
+    causes: Vec<Cause>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    json: bool,
+    /// End after so long.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<Duration>,
+    /// End after so many records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    #[command(flatten)]
+    tracing: Tracing,
+}
+
+/// Runs until it is interrupted, or has shown as much as was asked for.
+///
+/// # Errors
+/// The host does not let us trace, or standard output is gone.
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    block_on(async {
+        let Args { all, addresses, causes, json, duration, count, tracing } = args;
+        let mut shutdown = Shutdown::new().context("handle signals")?;
+        let wants_established = *all || causes.iter().any(Cause::is_established);
+        let options = tracing.options(wants_established);
+        let (watch, mut events) = Watch::start(&options, usize::MAX)?;
+        if !quiet {
+            note_start(&watch, &options.wanted.names)?;
+        }
+
+        let filter = Filter { addresses: addresses.clone(), causes: causes.clone() };
+        let mut session = Session::new(watch, filter, *json, *count);
+        session.printer.begin()?;
+        let end = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(*duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        let mut look = tokio::time::interval(LOOK_AT_LOSSES);
+        while !session.is_complete() {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = &mut end => break,
+                _ = look.tick() => session.note_losses()?,
+                result = session.take_batch(&mut events) => result?,
+            }
+        }
+        session.end(&mut events, quiet)
+    })
+}
+
+/// A trace being shown.
+struct Session {
+    watch: Watch,
+    filter: Filter,
+    printer: Printer,
+    started: Instant,
+    left: Option<u64>,
+    lost: u64,
+}
+
+impl Session {
+    fn new(watch: Watch, filter: Filter, json: bool, count: Option<u64>) -> Self {
+        let printer = if json {
+            Printer::Json
+        } else {
+            Printer::Human(Human::new(Colour::of_stdout(), TimeZone::system()))
+        };
+        Self { watch, filter, printer, started: Instant::now(), left: count, lost: 0 }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    async fn take_batch(&mut self, events: &mut Events) -> anyhow::Result<()> {
+        let mut batch = Vec::new();
+        events.next_batch(|event| batch.push(event)).await;
+        self.show(&batch)
+    }
+
+    fn show(&mut self, batch: &[proxytrace_ebpf::abi::Event]) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        for event in batch {
+            if self.left == Some(0) {
+                break;
+            }
+            let Some(record) = self.watch.record(event)? else { continue };
+            if self.filter.passes(&record.body) && self.printer.print(&mut out, &record)? {
+                self.left = self.left.map(|left| left - 1);
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Tells of records that were lost since the last look.
+    fn note_losses(&mut self) -> anyhow::Result<()> {
+        let lost = self.watch.events_lost()?;
+        if lost > self.lost {
+            let body = Body::Lost(Lost { count: lost - self.lost });
+            self.lost = lost;
+            self.printer.print(&mut io::stdout().lock(), &Record { time: Timestamp::now(), body })?;
+        }
+        Ok(())
+    }
+
+    /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
+    fn end(mut self, events: &mut Events, quiet: bool) -> anyhow::Result<()> {
+        let took = self.started.elapsed();
+        self.watch.detach();
+        let mut batch = Vec::new();
+        events.drain(|event| batch.push(event));
+        self.show(&batch)?;
+        self.note_losses()?;
+        let view = self.watch.view()?;
+        let wanted =
+            |key: &Key| key.address.parse().is_ok_and(|address| self.filter.passes_address(&address));
+        match self.printer {
+            Printer::Human(_) => {
+                let text = summary(&view, took, Colour::of_stdout(), wanted);
+                write!(io::stdout(), "\n{text}")?;
+            }
+            // Standard output is for programs then.
+            Printer::Json if !quiet => write!(io::stderr(), "{}", summary(&view, took, Colour::Off, wanted))?,
+            Printer::Json => {}
+        }
+        Ok(())
+    }
+}
+
+/// Where records go.
+enum Printer {
+    Human(Human),
+    Json,
+}
+
+impl Printer {
+    /// Tells whoever reads that tracing has begun.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        match self {
+            Self::Human(human) => writeln!(out, "{}", human.title())?,
+            Self::Json => {
+                let host = nix::sys::utsname::uname().context("ask for the host's name")?;
+                let header = Header {
+                    format: FORMAT,
+                    host: host.nodename().to_string_lossy().into_owned(),
+                    kernel: host.release().to_string_lossy().into_owned(),
+                    version: env!("CARGO_PKG_VERSION"),
+                };
+                self.print(&mut out, &Record { time: Timestamp::now(), body: Body::Header(header) })?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Whether there was something to print.
+    fn print(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<bool> {
+        match self {
+            Self::Human(human) => match human.line(record) {
+                Some(line) => writeln!(out, "{line}")?,
+                None => return Ok(false),
+            },
+            Self::Json => {
+                serde_json::to_writer(&mut *out, record).map_err(io::Error::from)?;
+                out.write_all(b"\n")?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn note_start(watch: &Watch, names: &[String]) -> anyhow::Result<()> {
+    let mut err = io::stderr().lock();
+    let pids: Vec<_> = watch.roots()?.iter().map(u32::to_string).collect();
+    match (pids.is_empty(), names.join(" or ")) {
+        (true, names) => writeln!(err, "no process named {names} is running; waiting for one to start")?,
+        (false, _) => writeln!(err, "tracing pid {} and what it starts; ctrl-c ends it", pids.join(", "))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The ring buffer.
+
+use aya::{
+    Ebpf,
+    maps::{MapData, MapError, RingBuf},
+};
+use proxytrace_ebpf::abi::Event;
+use tokio::io::unix::AsyncFd;
+
+use super::Error;
+
+const NAME: &str = "EVENTS";
+
+/// The events that the kernel half tells, in the order they were told.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let error = |source| Error::Map { map: NAME, source };
+        let map =
+            ebpf.take_map(NAME).ok_or_else(|| error(MapError::InvalidName { name: NAME.to_owned() }))?;
+        let ring = RingBuf::try_from(map).map_err(error)?;
+        // The reactor registers the ring's descriptor; that fails only where epoll does.
+        #[expect(unsafe_code, reason = "tokio cannot know that the descriptor stays the same")]
+        // SAFETY: the ring buffer owns its map's descriptor, and keeps it until it is dropped.
+        let ring =
+            unsafe { AsyncFd::register(ring) }.map_err(|source| error(MapError::IoError(source.into())))?;
+        Ok(Self { ring })
+    }
+
+    /// Waits until there are events, and hands each to `take`. Safe to cancel: an event is handed over or still there.
+    pub async fn next_batch(&mut self, mut take: impl FnMut(Event)) {
+        // An error means that the reactor is gone, and then so is this task.
+        let Ok(mut ready) = self.ring.readable_mut().await else { return };
+        drain(ready.get_inner_mut(), &mut take);
+        // epoll tells of changes only, so this must come after the ring was seen empty.
+        ready.clear_ready();
+    }
+
+    /// Hands over what is there, without waiting.
+    pub fn drain(&mut self, mut take: impl FnMut(Event)) {
+        drain(self.ring.get_mut(), &mut take);
+    }
+}
+
+fn drain(ring: &mut RingBuf<MapData>, take: &mut impl FnMut(Event)) {
+    while let Some(item) = ring.next() {
+        if item.len() >= size_of::<Event>() {
+            #[expect(unsafe_code, reason = "a record arrives as bytes")]
+            // SAFETY: long enough, and of an `Event` every pattern of bytes is a value.
+            take(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Typed views of the kernel half's maps.
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData, MapError, PerCpuArray},
+};
+use proxytrace_ebpf::abi::{Abi, Address, Loss, Process, Proxy, Row, RowKey, UnixPath};
+
+use super::Error;
+
+/// A record of the ABI, for aya, which may not know it by name (neither the trait nor the records are of this crate).
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Plain<T: Abi>(pub(super) T);
+
+#[expect(unsafe_code, reason = "the promise that Abi makes is the one that Pod asks for")]
+// SAFETY: `Abi` promises that every pattern of bytes is a value and that there is no padding.
+unsafe impl<T: Abi> Pod for Plain<T> {}
+
+/// A hash map of the kernel half.
+pub(super) struct Map<K: Abi, V: Abi> {
+    name: &'static str,
+    map: HashMap<MapData, Plain<K>, Plain<V>>,
+}
+
+pub(super) type LedgerMap = Map<RowKey, Row>;
+pub(super) type PathMap = Map<Address, UnixPath>;
+pub(super) type ProcessMap = Map<u32, Process>;
+pub(super) type ProxyMap = Map<u64, Proxy>;
+pub(super) type NameMap = Map<[u8; 16], u32>;
+
+impl<K: Abi, V: Abi> Map<K, V> {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        let error = |source| Error::Map { map: name, source };
+        let map =
+            ebpf.take_map(name).ok_or_else(|| error(MapError::InvalidName { name: name.to_owned() }))?;
+        Ok(Self { name, map: HashMap::try_from(map).map_err(error)? })
+    }
+
+    pub(super) fn entries(&self) -> Result<Vec<(K, V)>, Error> {
+        let pairs = self.map.iter().map(|pair| pair.map(|(key, value)| (key.0, value.0)));
+        pairs.collect::<Result<_, _>>().map_err(|source| self.error(source))
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<V> {
+        self.map.get(&Plain(*key), 0).ok().map(|value| value.0)
+    }
+
+    pub(super) fn insert(&mut self, key: &K, value: &V) -> Result<(), Error> {
+        self.map.insert(Plain(*key), Plain(*value), 0).map_err(|source| self.error(source))
+    }
+
+    /// Removes an entry; that it is gone already is no error.
+    pub(super) fn remove(&mut self, key: &K) -> Result<(), Error> {
+        match self.map.remove(&Plain(*key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(())
+            }
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
+    fn error(&self, source: MapError) -> Error {
+        Error::Map { map: self.name, source }
+    }
+}
+
+/// The losses by place, summed over the CPUs.
+pub(super) fn losses(ebpf: &Ebpf) -> Result<[u64; Loss::ALL.len()], Error> {
+    const NAME: &str = "LOSSES";
+    let error = |source| Error::Map { map: NAME, source };
+    let map = ebpf.map(NAME).ok_or_else(|| error(MapError::InvalidName { name: NAME.to_owned() }))?;
+    let map: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(error)?;
+    let mut losses = [0; Loss::ALL.len()];
+    for (index, loss) in (0..).zip(&mut losses) {
+        *loss = map.get(&index, 0).map_err(error)?.iter().sum();
+    }
+    Ok(losses)
+}

@@ -1,0 +1,310 @@
+//! The kernel half, from userspace: loaded, attached and read. The only module that knows aya.
+//!
+//! * [`Tracer::start`] checks what the host allows, loads the programs and attaches them.
+//! * [`Tracer::snapshot`] reads the ledger and the losses: when somebody looks, never streamed.
+//! * [`Events`] is the ring buffer.
+
+pub mod btf;
+pub mod hooks;
+pub mod processes;
+pub mod requirements;
+
+mod attach;
+mod events;
+mod maps;
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use aya::{Ebpf, EbpfLoader};
+use nix::time::{ClockId, clock_gettime};
+use proxytrace_ebpf::{
+    abi::{Address, Loss, NAME_ENTERS, Process, Proxy, Row, RowKey, Settings, UnixPath},
+    offsets::Offsets,
+};
+
+pub use attach::AttachedHook;
+pub use events::Events;
+use maps::{LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap};
+use processes::Wanted;
+
+/// Where the kernel shows its type information.
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// The programs, as build.rs made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxytrace-programs"));
+
+/// What to trace, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The processes.
+    pub wanted: Wanted,
+    /// The proxies' connect timeout, where no configuration tells it.
+    pub connect_timeout: Duration,
+    /// Whether established attempts are told of, or only counted.
+    pub tell_established: bool,
+    /// The size of the ring buffer in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+}
+
+/// Why tracing did not start, or a map could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process may not do it.
+    #[error("cannot trace: missing capability {0}")]
+    NotPermitted(requirements::Missing),
+    /// Pids would be those of a container and mean other processes to the kernel.
+    #[error(
+        "cannot trace: this is not the host's pid namespace; start the container with the host's (hostPID: true in \
+         Kubernetes, --pid=host with a container engine)"
+    )]
+    OtherPidNamespace,
+    /// The kernel lacks its type information.
+    #[error(
+        "cannot trace: the kernel shows no BTF type information at {BTF_PATH} ({0}); use a kernel built with \
+         CONFIG_DEBUG_INFO_BTF=y, as distributions' kernels are, and mount /sys in a container"
+    )]
+    NoBtf(std::io::Error),
+    /// The type information is not as expected.
+    #[error("cannot trace: {BTF_PATH}: {0}")]
+    BadBtf(#[from] btf::Error),
+    /// A structure member is not there.
+    #[error(
+        "cannot trace: this kernel has no {0}, which the programs read; please report it with `uname -r`"
+    )]
+    NoMember(&'static str),
+    /// Before 5.8.
+    #[error("cannot trace: this kernel is too old, it has no BPF ring buffer; 5.8 or newer is needed")]
+    KernelTooOld,
+    /// The programs or maps were refused.
+    #[error("cannot trace: load the kernel programs: {0}")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A hook without which nothing works.
+    #[error("cannot trace: attach hook {hook}: {reason}; without it {without}")]
+    Attach {
+        /// The hook.
+        hook: &'static str,
+        /// What each way to attach it was refused with.
+        reason: String,
+        /// What is lost.
+        without: &'static str,
+    },
+    /// A process to trace is not there.
+    #[error("no process has the pid {0}; it may have ended: look it up again (pgrep -o nginx)")]
+    NoSuchProcess(u32),
+    /// /proc is not readable.
+    #[error("read /proc: {0}")]
+    Proc(#[from] procfs::ProcError),
+    /// A map operation failed.
+    #[error("kernel map {map}: {source}")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// What the kernel said.
+        source: aya::maps::MapError,
+    },
+}
+
+impl Error {
+    /// Whether it is this host that does not let us trace, rather than a mistake in what was asked for.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        !matches!(self, Self::NoSuchProcess(_))
+    }
+}
+
+/// The kernel half at work. Dropping it detaches and frees everything: nothing is pinned.
+pub struct Tracer {
+    ebpf: Ebpf,
+    hooks: Vec<AttachedHook>,
+    names: NameMap,
+    ledger: LedgerMap,
+    processes: ProcessMap,
+    proxies: ProxyMap,
+    paths: PathMap,
+    path_cache: HashMap<Address, Option<UnixPath>>,
+}
+
+/// What the kernel half has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The ledger.
+    pub rows: Vec<(RowKey, Row)>,
+    /// Traced processes.
+    pub processes: Vec<(u32, Process)>,
+    /// Traced proxies; some may have no process left.
+    pub proxies: Vec<(u64, Proxy)>,
+    /// What could not be followed, index [`Loss`].
+    pub losses: [u64; Loss::ALL.len()],
+}
+
+impl Tracer {
+    /// Checks the host, loads and attaches the programs and enters the processes that already run.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub fn start(options: &Options) -> Result<(Self, Events), Error> {
+        check_host()?;
+        for &pid in &options.wanted.pids {
+            if !Path::new(&format!("/proc/{pid}")).exists() {
+                return Err(Error::NoSuchProcess(pid));
+            }
+        }
+        let offsets = Plain(offsets()?);
+        let settings = Plain(settings(options));
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("SETTINGS", &settings, true)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .load(OBJECT)
+            .map_err(|error| Error::Load(error.into()))?;
+        let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Load(error.into()))?;
+
+        let mut tracer = Self {
+            names: NameMap::take(&mut ebpf, "NAMES")?,
+            ledger: LedgerMap::take(&mut ebpf, "LEDGER")?,
+            processes: ProcessMap::take(&mut ebpf, "PROCESSES")?,
+            proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
+            paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
+            path_cache: HashMap::new(),
+            hooks: Vec::new(),
+            ebpf,
+        };
+        tracer.set_names(&options.wanted.names)?;
+        let events = Events::take(&mut tracer.ebpf)?;
+        // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
+        // connect that is seen on it is known whether it is traced.
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::PROCESS_HOOKS)?);
+        tracer.enter_running(&options.wanted)?;
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::CONNECT_HOOKS)?);
+        Ok((tracer, events))
+    }
+
+    /// Every hook, and how it was attached.
+    #[must_use]
+    pub fn hooks(&self) -> &[AttachedHook] {
+        &self.hooks
+    }
+
+    /// Reads everything that is counted.
+    ///
+    /// # Errors
+    /// The map that the kernel did not let us read.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        // Proxies before processes: one that starts in between then has a process, or is not seen yet.
+        let proxies = self.proxies.entries()?;
+        let processes = self.processes.entries()?;
+        Ok(Snapshot { rows: self.ledger.entries()?, processes, proxies, losses: self.losses()? })
+    }
+
+    /// What could not be followed, index [`Loss`].
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], Error> {
+        maps::losses(&self.ebpf)
+    }
+
+    /// Forgets a row that has not been used for long.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn forget(&mut self, row: &RowKey) -> Result<(), Error> {
+        self.ledger.remove(row)
+    }
+
+    /// Forgets the proxies that have no process left: their ids are not used again.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn forget_ended_proxies(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let has_ended = |id: u64| !snapshot.processes.iter().any(|(_, process)| process.proxy == id);
+        snapshot
+            .proxies
+            .iter()
+            .filter(|(id, _)| has_ended(*id))
+            .try_for_each(|(id, _)| self.proxies.remove(id))
+    }
+
+    /// The path behind a unix socket's digest, if the kernel half had room to note it.
+    pub fn unix_path(&mut self, address: &Address) -> Option<UnixPath> {
+        // Asked for again where it is not there: its row may be seen before it.
+        if let Some(Some(path)) = self.path_cache.get(address) {
+            return Some(*path);
+        }
+        let path = self.paths.get(address);
+        self.path_cache.insert(*address, path);
+        path
+    }
+
+    /// Detaches every program; what was counted can still be read.
+    pub fn detach(&mut self) {
+        attach::detach(&mut self.ebpf);
+    }
+
+    fn set_names(&mut self, wanted: &[String]) -> Result<(), Error> {
+        // With processes given by pid, executing nginx anew is a reload still.
+        self.names.insert(&comm("nginx"), &0)?;
+        wanted.iter().try_for_each(|name| self.names.insert(&comm(name), &NAME_ENTERS))
+    }
+
+    /// Enters the processes that already run. Repeated until nothing new is found: a child forked before its parent
+    /// was entered is in /proc by the next turn, one forked after that is entered by the kernel half.
+    fn enter_running(&mut self, wanted: &Wanted) -> Result<(), Error> {
+        let boot_ns = boot_ns();
+        loop {
+            let mut is_complete = true;
+            for (pid, process) in wanted.select(&processes::running()?, boot_ns) {
+                if self.processes.get(&pid).is_some() {
+                    continue;
+                }
+                is_complete = false;
+                self.proxies.insert(&process.proxy, &Proxy::ZERO)?;
+                self.processes.insert(&pid, &process)?;
+                if !Path::new(&format!("/proc/{pid}")).exists() {
+                    self.processes.remove(&pid)?; // it ended before it was entered, so its exit went unseen
+                }
+            }
+            if is_complete {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Nanoseconds since boot, the clock of the kernel half.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+/// A program name as the kernel keeps it: 15 bytes, zero-filled.
+fn comm(name: &str) -> [u8; 16] {
+    let mut comm = [0; 16];
+    let length = name.len().min(15);
+    comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+    comm
+}
+
+fn check_host() -> Result<(), Error> {
+    if let Some(missing) = requirements::missing_capabilities()? {
+        return Err(Error::NotPermitted(missing));
+    }
+    if requirements::in_host_pid_namespace() { Ok(()) } else { Err(Error::OtherPidNamespace) }
+}
+
+fn offsets() -> Result<Offsets, Error> {
+    let data = std::fs::read(BTF_PATH).map_err(Error::NoBtf)?;
+    let btf = btf::Btf::parse(&data)?;
+    if !btf.has_enum_value("BPF_MAP_TYPE_RINGBUF") {
+        return Err(Error::KernelTooOld);
+    }
+    Offsets::resolve(|path| btf.offset(path)).map_err(Error::NoMember)
+}
+
+fn settings(options: &Options) -> Settings {
+    Settings {
+        connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
+        connect_syscall: libc::SYS_connect as u32,
+        tell_established: u32::from(options.tell_established),
+    }
+}

@@ -1,0 +1,179 @@
+//! Which of the processes that already run are traced. Pure but for [`running`], which reads /proc.
+
+use std::collections::{HashMap, HashSet};
+
+use proxytrace_ebpf::abi::{Process, proxy_id};
+
+/// A process, as /proc shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its pid.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// Its name: at most 15 bytes, what the kernel calls comm.
+    pub name: String,
+}
+
+/// All processes that run now.
+///
+/// # Errors
+/// /proc could not be read.
+pub fn running() -> Result<Vec<Running>, procfs::ProcError> {
+    let processes = procfs::process::all_processes()?;
+    // A process that ends while it is looked at is none.
+    Ok(processes
+        .filter_map(|process| process.ok()?.stat().ok())
+        .map(|stat| Running {
+            pid: stat.pid.cast_unsigned(),
+            parent: stat.ppid.cast_unsigned(),
+            name: stat.comm,
+        })
+        .collect())
+}
+
+/// What to trace.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Names, cut to what the kernel keeps of them.
+    pub names: Vec<String>,
+    /// Processes, each with its descendants.
+    pub pids: Vec<u32>,
+}
+
+impl Wanted {
+    /// The processes among `running` that are wanted, parents before their children. The topmost process of a tree
+    /// is the root of a proxy.
+    #[must_use]
+    pub fn select(&self, running: &[Running], boot_ns: u64) -> Vec<(u32, Process)> {
+        let children = children(running);
+        let names: HashMap<u32, &str> =
+            running.iter().map(|process| (process.pid, process.name.as_str())).collect();
+        let is_named =
+            |pid: u32| names.get(&pid).is_some_and(|name| self.names.iter().any(|wanted| wanted == name));
+        let is_wanted = |pid: u32| self.pids.contains(&pid) || is_named(pid);
+        let roots = running.iter().filter(|process| is_wanted(process.pid) && !is_wanted(process.parent));
+
+        let mut selected = Vec::new();
+        let mut seen = HashSet::new();
+        // By pid first: below such a process every descendant is wanted, whatever its name.
+        let (by_pid, by_name): (Vec<_>, Vec<_>) = roots.partition(|process| self.pids.contains(&process.pid));
+        for root in by_pid.into_iter().chain(by_name) {
+            let kept = if self.pids.contains(&root.pid) { Process::KEPT } else { 0 };
+            let process = Process { proxy: proxy_id(root.pid, boot_ns), flags: kept, ..Process::ZERO };
+            let mut open = vec![(root.pid, process)];
+            while let Some((pid, process)) = open.pop() {
+                let kept =
+                    process.flags & Process::KEPT | if self.pids.contains(&pid) { Process::KEPT } else { 0 };
+                if (kept == 0 && !is_named(pid)) || !seen.insert(pid) {
+                    continue;
+                }
+                let flags = kept | if is_named(pid) { Process::NAMED } else { 0 };
+                selected.push((pid, Process { flags, ..process }));
+                let below = children.get(&pid).map_or(&[][..], Vec::as_slice);
+                open.extend(
+                    below.iter().map(|&child| (child, Process { parent: pid, flags: kept, ..process })),
+                );
+            }
+        }
+        count_children(&mut selected);
+        selected
+    }
+}
+
+fn children(running: &[Running]) -> HashMap<u32, Vec<u32>> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for process in running {
+        children.entry(process.parent).or_default().push(process.pid);
+    }
+    children
+}
+
+fn count_children(selected: &mut [(u32, Process)]) {
+    let mut counts: HashMap<u32, u64> = HashMap::new();
+    for (_, process) in &*selected {
+        *counts.entry(process.parent).or_default() += 1;
+    }
+    for (pid, process) in selected {
+        process.children = counts.get(pid).copied().unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxytrace_ebpf::abi::{Process, proxy_id};
+
+    use super::{Running, Wanted};
+
+    /// Processes as `pid parent name`, what is wanted, and what must come out as `pid proxy's root flags children`.
+    fn check(running: &[(u32, u32, &str)], names: &[&str], pids: &[u32], expected: &[(u32, u32, u32, u64)]) {
+        let running: Vec<_> = running
+            .iter()
+            .map(|&(pid, parent, name)| Running { pid, parent, name: name.to_owned() })
+            .collect();
+        let wanted =
+            Wanted { names: names.iter().map(|&name| name.to_owned()).collect(), pids: pids.to_vec() };
+        let mut selected: Vec<_> = wanted
+            .select(&running, 7 << 20)
+            .into_iter()
+            .map(|(pid, process)| (pid, process.proxy, process.flags, process.children))
+            .collect();
+        selected.sort_unstable();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|&(pid, root, flags, children)| (pid, proxy_id(root, 7 << 20), flags, children))
+            .collect();
+        assert_eq!(selected, expected);
+    }
+
+    const NGINX: &[(u32, u32, &str)] = &[
+        (1, 0, "systemd"),
+        (10, 1, "nginx"),
+        (11, 10, "nginx"),
+        (12, 10, "nginx"),
+        (13, 10, "logger"),
+        (20, 1, "bash"),
+        (21, 20, "nginx"),
+        (22, 21, "nginx"),
+        (30, 20, "curl"),
+    ];
+
+    #[test]
+    fn each_tree_of_the_name_is_a_proxy() {
+        let named = Process::NAMED;
+        let expected = [
+            (10, 10, named, 2),
+            (11, 10, named, 0),
+            (12, 10, named, 0),
+            (21, 21, named, 1),
+            (22, 21, named, 0),
+        ];
+        check(NGINX, &["nginx"], &[], &expected);
+    }
+
+    #[test]
+    fn a_pid_brings_all_its_descendants() {
+        let kept = Process::KEPT;
+        check(
+            NGINX,
+            &[],
+            &[20],
+            &[(20, 20, kept, 2), (21, 20, kept, 1), (22, 20, kept, 0), (30, 20, kept, 0)],
+        );
+    }
+
+    #[test]
+    fn a_tree_that_is_wanted_by_pid_and_by_name_is_one_proxy() {
+        let both = Process::KEPT | Process::NAMED;
+        let named = Process::NAMED;
+        let expected = [
+            (10, 10, named, 2),
+            (11, 10, named, 0),
+            (12, 10, named, 0),
+            (21, 21, both, 1),
+            (22, 21, both, 0),
+        ];
+        check(NGINX, &["nginx"], &[21], &expected);
+        check(NGINX, &[], &[], &[]);
+    }
+}

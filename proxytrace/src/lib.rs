@@ -1,0 +1,21 @@
+//! proxytrace watches what nginx really connects to. Its modules, from the outside in:
+//!
+//! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
+//! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
+//! * [`watch`]: a running trace that knows names.
+//! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
+//! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
+//!
+//! The programs in the kernel are the package `proxytrace-ebpf`.
+
+pub mod cli;
+pub mod commands;
+pub mod exit;
+pub mod http;
+pub mod identity;
+pub mod kernel;
+pub mod logging;
+pub mod metrics;
+pub mod model;
+pub mod output;
+pub mod watch;

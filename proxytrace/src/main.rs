@@ -1,0 +1,40 @@
+//! The program: reads the command line, runs the command, and turns its result into an exit status.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use proxytrace::{
+    cli::{Cli, Command},
+    commands::{agent, trace},
+    exit::Failure,
+    logging,
+};
+
+fn main() -> ExitCode {
+    let Cli { log, command } = Cli::parse();
+    let result = match command {
+        Command::Trace(args) => {
+            logging::start(&log, "warn");
+            trace::run(&args, log.quiet)
+        }
+        Command::Agent(args) => {
+            logging::start(&log, "info");
+            agent::run(&args)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match Failure::of(&error) {
+            None => ExitCode::SUCCESS,
+            Some(failure) => {
+                report(&error);
+                failure.into()
+            }
+        },
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
+fn report(error: &anyhow::Error) {
+    eprintln!("proxytrace: {error:#}");
+}

@@ -1,0 +1,63 @@
+//! docs/metrics.md, made from the table; this test keeps it fresh.
+
+use std::{fmt::Write as _, path::Path};
+
+use proxytrace_ebpf::{
+    abi::Loss,
+    outcome::{Broken, Outcome},
+};
+
+use crate::metrics::table::ALL;
+
+fn page() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Made from `proxytrace/src/metrics/table.rs`; a test keeps it fresh (`PROXYTRACE_UPDATE_DOCS=1 cargo test -p \
+         proxytrace docs` writes it anew).\n\n\
+         `/metrics` serves the Prometheus text format 0.0.4, or OpenMetrics 1.0 to a client that prefers it.\n\n\
+         | name | type | labels | what |\n|---|---|---|---|\n",
+    );
+    for metric in ALL {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let labels = metric.labels.join(", ");
+        writeln!(page, "| `{}` | {kind} | {labels} | {} |", metric.name, metric.help).unwrap();
+    }
+    let names =
+        |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let causes = Outcome::ALL.into_iter().map(Outcome::name).skip(1).collect();
+    let broken = Broken::ALL.into_iter().map(Broken::name).collect();
+    let places = Loss::ALL.into_iter().map(Loss::name).skip(1).collect();
+    write!(
+        page,
+        "\n## Labels\n\n\
+         - `proxy`: the systemd unit, else `container:` and 12 digits of the container's id, else the process's name; \
+         numbered where two living proxies would have the same.\n\
+         - `upstream`: `unknown`, where no configuration could be read.\n\
+         - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
+         `--max-addresses`.\n\
+         - `cause` of a failure: {}.\n\
+         - `cause` of a broken connection: {}.\n\
+         - `why`: {}.\n\n\
+         For every series `attempts = established + failures of all causes + in flight`. Every cause is 0, not absent, \
+         once an address is known; an address that was not used for an hour goes away.\n",
+        names(causes),
+        names(broken),
+        names(places),
+    )
+    .unwrap();
+    page
+}
+
+#[test]
+fn docs_are_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    if std::env::var_os("PROXYTRACE_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        written,
+        page(),
+        "docs/metrics.md is stale: PROXYTRACE_UPDATE_DOCS=1 cargo test -p proxytrace docs"
+    );
+}

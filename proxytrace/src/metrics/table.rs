@@ -1,0 +1,108 @@
+//! Every metric, declared once: the exporter writes them and docs/metrics.md is made from them.
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// A distribution.
+    Histogram,
+    /// Always 1: the labels tell.
+    Info,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name in the text format, `_total` and `_info` included.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts: a sentence without its full stop, which the encoder adds.
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// The name of its family in OpenMetrics, where `_total` and `_info` belong to the sample.
+    #[must_use]
+    pub fn family(&self) -> &'static str {
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        self.name.strip_suffix(suffix).unwrap_or(self.name)
+    }
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal [$($label:ident),*] $help:literal;)+) => {
+        $(#[doc = $help]
+        pub const $constant: Metric =
+            Metric { name: $name, kind: Kind::$kind, labels: &[$(stringify!($label)),*], help: $help };)+
+
+        /// All of them, in the order of the documentation.
+        pub const ALL: &[Metric] = &[$($constant),+];
+    };
+}
+
+metrics! {
+    CONNECT_ATTEMPTS: Counter "proxytrace_connect_attempts_total" [proxy, upstream, address]
+        "Connects to upstreams that a proxy began: established, failed and in flight";
+    CONNECTS_ESTABLISHED: Counter "proxytrace_connects_established_total" [proxy, upstream, address]
+        "Connects whose handshake was completed";
+    CONNECT_FAILURES: Counter "proxytrace_connect_failures_total" [proxy, upstream, address, cause]
+        "Connects that failed, by cause";
+    CONNECTS_IN_FLIGHT: Gauge "proxytrace_connects_in_flight" [proxy, upstream, address]
+        "Connects that have not ended yet";
+    CONNECT_DURATION: Histogram "proxytrace_connect_duration_seconds" [proxy, upstream, address]
+        "How long completed handshakes took";
+    SYN_RETRANSMITS: Counter "proxytrace_syn_retransmits_total" [proxy, upstream, address]
+        "SYNs that were sent again because nothing answered";
+    CONNECTIONS_BROKEN: Counter "proxytrace_connections_broken_total" [proxy, upstream, address, cause]
+        "Established connections that the upstream reset, or closed without an answer to a request";
+    LAST_ESTABLISHED: Gauge "proxytrace_last_established_timestamp_seconds" [proxy, upstream, address]
+        "When a handshake was last completed, in seconds since 1970, 0 for never";
+    CONFIG_GENERATION: Gauge "proxytrace_config_generation" [proxy]
+        "How often a reload of the proxy was asked for since it has been known";
+    WORKERS: Gauge "proxytrace_workers" [proxy]
+        "Processes of the proxy below its master: workers, and helpers such as a cache manager";
+    UNTRACKED: Counter "proxytrace_untracked_total" [why]
+        "What could not be followed and is in no other count, by reason";
+    EVENTS_LOST: Counter "proxytrace_events_lost_total" []
+        "Records that a reader missed because the ring buffer was full; no other count is wrong by that";
+    HOOK_ATTACHED: Gauge "proxytrace_hook_attached" [hook, via]
+        "Whether a hook into the kernel is attached, and how (via is none where it is not)";
+    BUILD_INFO: Info "proxytrace_build_info" [version, arch]
+        "The program that runs";
+    PROCESS_CPU: Counter "process_cpu_seconds_total" []
+        "Time on a CPU, in user and kernel mode, of the agent";
+    PROCESS_RESIDENT: Gauge "process_resident_memory_bytes" []
+        "Resident memory of the agent";
+    PROCESS_VIRTUAL: Gauge "process_virtual_memory_bytes" []
+        "Virtual memory of the agent";
+    PROCESS_START: Gauge "process_start_time_seconds" []
+        "When the agent was started, in seconds since 1970";
+    PROCESS_OPEN_FDS: Gauge "process_open_fds" []
+        "Open file descriptors of the agent";
+    PROCESS_MAX_FDS: Gauge "process_max_fds" []
+        "How many file descriptors the agent may have open";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, Kind};
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for metric in ALL {
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Info, metric.name.ends_with("_info"), "{}", metric.name);
+            assert!(!metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+}

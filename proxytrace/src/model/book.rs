@@ -1,0 +1,236 @@
+//! The book: the kernel half's ledger as series, one for each proxy, upstream and address, over all generations.
+//!
+//! It keeps the ledger small without losing a count: rows that have not been used for long are carried over into the
+//! book and forgotten in the kernel, and a series goes away once all its rows have.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use proxytrace_ebpf::{
+    abi::{Row, RowKey},
+    outcome::Outcome,
+};
+
+/// Stands for the addresses that have no series of their own.
+const OTHER: &str = "~other";
+
+/// What a series is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The address.
+    pub address: Arc<str>,
+}
+
+/// What was counted of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series(Row);
+
+impl Default for Series {
+    fn default() -> Self {
+        Self(Row::ZERO)
+    }
+}
+
+impl Series {
+    /// The counts, summed over the rows.
+    #[must_use]
+    pub const fn counts(&self) -> &Row {
+        &self.0
+    }
+
+    /// Attempts that ended in this way.
+    #[must_use]
+    pub const fn outcome(&self, outcome: Outcome) -> u64 {
+        self.0.outcomes[outcome as usize]
+    }
+
+    /// Attempts that did not end in an established connection.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        ended(&self.0) - self.outcome(Outcome::Established)
+    }
+
+    /// Attempts under way: the ledger balances by this.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.0.attempts.saturating_sub(ended(&self.0))
+    }
+
+    fn add(&mut self, row: &Row) {
+        let Self(sum) = self;
+        sum.attempts += row.attempts;
+        sum.outcomes.iter_mut().zip(row.outcomes).for_each(|(sum, n)| *sum += n);
+        sum.broken.iter_mut().zip(row.broken).for_each(|(sum, n)| *sum += n);
+        sum.durations.iter_mut().zip(row.durations).for_each(|(sum, n)| *sum += n);
+        sum.syn_retransmits += row.syn_retransmits;
+        sum.duration_sum_ns += row.duration_sum_ns;
+        sum.last_established_ns = sum.last_established_ns.max(row.last_established_ns);
+        sum.last_attempt_ns = sum.last_attempt_ns.max(row.last_attempt_ns);
+    }
+}
+
+fn ended(row: &Row) -> u64 {
+    row.outcomes.iter().sum()
+}
+
+/// Rows that the book has carried over: the kernel is to forget them.
+pub type Retired = Vec<RowKey>;
+
+/// All series, and the memory of what is no longer in the kernel.
+#[derive(Debug)]
+pub struct Book {
+    most_addresses: usize,
+    idle_ns: u64,
+    known: HashMap<Key, Known>,
+    /// The rest of addresses that are gone, by the key that they were summed under.
+    gone: BTreeMap<Key, Series>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    carried: Series,
+    /// Whether it has a series of its own. Decided when the address is first seen and never changed, because a
+    /// counter must not jump when an address moves in or out of the rest.
+    is_own: bool,
+    /// The rows of the kernel.
+    current: Series,
+    rows: u32,
+}
+
+impl Book {
+    /// A book with series of their own for at most so many addresses, which are kept until they have not been used for
+    /// `idle_ns`.
+    #[must_use]
+    pub fn new(most_addresses: usize, idle_ns: u64) -> Self {
+        Self { most_addresses, idle_ns, known: HashMap::new(), gone: BTreeMap::new() }
+    }
+
+    /// The series as of `rows`, each with the key that it counts for; and the rows that the kernel is to forget. Those
+    /// must not be in `rows` again the next time.
+    #[must_use]
+    pub fn update(&mut self, now_ns: u64, rows: &[(RowKey, Row, Key)]) -> (BTreeMap<Key, Series>, Retired) {
+        for known in self.known.values_mut() {
+            known.current = Series::default();
+            known.rows = 0;
+        }
+        let mut own = self.known.values().filter(|known| known.is_own).count();
+        let mut idle = Vec::new();
+        for (row_key, row, key) in rows {
+            let known = self.known.entry(key.clone()).or_insert_with(|| {
+                let is_own = own < self.most_addresses;
+                own += usize::from(is_own);
+                Known { is_own, ..Known::default() }
+            });
+            known.current.add(row);
+            known.rows += 1;
+            if now_ns.saturating_sub(row.last_attempt_ns) >= self.idle_ns && row.attempts == ended(row) {
+                idle.push((*row_key, row, key));
+            }
+        }
+        let mut all = self.gone.clone();
+        for (key, known) in &self.known {
+            let series = all.entry(if known.is_own { key.clone() } else { rest_of(key) }).or_default();
+            series.add(&known.carried.0);
+            series.add(&known.current.0);
+        }
+        (all, self.retire(idle))
+    }
+
+    fn retire(&mut self, idle: Vec<(RowKey, &Row, &Key)>) -> Retired {
+        let retired = idle.iter().map(|(row_key, ..)| *row_key).collect();
+        for (_, row, key) in idle {
+            if let Some(known) = self.known.get_mut(key) {
+                known.carried.add(row);
+                known.rows -= 1;
+            }
+        }
+        let gone = &mut self.gone;
+        self.known.retain(|key, known| {
+            if known.rows == 0 && !known.is_own {
+                gone.entry(rest_of(key)).or_default().add(&known.carried.0);
+            }
+            known.rows > 0
+        });
+        retired
+    }
+}
+
+fn rest_of(key: &Key) -> Key {
+    Key { address: OTHER.into(), ..key.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxytrace_ebpf::{
+        abi::{Row, RowKey},
+        outcome::Outcome,
+    };
+
+    use super::{Book, Key, Series};
+
+    const HOUR: u64 = 3_600_000_000_000;
+
+    fn key(address: &str) -> Key {
+        Key { proxy: "nginx".into(), upstream: "unknown".into(), address: address.into() }
+    }
+
+    /// A row of `attempts`, of which `refused` were and the others are in flight.
+    fn row(generation: u32, address: &str, attempts: u64, refused: u64, last_ns: u64) -> (RowKey, Row, Key) {
+        let mut row = Row { attempts, last_attempt_ns: last_ns, ..Row::ZERO };
+        row.outcomes[Outcome::Refused as usize] = refused;
+        (RowKey { generation, ..RowKey::ZERO }, row, key(address))
+    }
+
+    fn attempts(series: &std::collections::BTreeMap<Key, Series>, address: &str) -> Option<u64> {
+        series.get(&key(address)).map(|series| series.counts().attempts)
+    }
+
+    #[test]
+    fn generations_are_summed_and_the_sum_balances() {
+        let mut book = Book::new(10, HOUR);
+        let (series, retired) = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)]);
+        let a = &series[&key("a")];
+        assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
+        assert!(retired.is_empty());
+    }
+
+    #[test]
+    fn an_old_row_is_carried_over_and_its_series_goes_on() {
+        let mut book = Book::new(10, HOUR);
+        let old = row(0, "a", 7, 7, 1);
+        let new = |attempts| row(1, "a", attempts, attempts, HOUR);
+        let (series, retired) = book.update(HOUR + 1, &[old.clone(), new(3)]);
+        assert_eq!(attempts(&series, "a"), Some(10));
+        assert_eq!(retired, [old.0]);
+        let (series, _) = book.update(HOUR + 2, &[new(4)]);
+        assert_eq!(attempts(&series, "a"), Some(11));
+    }
+
+    #[test]
+    fn a_series_goes_away_when_its_address_was_idle_but_not_in_flight() {
+        let mut book = Book::new(10, HOUR);
+        let rows = [row(0, "a", 7, 7, 1), row(0, "b", 7, 6, 1)];
+        let (series, retired) = book.update(HOUR + 1, &rows);
+        assert_eq!((series.len(), retired.len()), (2, 1));
+        let (series, _) = book.update(HOUR + 2, &rows[1..]);
+        assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (None, Some(7)));
+    }
+
+    #[test]
+    fn the_rest_is_summed_and_never_decreases() {
+        let mut book = Book::new(1, HOUR);
+        let rows = [row(0, "a", 1, 1, HOUR), row(0, "b", 2, 2, 1), row(0, "c", 4, 4, HOUR)];
+        let (series, retired) = book.update(HOUR + 1, &rows);
+        assert_eq!((attempts(&series, "a"), attempts(&series, "~other")), (Some(1), Some(6)));
+        assert_eq!(retired.len(), 1);
+        let (series, _) = book.update(HOUR + 2, &[rows[0].clone(), rows[2].clone()]);
+        assert_eq!(attempts(&series, "~other"), Some(6));
+        assert_eq!(series.len(), 2);
+    }
+}

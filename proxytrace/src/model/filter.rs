@@ -1,0 +1,158 @@
+//! What of the records somebody wants to see.
+
+use std::{net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use proxytrace_ebpf::outcome::{Broken, Outcome};
+
+use super::{Address, Body};
+
+/// Which records pass. Conditions of one kind are alternatives; an empty list lets everything pass.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Where to.
+    pub addresses: Vec<AddressFilter>,
+    /// How an attempt ended or a connection broke.
+    pub causes: Vec<Cause>,
+}
+
+impl Filter {
+    /// Whether the record is wanted. Records that are about no address always are.
+    #[must_use]
+    pub fn passes(&self, body: &Body) -> bool {
+        let (address, cause) = match body {
+            Body::Connect(attempt) => (&attempt.address, attempt.outcome.map(Outcome::name)),
+            Body::Stalled(attempt) => (&attempt.address, Some(Cause::STALLED)),
+            Body::Broken(connection) => (&connection.address, Some(connection.cause.name())),
+            Body::Header(_) | Body::Lost(_) => return true,
+        };
+        self.passes_address(address)
+            && (self.causes.is_empty() || self.causes.iter().any(|wanted| Some(wanted.0) == cause))
+    }
+
+    /// Whether the address is wanted.
+    #[must_use]
+    pub fn passes_address(&self, address: &Address) -> bool {
+        self.addresses.is_empty() || self.addresses.iter().any(|filter| filter.matches(address))
+    }
+}
+
+impl Cause {
+    /// Whether it asks for attempts that did not fail.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.0 == Outcome::Established.name()
+    }
+}
+
+/// The name of an outcome, of a way to break, or `stalled`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause(&'static str);
+
+impl Cause {
+    const STALLED: &str = "stalled";
+
+    /// Every name, once.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let broken = Broken::ALL.into_iter().map(Broken::name).filter(|&name| name != Outcome::Reset.name());
+        Outcome::ALL.into_iter().map(Outcome::name).chain(broken).chain([Self::STALLED])
+    }
+}
+
+impl FromStr for Cause {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::names().find(|&name| name == text).map(Self).ok_or_else(|| {
+            format!("there is no such cause; there are {}", Self::names().collect::<Vec<_>>().join(", "))
+        })
+    }
+}
+
+/// An address, a port or a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressFilter {
+    /// A network; a single address is one of full length. Perhaps with a port.
+    Network(IpNet, Option<u16>),
+    /// A port of any address.
+    Port(u16),
+    /// A unix socket.
+    Unix(String),
+}
+
+impl AddressFilter {
+    fn matches(&self, address: &Address) -> bool {
+        match (self, address) {
+            (Self::Network(net, port), Address::Internet(address)) => {
+                net.contains(&address.ip()) && port.is_none_or(|port| port == address.port())
+            }
+            (Self::Port(port), Address::Internet(address)) => *port == address.port(),
+            (Self::Unix(path), Address::Unix(other)) => path == other,
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for AddressFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.to_owned()));
+        }
+        if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse() {
+            return Ok(Self::Port(port));
+        }
+        if let Ok(net) = text.parse::<IpNet>() {
+            return Ok(Self::Network(net, None));
+        }
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return Ok(Self::Network(ip.into(), None));
+        }
+        if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+            return Ok(Self::Network(address.ip().into(), Some(address.port())));
+        }
+        Err("this is no address; write 10.0.0.5, 10.0.0.5:8080, [2001:db8::5]:8080, :8080, 10.0.0.0/8 or \
+             unix:/run/app.sock"
+            .to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, AddressFilter, Cause};
+
+    #[test]
+    fn addresses_match_by_address_port_network_and_path() {
+        let check = |filter: &str, address: &str, expected: bool| {
+            let address = match address.strip_prefix("unix:") {
+                Some(path) => Address::Unix(path.to_owned()),
+                None => Address::Internet(address.parse().unwrap()),
+            };
+            let filter: AddressFilter = filter.parse().unwrap();
+            assert_eq!(filter.matches(&address), expected, "{filter:?} {address}");
+        };
+        check("10.0.0.5", "10.0.0.5:8080", true);
+        check("10.0.0.5", "10.0.0.6:8080", false);
+        check("10.0.0.5:8080", "10.0.0.5:8080", true);
+        check("10.0.0.5:8080", "10.0.0.5:8081", false);
+        check(":8080", "[2001:db8::5]:8080", true);
+        check("8080", "10.0.0.5:8081", false);
+        check("10.0.0.0/8", "10.200.0.5:1", true);
+        check("10.0.0.0/8", "11.0.0.5:1", false);
+        check("2001:db8::/32", "[2001:db8::5]:8080", true);
+        check("[2001:db8::5]", "[2001:db8::5]:8080", true);
+        check("[2001:db8::5]:80", "[2001:db8::5]:8080", false);
+        check("unix:/run/a.sock", "unix:/run/a.sock", true);
+        check("unix:/run/a.sock", "10.0.0.5:8080", false);
+        assert!("10.0.0.5:http".parse::<AddressFilter>().unwrap_err().contains("write 10.0.0.5"));
+    }
+
+    #[test]
+    fn a_cause_is_one_of_the_contract() {
+        assert_eq!("refused".parse::<Cause>().unwrap(), Cause("refused"));
+        assert_eq!("stalled".parse::<Cause>().unwrap(), Cause("stalled"));
+        assert!("refusd".parse::<Cause>().unwrap_err().contains("refused, timed_out"));
+    }
+}

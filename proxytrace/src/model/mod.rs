@@ -1,0 +1,17 @@
+//! What proxytrace speaks of: addresses, records, filters, and the book of what was counted. No I/O here, so that the
+//! same code serves a live host, a recording and a unit test.
+
+mod address;
+mod book;
+mod clock;
+mod filter;
+mod record;
+
+pub use address::Address;
+pub use book::{Book, Key, Retired, Series};
+pub use clock::Clock;
+pub use filter::{AddressFilter, Cause, Filter};
+pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record};
+
+/// The upstream of an attempt whose proxy's configuration is not known.
+pub const UNKNOWN_UPSTREAM: &str = "unknown";

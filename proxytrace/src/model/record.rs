@@ -1,0 +1,151 @@
+//! Records: what `trace --json` prints, one object a line. Fields are only ever added, never changed; readers skip
+//! the ones they do not know.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use proxytrace_ebpf::outcome::{Broken, Outcome};
+use serde::{Serialize, Serializer};
+
+use super::Address;
+
+/// The version of the record format.
+pub const FORMAT: u32 = 1;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// When, with nanoseconds, in UTC.
+    #[serde(serialize_with = "nanoseconds")]
+    pub time: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What happened, by `kind`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// The first line: tracing has begun.
+    Header(Header),
+    /// An attempt ended.
+    Connect(Attempt),
+    /// The first SYN of an attempt still in flight was sent again.
+    Stalled(Attempt),
+    /// An established connection broke.
+    Broken(Connection),
+    /// The reader missed records; no count is wrong by that.
+    Lost(Lost),
+}
+
+/// What the following records are from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Header {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The host's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The version of proxytrace.
+    pub version: &'static str,
+}
+
+/// One connect() to an upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attempt {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// The process, in the host's pid namespace.
+    pub pid: u32,
+    /// The configuration that it runs: how often this proxy was reloaded since it has been known.
+    pub generation: u32,
+    /// The name in the proxy's configuration.
+    pub upstream: Arc<str>,
+    /// Where to.
+    pub address: Address,
+    /// Where from; missing where no address was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<Address>,
+    /// How it ended; missing while in flight.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "outcome_name")]
+    pub outcome: Option<Outcome>,
+    /// The error, 0 for none.
+    pub errno: u32,
+    /// How long it took, or has taken so far.
+    pub duration_us: u64,
+    /// SYNs sent again.
+    pub syn_retransmits: u32,
+}
+
+/// One established connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// The process that connected it, in the host's pid namespace.
+    pub pid: u32,
+    /// The configuration that it ran.
+    pub generation: u32,
+    /// The name in the proxy's configuration.
+    pub upstream: Arc<str>,
+    /// Where to.
+    pub address: Address,
+    /// Where from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<Address>,
+    /// How it broke.
+    #[serde(serialize_with = "broken_name")]
+    pub cause: Broken,
+    /// The error, 0 for none.
+    pub errno: u32,
+    /// How long it had been established.
+    pub duration_us: u64,
+}
+
+/// Records that the reader missed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Lost {
+    /// How many.
+    pub count: u64,
+}
+
+fn nanoseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.9}"))
+}
+
+fn outcome_name<S: Serializer>(outcome: &Option<Outcome>, serializer: S) -> Result<S::Ok, S::Error> {
+    outcome.map(Outcome::name).serialize(serializer)
+}
+
+fn broken_name<S: Serializer>(broken: &Broken, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(broken.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use proxytrace_ebpf::outcome::Outcome;
+
+    use super::{Address, Attempt, Body, Record};
+
+    #[test]
+    fn a_record_has_the_fields_of_the_contract_in_their_order() {
+        let attempt = Attempt {
+            proxy: "nginx.service".into(),
+            pid: 9694,
+            generation: 2,
+            upstream: "api".into(),
+            address: Address::Internet("10.0.0.5:8080".parse().unwrap()),
+            local: Some(Address::Internet("10.0.0.1:47538".parse().unwrap())),
+            outcome: Some(Outcome::Refused),
+            errno: 111,
+            duration_us: 330,
+            syn_retransmits: 0,
+        };
+        let time = "2026-11-22T06:39:51.120000000Z".parse().unwrap();
+        let line = serde_json::to_string(&Record { time, body: Body::Connect(attempt) }).unwrap();
+        let expected = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx.service","pid":9694,"generation":2,"upstream":"api","address":"10.0.0.5:8080","local":"10.0.0.1:47538","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
+        assert_eq!(line, expected);
+    }
+}

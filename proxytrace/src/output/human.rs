@@ -1,0 +1,243 @@
+//! Records as lines for people: aligned, the name of the cause first because that is what one searches for.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use proxytrace_ebpf::outcome::Outcome;
+
+use super::{Colour, Paint, words};
+use crate::model::{Address, Attempt, Body, Connection, Record};
+
+/// The longest name of a cause, `closed_before_response`.
+const CAUSE_WIDTH: usize = 22;
+/// What `255.255.255.255:65535` needs; grows with the longest address seen.
+const ADDRESS_WIDTH: usize = 21;
+const DURATION_WIDTH: usize = 8;
+
+/// Writes records as lines.
+pub struct Human {
+    colour: Colour,
+    zone: TimeZone,
+    address_width: usize,
+}
+
+impl Human {
+    /// Lines with times of day in `zone`.
+    #[must_use]
+    pub const fn new(colour: Colour, zone: TimeZone) -> Self {
+        Self { colour, zone, address_width: ADDRESS_WIDTH }
+    }
+
+    /// The line above the columns.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let line = format!(
+            "{:<12}  {:<CAUSE_WIDTH$}  {:<width$}  {:>DURATION_WIDTH$}  MEANING",
+            "TIME",
+            "CAUSE",
+            "ADDRESS",
+            "AFTER",
+            width = self.address_width
+        );
+        self.colour.paint(Paint::Dim, &line)
+    }
+
+    /// The line of a record, `None` for one that people need not see.
+    pub fn line(&mut self, record: &Record) -> Option<String> {
+        let columns = match &record.body {
+            Body::Header(_) => return None,
+            Body::Connect(attempt) => connect(attempt),
+            Body::Stalled(attempt) => Columns {
+                paint: Paint::Yellow,
+                cause: "stalled",
+                about: Some((&attempt.address, attempt.duration_us)),
+                words: words::STALLED.to_owned(),
+                who: who(&attempt.proxy, attempt.pid, attempt.generation),
+            },
+            Body::Broken(connection) => broken(connection),
+            Body::Lost(lost) => Columns {
+                paint: Paint::Yellow,
+                cause: "lost",
+                about: None,
+                words: format!(
+                    "{} records were not read in time; the counts in the summary are right",
+                    lost.count
+                ),
+                who: String::new(),
+            },
+        };
+        Some(self.aligned(record, &columns))
+    }
+
+    fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
+        let (address, duration) = match columns.about {
+            Some((address, us)) => (address.to_string(), duration(us)),
+            None => Default::default(),
+        };
+        self.address_width = self.address_width.max(address.len());
+        let time = record.time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f");
+        format!(
+            "{time}  {}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
+            self.colour.paint(columns.paint, &format!("{:<CAUSE_WIDTH$}", columns.cause)),
+            columns.words,
+            self.colour.paint(Paint::Dim, &columns.who),
+            width = self.address_width,
+        )
+        .trim_end()
+        .to_owned()
+    }
+}
+
+/// What goes into the columns of a line.
+struct Columns<'a> {
+    paint: Paint,
+    cause: &'a str,
+    about: Option<(&'a Address, u64)>,
+    words: String,
+    who: String,
+}
+
+fn connect(attempt: &Attempt) -> Columns<'_> {
+    let outcome = attempt.outcome.unwrap_or(Outcome::Other);
+    let mut words = words::outcome(outcome).to_owned();
+    if outcome == Outcome::Other && attempt.errno != 0 {
+        words = format!("{words}: {}", std::io::Error::from_raw_os_error(attempt.errno.cast_signed()));
+    }
+    match attempt.syn_retransmits {
+        0 => {}
+        1 => words += ", 1 SYN sent again",
+        n => words += &format!(", {n} SYNs sent again"),
+    }
+    Columns {
+        paint: if outcome == Outcome::Established { Paint::Green } else { Paint::Red },
+        cause: outcome.name(),
+        about: Some((&attempt.address, attempt.duration_us)),
+        words,
+        who: who(&attempt.proxy, attempt.pid, attempt.generation),
+    }
+}
+
+fn broken(connection: &Connection) -> Columns<'_> {
+    Columns {
+        paint: Paint::Red,
+        cause: connection.cause.name(),
+        about: Some((&connection.address, connection.duration_us)),
+        words: words::broken(connection.cause).to_owned(),
+        who: who(&connection.proxy, connection.pid, connection.generation),
+    }
+}
+
+/// Which process, and since which reload; the configuration that was there first needs no mention.
+fn who(proxy: &str, pid: u32, generation: u32) -> String {
+    match generation {
+        0 => format!("{proxy}[{pid}]"),
+        n => format!("{proxy}[{pid}] reload {n}"),
+    }
+}
+
+/// Three digits and a unit.
+pub(super) fn duration(us: u64) -> String {
+    let duration = Duration::from_micros(us);
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..100_000 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
+        100_000..1_000_000 => format!("{} ms", us / 1000),
+        1_000_000..100_000_000 => format!("{:.2} s", duration.as_secs_f64()),
+        _ => format!("{} s", duration.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use proxytrace_ebpf::outcome::{Broken, Outcome};
+
+    use super::{Colour, Human, duration};
+    use crate::model::{Address, Attempt, Body, Connection, Lost, Record};
+
+    fn attempt(outcome: Option<Outcome>, errno: u32, duration_us: u64, syn_retransmits: u32) -> Attempt {
+        Attempt {
+            proxy: "nginx.service".into(),
+            pid: 9694,
+            generation: 0,
+            upstream: "unknown".into(),
+            address: Address::Internet("10.0.0.5:8081".parse().unwrap()),
+            local: None,
+            outcome,
+            errno,
+            duration_us,
+            syn_retransmits,
+        }
+    }
+
+    fn check(body: Body, expected: &str) {
+        let mut human = Human::new(Colour::Off, TimeZone::UTC);
+        let record = Record { time: "2026-11-22T14:30:02.123456789Z".parse().unwrap(), body };
+        assert_eq!(human.line(&record).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn lines_are_aligned_and_say_the_cause_in_words() {
+        let human = Human::new(Colour::Off, TimeZone::UTC);
+        let title = "TIME          CAUSE                   ADDRESS                   AFTER  MEANING";
+        assert_eq!(human.title(), title);
+        check(
+            Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)),
+            "14:30:02.123  refused                 10.0.0.5:8081            330 us  nobody listens there  nginx.service[9694]",
+        );
+        check(
+            Body::Connect(attempt(Some(Outcome::ProxyTimeout), 0, 5_000_000, 2)),
+            "14:30:02.123  proxy_timeout           10.0.0.5:8081            5.00 s  no answer within the proxy's connect timeout, 2 SYNs sent again  nginx.service[9694]",
+        );
+        check(
+            Body::Connect(Attempt { generation: 2, ..attempt(Some(Outcome::Other), 22, 12_300, 0) }),
+            "14:30:02.123  other                   10.0.0.5:8081           12.3 ms  connect failed: Invalid argument (os error 22)  nginx.service[9694] reload 2",
+        );
+        check(
+            Body::Stalled(attempt(None, 0, 1_020_000, 1)),
+            "14:30:02.123  stalled                 10.0.0.5:8081            1.02 s  no answer yet, SYN sent again: packets are dropped on the way  nginx.service[9694]",
+        );
+        let connection = Connection {
+            proxy: "nginx".into(),
+            pid: 1,
+            generation: 0,
+            upstream: "unknown".into(),
+            address: Address::Unix("/run/php-fpm/a-rather-long-name.sock".into()),
+            local: None,
+            cause: Broken::ClosedBeforeResponse,
+            errno: 0,
+            duration_us: 250_000,
+        };
+        check(
+            Body::Broken(connection),
+            "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  connected, then closed without an answer: wrong service, or it crashed  nginx[1]",
+        );
+        check(
+            Body::Lost(Lost { count: 7 }),
+            "14:30:02.123  lost                                                     7 records were not read in time; the counts in the summary are right",
+        );
+    }
+
+    #[test]
+    fn colour_wraps_the_cause_only_where_it_is_wanted() {
+        let mut human = Human::new(Colour::On, TimeZone::UTC);
+        let record = Record {
+            time: "2026-11-22T14:30:02Z".parse().unwrap(),
+            body: Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)),
+        };
+        let line = human.line(&record).unwrap();
+        assert!(line.contains("\x1b[31mrefused               \x1b[0m"), "{line:?}");
+    }
+
+    #[test]
+    fn durations_have_three_digits() {
+        let check = |us: u64, expected: &str| assert_eq!(duration(us), expected);
+        check(0, "0 us");
+        check(999, "999 us");
+        check(1_000, "1.0 ms");
+        check(99_949, "99.9 ms");
+        check(100_000, "100 ms");
+        check(1_020_000, "1.02 s");
+        check(120_000_000, "120 s");
+    }
+}

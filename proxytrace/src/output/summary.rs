@@ -1,0 +1,135 @@
+//! What was counted while a trace ran, as a table with a line for each address.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proxytrace_ebpf::{
+    abi::Loss,
+    outcome::{Broken, Outcome},
+};
+
+use super::{Colour, Paint};
+use crate::{
+    model::{Key, Series},
+    watch::View,
+};
+
+const TITLES: [&str; 7] = ["PROXY", "ADDRESS", "ATTEMPTS", "ESTABLISHED", "FAILED", "IN FLIGHT", "CAUSES"];
+
+/// The columns that hold numbers, and are aligned to the right.
+const NUMBERS: std::ops::Range<usize> = 2..6;
+
+/// The summary of `took`, over the series that `wanted` lets pass.
+#[must_use]
+pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+    let series: BTreeMap<_, _> = view.series.iter().filter(|(key, _)| wanted(key)).collect();
+    let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
+    if series.is_empty() {
+        text += "no connect to an upstream was seen\n";
+    } else {
+        let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
+        text += &table(&rows, colour);
+    }
+    let losses = Loss::ALL.into_iter().map(|loss| (loss, view.losses[loss as usize]));
+    for (loss, count) in losses.filter(|(_, count)| *count > 0) {
+        text += &match loss {
+            Loss::RingFull => format!("{count} records were not read in time; the counts above are right\n"),
+            loss => format!("{count} could not be followed ({}) and are in no count above\n", loss.name()),
+        };
+    }
+    text
+}
+
+fn row(key: &Key, series: &Series) -> [String; 7] {
+    [
+        key.proxy.to_string(),
+        key.address.to_string(),
+        series.counts().attempts.to_string(),
+        series.outcome(Outcome::Established).to_string(),
+        series.failures().to_string(),
+        series.in_flight().to_string(),
+        causes(series),
+    ]
+}
+
+/// The causes that happened, the most frequent first.
+fn causes(series: &Series) -> String {
+    let counts = series.counts();
+    let failures = Outcome::ALL.into_iter().skip(1).map(|outcome| (outcome.name(), series.outcome(outcome)));
+    let broken = Broken::ALL.into_iter().map(|broken| (broken.name(), counts.broken[broken as usize]));
+    let resent = [("SYN sent again", counts.syn_retransmits)];
+    let mut causes: Vec<_> = failures.filter(|(_, n)| *n > 0).collect();
+    causes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    causes.extend(broken.chain(resent).filter(|(_, n)| *n > 0));
+    causes.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
+}
+
+fn table(rows: &[[String; 7]], colour: Colour) -> String {
+    let titles = TITLES.map(str::to_owned);
+    let mut widths = [0; 7];
+    for row in rows.iter().chain([&titles]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+            if NUMBERS.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let title = colour.paint(Paint::Dim, &line(&titles));
+    rows.iter().fold(title + "\n", |text, row| text + &line(row) + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use jiff::Timestamp;
+    use proxytrace_ebpf::{
+        abi::{Loss, Row, RowKey},
+        outcome::{Broken, Outcome},
+    };
+
+    use super::{Colour, summary};
+    use crate::{
+        model::{Book, Clock, Key},
+        watch::View,
+    };
+
+    fn view(rows: &[(&str, Row)]) -> View {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(address, row)| {
+                let key =
+                    Key { proxy: "nginx".into(), upstream: "unknown".into(), address: (*address).into() };
+                (RowKey::ZERO, *row, key)
+            })
+            .collect();
+        let (series, _) = Book::new(10, u64::MAX).update(0, &rows);
+        let clock = Clock::new(0, Timestamp::UNIX_EPOCH);
+        View { series, proxies: BTreeMap::new(), losses: Default::default(), clock }
+    }
+
+    #[test]
+    fn each_address_has_a_line_and_losses_are_told() {
+        let mut bad = Row { attempts: 314, syn_retransmits: 2, ..Row::ZERO };
+        bad.outcomes[Outcome::Refused as usize] = 1;
+        bad.outcomes[Outcome::ProxyTimeout as usize] = 312;
+        let mut good = Row { attempts: 9, ..Row::ZERO };
+        good.outcomes[Outcome::Established as usize] = 9;
+        good.broken[Broken::ClosedBeforeResponse as usize] = 1;
+        let mut view = view(&[("10.0.0.5:8081", bad), ("10.0.0.5:8080", good)]);
+        view.losses[Loss::RingFull as usize] = 5;
+        let expected = "\
+summary of 12.3 s
+PROXY  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  CAUSES
+nginx  10.0.0.5:8080         9            9       0          0  closed_before_response 1
+nginx  10.0.0.5:8081       314            0     313          1  proxy_timeout 312, refused 1, SYN sent again 2
+5 records were not read in time; the counts above are right
+";
+        assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
+        let nothing = summary(&view, Duration::from_secs(1), Colour::Off, |_| false);
+        assert!(nothing.contains("no connect to an upstream was seen"), "{nothing}");
+    }
+}

@@ -1,0 +1,230 @@
+//! A trace that knows names: joins the kernel half, the identities of proxies and the book.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use proxytrace_ebpf::{
+    abi::{self, Event, Loss},
+    outcome::{Broken, Outcome},
+};
+
+use crate::{
+    identity::Names,
+    kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns},
+    model::{Address, Attempt, Body, Book, Clock, Connection, Key, Record, Series, UNKNOWN_UPSTREAM},
+};
+
+/// Series of addresses that were not used for so long go away.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// A running trace.
+pub struct Watch {
+    tracer: Tracer,
+    names: Names,
+    book: Book,
+    unknown_upstream: Arc<str>,
+}
+
+/// What a running trace knows at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What was counted.
+    pub series: BTreeMap<Key, Series>,
+    /// The proxies that have processes.
+    pub proxies: BTreeMap<Arc<str>, ProxyView>,
+    /// What could not be followed, index [`Loss`].
+    pub losses: [u64; Loss::ALL.len()],
+    /// From the kernel half's clock to the time of day.
+    pub clock: Clock,
+}
+
+/// What is known of one proxy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProxyView {
+    /// Its processes below the master.
+    pub workers: u64,
+    /// How often it was reloaded since it has been known.
+    pub generation: u32,
+}
+
+impl Watch {
+    /// Starts tracing. At most `most_addresses` addresses get series of their own.
+    ///
+    /// # Errors
+    /// Why that is not possible here.
+    pub fn start(options: &Options, most_addresses: usize) -> Result<(Self, Events), Error> {
+        let (tracer, events) = Tracer::start(options)?;
+        let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
+        let mut watch = Self {
+            tracer,
+            names: Names::new(fallback),
+            book: Book::new(most_addresses, IDLE.as_nanos() as u64),
+            unknown_upstream: UNKNOWN_UPSTREAM.into(),
+        };
+        let snapshot = watch.tracer.snapshot()?;
+        watch.look_at(&snapshot);
+        Ok((watch, events))
+    }
+
+    /// Every hook, and how it was attached.
+    #[must_use]
+    pub fn hooks(&self) -> &[AttachedHook] {
+        self.tracer.hooks()
+    }
+
+    /// The pids of the traced proxies' first processes.
+    ///
+    /// # Errors
+    /// The processes could not be read.
+    pub fn roots(&self) -> Result<Vec<u32>, Error> {
+        let mut roots: Vec<_> = living(&self.tracer.snapshot()?).into_iter().map(abi::root_pid).collect();
+        roots.sort_unstable();
+        Ok(roots)
+    }
+
+    /// The record of an event; `None` for one that is only of use here.
+    ///
+    /// # Errors
+    /// A map that was needed for it could not be read.
+    pub fn record(&mut self, event: &Event) -> Result<Option<Record>, Error> {
+        let body = match event.kind {
+            Event::CONNECT => Body::Connect(self.attempt(event, Outcome::from_index(event.what))?),
+            Event::STALLED => Body::Stalled(self.attempt(event, None)?),
+            Event::BROKEN => match Broken::from_index(event.what) {
+                Some(cause) => Body::Broken(self.connection(event, cause)?),
+                None => return Ok(None),
+            },
+            Event::ENTERED => {
+                self.names.look(event.proxy, event.pid);
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Record { time: clock().at(event.time_ns), body }))
+    }
+
+    /// What is known now. Also the moment at which what is no longer needed is forgotten.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn view(&mut self) -> Result<View, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let living = self.look_at(&snapshot);
+        let mut rows = Vec::with_capacity(snapshot.rows.len());
+        for (row_key, row) in &snapshot.rows {
+            let key = Key {
+                proxy: self.names.name(row_key.proxy, &living),
+                upstream: Arc::clone(&self.unknown_upstream),
+                address: self.address(&row_key.address).to_string().into(),
+            };
+            rows.push((*row_key, *row, key));
+        }
+        let (series, retired) = self.book.update(boot_ns(), &rows);
+        for row in retired {
+            self.tracer.forget(&row)?;
+        }
+        let proxies = self.proxies(&snapshot, &living);
+        self.tracer.forget_ended_proxies(&snapshot)?;
+        let counted: HashSet<u64> = snapshot.rows.iter().map(|(key, _)| key.proxy).collect();
+        self.names.retain(|proxy| living.contains(&proxy) || counted.contains(&proxy));
+        Ok(View { series, proxies, losses: snapshot.losses, clock: clock() })
+    }
+
+    /// How many events were lost so far because the ring buffer was full.
+    ///
+    /// # Errors
+    /// The losses could not be read.
+    pub fn events_lost(&self) -> Result<u64, Error> {
+        Ok(self.tracer.losses()?[Loss::RingFull as usize])
+    }
+
+    /// Detaches; what was counted can still be read.
+    pub fn detach(&mut self) {
+        self.tracer.detach();
+    }
+
+    fn attempt(&mut self, event: &Event, outcome: Option<Outcome>) -> Result<Attempt, Error> {
+        Ok(Attempt {
+            proxy: self.proxy(event)?,
+            pid: event.pid,
+            generation: event.generation,
+            upstream: Arc::clone(&self.unknown_upstream),
+            address: self.address(&event.remote),
+            local: local(event),
+            outcome,
+            errno: event.errno,
+            duration_us: event.duration_ns / 1000,
+            syn_retransmits: event.syn_retransmits,
+        })
+    }
+
+    fn connection(&mut self, event: &Event, cause: Broken) -> Result<Connection, Error> {
+        Ok(Connection {
+            proxy: self.proxy(event)?,
+            pid: event.pid,
+            generation: event.generation,
+            upstream: Arc::clone(&self.unknown_upstream),
+            address: self.address(&event.remote),
+            local: local(event),
+            cause,
+            errno: event.errno,
+            duration_us: event.duration_ns / 1000,
+        })
+    }
+
+    fn proxy(&mut self, event: &Event) -> Result<Arc<str>, Error> {
+        if let Some(name) = self.names.given(event.proxy) {
+            return Ok(name);
+        }
+        self.names.look(event.proxy, event.pid);
+        let living = living(&self.tracer.snapshot()?);
+        Ok(self.names.name(event.proxy, &living))
+    }
+
+    fn address(&mut self, address: &abi::Address) -> Address {
+        let path = match address.family {
+            abi::FAMILY_UNIX => self.tracer.unix_path(address),
+            _ => None,
+        };
+        Address::of_abi(address, path.as_ref())
+    }
+
+    /// Looks at the proxies that have processes, and says which those are.
+    fn look_at(&mut self, snapshot: &Snapshot) -> HashSet<u64> {
+        for (pid, process) in &snapshot.processes {
+            self.names.look(process.proxy, *pid);
+        }
+        living(snapshot)
+    }
+
+    fn proxies(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> BTreeMap<Arc<str>, ProxyView> {
+        let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
+        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+            let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
+            // A master that was started by a master (a binary upgrade) has workers, and is none.
+            let workers = of_proxy().filter(|(_, process)| {
+                process.children == 0 && of_proxy().any(|(pid, _)| *pid == process.parent)
+            });
+            let view = ProxyView { workers: workers.count() as u64, generation: proxy.generation };
+            views.insert(self.names.name(*id, living), view);
+        }
+        views
+    }
+}
+
+fn living(snapshot: &Snapshot) -> HashSet<u64> {
+    snapshot.processes.iter().map(|(_, process)| process.proxy).collect()
+}
+
+fn local(event: &Event) -> Option<Address> {
+    let has_address = event.local.family != 0 && event.local.port != 0;
+    has_address.then(|| Address::of_abi(&event.local, None))
+}
+
+fn clock() -> Clock {
+    Clock::new(boot_ns(), Timestamp::now())
+}
