@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, Write as _},
+    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Shutdown, block_on};
 use crate::{
@@ -17,8 +19,8 @@ use crate::{
     watch::Watch,
 };
 
-/// Losses are looked at this often.
-const LOOK_AT_LOSSES: Duration = Duration::from_secs(1);
+/// Losses, and whether anybody still reads, are looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
@@ -70,12 +72,17 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
             }
         };
         tokio::pin!(end);
-        let mut look = tokio::time::interval(LOOK_AT_LOSSES);
+        let mut look = tokio::time::interval(LOOK);
         while !session.is_complete() {
             tokio::select! {
                 () = shutdown.requested() => break,
                 () = &mut end => break,
-                _ = look.tick() => session.note_losses()?,
+                _ = look.tick() => {
+                    if stdout_is_closed() {
+                        return Ok(());
+                    }
+                    session.note_losses()?;
+                }
                 result = session.take_batch(&mut events) => result?,
             }
         }
@@ -202,6 +209,14 @@ impl Printer {
         }
         Ok(true)
     }
+}
+
+/// Whether the reader of a pipe is gone. Writing would tell, but while all is well there is nothing to write.
+fn stdout_is_closed() -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok()
+        && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
 }
 
 fn note_start(watch: &Watch, names: &[String]) -> anyhow::Result<()> {

@@ -108,7 +108,7 @@ impl Error {
     /// Whether it is this host that does not let us trace, rather than a mistake in what was asked for.
     #[must_use]
     pub const fn is_host(&self) -> bool {
-        !matches!(self, Self::NoSuchProcess(_))
+        !matches!(self, Self::NoSuchProcess(_) | Self::Proc(_) | Self::Map { .. })
     }
 }
 
@@ -176,6 +176,8 @@ impl Tracer {
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::PROCESS_HOOKS)?);
         tracer.enter_running(&options.wanted)?;
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::CONNECT_HOOKS)?);
+        drop(btf);
+        give_back_memory();
         Ok((tracer, events))
     }
 
@@ -275,6 +277,16 @@ impl Tracer {
 #[must_use]
 pub fn boot_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+/// The kernel's type information takes 20 MB while it is read (6.18), which the allocator would keep for good.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "a plain call into the C library")]
+    // SAFETY: it takes no pointer, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// A program name as the kernel keeps it: 15 bytes, zero-filled.
