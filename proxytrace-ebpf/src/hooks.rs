@@ -111,6 +111,7 @@ fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, first: bool) {
         (tcp::SYN_SENT | tcp::SYN_RECV, tcp::CLOSE) => connect::closed(sock),
         (tcp::ESTABLISHED, tcp::CLOSE_WAIT) => stream::closed_by_upstream(sock),
         (tcp::ESTABLISHED, _) => stream::ended(sock),
+        (tcp::CLOSE_WAIT, _) => stream::ended_in_silence(sock),
         _ => {}
     }
 }

@@ -32,9 +32,23 @@ pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
 /// keepalive pool that shrinks), this is in order.
 #[inline(always)]
 pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
-    let Some(connection) = take(sock) else { return };
-    let unanswered = sock.bytes_received() <= 1; // the FIN counts as a byte
-    if unanswered && sock.bytes_sent() > 0 {
+    let is_silent = sock.bytes_received() <= 1; // the FIN counts as a byte
+    if is_silent && sock.bytes_sent() == 0 {
+        return; // closed so early that the request was not sent yet: whether it is, shows when the proxy closes
+    }
+    if let Some(connection) = take(sock)
+        && is_silent
+    {
+        broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
+    }
+}
+
+/// A connection that the upstream had closed in silence ends. Only now is it known whether it was to serve a request.
+#[inline(always)]
+pub(crate) fn ended_in_silence<A: Access>(sock: Sock<A>) {
+    if let Some(connection) = take(sock)
+        && sock.bytes_sent() > 0
+    {
         broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
     }
 }
