@@ -3,6 +3,8 @@
 //! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions, and the return of
 //! connect(). Whoever takes the attempt out of the table settles it, so that it is counted once.
 
+use core::ffi::c_void;
+
 use proxytrace_ebpf::{
     abi::{Address, Attempt, Call, Event, Loss, Process, RowKey},
     outcome::Outcome,
@@ -10,7 +12,7 @@ use proxytrace_ebpf::{
 
 use crate::{
     events,
-    kernel::{self, Access, Kind, NoAddress, Sock, setting, tcp},
+    kernel::{self, Access, Kind, NoAddress, Probed, Sock, setting, tcp},
     ledger,
     maps::{ATTEMPTS, CALLS},
     process, stream,
@@ -77,8 +79,10 @@ pub(crate) fn returned(result: i64) {
     }
     let _ = CALLS.remove(&thread);
     if call.state & Call::HOLDS_ATTEMPT == 0 {
-        let told_by_socket = call.state & Call::SENT != 0 || (!is_unix && IN_PROGRESS.contains(&errno));
-        if told_by_socket || NOT_AN_ATTEMPT.contains(&errno) {
+        if call.state & Call::SENT != 0 {
+            return remember_soft_error(call.sock);
+        }
+        if (!is_unix && IN_PROGRESS.contains(&errno)) || NOT_AN_ATTEMPT.contains(&errno) {
             return;
         }
         // No transition: no route, or not permitted. The socket never got the address, so the caller's is taken; by
@@ -140,25 +144,8 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, first: bool) {
     }
 }
 
-/// A socket reports an error while the handshake is under way. A soft one (ICMP) has to be remembered: reading it
-/// clears it, and nginx reads it before it closes.
-#[inline(always)]
-pub(crate) fn reported_error<A: Access>(sock: Sock<A>) {
-    if !sock.is_tcp() || sock.state() != tcp::SYN_SENT {
-        return;
-    }
-    let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
-    let errno = match sock.error() {
-        0 => sock.soft_error(),
-        hard => hard,
-    };
-    if errno != 0 {
-        // SAFETY: a value of the map; the socket's lock is held.
-        unsafe { (*attempt).soft_errno = errno };
-    }
-}
-
-/// A SYN is sent again: the first sign of a black hole, a second after the attempt began.
+/// A SYN is sent again: the first sign of a black hole, a second after the attempt began. From 6.17 on the kernel calls
+/// this for a SYN too that still waits to be sent (for the neighbour's address); the socket does not count that one.
 #[inline(always)]
 pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
     if sock.state() != tcp::SYN_SENT {
@@ -167,9 +154,9 @@ pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
     let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
     // SAFETY: a value of the map; the socket's lock is held.
     let attempt = unsafe { &mut *attempt };
-    let is_first = attempt.syn_retransmits == 0;
+    let before = attempt.syn_retransmits;
     count_retransmits(attempt, sock.retransmits());
-    if is_first {
+    if before == 0 && attempt.syn_retransmits > 0 {
         events::tell(events::of_attempt(Event::STALLED, attempt, sock.local(), kernel::now_ns()));
     }
 }
@@ -218,6 +205,17 @@ pub(crate) fn thread_exited(thread: u64) {
     let _ = CALLS.remove(&thread);
     if let Some(call) = held {
         settle_held(&call, Outcome::Cancelled, 0);
+    }
+}
+
+/// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
+/// the call returns: asking for it (SO_ERROR) clears it, and nginx asks before it closes. The tracepoint
+/// `inet_sk_error_report` does not help, as the kernel reports before it stores (6.18, tcp_v4_err).
+#[inline(always)]
+fn remember_soft_error(sock: u64) {
+    if let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock) {
+        // SAFETY: a value of the map. Nobody else writes this member.
+        unsafe { (*attempt).soft_errno = Sock::<Probed>::new(sock as *const c_void).soft_error() };
     }
 }
 

@@ -75,12 +75,6 @@ fn sock_set_state_again(ctx: BtfTracePointContext) {
     changed(Sock::<Direct>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), false);
 }
 
-/// `inet_sk_error_report(const struct sock *sk)`, from 5.15 on
-#[btf_tracepoint(function = "inet_sk_error_report")]
-fn sock_error(ctx: BtfTracePointContext) {
-    connect::reported_error(Sock::<Direct>::new(ctx.arg(0)));
-}
-
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)`, with `int err` behind it from 6.17 on
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn tcp_retransmit(ctx: BtfTracePointContext) {

@@ -85,13 +85,13 @@ pub const PROCESS_HOOKS: &[Hook] = &[
 pub const CONNECT_HOOKS: &[Hook] = &[
     Hook {
         name: "connect_enter",
-        without: "unix sockets and errors that connect() returns at once are not seen",
+        without: "unix sockets and errors returned at once are not seen, and an icmp error may show as cancelled",
         required: false,
         rungs: &[tp_btf("syscall_enter", "sys_enter")],
     },
     Hook {
         name: "connect_return",
-        without: "unix sockets and errors that connect() returns at once are not seen",
+        without: "unix sockets and errors returned at once are not seen, and an icmp error may show as cancelled",
         required: false,
         rungs: &[tp_btf("syscall_exit", "sys_exit")],
     },
@@ -106,12 +106,6 @@ pub const CONNECT_HOOKS: &[Hook] = &[
         without: "an attempt whose end interrupts another transition may be missed",
         required: false,
         rungs: &[tp_btf("sock_set_state_again", "inet_sock_set_state")],
-    },
-    Hook {
-        name: "error",
-        without: "an unreachable host may show as cancelled",
-        required: false,
-        rungs: &[tp_btf("sock_error", "inet_sk_error_report")],
     },
     Hook {
         name: "retransmit",

@@ -305,10 +305,10 @@ mod tests {
             format!("proxytrace_connect_duration_seconds_sum{{{labels}}} 0.00025"),
             format!("proxytrace_last_established_timestamp_seconds{{{labels}}} 999.0"),
             "proxytrace_hook_attached{hook=\"fork\",via=\"tp_btf\"} 1.0".to_owned(),
-            "proxytrace_hook_attached{hook=\"error\",via=\"none\"} 0.0".to_owned(),
+            "proxytrace_hook_attached{hook=\"retransmit\",via=\"none\"} 0.0".to_owned(),
             "proxytrace_events_lost_total 0".to_owned(),
         ];
-        let hooks = || vec![("fork", "tp_btf"), ("error", "none")];
+        let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
         let open = render(view(), hooks(), Format::OpenMetrics).unwrap();
         let text = render(view(), hooks(), Format::Text).unwrap();
         for line in common {
