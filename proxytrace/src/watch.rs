@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use proxytrace_ebpf::{
-    abi::{self, Event, Loss},
+    abi::{self, Event, Loss, Process},
     outcome::{Broken, Outcome},
 };
 
@@ -91,6 +91,9 @@ impl Watch {
     /// # Errors
     /// A map that was needed for it could not be read.
     pub fn record(&mut self, event: &Event) -> Result<Option<Record>, Error> {
+        if event.remote.family != 0 && self.address(&event.remote).is_name_service() {
+            return Ok(None);
+        }
         let body = match event.kind {
             Event::CONNECT => Body::Connect(self.attempt(event, Outcome::from_index(event.what))?),
             Event::STALLED => Body::Stalled(self.attempt(event, None)?),
@@ -116,12 +119,13 @@ impl Watch {
         let living = self.look_at(&snapshot);
         let mut rows = Vec::with_capacity(snapshot.rows.len());
         for (row_key, row) in &snapshot.rows {
-            let key = Key {
-                proxy: self.names.name(row_key.proxy, &living),
-                upstream: Arc::clone(&self.unknown_upstream),
-                address: self.address(&row_key.address).to_string().into(),
-            };
-            rows.push((*row_key, *row, key));
+            let address = self.address(&row_key.address);
+            if address.is_name_service() {
+                continue;
+            }
+            let proxy = self.names.name(row_key.proxy, &living);
+            let upstream = Arc::clone(&self.unknown_upstream);
+            rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
         }
         let (series, retired) = self.book.update(boot_ns(), &rows);
         for row in retired {
@@ -193,9 +197,12 @@ impl Watch {
         Address::of_abi(address, path.as_ref())
     }
 
-    /// Looks at the proxies that have processes, and says which those are.
+    /// Looks at the proxies that have processes, and says which those are. A proxy is called by its first process, where
+    /// that is still there.
     fn look_at(&mut self, snapshot: &Snapshot) -> HashSet<u64> {
-        for (pid, process) in &snapshot.processes {
+        let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
+        let (roots, others): (Vec<_>, Vec<_>) = snapshot.processes.iter().partition(is_root);
+        for (pid, process) in roots.into_iter().chain(others) {
             self.names.look(process.proxy, *pid);
         }
         living(snapshot)

@@ -30,6 +30,19 @@ impl Address {
     }
 }
 
+/// Where the C library asks for users, groups and hosts. nginx does so when it starts and at each reload, and mostly
+/// nobody answers: no upstream, and no failure.
+const NAME_SERVICES: [&str; 4] =
+    ["/var/run/nscd/", "/run/systemd/userdb/", "/run/systemd/resolve/", "/var/lib/sss/pipes/"];
+
+impl Address {
+    /// Whether this is the C library's doing and not the proxy's.
+    #[must_use]
+    pub fn is_name_service(&self) -> bool {
+        matches!(self, Self::Unix(path) if NAME_SERVICES.iter().any(|service| path.starts_with(service)))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -98,6 +111,17 @@ mod tests {
             UnixPath { bytes, length: path.len() as u32 }
         });
         Address::of_abi(&address, path.as_ref()).to_string()
+    }
+
+    #[test]
+    fn name_services_are_no_upstreams() {
+        let check = |path: &str, expected: bool| {
+            assert_eq!(Address::Unix(path.to_owned()).is_name_service(), expected, "{path}");
+        };
+        check("/var/run/nscd/socket", true);
+        check("/run/systemd/userdb/io.systemd.DynamicUser", true);
+        check("/run/php/php-fpm.sock", false);
+        assert!(!Address::Internet("127.0.0.1:53".parse().unwrap()).is_name_service());
     }
 
     #[test]
