@@ -203,7 +203,7 @@ impl Watch {
         let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
         let (roots, others): (Vec<_>, Vec<_>) = snapshot.processes.iter().partition(is_root);
         for (pid, process) in roots.into_iter().chain(others) {
-            self.names.look(process.proxy, *pid);
+            self.names.look(process.proxy, pid);
         }
         living(snapshot)
     }
