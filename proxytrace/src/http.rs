@@ -32,6 +32,12 @@ pub trait Pages: Send + Sync + 'static {
     /// # Errors
     /// What went wrong.
     fn metrics(&self, format: Format) -> anyhow::Result<String>;
+
+    /// Whether the kernel's counts can be read.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(&self) -> anyhow::Result<()>;
 }
 
 /// Serves `pages` until the task is dropped.
@@ -83,8 +89,8 @@ fn respond<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>>
             }
         }
         "/healthz" => plain(StatusCode::OK, "alive\n"),
-        "/readyz" => match pages.metrics(Format::Text) {
-            Ok(_) => plain(StatusCode::OK, "ready\n"),
+        "/readyz" => match pages.check() {
+            Ok(()) => plain(StatusCode::OK, "ready\n"),
             Err(error) => unavailable(&error),
         },
         "/" => plain(StatusCode::OK, "proxytrace: /metrics /healthz /readyz\n"),
@@ -118,7 +124,11 @@ mod tests {
 
     impl Pages for Fixed {
         fn metrics(&self, format: Format) -> anyhow::Result<String> {
-            if self.0 { Ok(format!("{format:?}")) } else { anyhow::bail!("kernel map LEDGER: gone") }
+            self.check().map(|()| format!("{format:?}"))
+        }
+
+        fn check(&self) -> anyhow::Result<()> {
+            if self.0 { Ok(()) } else { anyhow::bail!("kernel map LEDGER: gone") }
         }
     }
 

@@ -86,6 +86,13 @@ impl Watch {
         Ok(roots)
     }
 
+    /// Notes what an event tells of proxies.
+    pub fn note(&mut self, event: &Event) {
+        if event.kind == Event::ENTERED {
+            self.names.look(event.proxy, event.pid);
+        }
+    }
+
     /// The record of an event; `None` for one that is only of use here.
     ///
     /// # Errors
@@ -101,11 +108,10 @@ impl Watch {
                 Some(cause) => Body::Broken(self.connection(event, cause)?),
                 None => return Ok(None),
             },
-            Event::ENTERED => {
-                self.names.look(event.proxy, event.pid);
+            _ => {
+                self.note(event);
                 return Ok(None);
             }
-            _ => return Ok(None),
         };
         Ok(Some(Record { time: clock().at(event.time_ns), body }))
     }

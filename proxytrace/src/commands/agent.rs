@@ -50,12 +50,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
-                // Events name proxies while they live. Nobody traces here, so the records go nowhere.
-                () = events.next_batch(|event| {
-                    if let Err(error) = lock(&watch).record(&event) {
-                        tracing::warn!("{error}");
-                    }
-                }) => {}
+                // Only for the names of proxies, while they live: what is counted is read when somebody asks.
+                () = events.next_batch(|event| lock(&watch).note(&event)) => {}
             }
         }
         serving.abort();
@@ -71,6 +67,10 @@ impl Pages for Live {
         let mut watch = lock(&self.0);
         let hooks = watch.hooks().iter().map(hook_labels).collect();
         Ok(metrics::render(watch.view()?, hooks, format)?)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        Ok(lock(&self.0).events_lost().map(drop)?)
     }
 }
 

@@ -305,8 +305,11 @@ fn check_host() -> Result<(), Error> {
 }
 
 fn offsets() -> Result<Offsets, Error> {
-    let data = std::fs::read(BTF_PATH).map_err(Error::NoBtf)?;
-    let btf = btf::Btf::parse(&data)?;
+    offsets_in(&std::fs::read(BTF_PATH).map_err(Error::NoBtf)?)
+}
+
+fn offsets_in(btf: &[u8]) -> Result<Offsets, Error> {
+    let btf = btf::Btf::parse(btf)?;
     if !btf.has_enum_value("BPF_MAP_TYPE_RINGBUF") {
         return Err(Error::KernelTooOld);
     }
@@ -318,5 +321,19 @@ fn settings(options: &Options) -> Settings {
         connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
         connect_syscall: libc::SYS_connect as u32,
         tell_established: u32::from(options.tell_established),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, offsets_in};
+
+    #[test]
+    fn a_kernel_without_ring_buffer_is_too_old() {
+        // A header (magic, version 1, flags, its length, where types and strings are) and the empty string.
+        let mut btf = vec![0x9f, 0xeb, 1, 0];
+        btf.extend([24_u32, 0, 0, 0, 1].into_iter().flat_map(u32::to_le_bytes));
+        btf.push(0);
+        assert!(matches!(offsets_in(&btf), Err(Error::KernelTooOld)));
     }
 }
