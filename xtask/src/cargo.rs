@@ -1,0 +1,36 @@
+//! Cargo as these commands call it, and where it puts what it builds.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+
+/// The top of the repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+/// The cargo that runs this very program, at the top of the repository.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(args);
+    command
+}
+
+/// Where cargo builds, however that was configured: this program lies there, in `debug/`.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let own = env::current_exe().context("find out where xtask itself was built")?;
+    own.ancestors()
+        .nth(2)
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} is not in a target directory", own.display()))
+}
+
+/// Builds proxytrace as it is shipped, and says where it is.
+pub(crate) fn build_proxytrace() -> Result<PathBuf> {
+    shell::run(&mut cargo(&["build", "--release", "--locked", "--package", "proxytrace"]))?;
+    Ok(target_dir()?.join("release/proxytrace"))
+}

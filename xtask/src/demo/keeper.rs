@@ -1,0 +1,51 @@
+//! Waits for the show and leaves nothing of it behind: not after a failure, not after Ctrl-C.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use proxytrace_tests::child::as_pid;
+use proxytrace_tests::netns::Netns;
+
+pub(super) fn run() -> Result<()> {
+    let own = env::current_exe().context("find out where xtask itself is")?;
+    // A process group of its own, which everything that the show starts belongs to.
+    let mut show = Command::new(own)
+        .args(["demo", "--part", "show"])
+        .process_group(0)
+        .spawn()
+        .context("start the show")?;
+    let group = as_pid(show.id());
+    kill_when_interrupted(group)?;
+
+    // Not reaped yet: until then its number, which is also the group's, belongs to nobody else.
+    waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).context("wait for the show")?;
+    // Those of the group that are left, if any.
+    let _ = killpg(group, Signal::SIGKILL);
+    let status = show.wait().context("wait for the show")?;
+    // The first namespace that a process makes takes those with it whose makers are gone.
+    drop(Netns::new());
+
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(_) => bail!("the demo failed, for the reason above"),
+        None => bail!("the demo was interrupted; nothing of it is left behind"),
+    }
+}
+
+/// Signals that would end us end the group instead, and we go on to clean up.
+fn kill_when_interrupted(group: Pid) -> Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().context("block signals")?;
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    });
+    Ok(())
+}

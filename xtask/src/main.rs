@@ -1,0 +1,41 @@
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
+
+mod cargo;
+mod demo;
+mod run;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+enum Command {
+    /// Bring this machine to where everything builds and every test runs
+    Setup,
+    /// Build proxytrace and run it with the privileges it needs
+    Run(run::Args),
+    /// Check everything that CI checks, with the stories last
+    Test(test::Args),
+    /// Replay the outage that proxytrace exists for, on a real nginx, and time who notices what
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Setup => setup::run(),
+        Command::Run(args) => run::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    if let Err(error) = done {
+        eprintln!("xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,92 @@
+//! `cargo xtask setup`: from a fresh machine to where everything builds and every test runs.
+
+mod apt;
+mod needs;
+mod rust_src;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use self::apt::Apt;
+use self::needs::{Check, NEEDS, Need, Step};
+use crate::{cargo, shell};
+
+/// Gets what is missing and says what and why. Where all is there it is a matter of milliseconds,
+/// which is why every other command begins with it.
+pub(crate) fn run() -> Result<()> {
+    let machine = Machine::look_at()?;
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !machine.has(need)).collect();
+    if missing.is_empty() {
+        eprintln!("setup: nothing to do, this machine has all {} things", NEEDS.len());
+        return Ok(());
+    }
+
+    let mut apt = Apt::default();
+    let mut failed = 0;
+    for need in missing {
+        eprintln!("setup: {} is missing: {}", need.name, need.why);
+        if let Err(error) = machine.get(need, &mut apt) {
+            failed += 1;
+            eprintln!("setup: cannot get {}: {error:#}", need.name);
+            eprintln!("setup: {} can be had in one of these ways:", need.name);
+            for way in need.ways() {
+                eprintln!("setup:   - {way}");
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("setup is incomplete: get what is named above, then run `cargo xtask setup` again");
+    }
+    eprintln!("setup: done, this machine has all {} things", NEEDS.len());
+    Ok(())
+}
+
+/// What the checks ask about, looked up once.
+struct Machine {
+    sysroot: PathBuf,
+}
+
+impl Machine {
+    fn look_at() -> Result<Self> {
+        let sysroot =
+            shell::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(cargo::root()))?;
+        Ok(Self { sysroot: sysroot.trim().into() })
+    }
+
+    fn has(&self, need: &Need) -> bool {
+        match need.check {
+            Check::Program(name) => shell::is_installed(name),
+            Check::InSysroot(path) => self.sysroot.join(path).exists(),
+            Check::Version { program, version } => shell::output(Command::new(program).arg("--version"))
+                .is_ok_and(|printed| printed.split_whitespace().any(|word| word == version)),
+        }
+    }
+
+    fn get(&self, need: &Need, apt: &mut Apt) -> Result<()> {
+        for step in need.steps {
+            eprintln!("setup:   {step}");
+            match step {
+                Step::Packages { names, services } => apt.install(names, services)?,
+                Step::Component(name) => {
+                    shell::run(
+                        Command::new("rustup").args(["component", "add", name]).current_dir(cargo::root()),
+                    )?;
+                }
+                Step::RustSrc => rust_src::install(&self.sysroot)?,
+                Step::Crate { args, env } => {
+                    shell::run(
+                        cargo::cargo(&["install", "--locked", "--force"])
+                            .args(*args)
+                            .envs(env.iter().copied()),
+                    )?;
+                }
+            }
+        }
+        if !self.has(need) {
+            bail!("installed, but not found: is the directory that it went to in PATH, before any other?");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! The table of what a machine needs: why, how to see that it is there, and every way to get it.
+//!
+//! What is not here is what cargo itself needs before it can build the program that walks this table: a toolchain
+//! and a C linker.
+
+use std::fmt;
+
+/// One thing that building or testing proxytrace needs.
+pub(super) struct Need {
+    pub(super) name: &'static str,
+    pub(super) why: &'static str,
+    pub(super) check: Check,
+    pub(super) steps: &'static [Step],
+    /// For where the steps do not work: how else one can come by it.
+    otherwise: &'static [&'static str],
+}
+
+/// How to see that it is there. All of them together take well under a second.
+pub(super) enum Check {
+    Program(&'static str),
+    Version { program: &'static str, version: &'static str },
+    InSysroot(&'static str),
+}
+
+/// What brings it here; its `Display` is what one would type.
+pub(super) enum Step {
+    Packages { names: &'static [&'static str], services: &'static [&'static str] },
+    Component(&'static str),
+    RustSrc,
+    Crate { args: &'static [&'static str], env: &'static [(&'static str, &'static str)] },
+}
+
+pub(super) const NEEDS: &[Need] = &[
+    Need {
+        name: "rustfmt",
+        why: "the first gate of `cargo xtask test`",
+        check: Check::InSysroot("bin/cargo-fmt"),
+        steps: &[Step::Component("rustfmt")],
+        otherwise: &["`rustup toolchain install` in the checkout, which reads rust-toolchain.toml"],
+    },
+    Need {
+        name: "clippy",
+        why: "holds the code to the lints of the workspace",
+        check: Check::InSysroot("bin/cargo-clippy"),
+        steps: &[Step::Component("clippy")],
+        otherwise: &["`rustup toolchain install` in the checkout, which reads rust-toolchain.toml"],
+    },
+    Need {
+        name: "rust-src",
+        why: "no `core` is shipped for the kernel's instruction set, so it is compiled from source",
+        check: Check::InSysroot("lib/rustlib/src/rust/library/core/Cargo.toml"),
+        steps: &[Step::RustSrc],
+        otherwise: &[
+            "https://static.rust-lang.org/dist/rust-src-VERSION.tar.gz, VERSION as in rust-toolchain.toml: \
+             its install.sh with --prefix=\"$(rustc --print sysroot)\"",
+            "Debian's package rust-src of that version (for 1.95.0 in trixie-backports), unpacked: \
+             its usr/src/rustc-VERSION becomes \"$(rustc --print sysroot)\"/lib/rustlib/src/rust",
+            "the same directory from the same toolchain on another machine",
+        ],
+    },
+    Need {
+        name: "bpf-linker",
+        why: "links the kernel half; it must speak the LLVM of the pinned rustc, which is 22",
+        check: Check::Version { program: "bpf-linker", version: "0.13.0" },
+        steps: &[
+            Step::Packages { names: &["llvm-22-dev"], services: &[] },
+            Step::Crate {
+                args: &[
+                    "bpf-linker",
+                    "--version",
+                    "0.13.0",
+                    "--no-default-features",
+                    "--features",
+                    "llvm-22",
+                ],
+                env: &[("LLVM_PREFIX", "/usr/lib/llvm-22")],
+            },
+        ],
+        otherwise: &[
+            "LLVM 22 from https://apt.llvm.org or built from source, then the same `cargo install` \
+             with LLVM_PREFIX pointing at it",
+            "a prebuilt binary from https://github.com/aya-rs/bpf-linker/releases, put into ~/.cargo/bin",
+        ],
+    },
+    Need {
+        name: "cargo-deny",
+        why: "checks the licences and sources of what we depend on",
+        check: Check::Version { program: "cargo-deny", version: "0.20.2" },
+        steps: &[Step::Crate { args: &["cargo-deny", "--version", "0.20.2"], env: &[] }],
+        otherwise: &[
+            "a prebuilt binary from https://github.com/EmbarkStudios/cargo-deny/releases, put into ~/.cargo/bin",
+        ],
+    },
+    Need {
+        name: "nginx",
+        why: "the proxy that the stories and the demo watch",
+        check: Check::Program("nginx"),
+        steps: &[Step::Packages { names: &["nginx"], services: &["nginx"] }],
+        otherwise: &["any nginx from 1.18 on in PATH: https://nginx.org/en/linux_packages.html"],
+    },
+    Need {
+        name: "ip",
+        why: "makes the network namespaces of the stories and the demo",
+        check: Check::Program("ip"),
+        steps: &[Step::Packages { names: &["iproute2"], services: &[] }],
+        otherwise: &["the package iproute2 or iproute of any distribution"],
+    },
+    Need {
+        name: "nft",
+        why: "drops and rejects packets in those namespaces, as broken networks do",
+        check: Check::Program("nft"),
+        steps: &[Step::Packages { names: &["nftables"], services: &[] }],
+        otherwise: &["the package nftables of any distribution"],
+    },
+    Need {
+        name: "prometheus",
+        why: "scrapes the agent in a story; promtool, which comes with it, checks the metrics",
+        check: Check::Program("promtool"),
+        steps: &[Step::Packages { names: &["prometheus"], services: &["prometheus"] }],
+        otherwise: &[
+            "prometheus and promtool from https://prometheus.io/download/, put into a directory of PATH",
+        ],
+    },
+];
+
+impl Need {
+    /// Every way to get it: our own first.
+    pub(super) fn ways(&self) -> Vec<String> {
+        let ours = self.steps.iter().map(Step::to_string).collect::<Vec<_>>().join(" && ");
+        [ours].into_iter().chain(self.otherwise.iter().map(ToString::to_string)).collect()
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packages { names, .. } => write!(f, "apt-get install {}", names.join(" ")),
+            Self::Component(name) => write!(f, "rustup component add {name}"),
+            Self::RustSrc => write!(f, "rustup component add rust-src"),
+            Self::Crate { args, env } => {
+                for (name, value) in *env {
+                    write!(f, "{name}={value} ")?;
+                }
+                write!(f, "cargo install --locked {}", args.join(" "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_cannot_use_our_way_is_told_another() {
+        for need in NEEDS {
+            assert!(need.ways().len() > 1, "{}", need.name);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask test`: everything that must hold before a change goes in, the quickest first.
+
+use std::env;
+
+use anyhow::{Context, Result};
+
+use crate::{cargo, setup, shell};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only the stories: for when one of them is being worked on
+    #[arg(long)]
+    stories: bool,
+
+    /// Handed to the runner of the stories as they are: a filter, --nocapture, ...
+    #[arg(last = true, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+/// Something that must hold, as a call of cargo.
+struct Gate {
+    what: &'static str,
+    cargo: &'static [&'static str],
+    env: &'static [(&'static str, &'static str)],
+}
+
+#[rustfmt::skip]
+const GATES: &[Gate] = &[
+    Gate {
+        what: "formatting",
+        cargo: &["fmt", "--all", "--check"],
+        env: &[],
+    },
+    Gate {
+        what: "licences, bans and sources",
+        cargo: &["deny", "check", "licenses", "bans", "sources"],
+        env: &[],
+    },
+    Gate {
+        what: "lints",
+        cargo: &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"],
+        env: &[],
+    },
+    Gate {
+        // For the host, almost nothing of the kernel half is compiled. Its own target directory, because the
+        // environment would make cargo build the host's crates anew each time; any architecture's bindings will do.
+        what: "lints of the kernel half",
+        cargo: &[
+            "clippy", "--package", "proxytrace-ebpf", "--locked", "--target", "bpfel-unknown-none",
+            "-Z", "build-std=core", "--target-dir", "target/kernel-half", "--", "--deny", "warnings",
+        ],
+        env: &[("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"")],
+    },
+    Gate {
+        what: "unit tests",
+        cargo: &["test", "--workspace", "--exclude", STORIES, "--locked"],
+        env: &[],
+    },
+];
+
+/// The package of the stories: they need root, a network of their own and the finished program.
+const STORIES: &str = "proxytrace-tests";
+
+/// What the stories are told through their environment.
+const BINARY: &str = "PROXYTRACE_BIN";
+const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
+
+pub(crate) fn run(Args { stories, filter }: Args) -> Result<()> {
+    setup::run()?;
+    for gate in GATES.iter().filter(|_| !stories) {
+        announce(gate.what);
+        let mut command = cargo::cargo(gate.cargo);
+        shell::run(command.envs(gate.env.iter().copied()))
+            .with_context(|| format!("{} failed", gate.what))?;
+    }
+    announce("the release build");
+    let proxytrace = cargo::build_proxytrace()?;
+
+    announce("stories");
+    let mut command = cargo::cargo(&["test", "--package", STORIES, "--test", "stories", "--locked"]);
+    let runner = shell::root_runner()?;
+    if !runner.is_empty() {
+        // Cargo builds as the user, and starts only the finished test binary through this.
+        command.args(["--config", &format!(r#"target."cfg(all())".runner = {runner:?}"#)]);
+    }
+    // Shown also when all is well: why a story was skipped, and what things cost.
+    command.env(BINARY, proxytrace).args(["--", "--show-output"]).args(filter);
+    if env::var_os("CI").is_some() {
+        command.env(SKIP_IS_FAILURE, "1");
+    }
+    shell::run(&mut command).context("a story failed")
+}
+
+fn announce(what: &str) {
+    println!("test: {what}");
+}
