@@ -1,0 +1,131 @@
+//! What can still go wrong when the handshake is done, and what must not be taken for it.
+
+use std::io::Read;
+
+use proxytrace_tests::backend::{Backend, Manner};
+use proxytrace_tests::stage::{Family, Stage};
+use proxytrace_tests::wait::{self, SOON};
+
+use crate::causes::{local_host, over_both_families};
+use crate::scene::{Expected, Scene};
+
+over_both_families! {
+    an_upstream_that_closes_without_an_answer_breaks_the_connection,
+    an_upstream_that_resets_without_an_answer_breaks_the_connection,
+    an_upstream_that_ends_it_at_once_breaks_the_connection,
+    an_upstream_that_resets_in_mid_answer_breaks_the_connection,
+    an_answer_that_is_complete_breaks_nothing,
+    a_client_or_a_proxy_that_ends_it_breaks_nothing,
+}
+
+fn an_upstream_that_closes_without_an_answer_breaks_the_connection(family: Family) {
+    let (_stage, _upstream, scene) = begin(family, Manner::CloseUnanswered, "");
+
+    scene.gets(3, 502);
+
+    scene.nginx.says("upstream prematurely closed connection while reading response header");
+    saw_broken(&scene, family, 3, "closed_before_response");
+    scene.end();
+}
+
+fn an_upstream_that_resets_without_an_answer_breaks_the_connection(family: Family) {
+    let (_stage, _upstream, scene) = begin(family, Manner::ResetUnanswered, "");
+
+    scene.gets(3, 502);
+
+    scene.nginx.says("recv() failed (104: Connection reset by peer) while reading response header");
+    saw_broken(&scene, family, 3, "reset_before_response");
+    scene.end();
+}
+
+fn an_upstream_that_ends_it_at_once_breaks_the_connection(family: Family) {
+    for manner in [Manner::CloseAtOnce, Manner::ResetAtOnce] {
+        let (_stage, upstream, scene) = begin(family, manner, "");
+
+        scene.gets(5, 502);
+
+        // Whether the end or the request is first is a race, and with it what the end looks like; not that it is one.
+        assert_eq!(upstream.accepted(), 5);
+        wait::until_true("the broken connections to be counted", SOON, || broken(&scene, "") >= 5);
+        let without_response = ["closed_before_response", "reset_before_response"];
+        let counted: u64 = without_response.iter().map(|cause| broken(&scene, cause)).sum();
+        assert_eq!((counted, broken(&scene, "")), (5, 5), "{manner:?}");
+        scene.watch.counted(&scene.address, &established(family).account(5));
+    }
+}
+
+fn an_upstream_that_resets_in_mid_answer_breaks_the_connection(family: Family) {
+    let (_stage, upstream, scene) = begin(family, Manner::ResetMidAnswer, "proxy_buffering off;");
+
+    let mut client = scene.nginx.begin("/");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"half") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("half of the answer");
+        answer.extend(byte);
+    }
+    upstream.release();
+
+    scene.nginx.says("(104: Connection reset by peer) while reading upstream");
+    saw_broken(&scene, family, 1, "reset");
+    scene.end();
+}
+
+fn an_answer_that_is_complete_breaks_nothing(family: Family) {
+    for manner in [Manner::Answer, Manner::AnswerAndClose] {
+        let (_stage, _upstream, scene) = begin(family, manner, "");
+
+        scene.gets(3, 200);
+
+        scene.saw(3, &established(family));
+        assert_eq!(broken(&scene, ""), 0, "{manner:?}");
+        scene.end();
+    }
+}
+
+fn a_client_or_a_proxy_that_ends_it_breaks_nothing(family: Family) {
+    let (_stage, _upstream, scene) = begin(family, Manner::HoldThenClose, "proxy_read_timeout 1s;");
+
+    drop(scene.nginx.begin("/"));
+    scene.nginx.says("client prematurely closed connection");
+    scene.gets(1, 504);
+
+    scene.nginx.says("upstream timed out (110: Connection timed out) while reading response header");
+    scene.saw(2, &established(family));
+    assert_eq!(broken(&scene, ""), 0);
+    scene.end();
+}
+
+fn begin(family: Family, manner: Manner, directives: &str) -> (Stage, Backend, Scene) {
+    let stage = Stage::new(family);
+    let upstream = Backend::start(&stage.upstream, &stage.upstream_address(8080), manner);
+    let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), directives);
+    (stage, upstream, scene)
+}
+
+fn established(family: Family) -> Expected {
+    Expected::at_once("established", 0).from(local_host(family))
+}
+
+/// So many connections were established, and then broken for that cause and no other.
+#[track_caller]
+fn saw_broken(scene: &Scene, family: Family, connections: u64, cause: &str) {
+    for _ in 0..connections {
+        // In this order: a connection is established before it breaks.
+        let established_record = scene.watch.trace.next_of("connect");
+        let record = scene.watch.trace.next_of("broken");
+        assert_eq!((&*record.cause, &*record.address), (cause, &*scene.address), "{record:?}");
+        assert_eq!((&*record.proxy, &*record.upstream), (scene.nginx.name(), "unknown"), "{record:?}");
+        assert_eq!(record.local, established_record.local, "the same connection");
+    }
+    wait::until_true("the broken connections to be counted", SOON, || broken(scene, cause) == connections);
+    assert_eq!(broken(scene, ""), connections, "broken for no other cause");
+    scene.watch.counted(&scene.address, &established(family).account(connections));
+}
+
+/// How many connections the agent counts as broken, for one cause or (empty) all.
+fn broken(scene: &Scene, cause: &str) -> u64 {
+    let mut labels = vec![("proxy", scene.nginx.name()), ("address", &scene.address)];
+    labels.extend((!cause.is_empty()).then_some(("cause", cause)));
+    scene.watch.agent.metrics().count("proxytrace_connections_broken_total", &labels)
+}

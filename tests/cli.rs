@@ -1,0 +1,150 @@
+//! What happens when proxytrace is called wrongly, or may not do what it is asked for.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use proxytrace_tests::child::{Captured, Guarded, run};
+use proxytrace_tests::{proxytrace, scratch, skip, wait};
+use tempfile::TempDir;
+
+/// Numbers from linux/capability.h.
+const CAP_SYS_ADMIN: libc::c_ulong = 21;
+const CAP_PERFMON: libc::c_ulong = 38;
+const CAP_BPF: libc::c_ulong = 39;
+
+#[test]
+fn help_and_version_are_there_for_the_asking() {
+    for arguments in [&["--help"][..], &["--version"], &["trace", "--help"], &["agent", "--help"]] {
+        let (code, stdout, stderr) = ends(proxytrace::command().args(arguments));
+        assert_eq!((code, &*stderr), (Some(0), ""), "{arguments:?}");
+        assert!(stdout.contains("proxytrace"), "{arguments:?}: {stdout}");
+    }
+}
+
+#[test]
+fn a_wrong_call_is_a_usage_error_that_names_what_is_wrong() {
+    let rows: &[(&[&str], &str)] = &[
+        (&["no-such-command"], "no-such-command"),
+        (&["trace", "--no-such-option"], "--no-such-option"),
+        (&["trace", "--address", "10.0.0.300"], "10.0.0.300"),
+        (&["trace", "--address", "10.0.0.0/33"], "10.0.0.0/33"),
+        (&["trace", "--address", ":99999"], ":99999"),
+        (&["trace", "--cause", "bad-luck"], "bad-luck"),
+        (&["trace", "--duration", "soon"], "soon"),
+        (&["trace", "--count", "few"], "few"),
+        (&["trace", "--pid", "mine"], "mine"),
+        (&["trace", "--connect-timeout", "never"], "never"),
+        (&["trace", "--ring-size", "5000"], "5000"),
+        (&["agent", "--listen", "nowhere"], "nowhere"),
+    ];
+    for (arguments, culprit) in rows {
+        let (code, stdout, stderr) = ends(proxytrace::command().args(*arguments));
+        assert_eq!((code, &*stdout), (Some(2), ""), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(culprit), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn the_two_capabilities_that_it_asks_for_are_enough() {
+    if !skip::unless_installed("setpriv") {
+        return;
+    }
+    let (_directory, program) = copy_for_everybody();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let capable = ["--inh-caps=+bpf,+perfmon", "--ambient-caps=+bpf,+perfmon"];
+    let mut command = Command::new("setpriv");
+    command.args(nobody).args(capable).arg(program).args(["trace", "--json", "--duration", "0.1"]);
+    let (code, stdout, stderr) = ends(&mut command);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(r#""kind":"header""#), "{stdout}");
+}
+
+#[test]
+fn without_privileges_it_says_which_capability_is_missing_and_how_to_get_it() {
+    let (_directory, program) = copy_for_everybody();
+    type Restrict = fn(&mut Command) -> &mut Command;
+    let rows: [(Restrict, &[&str]); 3] = [
+        (|command| command.uid(65534).gid(65534), &["CAP_BPF", "CAP_PERFMON"]),
+        (|command| without(command, &[CAP_SYS_ADMIN, CAP_BPF]), &["CAP_BPF"]),
+        (|command| without(command, &[CAP_SYS_ADMIN, CAP_PERFMON]), &["CAP_PERFMON"]),
+    ];
+    for (restrict, missing) in rows {
+        for arguments in [&["trace"][..], &["agent", "--listen", "127.0.0.1:0"]] {
+            let (code, stdout, stderr) = ends(restrict(Command::new(&program).args(arguments)));
+            assert_eq!((code, &*stdout), (Some(3), ""), "{arguments:?}: {stderr}");
+            assert!(missing.iter().all(|name| stderr.contains(name)), "{missing:?}: {stderr}");
+            let ways = ["sudo", "setcap", "AmbientCapabilities"];
+            assert!(ways.iter().any(|way| stderr.contains(way)), "how to get them: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_clear_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("take a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let (code, stdout, stderr) = ends(proxytrace::command().args(["agent", "--listen", &address]));
+    assert_eq!((code, &*stdout), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains(&address), "{stderr}");
+}
+
+#[test]
+fn a_process_that_is_gone_is_a_clear_error() {
+    let mut gone = Guarded::spawn(&mut Command::new("true"));
+    let pid = gone.pid().to_string();
+    gone.wait(wait::SOON);
+    for command in ["trace", "agent"] {
+        let (code, stdout, stderr) = ends(proxytrace::command().args([command, "--pid", &pid]));
+        assert_eq!((code, &*stdout), (Some(1), ""), "{command}: {stderr}");
+        assert!(stderr.contains(&pid) && stderr.contains("process"), "{command}: {stderr}");
+    }
+}
+
+#[test]
+fn what_it_is_told_by_the_environment_counts_as_well() {
+    let mut command = proxytrace::command();
+    command.arg("agent").env("PROXYTRACE_LISTEN", "nowhere");
+    let (code, _, stderr) = ends(&mut command);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("nowhere"), "{stderr}");
+    // And the program is the one under test.
+    assert!(run(proxytrace::command().arg("--version")).starts_with("proxytrace "));
+}
+
+/// Runs a command that ends by itself: its exit status, stdout and stderr.
+#[track_caller]
+fn ends(command: &mut Command) -> (Option<i32>, String, String) {
+    let mut child =
+        Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut stdout = Captured::from(child.inner().stdout.take().expect("a pipe"));
+    let mut stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
+    let status = child.wait(wait::SOON);
+    (status.code(), stdout.whole(), stderr.whole())
+}
+
+/// The program where also somebody who may not look into the repository can run it.
+fn copy_for_everybody() -> (TempDir, PathBuf) {
+    let directory = scratch::directory();
+    let program = directory.path().join("proxytrace");
+    fs::copy(proxytrace::binary(), &program).expect("copy proxytrace");
+    (directory, program)
+}
+
+/// Root, but without these capabilities.
+fn without<'a>(command: &'a mut Command, capabilities: &'static [libc::c_ulong]) -> &'a mut Command {
+    let drop_them = move || {
+        capabilities.iter().try_for_each(|&capability| {
+            // SAFETY: it reads its arguments only.
+            match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    };
+    // SAFETY: between fork and exec only prctl() is called, which is safe there.
+    unsafe { command.pre_exec(drop_them) }
+}

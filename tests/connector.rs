@@ -1,0 +1,237 @@
+//! Connects as its plan (the only argument, JSON) says, and prints what came of it, a count a line.
+//!
+//! It begins when a line comes in on stdin, and lets go of what it holds when stdin ends.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
+    bind, connect, getsockname, getsockopt, sendmsg, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use proxytrace_tests::client::{Count, How, Plan, Step};
+
+fn main() {
+    let argument = std::env::args().nth(1).expect("a plan");
+    let plan: Plan = serde_json::from_str(&argument).expect("a plan in JSON");
+    let _ = io::stdin().read(&mut [0; 3]).expect("wait for the beginning");
+    if plan.processes == 1 {
+        return follow(&plan);
+    }
+    let children: Vec<_> = (0..plan.processes).map(|_| in_a_child(|| follow(&plan))).collect();
+    children.into_iter().for_each(reap);
+}
+
+/// Does all the rounds of a plan.
+fn follow(plan: &Plan) {
+    let mut connector = Connector::default();
+    let rounds = plan.steps.iter().map(|step| step.times).max().unwrap_or(0);
+    for round in 0..rounds {
+        let steps = plan.steps.iter().filter(|step| round < step.times);
+        if plan.fork_every > 0 && round % plan.fork_every == 0 {
+            let steps = steps.clone();
+            reap(in_a_child(|| {
+                let mut child = Connector::default();
+                steps.for_each(|step| child.connect(step));
+                child.report();
+            }));
+        }
+        steps.for_each(|step| connector.connect(step));
+    }
+    connector.report();
+    if !connector.held.is_empty() {
+        io::stdin().read_to_end(&mut Vec::new()).expect("wait for the end");
+    }
+}
+
+/// What one process has done, and what it holds.
+#[derive(Default)]
+struct Connector {
+    counts: BTreeMap<(String, &'static str), u64>,
+    held: Vec<OwnedFd>,
+    taken: BTreeMap<String, SockaddrStorage>,
+}
+
+impl Connector {
+    fn connect(&mut self, step: &Step) {
+        let target = Target::parse(&step.address);
+        let result = match step.how {
+            How::Blocking => target.connect(&target.socket(SockFlag::empty())),
+            How::Polled => target.connect_and_poll(fetch_error),
+            How::AskedTwice => target.connect_and_poll(|polled| match target.connect(polled) {
+                Err(Errno::EISCONN) => Ok(()),
+                result => result,
+            }),
+            How::Impatient => {
+                let impatient = target.socket(SockFlag::empty());
+                setsockopt(&impatient, sockopt::SendTimeout, &TimeVal::milliseconds(50))
+                    .expect("limit connect()");
+                target.connect(&impatient)
+            }
+            How::Abandoned => target.connect(&target.socket(SockFlag::SOCK_NONBLOCK)),
+            How::Held | How::HandedOver => {
+                let kept = target.socket(SockFlag::SOCK_NONBLOCK);
+                assert_eq!(target.connect(&kept), Err(Errno::EINPROGRESS), "a handshake that takes time");
+                if step.how == How::HandedOver {
+                    hand_over(&kept);
+                } else {
+                    self.held.push(kept);
+                }
+                return;
+            }
+            How::FromTakenPort => self.connect_from_taken_port(&target, &step.address),
+            How::NotAnAttempt => return target.connect_in_vain(),
+        };
+        self.count(&target, result);
+    }
+
+    /// The first connection takes the port, and is an attempt as well.
+    fn connect_from_taken_port(&mut self, target: &Target, address: &str) -> nix::Result<()> {
+        let attempt = target.socket(SockFlag::empty());
+        setsockopt(&attempt, sockopt::ReuseAddr, &true).expect("share a port");
+        if let Some(local) = self.taken.get(address) {
+            bind(attempt.as_raw_fd(), local).expect("bind to a port that is shared");
+            return target.connect(&attempt);
+        }
+        target.connect(&attempt)?;
+        let local = getsockname(attempt.as_raw_fd()).expect("the port that was chosen");
+        self.taken.insert(address.to_owned(), local);
+        self.held.push(attempt);
+        Ok(())
+    }
+
+    fn count(&mut self, target: &Target, result: nix::Result<()>) {
+        *self.counts.entry((target.name.clone(), outcome(result))).or_default() += 1;
+    }
+
+    /// One write for all, so that the lines of several processes do not mix.
+    fn report(&self) {
+        let mut lines = String::new();
+        for ((address, outcome), &count) in &self.counts {
+            let count = Count { address: address.clone(), outcome: (*outcome).to_owned(), count };
+            lines += &serde_json::to_string(&count).expect("write a count");
+            lines.push('\n');
+        }
+        assert!(lines.len() <= libc::PIPE_BUF, "a report that fits into one write");
+        io::stdout().write_all(lines.as_bytes()).and_then(|()| io::stdout().flush()).expect("report");
+    }
+}
+
+/// The contract's name of what a connect() came to, when the socket is closed after it.
+fn outcome(result: nix::Result<()>) -> &'static str {
+    match result {
+        Ok(()) => "established",
+        Err(Errno::EINPROGRESS) => "cancelled",
+        Err(Errno::ECONNREFUSED) => "refused",
+        Err(Errno::ETIMEDOUT) => "timed_out",
+        Err(Errno::EHOSTUNREACH) => "host_unreachable",
+        Err(Errno::ENETUNREACH) => "network_unreachable",
+        Err(Errno::ECONNRESET) => "reset",
+        Err(Errno::EACCES | Errno::EPERM) => "permission_denied",
+        Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => "no_local_port",
+        Err(Errno::ENOENT) => "no_such_socket",
+        Err(Errno::EAGAIN) => "backlog_full",
+        Err(_) => "other",
+    }
+}
+
+/// Where to connect to.
+struct Target {
+    /// As in the metrics.
+    name: String,
+    family: AddressFamily,
+    address: Box<dyn SockaddrLike>,
+}
+
+impl Target {
+    fn parse(address: &str) -> Self {
+        if let Some(path) = address.strip_prefix("unix:") {
+            let unix = UnixAddr::new(path).expect("a unix address");
+            return Self { name: address.to_owned(), family: AddressFamily::Unix, address: Box::new(unix) };
+        }
+        let inet: SocketAddr = address.parse().expect("HOST:PORT");
+        Self {
+            // An IPv4 address is one, also where it is written as an IPv6 one.
+            name: SocketAddr::new(inet.ip().to_canonical(), inet.port()).to_string(),
+            family: if inet.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
+            address: Box::new(SockaddrStorage::from(inet)),
+        }
+    }
+
+    fn socket(&self, flags: SockFlag) -> OwnedFd {
+        socket(self.family, SockType::Stream, flags, None).expect("make a socket")
+    }
+
+    fn connect(&self, socket: &OwnedFd) -> nix::Result<()> {
+        connect(socket.as_raw_fd(), &*self.address)
+    }
+
+    /// A non-blocking connect(); where it leaves the outcome open, `fetch` gets it when it is there.
+    fn connect_and_poll(&self, fetch: impl FnOnce(&OwnedFd) -> nix::Result<()>) -> nix::Result<()> {
+        let socket = self.socket(SockFlag::SOCK_NONBLOCK);
+        match self.connect(&socket) {
+            Err(Errno::EINPROGRESS) => {
+                let mut writable = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut writable, PollTimeout::NONE).expect("wait for the handshake");
+                fetch(&socket)
+            }
+            result => result,
+        }
+    }
+
+    fn connect_in_vain(&self) {
+        let datagram =
+            socket(self.family, SockType::Datagram, SockFlag::empty(), None).expect("make a socket");
+        let _ = connect(datagram.as_raw_fd(), &*self.address);
+        let file = File::open("/dev/null").expect("open a file");
+        assert_eq!(connect(file.as_raw_fd(), &*self.address), Err(Errno::ENOTSOCK));
+        assert_eq!(connect(-1, &*self.address), Err(Errno::EBADF));
+        disconnect(&self.socket(SockFlag::empty()));
+    }
+}
+
+/// connect() to `AF_UNSPEC`, which undoes an earlier connect(); nix has no such address.
+fn disconnect(socket: &OwnedFd) {
+    let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+    let length = u32::try_from(size_of_val(&nowhere)).expect("a small number");
+    // SAFETY: the address is whole and outlives the call.
+    let _ = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+}
+
+/// The outcome of a handshake that was waited for.
+fn fetch_error(socket: &OwnedFd) -> nix::Result<()> {
+    match getsockopt(socket, sockopt::SocketError)? {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
+
+/// Sends a socket to the test, which is at the other end of stdin.
+fn hand_over(socket: &OwnedFd) {
+    let descriptors = [socket.as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(0, &[IoSlice::new(b"!")], &message, MsgFlags::empty(), None).expect("hand over a socket");
+}
+
+fn in_a_child(work: impl FnOnce()) -> Pid {
+    // SAFETY: this program has only one thread.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            work();
+            std::process::exit(0);
+        }
+    }
+}
+
+fn reap(child: Pid) {
+    assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)), "a child that did well");
+}

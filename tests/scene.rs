@@ -1,0 +1,254 @@
+//! The set that most stories play on: a proxy, with `trace` and `agent` both looking at what it does.
+
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proxytrace_tests::client::Truth;
+use proxytrace_tests::metrics::{Account, Metrics};
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, proxy_to};
+use proxytrace_tests::proxytrace::{Agent, Record, Trace};
+use proxytrace_tests::wait::{self, SOON};
+
+/// nginx in front of one address.
+pub(crate) struct Scene {
+    pub(crate) nginx: Nginx,
+    pub(crate) address: String,
+    pub(crate) watch: Watch,
+}
+
+impl Scene {
+    /// nginx passes everything to `address`; `directives` go into its location.
+    pub(crate) fn begin(netns: &Netns, address: &str, directives: &str) -> Self {
+        Self::with(netns, address, &proxy_to(address, directives))
+    }
+
+    /// The same with a whole configuration, in which `address` is the only destination.
+    pub(crate) fn with(netns: &Netns, address: &str, http: &str) -> Self {
+        let nginx = Nginx::start(netns, http);
+        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", "3"], nginx.name());
+        Self { nginx, address: address.to_owned(), watch }
+    }
+
+    /// Clients ask so many times, and each gets this status.
+    #[track_caller]
+    pub(crate) fn gets(&self, times: u64, status: u16) {
+        for _ in 0..times {
+            assert_eq!(self.nginx.get("/"), status, "nginx says: {}", self.nginx.error_log());
+        }
+    }
+
+    /// So many attempts went as expected: `trace` said so, and the agent counts them and no others.
+    #[track_caller]
+    pub(crate) fn saw(&self, attempts: u64, expected: &Expected) {
+        let workers = self.nginx.worker_pids();
+        for record in self.watch.saw(&self.address, attempts, expected) {
+            assert!(workers.contains(&record.pid), "{record:?} is by none of the workers {workers:?}");
+        }
+        assert_eq!(self.watch.agent.metrics().addresses(self.nginx.name()), [self.address.as_str()]);
+    }
+
+    /// Nothing else was recorded.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        self.watch.end();
+    }
+}
+
+/// How attempts ended.
+pub(crate) struct Expected {
+    pub(crate) outcome: &'static str,
+    pub(crate) errno: i32,
+    /// What the local address begins with, where there was one.
+    pub(crate) local: Option<&'static str>,
+    pub(crate) took: Range<Duration>,
+    pub(crate) retransmits: RangeInclusive<u32>,
+}
+
+impl Expected {
+    /// An outcome that comes at once, without a local address.
+    pub(crate) fn at_once(outcome: &'static str, errno: i32) -> Self {
+        Self { outcome, errno, local: None, took: Duration::ZERO..Duration::from_secs(1), retransmits: 0..=0 }
+    }
+
+    /// The same, from a local address.
+    pub(crate) fn from(self, local: &'static str) -> Self {
+        Self { local: Some(local), ..self }
+    }
+
+    /// It takes at least that long, with so many SYNs sent again.
+    pub(crate) fn after(self, seconds: f64, retransmits: RangeInclusive<u32>) -> Self {
+        // On a busy machine everything may take longer, but nothing shorter.
+        let least = Duration::from_secs_f64(seconds);
+        Self { took: least..least + SOON, retransmits, ..self }
+    }
+
+    /// What the ledger has to say after so many of them.
+    pub(crate) fn account(&self, attempts: u64) -> Account {
+        let (established, failures) = match self.outcome {
+            "established" => (attempts, BTreeMap::new()),
+            cause => (0, BTreeMap::from([(cause.to_owned(), attempts)])),
+        };
+        Account { attempts, established, failures, in_flight: 0 }
+    }
+}
+
+/// `trace --all` and `agent` side by side, attached to the same processes.
+pub(crate) struct Watch {
+    pub(crate) trace: Trace,
+    pub(crate) agent: Agent,
+    proxy: String,
+    begun: Timestamp,
+}
+
+impl Watch {
+    /// Starts both with `arguments`; what they trace will be called `proxy`.
+    pub(crate) fn begin(arguments: &[&str], proxy: &str) -> Self {
+        let agent = Agent::start(arguments);
+        let trace = Trace::start(&[arguments, &["--all"]].concat());
+        Self { trace, agent, proxy: proxy.to_owned(), begun: Timestamp::now() }
+    }
+
+    /// The next `connect` records are so many, to that address, all as expected, and the agent has counted just them.
+    #[track_caller]
+    pub(crate) fn saw(&self, address: &str, attempts: u64, expected: &Expected) -> Vec<Record> {
+        let mut records = Vec::new();
+        for _ in 0..attempts {
+            records.push(self.saw_next(address, expected));
+        }
+        self.counted(address, &expected.account(attempts));
+
+        let metrics = self.agent.metrics();
+        let labels = [("proxy", self.proxy.as_str()), ("address", address)];
+        let resent: u64 = records.iter().filter_map(|record| record.syn_retransmits).map(u64::from).sum();
+        assert_eq!(metrics.count("proxytrace_syn_retransmits_total", &labels), resent, "SYNs sent again");
+        records
+    }
+
+    /// The next attempt to end was to that address, and as expected. Where its SYN was sent again, it was `stalled`
+    /// before, once.
+    #[track_caller]
+    pub(crate) fn saw_next(&self, address: &str, expected: &Expected) -> Record {
+        let mut record = self.trace.next_about_connections();
+        let stalled = record.kind == "stalled";
+        if stalled {
+            assert_eq!(record.address, address, "{record:?}");
+            record = self.trace.next_about_connections();
+        }
+        assert_eq!(record.kind, "connect", "{record:?}");
+        self.check(&record, address, expected);
+        assert!(stalled || record.syn_retransmits == Some(0), "it was not stalled before: {record:?}");
+        record
+    }
+
+    /// The next `connect` records and the agent's counts are just what a client says that it did.
+    #[track_caller]
+    pub(crate) fn agrees_with(&self, truth: &Truth) {
+        let mut recorded = Truth::default();
+        for _ in 0..truth.attempts() {
+            let record = self.trace.next_of("connect");
+            recorded.add(&record.address, &record.outcome, 1);
+        }
+        assert_eq!(recorded, *truth, "records (left) and truth (right)");
+        agrees(&self.agent, &self.proxy, truth);
+    }
+
+    /// The agent comes to count this for that address, no attempt is missing, and nothing was lost on the way.
+    #[track_caller]
+    pub(crate) fn counted(&self, address: &str, expected: &Account) {
+        lost_nothing(&counted(&self.agent, &self.proxy, address, expected));
+    }
+
+    /// Ends both; nothing else may have been recorded about connections.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        let ended = self.trace.stop();
+        assert!(ended.status.success(), "trace ended with {}: {}", ended.status, ended.stderr);
+        let about_connections =
+            |record: &&Record| matches!(&*record.kind, "connect" | "stalled" | "broken" | "lost");
+        let more: Vec<_> = ended.records.iter().filter(about_connections).collect();
+        assert!(more.is_empty(), "more records: {more:#?}");
+        self.agent.stop();
+    }
+
+    /// The record is as expected.
+    #[track_caller]
+    pub(crate) fn check(&self, record: &Record, address: &str, expected: &Expected) {
+        let Expected { outcome, errno, local, ref took, ref retransmits } = *expected;
+        assert_eq!((&*record.outcome, &*record.address), (outcome, address), "{record:?}");
+        assert_eq!(record.errno.unwrap_or(0), errno, "{record:?}");
+        assert_eq!(
+            (&*record.proxy, &*record.upstream, record.generation),
+            (&*self.proxy, "unknown", 0),
+            "{record:?}"
+        );
+        assert!(took.contains(&record.duration()), "not in {took:?}: {record:?}");
+        assert!(
+            record.syn_retransmits.is_some_and(|n| retransmits.contains(&n)),
+            "{retransmits:?}: {record:?}"
+        );
+        match (local, &record.local) {
+            (None, None) => {}
+            (Some(host), Some(have)) => {
+                let port = have.strip_prefix(host).and_then(|port| port.parse::<u16>().ok());
+                assert!(port.is_some_and(|port| port != 0), "not from {host}: {record:?}");
+            }
+            _ => panic!("local address {local:?} expected: {record:?}"),
+        }
+        let time: Timestamp = record.time.as_deref().expect("a time").parse().expect("a time as in RFC 3339");
+        let slack = SignedDuration::from_secs(1);
+        assert!(
+            self.begun - slack <= time && time <= Timestamp::now() + slack,
+            "begun {}: {record:?}",
+            self.begun
+        );
+    }
+}
+
+/// The agent comes to count this for that proxy and address; gives the scrape that says so.
+#[track_caller]
+pub(crate) fn counted(agent: &Agent, proxy: &str, address: &str, expected: &Account) -> Metrics {
+    let mut last = Account::default();
+    // The proxy may close a socket a moment after its client has the answer.
+    let metrics = wait::within(SOON, || {
+        let metrics = agent.metrics();
+        last = metrics.account(proxy, address);
+        assert!(last.balances(), "at every moment: {last:?}");
+        (last == *expected).then_some(metrics)
+    });
+    let Some(metrics) = metrics else { panic!("{proxy} {address}: {last:?} instead of {expected:?}") };
+    let labels = [("proxy", proxy), ("address", address)];
+    let measured = metrics.count("proxytrace_connect_duration_seconds_count", &labels);
+    assert_eq!(measured, expected.established, "every established handshake is in the histogram");
+    metrics
+}
+
+/// The agent comes to count just what a client says that it did, and has lost nothing on the way.
+#[track_caller]
+pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
+    for (address, account) in &truth.0 {
+        counted(agent, proxy, address, account);
+    }
+    let metrics = agent.metrics();
+    assert_eq!(metrics.addresses(proxy), truth.0.keys().cloned().collect::<Vec<_>>());
+    lost_nothing(&metrics);
+}
+
+/// Everything could be followed, and every event was read.
+#[track_caller]
+pub(crate) fn lost_nothing(metrics: &Metrics) {
+    for name in ["proxytrace_untracked_total", "proxytrace_events_lost_total"] {
+        assert!(metrics.has(name, &[]), "{name} is exposed");
+        assert_eq!(metrics.count(name, &[]), 0, "{name}");
+    }
+}
+
+/// Waits until so many attempts are in flight.
+#[track_caller]
+pub(crate) fn wait_for_in_flight(agent: &Agent, proxy: &str, address: &str, attempts: u64) {
+    wait::until_true("attempts in flight", SOON, || {
+        agent.metrics().account(proxy, address).in_flight == attempts
+    });
+}

@@ -1,0 +1,26 @@
+//! The stories: what proxytrace's users rely on, each told with the real thing.
+//!
+//! - [`causes`], [`crossing`], [`unix`], [`broken`]: a story per row of the truth table, with a real nginx
+//! - [`clients`]: other clients, and what nginx makes of several upstreams
+//! - [`processes`]: who is traced, from when on, and in which generation
+//! - [`ledger`], [`storm`]: every count is exact, also when nobody could follow
+//! - [`metrics`], [`trace`]: what monitoring systems and people get to see
+//! - [`cli`], [`cost`]: what happens when it is called wrongly, and what it costs
+//!
+//! [`scene`] and [`host`] are the sets that most of them share.
+
+mod host;
+mod scene;
+
+mod broken;
+mod causes;
+mod cli;
+mod clients;
+mod cost;
+mod crossing;
+mod ledger;
+mod metrics;
+mod processes;
+mod storm;
+mod trace;
+mod unix;

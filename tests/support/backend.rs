@@ -1,0 +1,227 @@
+//! Upstream servers, well behaved and not.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt,
+    shutdown, socket, sockopt,
+};
+
+use crate::netns::Netns;
+
+/// What a server does with the connections that it accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Answers each request with 200, and leaves the end of the connection to the client.
+    Answer,
+    /// Answers one request with 200 and closes.
+    AnswerAndClose,
+    /// Closes at once.
+    CloseAtOnce,
+    /// Resets at once.
+    ResetAtOnce,
+    /// Reads a request and closes.
+    CloseUnanswered,
+    /// Reads a request and resets.
+    ResetUnanswered,
+    /// Reads a request, sends half of the answer, and resets when it is told by [`Backend::release`].
+    ResetMidAnswer,
+    /// Reads a request, and closes without an answer when it is told by [`Backend::release`].
+    HoldThenClose,
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+
+/// A server; new connections are refused when it is dropped.
+#[derive(Debug)]
+pub struct Backend {
+    listener: OwnedFd,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    accepted: AtomicU64,
+    stopping: AtomicBool,
+    released: Mutex<bool>,
+    release: Condvar,
+}
+
+impl Backend {
+    /// Listens at `address` (`HOST:PORT`) in `netns`.
+    #[must_use]
+    #[track_caller]
+    pub fn start(netns: &Netns, address: &str, manner: Manner) -> Self {
+        let listener = netns.enter(|| TcpListener::bind(address));
+        let listener = listener.unwrap_or_else(|error| panic!("listen at {address}: {error}"));
+        // std's backlog overflows in a storm, and each SYN that it drops costs a second.
+        listen(&listener, Backlog::MAXCONN).expect("lengthen the backlog");
+        let descriptor = listener.try_clone().expect("share a listener").into();
+        Self::serve(descriptor, move || Ok(listener.accept()?.0.into()), manner)
+    }
+
+    /// Listens at a unix socket, to which everybody may connect. It lives in the file system, not in a namespace.
+    #[must_use]
+    #[track_caller]
+    pub fn unix(path: &Path, manner: Manner) -> Self {
+        let listener = UnixListener::bind(path);
+        let listener = listener.unwrap_or_else(|error| panic!("listen at {}: {error}", path.display()));
+        open_to_all(path);
+        let descriptor = listener.try_clone().expect("share a listener").into();
+        Self::serve(descriptor, move || Ok(listener.accept()?.0.into()), manner)
+    }
+
+    fn serve(
+        listener: OwnedFd,
+        accept: impl Fn() -> io::Result<OwnedFd> + Send + 'static,
+        manner: Manner,
+    ) -> Self {
+        let shared = Arc::new(Shared::default());
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.accept_all(accept, manner)
+        });
+        Self { listener, shared, acceptor: Some(acceptor) }
+    }
+
+    /// How many connections it has accepted.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Tells the connections that wait for it to go on.
+    pub fn release(&self) {
+        *self.shared.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.release.notify_all();
+    }
+
+    /// Stops listening.
+    pub fn refuse(self) {}
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.release();
+        // Wakes the accept() that is waiting; closing the descriptor would not.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn accept_all(self: &Arc<Self>, accept: impl Fn() -> io::Result<OwnedFd>, manner: Manner) {
+        while !self.stopping.load(Ordering::SeqCst) {
+            let Ok(connection) = accept() else { continue };
+            self.accepted.fetch_add(1, Ordering::SeqCst);
+            let shared = Arc::clone(self);
+            // A connection ends as the peer pleases, also by a reset: nobody is interested in the error.
+            thread::spawn(move || shared.serve(File::from(connection), manner));
+        }
+    }
+
+    fn serve(&self, mut connection: File, manner: Manner) -> io::Result<()> {
+        match manner {
+            Manner::CloseAtOnce => return Ok(()),
+            Manner::ResetAtOnce => return reset(connection),
+            _ => {}
+        }
+        while read_request(&mut connection)? {
+            match manner {
+                Manner::Answer => connection.write_all(ANSWER)?,
+                Manner::AnswerAndClose => return connection.write_all(ANSWER),
+                Manner::CloseUnanswered | Manner::CloseAtOnce => return Ok(()),
+                Manner::ResetUnanswered | Manner::ResetAtOnce => return reset(connection),
+                Manner::ResetMidAnswer => {
+                    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")?;
+                    self.wait_for_release();
+                    return reset(connection);
+                }
+                Manner::HoldThenClose => {
+                    self.wait_for_release();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_release(&self) {
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*released {
+            released = self.release.wait(released).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Reads to the end of a request's head (none of ours has a body); false at the end of the connection.
+fn read_request(connection: &mut File) -> io::Result<bool> {
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    while !request.ends_with(b"\r\n\r\n") {
+        match connection.read(&mut buffer)? {
+            0 => return Ok(false),
+            read => request.extend_from_slice(&buffer[..read]),
+        }
+    }
+    Ok(true)
+}
+
+/// Closes with a reset instead of an orderly end.
+fn reset(connection: File) -> io::Result<()> {
+    setsockopt(&connection, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    drop(connection);
+    Ok(())
+}
+
+/// A unix socket that is bound, but nobody listens; for as long as the descriptor is held.
+#[must_use]
+pub fn unlistened(path: &Path) -> OwnedFd {
+    let bound = unix_socket(SockFlag::empty());
+    bind(bound.as_raw_fd(), &unix_address(path)).expect("bind a unix socket");
+    open_to_all(path);
+    bound
+}
+
+/// A unix socket whose backlog is full, for as long as the descriptors are held.
+#[must_use]
+pub fn full_backlog(path: &Path) -> Vec<OwnedFd> {
+    let listener = unlistened(path);
+    listen(&listener, Backlog::new(0).expect("a backlog of nothing")).expect("listen at a unix socket");
+    let mut held = vec![listener];
+    loop {
+        let client = unix_socket(SockFlag::SOCK_NONBLOCK);
+        match connect(client.as_raw_fd(), &unix_address(path)) {
+            Ok(()) => held.push(client),
+            Err(Errno::EAGAIN) => return held,
+            Err(error) => panic!("fill the backlog of {}: {error}", path.display()),
+        }
+    }
+}
+
+fn unix_socket(flags: SockFlag) -> OwnedFd {
+    socket(AddressFamily::Unix, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)
+        .expect("make a unix socket")
+}
+
+fn unix_address(path: &Path) -> UnixAddr {
+    UnixAddr::new(path).expect("a path that fits into a unix address")
+}
+
+/// Workers that are not root must be allowed to connect.
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o666)).expect("open a unix socket to everybody");
+}

@@ -1,0 +1,34 @@
+//! What the stories and the demo are told with: network namespaces of our own, a real nginx, upstreams that misbehave
+//! on request, and proxytrace as its users run it.
+//!
+//! Everything here panics with a clear message instead of returning an error, is unique to the process that made it,
+//! and goes away when it is dropped.
+//!
+//! - [`netns`]: network namespaces, and [`stage`]: two of them joined by a cable, for IPv4 or IPv6
+//! - [`nginx`]: the real nginx under a name of its own; [`backend`]: the upstreams that it connects to
+//! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
+//! - [`client`]: a program that connects as it is told and counts what came of it
+//! - [`bpf`]: what a process keeps in the kernel
+//! - [`child`], [`http`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
+
+#![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports")]
+
+pub mod netns;
+pub mod stage;
+
+pub mod backend;
+pub mod nginx;
+
+pub mod metrics;
+pub mod proxytrace;
+
+pub mod client;
+
+pub mod bpf;
+
+pub mod child;
+pub mod http;
+mod process;
+pub mod scratch;
+pub mod skip;
+pub mod wait;

@@ -1,0 +1,247 @@
+//! The real nginx, with a prefix, a name and a client socket of its own.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use tempfile::TempDir;
+
+use crate::child::{Guarded, as_pid};
+use crate::http::{self, Response};
+use crate::netns::Netns;
+use crate::wait::{self, SOON};
+use crate::{child, process, scratch};
+
+/// A running nginx; master and workers are ended when it is dropped.
+///
+/// It runs through a link with a unique name, so that `--process` tells it from every other nginx on the host. Its
+/// clients come in over a unix socket: they work from every namespace, and need no local port.
+#[derive(Debug)]
+pub struct Nginx {
+    name: String,
+    directory: TempDir,
+    options: Options,
+    /// The master, as long as it is our child: not when it went into the background.
+    child: Option<Guarded>,
+}
+
+/// How nginx is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many workers.
+    pub workers: usize,
+    /// Whether the master goes into the background, as it does when it is started by hand.
+    pub daemon: bool,
+    /// The user that the workers become.
+    pub user: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, daemon: false, user: "www-data" }
+    }
+}
+
+/// A server that passes everything to `address` (`HOST:PORT`, `unix:PATH`), with more `directives` in its location.
+#[must_use]
+pub fn proxy_to(address: &str, directives: &str) -> String {
+    server(&format!("location / {{ proxy_pass http://{address}; {directives} }}"))
+}
+
+/// A server that the clients of [`Nginx`] reach, with `body` in it.
+#[must_use]
+pub fn server(body: &str) -> String {
+    format!("server {{ listen unix:{{dir}}/clients; {body} }}\n")
+}
+
+impl Nginx {
+    /// Starts nginx with one worker; `http` is what goes into `http {}`, `{dir}` in it stands for nginx's directory.
+    #[must_use]
+    pub fn start(netns: &Netns, http: &str) -> Self {
+        Self::with(Options::default(), netns, http)
+    }
+
+    /// Starts it in another way.
+    #[must_use]
+    pub fn with(options: Options, netns: &Netns, http: &str) -> Self {
+        let mut nginx = Self::prepare(options, http);
+        nginx.launch(netns);
+        nginx
+    }
+
+    /// Lays everything out, but starts nothing yet: [`Nginx::launch`] or [`Nginx::command`] does.
+    #[must_use]
+    pub fn prepare(options: Options, http: &str) -> Self {
+        let (name, directory) = (scratch::unique_name("ngx"), scratch::directory());
+        scratch::alias(Path::new("/usr/sbin/nginx"), directory.path(), &name);
+        let nginx = Self { name, directory, options, child: None };
+        nginx.configure(http);
+        nginx
+    }
+
+    /// Starts what was prepared, and waits until it serves.
+    pub fn launch(&mut self, netns: &Netns) {
+        let mut command = self.command();
+        if self.options.daemon {
+            netns.enter(|| child::run(&mut command));
+        } else {
+            self.child = Some(netns.spawn(&mut command));
+        }
+        self.wait_until_serving();
+    }
+
+    /// The command that starts it, for those who want another process to do so.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.path(&self.name));
+        command.args(["-e", &self.path("error.log"), "-p", &self.path(""), "-c", &self.path("nginx.conf")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// Waits until all the workers are there and a client could connect.
+    pub fn wait_until_serving(&mut self) {
+        wait::until("nginx to serve", SOON, || {
+            if let Some(status) = self.child.as_mut().and_then(Guarded::ended) {
+                panic!("nginx ended with {status}: {}", self.error_log());
+            }
+            UnixStream::connect(self.path("clients")).ok()?;
+            (self.worker_pids().len() == self.options.workers).then_some(())
+        });
+    }
+
+    /// The name that its processes have, which is also its `proxy` label.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks for `path` and gives the status of the answer.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> u16 {
+        http::answer(&mut self.begin(path)).status
+    }
+
+    /// Asks for `path` and gives the whole answer.
+    #[track_caller]
+    pub fn fetch(&self, path: &str) -> Response {
+        http::answer(&mut self.begin(path))
+    }
+
+    /// Asks for `path` and leaves it to the caller to wait for the answer, or to go away.
+    #[track_caller]
+    pub fn begin(&self, path: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(self.path("clients")).expect("connect to nginx");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("limit the wait for an answer");
+        http::ask(&mut stream, path, &[]);
+        stream
+    }
+
+    /// Everything in the error log (level `info`).
+    #[must_use]
+    pub fn error_log(&self) -> String {
+        fs::read_to_string(self.path("error.log")).unwrap_or_default()
+    }
+
+    /// Waits until the error log says `words`: the proof that a scenario is what it claims to be.
+    #[track_caller]
+    pub fn says(&self, words: &str) {
+        let said = wait::within(SOON, || self.error_log().contains(words).then_some(()));
+        assert!(said.is_some(), "nginx never said {words:?}, but: {}", self.error_log());
+    }
+
+    /// The process id of the (newest) master.
+    #[must_use]
+    pub fn master_pid(&self) -> u32 {
+        self.current_master().unwrap_or_else(|| panic!("no master: {}", self.error_log()))
+    }
+
+    /// The workers of the (newest) master, old ones that still serve included.
+    #[must_use]
+    pub fn worker_pids(&self) -> Vec<u32> {
+        let Some(master) = self.current_master() else { return Vec::new() };
+        let processes = process::named(&self.name).into_iter();
+        processes.filter(|process| process.parent == master).map(|process| process.pid).collect()
+    }
+
+    /// Sends a signal to the master.
+    pub fn signal(&self, signal: Signal) {
+        kill(as_pid(self.master_pid()), signal).expect("signal the master");
+    }
+
+    /// Writes another configuration without telling nginx.
+    pub fn configure(&self, http: &str) {
+        let Options { workers, daemon, user } = self.options;
+        let daemon = if daemon { "on" } else { "off" };
+        let conf = format!(
+            "user {user}; worker_processes {workers}; daemon {daemon}; pid {{dir}}/nginx.pid;\n\
+             error_log {{dir}}/error.log info;\n\
+             events {{ worker_connections 512; }}\n\
+             http {{\n\
+             access_log off; client_body_temp_path {{dir}}/body; proxy_temp_path {{dir}}/proxy;\n\
+             fastcgi_temp_path {{dir}}/fastcgi; uwsgi_temp_path {{dir}}/uwsgi; scgi_temp_path {{dir}}/scgi;\n\
+             {http}\n}}\n"
+        );
+        let conf = conf.replace("{dir}", self.path("").trim_end_matches('/'));
+        fs::write(self.path("nginx.conf"), conf).expect("write nginx.conf");
+    }
+
+    /// Reloads with another configuration; gives the old workers when only new ones take requests.
+    pub fn reload(&self, http: &str) -> Vec<u32> {
+        let old = self.worker_pids();
+        self.configure(http);
+        self.signal(Signal::SIGHUP);
+        self.wait_for_new_workers(&old);
+        old
+    }
+
+    /// Replaces the binary (USR2) and gives the old master, which is still there but for its workers, when only the
+    /// new one takes requests. Only for a daemon: nginx refuses while the process that started it lives.
+    pub fn upgrade(&self) -> u32 {
+        assert!(self.options.daemon, "nginx upgrades itself only as a daemon");
+        let (old_master, old_workers) = (self.master_pid(), self.worker_pids());
+        self.signal(Signal::SIGUSR2);
+        wait::until("a new master", SOON, || self.current_master().filter(|&master| master != old_master));
+        kill(as_pid(old_master), Signal::SIGWINCH).expect("tell the old master to retire its workers");
+        self.wait_for_new_workers(&old_workers);
+        old_master
+    }
+
+    /// New workers are there, and the old ones have closed their listening sockets.
+    fn wait_for_new_workers(&self, old: &[u32]) {
+        wait::until("new workers", SOON, || {
+            let new = self.worker_pids().iter().filter(|pid| !old.contains(pid)).count();
+            let retired = |pid: &u32| {
+                let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                title.is_empty() || String::from_utf8_lossy(&title).contains("shutting down")
+            };
+            (new == self.options.workers && old.iter().all(retired)).then_some(())
+        });
+    }
+
+    fn path(&self, file: &str) -> String {
+        format!("{}/{file}", self.directory.path().display())
+    }
+
+    /// What the pid file says: for a moment, when masters change, nothing.
+    fn current_master(&self) -> Option<u32> {
+        fs::read_to_string(self.path("nginx.pid")).ok()?.trim().parse().ok()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            for process in process::named(&self.name) {
+                let _ = kill(as_pid(process.pid), signal);
+            }
+            let gone = || process::named(&self.name).is_empty().then_some(());
+            if wait::within(Duration::from_secs(2), gone).is_some() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Processes as /proc shows them.
+
+use std::fs;
+
+/// A process that is alive: a zombie is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+}
+
+/// All the processes that have this name (`comm`).
+pub(crate) fn named(name: &str) -> Vec<Process> {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    pids.filter_map(|pid| read(pid, name)).collect()
+}
+
+/// The process, if it is alive and has that name. Its line is `PID (COMM) STATE PPID ...`.
+fn read(pid: u32, name: &str) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (comm, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let alive = fields.next()? != "Z";
+    (alive && comm == name).then_some(Process { pid, parent: fields.next()?.parse().ok()? })
+}

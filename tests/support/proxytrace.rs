@@ -1,0 +1,286 @@
+//! proxytrace as its users run it: `trace` with its records, `agent` with its metrics.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+
+use crate::child::{Captured, Guarded};
+use crate::http::{self, Response};
+use crate::metrics::Metrics;
+use crate::scratch;
+use crate::wait::{self, SOON};
+
+/// The program under test: `PROXYTRACE_BIN`, or what `cargo build --release` made in this repository.
+#[must_use]
+pub fn binary() -> PathBuf {
+    std::env::var_os("PROXYTRACE_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/proxytrace"),
+        PathBuf::from,
+    )
+}
+
+/// The program with nothing of the caller's environment that would change what it does.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PROXYTRACE_"))
+    {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// One line of `trace --json`. What a kind of record does not have is empty here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the names are the contract's")]
+pub struct Record {
+    pub kind: String,
+    pub time: Option<String>,
+    pub proxy: String,
+    pub pid: u32,
+    pub generation: u32,
+    pub upstream: String,
+    pub address: String,
+    pub local: Option<String>,
+    pub outcome: String,
+    pub errno: Option<i32>,
+    pub duration_us: Option<u64>,
+    pub syn_retransmits: Option<u32>,
+    /// Of a `broken` record.
+    pub cause: String,
+    /// Of a `lost` record.
+    pub count: u64,
+}
+
+impl Record {
+    /// Whether it tells of an attempt or a connection, or of records like that which are missing.
+    #[must_use]
+    pub fn is_about_connections(&self) -> bool {
+        matches!(&*self.kind, "connect" | "stalled" | "broken" | "lost")
+    }
+
+    /// How long the attempt took.
+    #[must_use]
+    #[track_caller]
+    pub fn duration(&self) -> Duration {
+        Duration::from_micros(self.duration_us.expect("a record with a duration"))
+    }
+}
+
+/// A running `proxytrace trace --json`.
+#[derive(Debug)]
+pub struct Trace {
+    child: Guarded,
+    /// Lines that are no records are kept as they are, for the message.
+    records: Receiver<Result<Record, String>>,
+    stderr: Captured,
+}
+
+/// What is left when a `trace` has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The records that nobody had asked for yet.
+    pub records: Vec<Record>,
+    /// What went to stderr.
+    pub stderr: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+impl Trace {
+    /// Starts it with `arguments`, and returns when it is attached: nothing from now on is missed.
+    #[must_use]
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Guarded::spawn(
+            command().args(["trace", "--json"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()),
+        );
+        let stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
+        let stdout = BufReader::new(child.inner().stdout.take().expect("a pipe"));
+        let (sender, records) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let record = serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"));
+                let _ = sender.send(record);
+            }
+        });
+        let trace = Self { child, records, stderr };
+        let header = trace.next();
+        assert_eq!(header.kind, "header", "the first line is the header");
+        trace
+    }
+
+    /// The next record, whatever it is.
+    #[track_caller]
+    #[allow(clippy::should_implement_trait, reason = "it panics rather than ends")]
+    #[must_use]
+    pub fn next(&self) -> Record {
+        match self.within(SOON) {
+            Some(record) => record,
+            None => panic!("no record came; stderr: {}", self.stderr.text()),
+        }
+    }
+
+    /// The next record about a connection, or about lost ones; those about processes and the like are passed over.
+    #[track_caller]
+    #[must_use]
+    pub fn next_about_connections(&self) -> Record {
+        let deadline = Instant::now() + SOON * 3;
+        while let Some(record) = self.within(deadline.saturating_duration_since(Instant::now())) {
+            if record.is_about_connections() {
+                return record;
+            }
+        }
+        panic!("no record about a connection came; stderr: {}", self.stderr.text())
+    }
+
+    /// The same, and it is of that kind.
+    #[track_caller]
+    #[must_use]
+    pub fn next_of(&self, kind: &str) -> Record {
+        let record = self.next_about_connections();
+        assert_eq!(record.kind, kind, "{record:?}");
+        record
+    }
+
+    /// The next record, if one comes in that time.
+    #[track_caller]
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Option<Record> {
+        match self.records.recv_timeout(time) {
+            Ok(Ok(record)) => Some(record),
+            Ok(Err(line)) => panic!("a line that is no record: {line}"),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.child.signal(signal);
+    }
+
+    /// What it has said on stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Ends it as Ctrl-C does.
+    #[track_caller]
+    #[must_use]
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::SIGINT);
+        self.end()
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    #[must_use]
+    pub fn end(mut self) -> Ended {
+        let status = self.child.wait(SOON * 3);
+        let records = std::iter::from_fn(|| self.within(SOON)).collect();
+        Ended { records, stderr: self.stderr.whole(), status }
+    }
+}
+
+/// A running `proxytrace agent`.
+#[derive(Debug)]
+pub struct Agent {
+    child: Guarded,
+    port: u16,
+    stderr: Captured,
+}
+
+impl Agent {
+    /// Starts it with `arguments` on a free port, and returns when it says that it is ready.
+    #[must_use]
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        let port = scratch::free_port();
+        let mut child = Guarded::spawn(
+            command()
+                .args(["agent", "--listen", &format!("127.0.0.1:{port}")])
+                .args(arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped()),
+        );
+        let stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
+        let mut agent = Self { child, port, stderr };
+        wait::until_true("the agent to be ready", SOON, || {
+            if let Some(status) = agent.child.ended() {
+                panic!("the agent ended with {status}: {}", agent.stderr.text());
+            }
+            TcpStream::connect(("127.0.0.1", port)).is_ok() && agent.get("/readyz").status == 200
+        });
+        agent
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it has said on stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// GET `path`.
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self, path: &str) -> Response {
+        self.get_with(path, &[])
+    }
+
+    /// GET `path` with header fields.
+    #[track_caller]
+    #[must_use]
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect to the agent");
+        stream.set_read_timeout(Some(SOON)).expect("limit the wait for the agent");
+        http::ask(&mut stream, path, headers);
+        http::answer(&mut stream)
+    }
+
+    /// A scrape.
+    #[track_caller]
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let response = self.get("/metrics");
+        assert_eq!(response.status, 200, "{}", response.body);
+        Metrics::parse(&response.body)
+    }
+
+    /// Ends it as systemd does; gives how long that took.
+    #[track_caller]
+    pub fn stop(mut self) -> Duration {
+        let start = Instant::now();
+        self.child.signal(Signal::SIGTERM);
+        let status = self.child.wait(SOON);
+        assert!(status.success(), "the agent ended with {status}: {}", self.stderr.text());
+        start.elapsed()
+    }
+}

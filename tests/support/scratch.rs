@@ -1,0 +1,71 @@
+//! Names and places that belong to this process alone, and the removal of what a crashed one left behind.
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+/// Every name of ours starts like this, then comes the pid of the process that made it.
+pub(crate) const PREFIX: &str = "pt";
+
+/// A name that nobody else uses: `<kind>-<pid>-<n>`. Kept to 15 characters, so that it is also a whole `comm`.
+#[must_use]
+pub fn unique_name(kind: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("{kind}-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    assert!(name.len() <= 15, "{name} does not fit into comm, choose a shorter kind");
+    name
+}
+
+/// A directory that everybody may read, so that daemons which drop root find their way; gone with its owner.
+#[must_use]
+pub fn directory() -> TempDir {
+    let directory = tempfile::Builder::new()
+        .prefix(&format!("{PREFIX}-{}-", process::id()))
+        .tempdir()
+        .expect("make a temporary directory");
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
+        .expect("open the temporary directory");
+    directory
+}
+
+/// A link to `program` under another name: the kernel calls the process (`comm`) after the path that was executed.
+pub fn alias(program: &Path, directory: &Path, name: &str) -> PathBuf {
+    let link = directory.join(name);
+    std::os::unix::fs::symlink(program, &link).expect("link a program under a name of its own");
+    link
+}
+
+/// A loopback port of the host that is free. Below the ephemeral range, so that no outgoing connection takes it, and
+/// counted up, so that no two callers in this process are given the same.
+#[must_use]
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(process::id() % 200).expect("a small number") * 100;
+    (0..1000)
+        .map(|_| 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("a free port on loopback")
+}
+
+/// Removes the directories of processes that are gone.
+pub(crate) fn sweep() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        if is_stale(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether the name is one of ours, and its maker is gone.
+pub(crate) fn is_stale(name: &str) -> bool {
+    let mut parts = name.split('-');
+    let ours = parts.next() == Some(PREFIX);
+    let maker = parts.next().and_then(|pid| pid.parse::<u32>().ok());
+    ours && maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
