@@ -82,7 +82,7 @@ impl Expected {
     pub(crate) fn after(self, seconds: f64, retransmits: RangeInclusive<u32>) -> Self {
         // On a busy machine everything may take longer, but nothing shorter.
         let least = Duration::from_secs_f64(seconds);
-        Self { took: least..least + SOON, retransmits, ..self }
+        Self { took: least..least + SOON * 3, retransmits, ..self }
     }
 
     /// What the ledger has to say after so many of them.

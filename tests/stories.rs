@@ -5,7 +5,7 @@
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`ledger`], [`storm`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
-//! - [`cli`], [`cost`]: what happens when it is called wrongly, and what it costs
+//! - [`cli`], [`requirements`], [`cost`]: what happens when it is called wrongly or on the wrong host, and what it costs
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
 
@@ -21,6 +21,7 @@ mod crossing;
 mod ledger;
 mod metrics;
 mod processes;
+mod requirements;
 mod storm;
 mod trace;
 mod unix;

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: the outage that proxytrace exists for, replayed on a real nginx while proxytrace watches.
+//! `cargo xtask demo`: the outage that proxytrace exists for, replayed on a real nginx.
 //!
-//! Three processes, one starting the next: the user's builds; the keeper, as root, waits and cleans up; the show makes
-//! the namespaces and tells the story. So whatever becomes of the show, nothing of it stays behind.
+//! Three processes, one starting the next: the user's builds; the keeper, as root, waits and cleans up; the show
+//! makes the namespaces and tells the story. So whatever becomes of the show, nothing of it stays behind.
 
 mod failures;
 mod keeper;

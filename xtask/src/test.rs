@@ -42,8 +42,9 @@ const GATES: &[Gate] = &[
         env: &[],
     },
     Gate {
-        // For the host, almost nothing of the kernel half is compiled. Its own target directory, because the
-        // environment would make cargo build the host's crates anew each time; any architecture's bindings will do.
+        // For the host, almost nothing of the kernel half is compiled. A target directory of its own, because
+        // the environment would make cargo build the host's crates anew each time. The bindings of any
+        // architecture will do.
         what: "lints of the kernel half",
         cargo: &[
             "clippy", "--package", "proxytrace-ebpf", "--locked", "--target", "bpfel-unknown-none",

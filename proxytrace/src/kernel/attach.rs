@@ -32,9 +32,13 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, hooks: &'static [Hook]) -> Resu
 fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<AttachedHook, Error> {
     let mut refusals = Vec::new();
     for rung in hook.rungs {
-        match attach_rung(ebpf, btf, rung) {
+        let Some(program) = ebpf.program_mut(rung.program) else { continue };
+        match attach_rung(program, btf, rung) {
             Ok(()) => return Ok(AttachedHook { hook, via: Some(rung.via), refusals }),
-            Err(error) => refusals.push((rung.via, reason(&error))),
+            Err(error) => {
+                refusals.push((rung.via, reason(&error)));
+                unload(program); // one that was loaded but could not be attached is of no use
+            }
         }
     }
     if hook.required {
@@ -45,8 +49,7 @@ fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<Attache
     Ok(AttachedHook { hook, via: None, refusals })
 }
 
-fn attach_rung(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(rung.program).ok_or(ProgramError::NotLoaded)?;
+fn attach_rung(program: &mut Program, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
     match rung.via {
         Via::TpBtf => {
             let program: &mut BtfTracePoint = program.try_into()?;
@@ -61,26 +64,27 @@ fn attach_rung(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), ProgramErr
         Via::Kprobe => {
             let program: &mut KProbe = program.try_into()?;
             program.load()?;
-            // One that cannot be attached is not kept loaded.
-            if let Err(error) = program.attach(rung.target, 0) {
-                program.unload()?;
-                return Err(error);
-            }
+            program.attach(rung.target, 0)?;
         }
     }
     Ok(())
 }
 
-/// Detaches and unloads every program. One that is not loaded says so, which is as good.
+/// Detaches and unloads every program.
 pub(super) fn detach(ebpf: &mut Ebpf) {
     for (_, program) in ebpf.programs_mut() {
-        let _ = match program {
-            Program::BtfTracePoint(program) => program.unload(),
-            Program::FEntry(program) => program.unload(),
-            Program::KProbe(program) => program.unload(),
-            other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
-        };
+        unload(program);
     }
+}
+
+/// Detaches and unloads a program. One that is not loaded says so, which is as good.
+fn unload(program: &mut Program) {
+    let _ = match program {
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
+    };
 }
 
 /// An error with what it comes from, on one line: the verifier's log is for `-v`.

@@ -91,7 +91,7 @@ struct Show {
 }
 
 impl Show {
-    /// That many users, one after the other, none of them waiting for the one before; gives what each of them got.
+    /// That many users, none of them waiting for the one before; gives what each of them got.
     fn users(&self, count: usize) -> Vec<u16> {
         let arrive = |_| {
             thread::sleep(BETWEEN_USERS);

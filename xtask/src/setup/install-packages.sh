@@ -4,8 +4,8 @@ set -eu
 services=$1
 shift
 
-# invoke-rc.d asks this file before it starts anything; 101 means no. One of the administrator's own stays;
-# one that a killed set-up left behind is ours to take away.
+# invoke-rc.d asks this file before it starts anything; 101 means no. One of the administrator's own stays; one
+# that a killed set-up left behind is ours to take away.
 policy=/usr/sbin/policy-rc.d
 mark='written by cargo xtask setup'
 if [ ! -e "$policy" ] || grep -q "$mark" "$policy"; then

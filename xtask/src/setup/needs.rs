@@ -1,7 +1,7 @@
 //! The table of what a machine needs: why, how to see that it is there, and every way to get it.
 //!
-//! What is not here is what cargo itself needs before it can build the program that walks this table: a toolchain
-//! and a C linker.
+//! What is not here is what cargo itself needs before it can build the program that walks this table:
+//! a toolchain and a C linker.
 
 use std::fmt;
 
