@@ -1,6 +1,11 @@
 //! The hooks: each a kernel prototype and one line. How a program reaches kernel memory ([`Direct`] or [`Probed`]) is
 //! the only thing that differs between the ways to attach the same hook.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros that make programs of them ask for this signature"
+)]
+
 use core::ffi::c_void;
 
 use aya_ebpf::{
@@ -90,7 +95,7 @@ fn tcp_connect_fentry(ctx: FEntryContext) {
 /// `int tcp_connect(struct sock *sk)`
 #[kprobe(function = "tcp_connect")]
 fn tcp_connect_kprobe(ctx: ProbeContext) {
-    connect::started(Sock::<Probed>::new(ctx.arg::<*const c_void>(0).unwrap_or(core::ptr::null())), false);
+    connect::started(Sock::<Probed>::new(ctx.arg::<*const c_void>(0).unwrap_or_default()), false);
 }
 
 /// Sorts the transitions; most sockets of the host take others, and leave here.

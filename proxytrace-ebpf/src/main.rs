@@ -1,6 +1,13 @@
 //! The programs that run in the kernel. [`hooks`] lists them; what they do is in the modules below it.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "from aya-ebpf 0.3 on, map keys are passed by reference"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod hooks;

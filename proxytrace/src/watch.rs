@@ -15,7 +15,7 @@ use proxytrace_ebpf::{
 use crate::{
     identity::Names,
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns},
-    model::{Address, Attempt, Body, Book, Clock, Connection, Key, Record, Series, UNKNOWN_UPSTREAM},
+    model::{Address, Attempt, Body, Book, Clock, Connection, Key, Record, Route, Series, UNKNOWN_UPSTREAM},
 };
 
 /// Series of addresses that were not used for so long go away.
@@ -159,12 +159,7 @@ impl Watch {
 
     fn attempt(&mut self, event: &Event, outcome: Option<Outcome>) -> Result<Attempt, Error> {
         Ok(Attempt {
-            proxy: self.proxy(event)?,
-            pid: event.pid,
-            generation: event.generation,
-            upstream: Arc::clone(&self.unknown_upstream),
-            address: self.address(&event.remote),
-            local: local(event),
+            route: self.route(event)?,
             outcome,
             errno: event.errno,
             duration_us: event.duration_ns / 1000,
@@ -173,16 +168,18 @@ impl Watch {
     }
 
     fn connection(&mut self, event: &Event, cause: Broken) -> Result<Connection, Error> {
-        Ok(Connection {
+        let route = self.route(event)?;
+        Ok(Connection { route, cause, errno: event.errno, duration_us: event.duration_ns / 1000 })
+    }
+
+    fn route(&mut self, event: &Event) -> Result<Route, Error> {
+        Ok(Route {
             proxy: self.proxy(event)?,
             pid: event.pid,
             generation: event.generation,
             upstream: Arc::clone(&self.unknown_upstream),
             address: self.address(&event.remote),
             local: local(event),
-            cause,
-            errno: event.errno,
-            duration_us: event.duration_ns / 1000,
         })
     }
 

@@ -21,9 +21,9 @@ impl Filter {
     #[must_use]
     pub fn passes(&self, body: &Body) -> bool {
         let (address, cause) = match body {
-            Body::Connect(attempt) => (&attempt.address, attempt.outcome.map(Outcome::name)),
-            Body::Stalled(attempt) => (&attempt.address, Some(Cause::STALLED)),
-            Body::Broken(connection) => (&connection.address, Some(connection.cause.name())),
+            Body::Connect(attempt) => (&attempt.route.address, attempt.outcome.map(Outcome::name)),
+            Body::Stalled(attempt) => (&attempt.route.address, Some(Cause::STALLED)),
+            Body::Broken(connection) => (&connection.route.address, Some(connection.cause.name())),
             Body::Header(_) | Body::Lost(_) => return true,
         };
         self.passes_address(address)

@@ -11,7 +11,7 @@ pub use address::Address;
 pub use book::{Book, Key, Retired, Series};
 pub use clock::Clock;
 pub use filter::{AddressFilter, Cause, Filter};
-pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record};
+pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record, Route};
 
 /// The upstream of an attempt whose proxy's configuration is not known.
 pub const UNKNOWN_UPSTREAM: &str = "unknown";

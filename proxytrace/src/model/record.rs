@@ -52,9 +52,9 @@ pub struct Header {
     pub version: &'static str,
 }
 
-/// One connect() to an upstream.
+/// Who connects, and where to.
 #[derive(Clone, Debug, Serialize)]
-pub struct Attempt {
+pub struct Route {
     /// The proxy's name.
     pub proxy: Arc<str>,
     /// The process, in the host's pid namespace.
@@ -68,6 +68,14 @@ pub struct Attempt {
     /// Where from; missing where no address was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<Address>,
+}
+
+/// One connect() to an upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attempt {
+    /// Who, and where to.
+    #[serde(flatten)]
+    pub route: Route,
     /// How it ended; missing while in flight.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "outcome_name")]
     pub outcome: Option<Outcome>,
@@ -82,19 +90,9 @@ pub struct Attempt {
 /// One established connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Connection {
-    /// The proxy's name.
-    pub proxy: Arc<str>,
-    /// The process that connected it, in the host's pid namespace.
-    pub pid: u32,
-    /// The configuration that it ran.
-    pub generation: u32,
-    /// The name in the proxy's configuration.
-    pub upstream: Arc<str>,
-    /// Where to.
-    pub address: Address,
-    /// Where from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub local: Option<Address>,
+    /// Who, and where to.
+    #[serde(flatten)]
+    pub route: Route,
     /// How it broke.
     #[serde(serialize_with = "broken_name")]
     pub cause: Broken,
@@ -127,17 +125,20 @@ fn broken_name<S: Serializer>(broken: &Broken, serializer: S) -> Result<S::Ok, S
 mod tests {
     use proxytrace_ebpf::outcome::Outcome;
 
-    use super::{Address, Attempt, Body, Record};
+    use super::{Address, Attempt, Body, Record, Route};
 
     #[test]
     fn a_record_has_the_fields_of_the_contract_in_their_order() {
-        let attempt = Attempt {
+        let route = Route {
             proxy: "nginx.service".into(),
             pid: 9694,
             generation: 2,
             upstream: "api".into(),
             address: Address::Internet("10.0.0.5:8080".parse().unwrap()),
             local: Some(Address::Internet("10.0.0.1:47538".parse().unwrap())),
+        };
+        let attempt = Attempt {
+            route,
             outcome: Some(Outcome::Refused),
             errno: 111,
             duration_us: 330,

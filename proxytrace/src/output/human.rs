@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{Colour, Paint, words};
-use crate::model::{Address, Attempt, Body, Connection, Record};
+use crate::model::{Attempt, Body, Connection, Record, Route};
 
 /// The longest name of a cause, `closed_before_response`.
 const CAUSE_WIDTH: usize = 22;
@@ -50,9 +50,8 @@ impl Human {
             Body::Stalled(attempt) => Columns {
                 paint: Paint::Yellow,
                 cause: "stalled",
-                about: Some((&attempt.address, attempt.duration_us)),
+                about: Some((&attempt.route, attempt.duration_us)),
                 words: words::STALLED.to_owned(),
-                who: who(&attempt.proxy, attempt.pid, attempt.generation),
             },
             Body::Broken(connection) => broken(connection),
             Body::Lost(lost) => Columns {
@@ -63,15 +62,14 @@ impl Human {
                     "{} records were not read in time; the counts in the summary are right",
                     lost.count
                 ),
-                who: String::new(),
             },
         };
         Some(self.aligned(record, &columns))
     }
 
     fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
-        let (address, duration) = match columns.about {
-            Some((address, us)) => (address.to_string(), duration(us)),
+        let (address, duration, who) = match columns.about {
+            Some((route, us)) => (route.address.to_string(), duration(us), who(route)),
             None => Default::default(),
         };
         self.address_width = self.address_width.max(address.len());
@@ -80,7 +78,7 @@ impl Human {
             "{time}  {}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
             self.colour.paint(columns.paint, &format!("{:<CAUSE_WIDTH$}", columns.cause)),
             columns.words,
-            self.colour.paint(Paint::Dim, &columns.who),
+            self.colour.paint(Paint::Dim, &who),
             width = self.address_width,
         )
         .trim_end()
@@ -92,9 +90,8 @@ impl Human {
 struct Columns<'a> {
     paint: Paint,
     cause: &'a str,
-    about: Option<(&'a Address, u64)>,
+    about: Option<(&'a Route, u64)>,
     words: String,
-    who: String,
 }
 
 fn connect(attempt: &Attempt) -> Columns<'_> {
@@ -111,9 +108,8 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
     Columns {
         paint: if outcome == Outcome::Established { Paint::Green } else { Paint::Red },
         cause: outcome.name(),
-        about: Some((&attempt.address, attempt.duration_us)),
+        about: Some((&attempt.route, attempt.duration_us)),
         words,
-        who: who(&attempt.proxy, attempt.pid, attempt.generation),
     }
 }
 
@@ -121,14 +117,13 @@ fn broken(connection: &Connection) -> Columns<'_> {
     Columns {
         paint: Paint::Red,
         cause: connection.cause.name(),
-        about: Some((&connection.address, connection.duration_us)),
+        about: Some((&connection.route, connection.duration_us)),
         words: words::broken(connection.cause).to_owned(),
-        who: who(&connection.proxy, connection.pid, connection.generation),
     }
 }
 
 /// Which process, and since which reload; the configuration that was there first needs no mention.
-fn who(proxy: &str, pid: u32, generation: u32) -> String {
+fn who(Route { proxy, pid, generation, .. }: &Route) -> String {
     match generation {
         0 => format!("{proxy}[{pid}]"),
         n => format!("{proxy}[{pid}] reload {n}"),
@@ -153,21 +148,21 @@ mod tests {
     use proxytrace_ebpf::outcome::{Broken, Outcome};
 
     use super::{Colour, Human, duration};
-    use crate::model::{Address, Attempt, Body, Connection, Lost, Record};
+    use crate::model::{Attempt, Body, Connection, Lost, Record, Route};
 
-    fn attempt(outcome: Option<Outcome>, errno: u32, duration_us: u64, syn_retransmits: u32) -> Attempt {
-        Attempt {
+    fn route(address: &str, generation: u32) -> Route {
+        Route {
             proxy: "nginx.service".into(),
             pid: 9694,
-            generation: 0,
+            generation,
             upstream: "unknown".into(),
-            address: Address::Internet("10.0.0.5:8081".parse().unwrap()),
+            address: address.parse().unwrap(),
             local: None,
-            outcome,
-            errno,
-            duration_us,
-            syn_retransmits,
         }
+    }
+
+    fn attempt(outcome: Option<Outcome>, errno: u32, duration_us: u64, syn_retransmits: u32) -> Attempt {
+        Attempt { route: route("10.0.0.5:8081", 0), outcome, errno, duration_us, syn_retransmits }
     }
 
     fn check(body: Body, expected: &str) {
@@ -190,7 +185,10 @@ mod tests {
             "14:30:02.123  proxy_timeout           10.0.0.5:8081            5.00 s  no answer within the proxy's connect timeout, 2 SYNs sent again  nginx.service[9694]",
         );
         check(
-            Body::Connect(Attempt { generation: 2, ..attempt(Some(Outcome::Other), 22, 12_300, 0) }),
+            Body::Connect(Attempt {
+                route: route("10.0.0.5:8081", 2),
+                ..attempt(Some(Outcome::Other), 22, 12_300, 0)
+            }),
             "14:30:02.123  other                   10.0.0.5:8081           12.3 ms  connect failed: Invalid argument (os error 22)  nginx.service[9694] reload 2",
         );
         check(
@@ -198,19 +196,14 @@ mod tests {
             "14:30:02.123  stalled                 10.0.0.5:8081            1.02 s  no answer yet, SYN sent again: packets are dropped on the way  nginx.service[9694]",
         );
         let connection = Connection {
-            proxy: "nginx".into(),
-            pid: 1,
-            generation: 0,
-            upstream: "unknown".into(),
-            address: Address::Unix("/run/php-fpm/a-rather-long-name.sock".into()),
-            local: None,
+            route: route("unix:/run/php-fpm/a-rather-long-name.sock", 0),
             cause: Broken::ClosedBeforeResponse,
             errno: 0,
             duration_us: 250_000,
         };
         check(
             Body::Broken(connection),
-            "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  connected, then closed without an answer: wrong service, or it crashed  nginx[1]",
+            "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  connected, then closed without an answer: wrong service, or it crashed  nginx.service[9694]",
         );
         check(
             Body::Lost(Lost { count: 7 }),
