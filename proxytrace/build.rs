@@ -1,9 +1,14 @@
 //! Builds the kernel half, or takes an object that was built before, and leaves it in OUT_DIR for `include_bytes!`.
+//!
+//! Not by aya-build, which makes a warning of every line that the inner cargo prints, shown again at each later build.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, anyhow};
-use aya_build::{Package, Toolchain};
+use anyhow::{Context as _, ensure};
 
 /// The package and binary of the kernel half.
 const PACKAGE: &str = "proxytrace-ebpf";
@@ -18,26 +23,64 @@ fn main() -> anyhow::Result<()> {
     for variable in [OBJECT_VARIABLE, TOOLCHAIN_VARIABLE] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
-    if let Some(object) = env::var_os(OBJECT_VARIABLE) {
-        println!("cargo:rerun-if-changed={}", object.display());
-        let target = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?).join(BINARY);
-        fs::copy(&object, target)
-            .with_context(|| format!("copy {}, named by {OBJECT_VARIABLE}", object.display()))?;
-        return Ok(());
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let object = match env::var(OBJECT_VARIABLE) {
+        Ok(object) => {
+            println!("cargo:rerun-if-changed={object}");
+            PathBuf::from(object)
+        }
+        Err(_) => build(&out).context("build the kernel half (`cargo xtask setup` brings what it needs)")?,
+    };
+    fs::copy(&object, out.join(BINARY))
+        .with_context(|| format!("copy {}; {OBJECT_VARIABLE} takes an absolute path", object.display()))?;
+    Ok(())
+}
+
+/// Runs cargo once more, for the target that the kernel half is for.
+fn build(out: &Path) -> anyhow::Result<PathBuf> {
+    let root = Path::new(&variable("CARGO_MANIFEST_DIR")?).with_file_name(PACKAGE);
+    println!("cargo:rerun-if-changed={}", root.display());
+    let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
+        "big" => "bpfeb-unknown-none",
+        _ => "bpfel-unknown-none",
+    };
+    // Of its own: the outer cargo holds the lock of its target directory while this runs.
+    let directory = out.join("kernel-half");
+    // Debug information is what BTF is made from. The architecture is the kernel's: registers are named by it.
+    let arch = variable("CARGO_CFG_TARGET_ARCH")?;
+    let flags =
+        [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
+
+    let mut cargo = cargo();
+    cargo
+        .args(["build", "--quiet", "--release", "--package", PACKAGE, "--bins", "--target", target])
+        .args(["-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(&directory)
+        .current_dir(&root)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        // `-Z` wants a nightly compiler, or to be told that it is meant. Here only: host crates stay stable.
+        .env("RUSTC_BOOTSTRAP", "1");
+    for outer in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"] {
+        cargo.env_remove(outer);
     }
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("cargo sets CARGO_MANIFEST_DIR")?)
-        .with_file_name(PACKAGE);
-    let root = root.to_str().ok_or_else(|| anyhow!("{} is not UTF-8", root.display()))?;
-    let toolchain = env::var(TOOLCHAIN_VARIABLE)
-        .or_else(|_| env::var("RUSTUP_TOOLCHAIN"))
-        .unwrap_or_else(|_| "stable".to_owned());
-    // `-Z build-std`, for which the stable compiler has to be told that it is meant. For the kernel half only: set
-    // for the whole build it would let host crates use unstable features as well.
-    // SAFETY: nothing else runs in this process yet.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
-    aya_build::build_ebpf(
-        [Package { name: PACKAGE, root_dir: root, ..Package::default() }],
-        Toolchain::Custom(&toolchain),
-    )
-    .context("build the kernel half (`cargo xtask setup` brings what it needs)")
+    let status = cargo.status().with_context(|| format!("run {cargo:?}"))?;
+    ensure!(status.success(), "{cargo:?} ended with {status}");
+    Ok(directory.join(target).join("release").join(BINARY))
+}
+
+/// The cargo of the toolchain that was asked for, else the one that runs this.
+fn cargo() -> Command {
+    match env::var(TOOLCHAIN_VARIABLE) {
+        Ok(toolchain) => {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["run", &toolchain, "cargo"]);
+            rustup
+        }
+        Err(_) => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+    }
+}
+
+fn variable(name: &str) -> anyhow::Result<String> {
+    env::var(name).with_context(|| format!("cargo sets {name}"))
 }

@@ -107,7 +107,9 @@ fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, first: bool) {
     match (from, to) {
         (tcp::CLOSE, tcp::SYN_SENT) => connect::started(sock, first),
         (tcp::SYN_SENT | tcp::SYN_RECV, tcp::ESTABLISHED) => connect::established(sock),
-        (tcp::SYN_SENT | tcp::SYN_RECV, tcp::CLOSE) => connect::closed(sock),
+        (tcp::SYN_SENT, tcp::SYN_RECV) => {} // both ends began at once: the handshake goes on
+        // To CLOSE; or, given up when both ends had begun at once, to FIN_WAIT1.
+        (tcp::SYN_SENT | tcp::SYN_RECV, _) => connect::closed(sock),
         (tcp::ESTABLISHED, tcp::CLOSE_WAIT) => stream::closed_by_upstream(sock),
         (tcp::ESTABLISHED, _) => stream::ended(sock),
         (tcp::CLOSE_WAIT, _) => stream::ended_in_silence(sock),

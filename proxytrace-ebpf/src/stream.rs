@@ -14,6 +14,10 @@ use crate::{
 
 const ECONNRESET: u32 = 104;
 
+/// A connection that is closed earlier than this was not closed for being idle: the proxy made it to send a request, and
+/// saw the end before it had (nginx reads before it writes).
+const IDLE_NS: u64 = 1_000_000_000;
+
 /// An attempt has become a connection.
 #[inline(always)]
 pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
@@ -28,13 +32,16 @@ pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
     }
 }
 
-/// The upstream has closed its side of a connection. Once a response has begun, or where nothing was asked (a
-/// keepalive pool that shrinks), this is in order.
+/// The upstream has closed its side of a connection. Once a response has begun this is in order, and where nothing was
+/// asked: a pool of idle connections that shrinks.
 #[inline(always)]
 pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
+    let Some(connection) = CONNECTIONS.get_ptr(&sock.id()) else { return };
+    // SAFETY: a value of the map; the socket's lock is held.
+    let age_ns = kernel::now_ns().saturating_sub(unsafe { (*connection).established_ns });
     let is_silent = sock.bytes_received() <= 1; // the FIN counts as a byte
-    if is_silent && sock.bytes_sent() == 0 {
-        return; // closed so early that the request was not sent yet: whether it is, shows when the proxy closes
+    if is_silent && sock.bytes_sent() == 0 && age_ns >= IDLE_NS {
+        return; // a request that crosses the FIN may still be sent: `ended_in_silence` will know
     }
     if let Some(connection) = take(sock)
         && is_silent

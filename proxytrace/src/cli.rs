@@ -34,13 +34,20 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Log {
     /// Log more; twice for everything.
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Logging")]
     pub verbose: u8,
     /// Log errors only, and leave out notes.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Logging")]
     pub quiet: bool,
     /// How to log.
-    #[arg(long, value_enum, default_value_t, global = true, env = "PROXYTRACE_LOG_FORMAT")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        env = "PROXYTRACE_LOG_FORMAT",
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -144,7 +151,7 @@ mod tests {
         check("proxytrace trace --duration 0", "more than 0");
         check("proxytrace trace --pid 0", "0 is not in 1..");
         check("proxytrace trace --ring-size 5000", "a power of two");
-        check("proxytrace agent --listen localhost", "invalid socket address");
+        check("proxytrace agent --listen localhost", "write 127.0.0.1:9947");
         check("proxytrace trace --colour", "unexpected argument");
     }
 

@@ -67,6 +67,7 @@ impl Watch {
         };
         let snapshot = watch.tracer.snapshot()?;
         watch.look_at(&snapshot);
+        watch.log_hooks();
         Ok((watch, events))
     }
 
@@ -155,6 +156,19 @@ impl Watch {
     /// Detaches; what was counted can still be read.
     pub fn detach(&mut self) {
         self.tracer.detach();
+    }
+
+    fn log_hooks(&self) {
+        for AttachedHook { hook, via, refusals } in self.hooks() {
+            for (way, reason) in refusals {
+                tracing::debug!("hook {} not by {}: {reason}", hook.name, way.name());
+            }
+            match via {
+                Some(via) => tracing::debug!("hook {} attached by {}", hook.name, via.name()),
+                None if hook.without.is_empty() => tracing::debug!("hook {} not attached", hook.name),
+                None => tracing::warn!("hook {} not attached; without it {}", hook.name, hook.without),
+            }
+        }
     }
 
     fn attempt(&mut self, event: &Event, outcome: Option<Outcome>) -> Result<Attempt, Error> {

@@ -223,7 +223,7 @@ impl Agent {
         let mut agent = Self { child, port, stderr };
         wait::until_true("the agent to be ready", SOON, || {
             if let Some(status) = agent.child.ended() {
-                panic!("the agent ended with {status}: {}", agent.stderr.text());
+                panic!("the agent ended with {status}: {}", agent.stderr.whole());
             }
             TcpStream::connect(("127.0.0.1", port)).is_ok() && agent.get("/readyz").status == 200
         });

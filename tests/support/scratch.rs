@@ -2,10 +2,12 @@
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -40,16 +42,22 @@ pub fn alias(program: &Path, directory: &Path, name: &str) -> PathBuf {
     link
 }
 
-/// A loopback port of the host that is free. Below the ephemeral range, so that no outgoing connection takes it, and
-/// counted up, so that no two callers in this process are given the same.
+/// A loopback port of the host that is free, and that no other run of these tests is given as long as this process
+/// lives: each port has a name (an abstract unix socket), which only one can hold. Below the ephemeral range, so that
+/// no outgoing connection takes it.
 #[must_use]
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(process::id() % 200).expect("a small number") * 100;
-    (0..1000)
-        .map(|_| 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        .expect("a free port on loopback")
+    let is_ours = |port: &u16| {
+        let name =
+            SocketAddr::from_abstract_name(format!("proxytrace-tests-{port}")).expect("an abstract name");
+        let Ok(held) = UnixListener::bind_addr(&name) else { return false };
+        let is_free = TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        if is_free {
+            std::mem::forget(held);
+        }
+        is_free
+    };
+    (12_000..32_000).find(is_ours).expect("a free port on loopback")
 }
 
 /// Removes the directories of processes that are gone.

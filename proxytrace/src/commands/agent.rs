@@ -1,6 +1,7 @@
 //! `proxytrace agent`: runs as a service and serves metrics.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -8,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::{Shutdown, block_on};
+use super::{Shutdown, block_on, trees};
 use crate::{
     cli::Tracing,
     http::{self, Pages},
@@ -21,7 +22,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to serve /metrics, /healthz and /readyz.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
     listen: SocketAddr,
     /// How many addresses have series of their own; the rest is summed under `~other`.
     #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES")]
@@ -39,8 +40,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let Args { listen, max_addresses, tracing } = args;
         let mut shutdown = Shutdown::new().context("handle signals")?;
         // Before anything is attached: a second agent on the same port leaves at once.
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("listen on {listen}; is another agent there? choose a port with --listen")
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            let hint = match error.kind() {
+                ErrorKind::AddrInUse => "is another agent there? choose another port with --listen",
+                _ => "give an address of this host and a free port with --listen",
+            };
+            anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
         })?;
         let (watch, mut events) = Watch::start(&tracing.options(false), *max_addresses)?;
         log_start(&watch, &listener)?;
@@ -57,6 +62,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         serving.abort();
         tracing::info!("ended");
         Ok(())
+    })
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "this is no address and port; write 127.0.0.1:9947, 0.0.0.0:9947 or [::]:9947".to_owned()
     })
 }
 
@@ -87,16 +98,7 @@ fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
     match watch.roots()?.as_slice() {
         [] => tracing::info!("serving http://{listen}/metrics; no process to trace runs yet"),
-        pids => tracing::info!("serving http://{listen}/metrics; tracing pid {pids:?} and what it starts"),
-    }
-    for AttachedHook { hook, via, refusals } in watch.hooks() {
-        for (way, reason) in refusals {
-            tracing::debug!("hook {} not by {}: {reason}", hook.name, way.name());
-        }
-        match via {
-            Some(via) => tracing::debug!("hook {} attached by {}", hook.name, via.name()),
-            None => tracing::info!("hook {} not attached; without it {}", hook.name, hook.without),
-        }
+        pids => tracing::info!("serving http://{listen}/metrics; tracing {}", trees(pids)),
     }
     Ok(())
 }

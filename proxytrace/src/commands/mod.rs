@@ -24,6 +24,17 @@ impl Shutdown {
     }
 }
 
+/// The process trees below these pids, in words.
+fn trees(pids: &[u32]) -> String {
+    match pids {
+        [pid] => format!("pid {pid} and what it starts"),
+        pids => {
+            let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
+            format!("pids {} and what they start", pids.join(", "))
+        }
+    }
+}
+
 /// Everything runs on one thread: what is read comes from one ring buffer, and a proxy host's CPUs are the proxy's.
 fn block_on(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)

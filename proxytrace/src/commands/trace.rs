@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use proxytrace_ebpf::abi::Event;
 
-use super::{Shutdown, block_on};
+use super::{Shutdown, block_on, trees};
 use crate::{
     cli::{Tracing, seconds},
     kernel::Events,
@@ -28,10 +29,11 @@ pub struct Args {
     /// Show established connects too, not only failures.
     #[arg(long)]
     all: bool,
-    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock.
+    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock; give
+    /// it again for more.
     #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
     addresses: Vec<AddressFilter>,
-    /// Show only this cause: refused, proxy_timeout, stalled, closed_before_response, …
+    /// Show only this cause, such as refused or stalled; give it again for more (all are in the README).
     #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
     causes: Vec<Cause>,
     /// Print JSON, one object a line.
@@ -58,12 +60,11 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         let wants_established = *all || causes.iter().any(Cause::is_established);
         let options = tracing.options(wants_established);
         let (watch, mut events) = Watch::start(&options, usize::MAX)?;
-        if !quiet {
-            note_start(&watch, &options.wanted.names)?;
-        }
-
         let filter = Filter { addresses: addresses.clone(), causes: causes.clone() };
         let mut session = Session::new(watch, filter, *json, *count);
+        if !quiet {
+            session.note_start(&options.wanted.names)?;
+        }
         session.printer.begin()?;
         let end = async {
             match duration {
@@ -98,6 +99,8 @@ struct Session {
     started: Instant,
     left: Option<u64>,
     lost: u64,
+    /// Whether somebody was told that there is no process yet, and is to hear of the first.
+    is_waiting: bool,
 }
 
 impl Session {
@@ -107,11 +110,28 @@ impl Session {
         } else {
             Printer::Human(Human::new(Colour::of_stdout(), TimeZone::system()))
         };
-        Self { watch, filter, printer, started: Instant::now(), left: count, lost: 0 }
+        Self { watch, filter, printer, started: Instant::now(), left: count, lost: 0, is_waiting: false }
     }
 
     fn is_complete(&self) -> bool {
         self.left == Some(0)
+    }
+
+    /// Says what is traced, or that there is nothing yet.
+    fn note_start(&mut self, names: &[String]) -> anyhow::Result<()> {
+        let mut err = io::stderr().lock();
+        match self.watch.roots()?.as_slice() {
+            [] => {
+                self.is_waiting = true;
+                writeln!(
+                    err,
+                    "no process named {} is running; waiting for one to start",
+                    names.join(" or ")
+                )?;
+            }
+            pids => writeln!(err, "tracing {}; ctrl-c ends it", trees(pids))?,
+        }
+        Ok(())
     }
 
     async fn take_batch(&mut self, events: &mut Events) -> anyhow::Result<()> {
@@ -120,11 +140,15 @@ impl Session {
         self.show(&batch)
     }
 
-    fn show(&mut self, batch: &[proxytrace_ebpf::abi::Event]) -> anyhow::Result<()> {
+    fn show(&mut self, batch: &[Event]) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         for event in batch {
             if self.left == Some(0) {
                 break;
+            }
+            if self.is_waiting && event.kind == Event::ENTERED {
+                self.is_waiting = false;
+                writeln!(io::stderr(), "it has started: tracing {}", trees(&[event.pid]))?;
             }
             let Some(record) = self.watch.record(event)? else { continue };
             if self.filter.passes(&record.body) && self.printer.print(&mut out, &record)? {
@@ -217,14 +241,4 @@ fn stdout_is_closed() -> bool {
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).is_ok()
         && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
-}
-
-fn note_start(watch: &Watch, names: &[String]) -> anyhow::Result<()> {
-    let mut err = io::stderr().lock();
-    let pids: Vec<_> = watch.roots()?.iter().map(u32::to_string).collect();
-    match (pids.is_empty(), names.join(" or ")) {
-        (true, names) => writeln!(err, "no process named {names} is running; waiting for one to start")?,
-        (false, _) => writeln!(err, "tracing pid {} and what it starts; ctrl-c ends it", pids.join(", "))?,
-    }
-    Ok(())
 }

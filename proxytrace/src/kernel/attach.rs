@@ -91,7 +91,10 @@ fn unload(program: &mut Program) {
 fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            tracing::debug!("verifier log:\n{verifier_log}");
+            let log = verifier_log.to_string();
+            if !log.trim().is_empty() {
+                tracing::debug!("verifier log:\n{log}");
+            }
             format!("the kernel refused to load the program: {io_error}")
         }
         other => {

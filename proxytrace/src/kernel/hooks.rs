@@ -40,7 +40,7 @@ pub struct Rung {
 pub struct Hook {
     /// The value of the label `hook`.
     pub name: &'static str,
-    /// What is lost without it, as the end of the sentence "without it …".
+    /// What is lost without it, as the end of the sentence "without it …"; empty where another hook sees the same.
     pub without: &'static str,
     /// Whether tracing makes no sense without it.
     pub required: bool,
@@ -115,7 +115,7 @@ pub const CONNECT_HOOKS: &[Hook] = &[
     },
     Hook {
         name: "tcp_connect",
-        without: "nothing is lost: the transition to SYN_SENT begins an attempt as well",
+        without: "", // the transition to SYN_SENT begins an attempt as well
         required: false,
         rungs: &[
             Rung { via: Via::Fentry, program: "tcp_connect_fentry", target: "tcp_connect" },

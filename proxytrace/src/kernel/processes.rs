@@ -21,9 +21,10 @@ pub struct Running {
 /// /proc could not be read.
 pub fn running() -> Result<Vec<Running>, procfs::ProcError> {
     let processes = procfs::process::all_processes()?;
-    // A process that ends while it is looked at is none.
+    // A process that ends while it is looked at is none, nor is one that only waits for its parent to ask.
     Ok(processes
         .filter_map(|process| process.ok()?.stat().ok())
+        .filter(|stat| stat.state != 'Z')
         .map(|stat| Running {
             pid: stat.pid.cast_unsigned(),
             parent: stat.ppid.cast_unsigned(),

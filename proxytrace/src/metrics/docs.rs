@@ -32,7 +32,7 @@ fn page() -> String {
         "\n## Labels\n\n\
          - `proxy`: the systemd unit, else `container:` and 12 digits of the container's id, else the process's name; \
          numbered where two living proxies would have the same.\n\
-         - `upstream`: `unknown`, where no configuration could be read.\n\
+         - `upstream`: `unknown`: configurations are not read yet.\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
          `--max-addresses`.\n\
          - `cause` of a failure: {}.\n\

@@ -13,18 +13,26 @@ use crate::{
     watch::View,
 };
 
-const TITLES: [&str; 7] = ["PROXY", "ADDRESS", "ATTEMPTS", "ESTABLISHED", "FAILED", "IN FLIGHT", "CAUSES"];
+const COLUMNS: usize = 9;
+
+const TITLES: [&str; COLUMNS] =
+    ["PROXY", "ADDRESS", "ATTEMPTS", "ESTABLISHED", "FAILED", "IN FLIGHT", "BROKEN", "SYN RESENT", "CAUSES"];
 
 /// The columns that hold numbers, and are aligned to the right.
-const NUMBERS: std::ops::Range<usize> = 2..6;
+const NUMBERS: std::ops::Range<usize> = 2..8;
 
 /// The summary of `took`, over the series that `wanted` lets pass.
 #[must_use]
 pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+    let nothing = if view.series.is_empty() {
+        "no connect to an upstream was seen\n"
+    } else {
+        "no connect to such an address was seen; there were others\n"
+    };
     let series: BTreeMap<_, _> = view.series.iter().filter(|(key, _)| wanted(key)).collect();
     let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
     if series.is_empty() {
-        text += "no connect to an upstream was seen\n";
+        text += nothing;
     } else {
         let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
         text += &table(&rows, colour);
@@ -39,7 +47,7 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
     text
 }
 
-fn row(key: &Key, series: &Series) -> [String; 7] {
+fn row(key: &Key, series: &Series) -> [String; COLUMNS] {
     [
         key.proxy.to_string(),
         key.address.to_string(),
@@ -47,6 +55,8 @@ fn row(key: &Key, series: &Series) -> [String; 7] {
         series.outcome(Outcome::Established).to_string(),
         series.failures().to_string(),
         series.in_flight().to_string(),
+        series.counts().broken.iter().sum::<u64>().to_string(),
+        series.counts().syn_retransmits.to_string(),
         causes(series),
     ]
 }
@@ -56,22 +66,21 @@ fn causes(series: &Series) -> String {
     let counts = series.counts();
     let failures = Outcome::ALL.into_iter().skip(1).map(|outcome| (outcome.name(), series.outcome(outcome)));
     let broken = Broken::ALL.into_iter().map(|broken| (broken.name(), counts.broken[broken as usize]));
-    let resent = [("SYN sent again", counts.syn_retransmits)];
     let mut causes: Vec<_> = failures.filter(|(_, n)| *n > 0).collect();
     causes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    causes.extend(broken.chain(resent).filter(|(_, n)| *n > 0));
+    causes.extend(broken.filter(|(_, n)| *n > 0));
     causes.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
 }
 
-fn table(rows: &[[String; 7]], colour: Colour) -> String {
+fn table(rows: &[[String; COLUMNS]], colour: Colour) -> String {
     let titles = TITLES.map(str::to_owned);
-    let mut widths = [0; 7];
+    let mut widths = [0; COLUMNS];
     for row in rows.iter().chain([&titles]) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |row: &[String; 7]| {
+    let line = |row: &[String; COLUMNS]| {
         let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
             if NUMBERS.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
@@ -123,13 +132,13 @@ mod tests {
         view.losses[Loss::RingFull as usize] = 5;
         let expected = "\
 summary of 12.3 s
-PROXY  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  CAUSES
-nginx  10.0.0.5:8080         9            9       0          0  closed_before_response 1
-nginx  10.0.0.5:8081       314            0     313          1  proxy_timeout 312, refused 1, SYN sent again 2
+PROXY  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  BROKEN  SYN RESENT  CAUSES
+nginx  10.0.0.5:8080         9            9       0          0       1           0  closed_before_response 1
+nginx  10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
 5 records were not read in time; the counts above are right
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
         let nothing = summary(&view, Duration::from_secs(1), Colour::Off, |_| false);
-        assert!(nothing.contains("no connect to an upstream was seen"), "{nothing}");
+        assert!(nothing.contains("no connect to such an address was seen; there were others"), "{nothing}");
     }
 }

@@ -32,5 +32,9 @@ pub(super) const fn broken(broken: Broken) -> &'static str {
     }
 }
 
+/// What else a cancelled attempt may be that waited long enough for a SYN to be sent again.
+pub(super) const CANCELLED_LATE: &str = "; or its connect timeout is shorter than --connect-timeout says";
+
 /// What a first SYN sent again means.
-pub(super) const STALLED: &str = "no answer yet, SYN sent again: packets are dropped on the way";
+pub(super) const STALLED: &str =
+    "no answer yet, SYN sent again: packets are dropped, or the listener's backlog is full";

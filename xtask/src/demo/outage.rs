@@ -40,7 +40,7 @@ pub(super) fn run() -> Result<()> {
     narrate(&format!("healthy: nginx passes everything to {}", show.stage.upstream_address(RIGHT_PORT)));
     let mut healthy = show.users(20);
 
-    narrate("14:30: nginx is reloaded with the wrong upstream port");
+    narrate("a deploy: nginx is reloaded with the wrong upstream port");
     let refused = show.watch(&WRONG_PORT, || {
         show.nginx.reload(&routes_to(&show.stage, WRONG_PORT.port));
     });
