@@ -13,8 +13,8 @@ const CAUSE_WIDTH: usize = 22;
 /// What `255.255.255.255:65535` needs; grows with the longest address seen.
 const ADDRESS_WIDTH: usize = 21;
 const DURATION_WIDTH: usize = 8;
-/// What `nginx.service[12345]` needs; grows with the longest seen.
-const WHO_WIDTH: usize = 20;
+/// What `nginx.service[12345] reload 1` needs; grows with the longest seen.
+const WHO_WIDTH: usize = 29;
 
 /// Writes records as lines.
 pub struct Human {
@@ -181,30 +181,30 @@ mod tests {
     #[test]
     fn lines_are_aligned_and_say_the_cause_in_words() {
         let human = Human::new(Colour::Off, TimeZone::UTC);
-        let title = "TIME          CAUSE                   ADDRESS                   AFTER  PROXY                 MEANING";
+        let title = "TIME          CAUSE                   ADDRESS                   AFTER  PROXY                          MEANING";
         assert_eq!(human.title(), title);
         check(
             Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)),
-            "14:30:02.123  refused                 10.0.0.5:8081            330 us  nginx.service[9694]   nobody listens there",
+            "14:30:02.123  refused                 10.0.0.5:8081            330 us  nginx.service[9694]            nobody listens there",
         );
         check(
             Body::Connect(attempt(Some(Outcome::ProxyTimeout), 0, 5_000_000, 2)),
-            "14:30:02.123  proxy_timeout           10.0.0.5:8081            5.00 s  nginx.service[9694]   no answer within the proxy's connect timeout, 2 SYNs sent again",
+            "14:30:02.123  proxy_timeout           10.0.0.5:8081            5.00 s  nginx.service[9694]            no answer within the proxy's connect timeout, 2 SYNs sent again",
         );
         check(
             Body::Connect(Attempt {
                 route: route("10.0.0.5:8081", 2),
                 ..attempt(Some(Outcome::Other), 22, 12_300, 0)
             }),
-            "14:30:02.123  other                   10.0.0.5:8081           12.3 ms  nginx.service[9694] reload 2  connect failed: Invalid argument (os error 22)",
+            "14:30:02.123  other                   10.0.0.5:8081           12.3 ms  nginx.service[9694] reload 2   connect failed: Invalid argument (os error 22)",
         );
         check(
             Body::Connect(attempt(Some(Outcome::Cancelled), 0, 3_000_000, 1)),
-            "14:30:02.123  cancelled               10.0.0.5:8081            3.00 s  nginx.service[9694]   the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
+            "14:30:02.123  cancelled               10.0.0.5:8081            3.00 s  nginx.service[9694]            the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
         );
         check(
             Body::Stalled(attempt(None, 0, 1_020_000, 1)),
-            "14:30:02.123  stalled                 10.0.0.5:8081            1.02 s  nginx.service[9694]   no answer yet, SYN sent again: packets are dropped, or the listener's backlog is full",
+            "14:30:02.123  stalled                 10.0.0.5:8081            1.02 s  nginx.service[9694]            no answer yet, SYN sent again: packets are dropped, or the listener's backlog is full",
         );
         let connection = Connection {
             route: route("unix:/run/php-fpm/a-rather-long-name.sock", 0),
@@ -214,11 +214,11 @@ mod tests {
         };
         check(
             Body::Broken(connection),
-            "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]   connected, then closed without an answer: wrong service, or it crashed",
+            "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
         );
         check(
             Body::Lost(Lost { count: 7 }),
-            "14:30:02.123  lost                                                                           7 records were not read in time; the counts in the summary are right",
+            "14:30:02.123  lost                                                                                    7 records were not read in time; the counts in the summary are right",
         );
     }
 
