@@ -8,6 +8,8 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+#[cfg(test)]
+mod tidy;
 
 use std::process::ExitCode;
 
