@@ -134,9 +134,11 @@ impl Watch {
             let upstream = Arc::clone(&self.unknown_upstream);
             rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
         }
-        let (series, retired) = self.book.update(boot_ns(), &rows);
-        for row in retired {
-            self.tracer.forget(&row)?;
+        let (series, idle) = self.book.update(boot_ns(), &rows);
+        for (row_key, key) in idle {
+            if let Some(row) = self.tracer.take_idle(&row_key)? {
+                self.book.carry(&key, &row);
+            }
         }
         let proxies = self.proxies(&snapshot, &living);
         self.tracer.forget_ended_proxies(&snapshot)?;

@@ -206,12 +206,16 @@ impl Tracer {
         maps::losses(&self.ebpf)
     }
 
-    /// Forgets a row that has not been used for long.
+    /// Takes a row out of the ledger that has not been used for long, unless an attempt is in flight there again. One that
+    /// begins in the microseconds between the look and the removal would be lost; no kernel before 5.14 can do both at once.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn forget(&mut self, row: &RowKey) -> Result<(), Error> {
-        self.ledger.remove(row)
+    pub fn take_idle(&mut self, row: &RowKey) -> Result<Option<Row>, Error> {
+        let is_idle = |counts: &Row| counts.attempts == counts.outcomes.iter().sum::<u64>();
+        let Some(counts) = self.ledger.get(row).filter(is_idle) else { return Ok(None) };
+        self.ledger.remove(row)?;
+        Ok(Some(counts))
     }
 
     /// Forgets the proxies that have no process left: their ids are not used again.

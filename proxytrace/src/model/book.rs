@@ -79,8 +79,8 @@ fn ended(row: &Row) -> u64 {
     row.outcomes.iter().sum()
 }
 
-/// Rows that the book has carried over: the kernel is to forget them.
-pub type Retired = Vec<RowKey>;
+/// A row that has not been used for long, and the key that it counts for.
+pub type Idle = (RowKey, Key);
 
 /// All series, and the memory of what is no longer in the kernel.
 #[derive(Debug)]
@@ -98,9 +98,8 @@ struct Known {
     /// Whether it has a series of its own. Decided when the address is first seen and never changed, because a
     /// counter must not jump when an address moves in or out of the rest.
     is_own: bool,
-    /// The rows of the kernel.
-    current: Series,
-    rows: u32,
+    /// The rows of the kernel; `None` where it has none left.
+    current: Option<Series>,
 }
 
 impl Book {
@@ -111,13 +110,12 @@ impl Book {
         Self { most_addresses, idle_ns, known: HashMap::new(), gone: BTreeMap::new() }
     }
 
-    /// The series as of `rows`, each with the key that it counts for; and the rows that the kernel is to forget. Those
-    /// must not be in `rows` again the next time.
+    /// The series as of `rows`, each with the key that it counts for; and the rows that have not been used for long.
+    /// Those can be forgotten in the kernel, and given to [`Book::carry`].
     #[must_use]
-    pub fn update(&mut self, now_ns: u64, rows: &[(RowKey, Row, Key)]) -> (BTreeMap<Key, Series>, Retired) {
+    pub fn update(&mut self, now_ns: u64, rows: &[(RowKey, Row, Key)]) -> (BTreeMap<Key, Series>, Vec<Idle>) {
         for known in self.known.values_mut() {
-            known.current = Series::default();
-            known.rows = 0;
+            known.current = None;
         }
         let mut own = self.known.values().filter(|known| known.is_own).count();
         let mut idle = Vec::new();
@@ -127,37 +125,38 @@ impl Book {
                 own += usize::from(is_own);
                 Known { is_own, ..Known::default() }
             });
-            known.current.add(row);
-            known.rows += 1;
+            known.current.get_or_insert_default().add(row);
             if now_ns.saturating_sub(row.last_attempt_ns) >= self.idle_ns && row.attempts == ended(row) {
-                idle.push((*row_key, row, key));
+                idle.push((*row_key, key.clone()));
             }
         }
+        self.drop_carried();
         let mut all = self.gone.clone();
         for (key, known) in &self.known {
             let series = all.entry(if known.is_own { key.clone() } else { rest_of(key) }).or_default();
-            series.add(&known.carried.0);
-            series.add(&known.current.0);
+            for part in [Some(&known.carried), known.current.as_ref()].into_iter().flatten() {
+                series.add(part.counts());
+            }
         }
-        (all, self.retire(idle))
+        (all, idle)
     }
 
-    fn retire(&mut self, idle: Vec<(RowKey, &Row, &Key)>) -> Retired {
-        let retired = idle.iter().map(|(row_key, ..)| *row_key).collect();
-        for (_, row, key) in idle {
-            if let Some(known) = self.known.get_mut(key) {
-                known.carried.add(row);
-                known.rows -= 1;
-            }
+    /// Takes over what a row counted that the kernel has forgotten.
+    pub fn carry(&mut self, key: &Key, row: &Row) {
+        if let Some(known) = self.known.get_mut(key) {
+            known.carried.add(row);
         }
+    }
+
+    /// Drops the addresses all of whose rows were carried over. What was summed under the rest stays in that sum.
+    fn drop_carried(&mut self) {
         let gone = &mut self.gone;
         self.known.retain(|key, known| {
-            if known.rows == 0 && !known.is_own {
-                gone.entry(rest_of(key)).or_default().add(&known.carried.0);
+            if known.current.is_none() && !known.is_own {
+                gone.entry(rest_of(key)).or_default().add(known.carried.counts());
             }
-            known.rows > 0
+            known.current.is_some()
         });
-        retired
     }
 }
 
@@ -191,46 +190,61 @@ mod tests {
         series.get(&key(address)).map(|series| series.counts().attempts)
     }
 
+    /// Forgets idle rows as a kernel would, with the counts that they have.
+    fn forget(book: &mut Book, rows: &mut Vec<(RowKey, Row, Key)>, idle: &[super::Idle]) {
+        rows.retain(|(row_key, row, key)| {
+            let is_idle = idle.contains(&(*row_key, key.clone()));
+            if is_idle {
+                book.carry(key, row);
+            }
+            !is_idle
+        });
+    }
+
     #[test]
     fn generations_are_summed_and_the_sum_balances() {
         let mut book = Book::new(10, HOUR);
-        let (series, retired) = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)]);
+        let (series, idle) = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)]);
         let a = &series[&key("a")];
         assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
-        assert!(retired.is_empty());
+        assert!(idle.is_empty());
     }
 
     #[test]
     fn an_old_row_is_carried_over_and_its_series_goes_on() {
         let mut book = Book::new(10, HOUR);
-        let old = row(0, "a", 7, 7, 1);
-        let new = |attempts| row(1, "a", attempts, attempts, HOUR);
-        let (series, retired) = book.update(HOUR + 1, &[old.clone(), new(3)]);
-        assert_eq!(attempts(&series, "a"), Some(10));
-        assert_eq!(retired, [old.0]);
-        let (series, _) = book.update(HOUR + 2, &[new(4)]);
+        let mut rows = vec![row(0, "a", 7, 7, 1), row(1, "a", 3, 3, HOUR)];
+        let (series, idle) = book.update(HOUR + 1, &rows);
+        assert_eq!((attempts(&series, "a"), idle.len()), (Some(10), 1));
+        forget(&mut book, &mut rows, &idle);
+        assert_eq!(rows.len(), 1);
+        rows[0] = row(1, "a", 4, 4, HOUR);
+        let (series, _) = book.update(HOUR + 2, &rows);
         assert_eq!(attempts(&series, "a"), Some(11));
     }
 
     #[test]
     fn a_series_goes_away_when_its_address_was_idle_but_not_in_flight() {
         let mut book = Book::new(10, HOUR);
-        let rows = [row(0, "a", 7, 7, 1), row(0, "b", 7, 6, 1)];
-        let (series, retired) = book.update(HOUR + 1, &rows);
-        assert_eq!((series.len(), retired.len()), (2, 1));
-        let (series, _) = book.update(HOUR + 2, &rows[1..]);
+        let mut rows = vec![row(0, "a", 7, 7, 1), row(0, "b", 7, 6, 1)];
+        let (series, idle) = book.update(HOUR + 1, &rows);
+        assert_eq!((series.len(), idle.len()), (2, 1));
+        forget(&mut book, &mut rows, &idle);
+        let (series, _) = book.update(HOUR + 2, &rows);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (None, Some(7)));
     }
 
     #[test]
     fn the_rest_is_summed_and_never_decreases() {
         let mut book = Book::new(1, HOUR);
-        let rows = [row(0, "a", 1, 1, HOUR), row(0, "b", 2, 2, 1), row(0, "c", 4, 4, HOUR)];
-        let (series, retired) = book.update(HOUR + 1, &rows);
+        let mut rows = vec![row(0, "a", 1, 1, HOUR), row(0, "b", 2, 2, 1), row(0, "c", 4, 4, HOUR)];
+        let (series, idle) = book.update(HOUR + 1, &rows);
         assert_eq!((attempts(&series, "a"), attempts(&series, "~other")), (Some(1), Some(6)));
-        assert_eq!(retired.len(), 1);
-        let (series, _) = book.update(HOUR + 2, &[rows[0].clone(), rows[2].clone()]);
-        assert_eq!(attempts(&series, "~other"), Some(6));
-        assert_eq!(series.len(), 2);
+        assert_eq!(idle.len(), 1);
+        forget(&mut book, &mut rows, &idle);
+        for _ in 0..2 {
+            let (series, _) = book.update(HOUR + 2, &rows);
+            assert_eq!((attempts(&series, "~other"), series.len()), (Some(6), 2));
+        }
     }
 }

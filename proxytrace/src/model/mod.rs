@@ -8,7 +8,7 @@ mod filter;
 mod record;
 
 pub use address::Address;
-pub use book::{Book, Key, Retired, Series};
+pub use book::{Book, Idle, Key, Series};
 pub use clock::Clock;
 pub use filter::{AddressFilter, Cause, Filter};
 pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record, Route};
