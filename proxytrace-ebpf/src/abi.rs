@@ -288,7 +288,8 @@ pub enum Loss {
     PathTableFull,
     /// Kernel or user memory could not be read: the attempt is in no count.
     ReadFailed,
-    /// A socket that was believed in flight connected anew: the end of the attempt before was missed.
+    /// A socket was destroyed, or connected anew, whose attempt was believed in flight: its end was not seen, and it is
+    /// counted as `other`.
     EndMissed,
 }
 

@@ -198,6 +198,16 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock.local());
 }
 
+/// A socket is gone. If its attempt is in the table still, the transition that ended it was not seen; the address of the
+/// socket will be another's, so the attempt must not stay.
+#[inline(always)]
+pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
+    if let Some(attempt) = take(sock) {
+        events::lose(Loss::EndMissed);
+        settle(&attempt, Outcome::Other, 0, sock.local());
+    }
+}
+
 /// A thread exits: a call that it was killed in never returns.
 #[inline(always)]
 pub(crate) fn thread_exited(thread: u64) {

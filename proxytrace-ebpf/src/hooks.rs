@@ -86,6 +86,14 @@ fn tcp_retransmit(ctx: BtfTracePointContext) {
     connect::retransmitted(Sock::<Direct>::new(ctx.arg(0)));
 }
 
+/// `tcp_destroy_sock(struct sock *sk)`
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn tcp_destroy(ctx: BtfTracePointContext) {
+    let sock = Sock::<Direct>::new(ctx.arg(0));
+    connect::destroyed(sock);
+    stream::destroyed(sock);
+}
+
 /// `int tcp_connect(struct sock *sk)`
 #[fentry(function = "tcp_connect")]
 fn tcp_connect_fentry(ctx: FEntryContext) {

@@ -70,6 +70,12 @@ pub(crate) fn ended<A: Access>(sock: Sock<A>) {
     }
 }
 
+/// A socket is gone, and must not be watched any more under its address, whatever was seen of its end.
+#[inline(always)]
+pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
+    let _ = take(sock);
+}
+
 #[inline(always)]
 fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
     let connection = CONNECTIONS.get_ptr(&sock.id())?;

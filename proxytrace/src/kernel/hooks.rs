@@ -114,6 +114,12 @@ pub const CONNECT_HOOKS: &[Hook] = &[
         rungs: &[tp_btf("tcp_retransmit", "tcp_retransmit_skb")],
     },
     Hook {
+        name: "destroy",
+        without: "an attempt whose end was not seen stays in flight",
+        required: false,
+        rungs: &[tp_btf("tcp_destroy", "tcp_destroy_sock")],
+    },
+    Hook {
         name: "tcp_connect",
         without: "", // the transition to SYN_SENT begins an attempt as well
         required: false,
