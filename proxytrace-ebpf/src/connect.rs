@@ -108,7 +108,7 @@ pub(crate) fn returned(result: i64) {
 /// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
 /// that could be hooked, `tcp_connect()` is entered. Calling it twice for one attempt does no harm.
 ///
-/// `first` tells whether no other program has seen this very transition (see `main.rs`): then an attempt that is
+/// `first` tells whether no other program has seen this very transition (see `hooks.rs`): then an attempt that is
 /// still in the table for this socket is one whose end was missed.
 #[inline(always)]
 pub(crate) fn started<A: Access>(sock: Sock<A>, first: bool) {
