@@ -175,9 +175,10 @@ abi! {
         pub user_address: u64,
         /// The length of that in bytes, as the caller gave it.
         pub user_length: u32,
-        /// [`Call::SENT`], [`Call::HOLDS_ATTEMPT`], [`Call::UNIX`].
+        /// [`Call::SENT`] and so on.
         pub state: u32,
-        /// The attempt whose outcome only this call's return value tells; see [`Call::HOLDS_ATTEMPT`].
+        /// The attempt that it makes, if it is one that this call's return value tells the outcome of; which of its
+        /// members count is told by [`Call::ADDRESSED`] and [`Call::HOLDS_ATTEMPT`].
         pub attempt: Attempt,
     }
 
@@ -235,6 +236,10 @@ abi! {
         pub connect_syscall: u32,
         /// Whether established attempts are told of as well: 0 or 1.
         pub tell_established: u32,
+        /// Whether what each hook sees of traced processes is counted: 0 or 1.
+        pub count_seen: u32,
+        /// Not used; zero.
+        pub reserved: u32,
     }
 }
 
@@ -253,6 +258,10 @@ impl Call {
     pub const HOLDS_ATTEMPT: u32 = 2;
     /// The socket is a unix socket.
     pub const UNIX: u32 = 4;
+    /// The row and the process of the attempt are known.
+    pub const ADDRESSED: u32 = 8;
+    /// A signal has interrupted the call; it begins again, or its caller gets EINTR.
+    pub const INTERRUPTED: u32 = 16;
 }
 
 impl Event {
@@ -288,8 +297,8 @@ pub enum Loss {
     PathTableFull,
     /// Kernel or user memory could not be read: the attempt is in no count.
     ReadFailed,
-    /// A socket was destroyed, or connected anew, whose attempt was believed in flight: its end was not seen, and it is
-    /// counted as `other`.
+    /// The end of an attempt was not seen: its socket was destroyed or connected anew, or its thread exited or called
+    /// connect() again, while it was believed in flight. It is counted as `other`.
     EndMissed,
 }
 
@@ -322,6 +331,57 @@ impl Loss {
             Self::EndMissed => "end_missed",
         }
     }
+}
+
+/// A place in the kernel where a program looks on. The discriminant is the index in the array of what was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Place {
+    /// A process forks.
+    Fork = 0,
+    /// A process executes a program.
+    Exec,
+    /// A thread exits.
+    Exit,
+    /// A SIGHUP is delivered.
+    Signal,
+    /// connect() is entered.
+    ConnectEntered,
+    /// connect() returns.
+    ConnectReturned,
+    /// A TCP socket goes into SYN_SENT.
+    State,
+    /// The same, seen by the second program.
+    StateAgain,
+    /// A SYN is sent again.
+    Retransmit,
+    /// A TCP socket is destroyed.
+    Destroy,
+    /// The kernel is about to send the first SYN.
+    TcpConnect,
+}
+
+impl Place {
+    /// How many there are.
+    pub const COUNT: usize = Self::TcpConnect as usize + 1;
+}
+
+/// How many entries the tables have where nothing else is asked for, in the order of what a proxy host has most of.
+pub mod room {
+    /// Established connections that are watched for breaking.
+    pub const CONNECTIONS: u32 = 65_536;
+    /// Attempts in flight.
+    pub const ATTEMPTS: u32 = 16_384;
+    /// Rows of the ledger: an address for each generation that used it.
+    pub const LEDGER: u32 = 8_192;
+    /// Traced processes.
+    pub const PROCESSES: u32 = 8_192;
+    /// connect() calls under way.
+    pub const CALLS: u32 = 4_096;
+    /// Traced proxies.
+    pub const PROXIES: u32 = 1_024;
+    /// Paths of unix sockets.
+    pub const UNIX_PATHS: u32 = 1_024;
 }
 
 /// The id of the proxy whose root is `pid`, entered at `boot_ns`: the pid in the low half, in the high half the time

@@ -6,13 +6,13 @@
 use core::ffi::c_void;
 
 use proxytrace_ebpf::{
-    abi::{Address, Attempt, Call, Event, Loss, Process, RowKey},
+    abi::{Address, Attempt, Call, Event, Loss, Place, Process, RowKey},
     outcome::Outcome,
 };
 
 use crate::{
     events,
-    kernel::{self, Access, Kind, NoAddress, Probed, Sock, setting, tcp},
+    kernel::{self, Access, Arguments, Kind, NoAddress, Probed, Sock, setting, tcp},
     ledger,
     maps::{ATTEMPTS, CALLS},
     process, stream,
@@ -34,27 +34,34 @@ const TIMEOUT_SLACK_NS: u64 = 100_000_000;
 
 /// A traced process enters connect().
 #[inline(always)]
-pub(crate) fn entered(fd: u32, user_address: u64, user_length: u32) {
+pub(crate) fn entered(arguments: Arguments) {
     let Some((pid, process)) = process::current() else { return };
+    events::seen(Place::ConnectEntered);
     let thread = kernel::current_thread();
-    let Some(socket) = kernel::unconnected_socket(fd) else { return };
+    let Some(socket) = arguments.socket() else { return };
 
-    if let Some(previous) = held_by(thread) {
-        if previous.sock == socket.sock {
-            return; // a signal interrupted this very call, and it begins again
+    if let Some(previous) = call_of(thread) {
+        if previous.state & Call::INTERRUPTED != 0 && previous.sock == socket.sock {
+            return; // this very call begins again
         }
-        settle_held(&previous, Outcome::Other, EINTR);
+        let _ = CALLS.remove(&thread);
+        settle_unreturned(&previous, Outcome::Other);
     }
 
-    let mut call = Call { sock: socket.sock, user_address, user_length, ..Call::ZERO };
+    let Arguments { address, length, .. } = arguments;
+    let mut call = Call { sock: socket.sock, user_address: address, user_length: length, ..Call::ZERO };
+    match arguments.to() {
+        Ok(address) => {
+            call.attempt = Attempt { row: row_key(&process, address), pid, ..Attempt::ZERO };
+            call.state = Call::ADDRESSED;
+        }
+        Err(NoAddress::Unreadable) => {} // not in memory yet: it is when the call returns
+        Err(NoAddress::OtherFamily) => return,
+    }
     if socket.kind == Kind::Unix {
-        call.state = Call::UNIX;
-        // The attempt begins here, so that one that waits for room in the backlog shows as in flight. An address
-        // that is not in memory yet is read when the call returns.
-        if let Ok(address) = kernel::user_address(user_address, user_length)
-            && let Some(attempt) = begin(row_key(&process, address), pid)
-        {
-            call.attempt = attempt;
+        call.state |= Call::UNIX;
+        // The attempt begins here, so that one that waits for room in the backlog shows as in flight.
+        if call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt) {
             call.state |= Call::HOLDS_ATTEMPT;
         }
     }
@@ -69,13 +76,17 @@ pub(crate) fn entered(fd: u32, user_address: u64, user_length: u32) {
 #[inline(always)]
 pub(crate) fn returned(result: i64) {
     let thread = kernel::current_thread();
-    let Some(call) = CALLS.get_ptr(&thread) else { return };
+    let Some(entry) = CALLS.get_ptr_mut(&thread) else { return };
     // SAFETY: copied at once; only this thread removes it.
-    let mut call = unsafe { *call };
+    let mut call = unsafe { *entry };
+    events::seen(Place::ConnectReturned);
     let errno = result.unsigned_abs() as u32;
     let is_unix = call.state & Call::UNIX != 0;
     if is_unix && (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&errno) {
-        return; // settled when the call begins again, or the thread calls connect() for another socket or exits
+        // Settled when the call begins again, or the thread calls connect() for another socket or exits.
+        // SAFETY: a value of the map, of the thread that runs this.
+        unsafe { (*entry).state |= Call::INTERRUPTED };
+        return;
     }
     let _ = CALLS.remove(&thread);
     if call.state & Call::HOLDS_ATTEMPT == 0 {
@@ -85,16 +96,13 @@ pub(crate) fn returned(result: i64) {
         if (!is_unix && IN_PROGRESS.contains(&errno)) || NOT_AN_ATTEMPT.contains(&errno) {
             return;
         }
-        // No transition: no route, or not permitted. The socket never got the address, so the caller's is taken; by
-        // now its page is in memory, as the kernel has just read it.
-        let Some((pid, process)) = process::current() else { return };
-        let address = match kernel::user_address(call.user_address, call.user_length) {
-            Ok(address) => address,
-            Err(NoAddress::Unreadable) => return events::lose(Loss::ReadFailed),
-            Err(NoAddress::OtherFamily) => return,
-        };
-        let Some(attempt) = begin(row_key(&process, address), pid) else { return };
-        call.attempt = attempt;
+        // No transition: no route, or not permitted. The socket never got the address.
+        if call.state & Call::ADDRESSED == 0 && !find_address(&mut call) {
+            return;
+        }
+        if !begin(&mut call.attempt) {
+            return;
+        }
         call.state |= Call::HOLDS_ATTEMPT;
     }
     let outcome = match errno {
@@ -108,11 +116,13 @@ pub(crate) fn returned(result: i64) {
 /// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
 /// that could be hooked, `tcp_connect()` is entered. Calling it twice for one attempt does no harm.
 ///
-/// `first` tells whether no other program has seen this very transition (see `hooks.rs`): then an attempt that is
-/// still in the table for this socket is one whose end was missed.
+/// Where no other program can have seen this very transition before (see `hooks.rs`), an attempt that is still in the
+/// table for this socket is one whose end was missed.
 #[inline(always)]
-pub(crate) fn started<A: Access>(sock: Sock<A>, first: bool) {
+pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
     let Some((pid, process)) = process::current() else { return };
+    events::seen(place);
+    let first = matches!(place, Place::State);
     if let Some(attempt) = ATTEMPTS.get_ptr(&sock.id()) {
         if !first {
             return;
@@ -152,6 +162,7 @@ pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
         return;
     }
     let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
+    events::seen(Place::Retransmit);
     // SAFETY: a value of the map; the socket's lock is held.
     let attempt = unsafe { &mut *attempt };
     let before = attempt.syn_retransmits;
@@ -202,6 +213,9 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
 /// socket will be another's, so the attempt must not stay.
 #[inline(always)]
 pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
+    if setting!(count_seen) != 0 && process::current().is_some() {
+        events::seen(Place::Destroy);
+    }
     if let Some(attempt) = take(sock) {
         events::lose(Loss::EndMissed);
         settle(&attempt, Outcome::Other, 0, sock.local());
@@ -210,12 +224,10 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
 
 /// A thread exits: a call that it was killed in never returns.
 #[inline(always)]
-pub(crate) fn thread_exited(thread: u64) {
-    let held = held_by(thread);
+pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
+    let Some(call) = call_of(thread) else { return };
     let _ = CALLS.remove(&thread);
-    if let Some(call) = held {
-        settle_held(&call, Outcome::Cancelled, 0);
-    }
+    settle_unreturned(&call, if was_killed { Outcome::Cancelled } else { Outcome::Other });
 }
 
 /// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
@@ -234,12 +246,30 @@ fn row_key(process: &Process, address: Address) -> RowKey {
     RowKey { proxy: process.proxy, generation: process.generation, address }
 }
 
-/// Begins an attempt that no table but the caller's hand holds.
+/// Begins an attempt that no table but the caller's hand holds, if its row has room.
 #[inline(always)]
-fn begin(row: RowKey, pid: u32) -> Option<Attempt> {
-    let now_ns = kernel::now_ns();
-    ledger::row(&row)?.attempt(now_ns);
-    Some(Attempt { row, started_ns: now_ns, pid, ..Attempt::ZERO })
+fn begin(attempt: &mut Attempt) -> bool {
+    attempt.started_ns = kernel::now_ns();
+    match ledger::row(&attempt.row) {
+        Some(counts) => counts.attempt(attempt.started_ns),
+        None => return false,
+    }
+    true
+}
+
+/// Reads the address of a call that could not be read when it was entered.
+#[inline(always)]
+fn find_address(call: &mut Call) -> bool {
+    let Some((pid, process)) = process::current() else { return false };
+    match kernel::callers_address(call.user_address, call.user_length) {
+        Ok(address) => {
+            call.attempt = Attempt { row: row_key(&process, address), pid, ..Attempt::ZERO };
+            return true;
+        }
+        Err(NoAddress::Unreadable) => events::lose(Loss::ReadFailed),
+        Err(NoAddress::OtherFamily) => {}
+    }
+    false
 }
 
 /// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
@@ -288,10 +318,31 @@ fn settle_held(call: &Call, outcome: Outcome, errno: u32) {
     }
 }
 
+/// Settles a call whose return was not seen, and will not be. A signal has interrupted it for good; or its thread was
+/// killed in it (`Cancelled`); or the return was missed, as a kretprobe does when many calls wait at once. One that has
+/// sent a SYN has an attempt that its socket will settle.
 #[inline(always)]
-fn held_by(thread: u64) -> Option<Call> {
+fn settle_unreturned(call: &Call, outcome: Outcome) {
+    if call.state & Call::INTERRUPTED != 0 {
+        return settle_held(call, outcome, EINTR);
+    }
+    if call.state & Call::SENT != 0 && call.state & Call::HOLDS_ATTEMPT == 0 {
+        return;
+    }
+    if matches!(outcome, Outcome::Other) {
+        events::lose(Loss::EndMissed);
+    }
+    let mut call = *call;
+    if call.state & Call::HOLDS_ATTEMPT == 0 && call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt)
+    {
+        call.state |= Call::HOLDS_ATTEMPT;
+    }
+    settle_held(&call, outcome, 0);
+}
+
+#[inline(always)]
+fn call_of(thread: u64) -> Option<Call> {
     let call = CALLS.get_ptr(&thread)?;
     // SAFETY: copied at once; only its own thread removes it.
-    let call = unsafe { *call };
-    (call.state & Call::HOLDS_ATTEMPT != 0).then_some(call)
+    Some(unsafe { *call })
 }

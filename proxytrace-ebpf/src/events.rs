@@ -1,8 +1,11 @@
-//! The ring buffer, and the count of what was lost.
+//! The ring buffer, and the counts of what was lost and of what the hooks have seen.
 
-use proxytrace_ebpf::abi::{Address, Attempt, Event, Loss, RowKey};
+use proxytrace_ebpf::abi::{Address, Attempt, Event, Loss, Place, RowKey};
 
-use crate::{kernel, maps};
+use crate::{
+    kernel::{self, setting},
+    maps,
+};
 
 /// Tells userspace; counted as lost where the ring has no room.
 #[inline(always)]
@@ -20,6 +23,17 @@ pub(crate) fn tell(event: Event) {
 #[inline(always)]
 pub(crate) fn lose(place: Loss) {
     if let Some(counter) = maps::LOSSES.get_ptr_mut(place as u32) {
+        kernel::add(counter, 1);
+    }
+}
+
+/// Counts that a hook has seen a traced process at work. Where nobody asks for it, it is no instruction at all: the
+/// verifier takes out what a frozen setting rules out.
+#[inline(always)]
+pub(crate) fn seen(place: Place) {
+    if setting!(count_seen) != 0
+        && let Some(counter) = maps::SEEN.get_ptr_mut(place as u32)
+    {
         kernel::add(counter, 1);
     }
 }

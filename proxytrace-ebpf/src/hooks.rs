@@ -1,5 +1,5 @@
-//! The hooks: each a kernel prototype and one line. How a program reaches kernel memory ([`Direct`] or [`Probed`]) is
-//! the only thing that differs between the ways to attach the same hook.
+//! The hooks: each a kernel prototype and one line. How a program is attached, and so reaches kernel memory
+//! ([`Direct`] or [`Probed`]), is the only thing that differs between the ways to attach the same hook.
 
 #![expect(
     clippy::needless_pass_by_value,
@@ -9,13 +9,17 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, kprobe},
-    programs::{BtfTracePointContext, FEntryContext, ProbeContext},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+        RetProbeContext,
+    },
 };
+use proxytrace_ebpf::abi::Place;
 
 use crate::{
     connect,
-    kernel::{Access, Direct, Probed, Registers, Sock, Task, setting, tcp},
+    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, setting, tcp},
     process, stream,
 };
 
@@ -23,97 +27,154 @@ use crate::{
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
-#[btf_tracepoint(function = "sched_process_fork")]
-fn process_fork(ctx: BtfTracePointContext) {
-    process::forked(Task::<Direct>::new(ctx.arg(0)), Task::<Direct>::new(ctx.arg(1)));
+/// The two programs of a tracepoint, with one body: as a BTF tracepoint, where the verifier knows the types of the
+/// arguments, and as a raw tracepoint, where they are mere numbers.
+macro_rules! tracepoint {
+    ($(#[$doc:meta])* $typed:ident, $raw:ident: |$ctx:ident, $access:ident| $body:block) => {
+        $(#[$doc])*
+        #[btf_tracepoint]
+        fn $typed($ctx: BtfTracePointContext) {
+            type $access = Direct;
+            $body
+        }
+
+        $(#[$doc])*
+        #[raw_tracepoint]
+        fn $raw($ctx: RawTracePointContext) {
+            type $access = Probed;
+            $body
+        }
+    };
 }
 
-/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
-#[btf_tracepoint(function = "sched_process_exec")]
-fn process_exec(_ctx: BtfTracePointContext) {
-    process::executed();
-}
-
-/// `sched_process_exit(struct task_struct *p)`, with `bool group_dead` behind it from 6.16 on
-#[btf_tracepoint(function = "sched_process_exit")]
-fn process_exit(ctx: BtfTracePointContext) {
-    process::exited(Task::<Direct>::new(ctx.arg(0)));
-}
-
-/// `signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)`
-#[btf_tracepoint(function = "signal_deliver")]
-fn signal_deliver(ctx: BtfTracePointContext) {
-    process::signalled(ctx.arg(0));
-}
-
-/// `sys_enter(struct pt_regs *regs, long id)`
-#[btf_tracepoint(function = "sys_enter")]
-fn syscall_enter(ctx: BtfTracePointContext) {
-    if ctx.arg::<u64>(1) == u64::from(setting!(connect_syscall)) {
-        let registers = Registers::new(ctx.arg(0));
-        connect::entered(registers.first() as u32, registers.second(), registers.third() as u32);
+tracepoint! {
+    /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
+    process_fork, process_fork_raw: |ctx, A| {
+        process::forked(Task::<A>::new(ctx.arg(0)), Task::<A>::new(ctx.arg(1)));
     }
 }
 
-/// `sys_exit(struct pt_regs *regs, long ret)`
-#[btf_tracepoint(function = "sys_exit")]
-fn syscall_exit(ctx: BtfTracePointContext) {
-    if Registers::new(ctx.arg(0)).number() == setting!(connect_syscall) {
-        connect::returned(ctx.arg(1));
+tracepoint! {
+    /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+    process_exec, process_exec_raw: |_ctx, _A| {
+        process::executed();
     }
 }
 
-/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn sock_set_state(ctx: BtfTracePointContext) {
-    changed(Sock::<Direct>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), true);
+tracepoint! {
+    /// `sched_process_exit(struct task_struct *p)`, with `bool group_dead` behind it from 6.16 on
+    process_exit, process_exit_raw: |ctx, A| {
+        process::exited(Task::<A>::new(ctx.arg(0)));
+    }
 }
 
-/// The same once more. From 6.1 on the kernel skips a program that is already running on the same CPU
-/// (kernel/trace/bpf_trace.c, `prog->active`). A transition in a process's own context, its connect() or close(), can
-/// be interrupted by the one of another socket, its SYN-ACK or RST, whose end would then be missed. Such an
-/// interruption skips one of the two programs and runs the other, and these interruptions do not nest. Everything
-/// behind them takes what it settles out of its table, and so does nothing the second time.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn sock_set_state_again(ctx: BtfTracePointContext) {
-    changed(Sock::<Direct>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), false);
+tracepoint! {
+    /// `signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)`
+    signal_deliver, signal_deliver_raw: |ctx, _A| {
+        process::signalled(ctx.arg(0));
+    }
 }
 
-/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)`, with `int err` behind it from 6.17 on
-#[btf_tracepoint(function = "tcp_retransmit_skb")]
-fn tcp_retransmit(ctx: BtfTracePointContext) {
-    connect::retransmitted(Sock::<Direct>::new(ctx.arg(0)));
+tracepoint! {
+    /// `sys_enter(struct pt_regs *regs, long id)`
+    syscall_enter, syscall_enter_raw: |ctx, A| {
+        if ctx.arg::<u64>(1) == u64::from(setting!(connect_syscall)) {
+            connect::entered(Arguments::of_syscall(Registers::<A>::new(ctx.arg(0))));
+        }
+    }
 }
 
-/// `tcp_destroy_sock(struct sock *sk)`
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-fn tcp_destroy(ctx: BtfTracePointContext) {
-    let sock = Sock::<Direct>::new(ctx.arg(0));
-    connect::destroyed(sock);
-    stream::destroyed(sock);
+tracepoint! {
+    /// `sys_exit(struct pt_regs *regs, long ret)`
+    syscall_exit, syscall_exit_raw: |ctx, A| {
+        if Registers::<A>::new(ctx.arg(0)).number() == setting!(connect_syscall) {
+            connect::returned(ctx.arg(1));
+        }
+    }
+}
+
+/// `int __sys_connect_file(struct file *file, struct sockaddr_storage *address, int addrlen, int file_flags)`
+#[fentry]
+fn connect_fentry(ctx: FEntryContext) {
+    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
+}
+
+/// The same. The result stands behind the arguments; the helper for it is there from 5.17 on only.
+#[fexit]
+fn connect_fexit(ctx: FExitContext) {
+    connect::returned(i64::from(ctx.arg::<i32>(4)));
+}
+
+/// The same.
+#[kprobe]
+fn connect_kprobe(ctx: ProbeContext) {
+    if let (Some(file), Some(address), Some(length)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
+        connect::entered(Arguments::of_function(file, address, length));
+    }
+}
+
+/// The same. Where more calls wait in it than the kernel set places aside (10, or two a CPU), this misses returns.
+#[kretprobe]
+fn connect_kretprobe(ctx: RetProbeContext) {
+    connect::returned(i64::from(ctx.ret::<i32>()));
+}
+
+tracepoint! {
+    /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+    sock_set_state, sock_set_state_raw: |ctx, A| {
+        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::State);
+    }
+}
+
+tracepoint! {
+    /// The same once more. From 6.1 on the kernel skips a program that is already running on the same CPU
+    /// (kernel/trace/bpf_trace.c, `prog->active`). A transition in a process's own context, its connect() or close(),
+    /// can be interrupted by the one of another socket, its SYN-ACK or RST, whose end would then be missed. Such an
+    /// interruption skips one of the two programs and runs the other, and these interruptions do not nest. Everything
+    /// behind them takes what it settles out of its table, and so does nothing the second time.
+    sock_set_state_again, sock_set_state_again_raw: |ctx, A| {
+        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
+    }
+}
+
+tracepoint! {
+    /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)`, with `int err` behind it from 6.17 on
+    tcp_retransmit, tcp_retransmit_raw: |ctx, A| {
+        connect::retransmitted(Sock::<A>::new(ctx.arg(0)));
+    }
+}
+
+tracepoint! {
+    /// `tcp_destroy_sock(struct sock *sk)`
+    tcp_destroy, tcp_destroy_raw: |ctx, A| {
+        let sock = Sock::<A>::new(ctx.arg(0));
+        connect::destroyed(sock);
+        stream::destroyed(sock);
+    }
 }
 
 /// `int tcp_connect(struct sock *sk)`
-#[fentry(function = "tcp_connect")]
+#[fentry]
 fn tcp_connect_fentry(ctx: FEntryContext) {
-    connect::started(Sock::<Direct>::new(ctx.arg(0)), false);
+    connect::started(Sock::<Direct>::new(ctx.arg(0)), Place::TcpConnect);
 }
 
-/// `int tcp_connect(struct sock *sk)`
-#[kprobe(function = "tcp_connect")]
+/// The same.
+#[kprobe]
 fn tcp_connect_kprobe(ctx: ProbeContext) {
-    connect::started(Sock::<Probed>::new(ctx.arg::<*const c_void>(0).unwrap_or_default()), false);
+    if let Some(sock) = ctx.arg::<*const c_void>(0) {
+        connect::started(Sock::<Probed>::new(sock), Place::TcpConnect);
+    }
 }
 
 /// Sorts the transitions; most sockets of the host take others, and leave here.
 #[inline(always)]
-fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, first: bool) {
+fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, place: Place) {
     if !sock.is_tcp() {
         return;
     }
     match (from, to) {
-        (tcp::CLOSE, tcp::SYN_SENT) => connect::started(sock, first),
+        (tcp::CLOSE, tcp::SYN_SENT) => connect::started(sock, place),
         (tcp::SYN_SENT | tcp::SYN_RECV, tcp::ESTABLISHED) => connect::established(sock),
         (tcp::SYN_SENT, tcp::SYN_RECV) => {} // both ends began at once: the handshake goes on
         // To CLOSE; or, given up when both ends had begun at once, to FIN_WAIT1.

@@ -46,7 +46,7 @@ macro_rules! setting {
 }
 pub(crate) use setting;
 
-const _: () = assert!(size_of::<Settings>() == 16 && size_of::<Offsets>().is_multiple_of(4));
+const _: () = assert!(size_of::<Settings>() == 24 && size_of::<Offsets>().is_multiple_of(4));
 
 /// How a program reaches kernel memory through a pointer that the kernel passed to it.
 pub(crate) trait Access: Copy {
@@ -82,15 +82,11 @@ impl Access for Direct {
 impl Access for Probed {
     #[inline(always)]
     fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
-        // SAFETY: the helper checks the address itself and leaves zeroes where it cannot read.
-        unsafe {
-            let mut value = core::mem::MaybeUninit::<T>::zeroed();
-            let from = base.wrapping_byte_add(offset as usize);
-            if generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) != 0 {
-                events::lose(Loss::ReadFailed);
-            }
-            value.assume_init()
-        }
+        try_read(base, offset).unwrap_or_else(|| {
+            events::lose(Loss::ReadFailed);
+            // SAFETY: integers and pointers are all that is read, and zero is a value of each.
+            unsafe { core::mem::zeroed() }
+        })
     }
 
     #[inline(always)]
@@ -207,6 +203,13 @@ impl<A: Access> Task<A> {
         A::read(self.0, offset!(task_tgid))
     }
 
+    /// Whether a signal has ended it, for a task that exits.
+    #[inline(always)]
+    pub(crate) fn was_killed(self) -> bool {
+        const SIGNAL: u32 = 0x7f; // wait(2): the low seven bits of the status
+        A::read::<u32>(self.0, offset!(task_exit_code)) & SIGNAL != 0
+    }
+
     /// Whether no thread of its process is left, for a task that exits.
     #[inline(always)]
     pub(crate) fn is_last_of_process(self) -> bool {
@@ -229,22 +232,80 @@ pub(crate) struct Unconnected {
     pub(crate) kind: Kind,
 }
 
-/// The stream socket behind `fd` of the current process, if it is one and is not connecting or connected already: a
-/// second connect() only asks for the result of the first.
+/// What connect() was called with, as far as it can be seen where it was hooked.
+#[derive(Clone, Copy)]
+pub(crate) struct Arguments {
+    file: File,
+    /// The `struct sockaddr`, and its length in bytes.
+    pub(crate) address: u64,
+    pub(crate) length: u32,
+}
+
+#[derive(Clone, Copy)]
+enum File {
+    /// A descriptor of the current process; then the address is in the caller's memory.
+    Descriptor(u32),
+    /// A `struct file`; then the kernel has copied the address.
+    Found(*const c_void),
+}
+
+/// Whose memory a pointer points into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Caller,
+    Kernel,
+}
+
+impl Arguments {
+    #[inline(always)]
+    pub(crate) fn of_syscall<A: Access>(registers: Registers<A>) -> Self {
+        let file = File::Descriptor(registers.first() as u32);
+        Self { file, address: registers.second(), length: registers.third() as u32 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_function(file: *const c_void, address: *const c_void, length: i32) -> Self {
+        Self { file: File::Found(file), address: address as u64, length: length as u32 }
+    }
+
+    /// The stream socket that is to be connected, if it is one and is not connecting or connected already: a second
+    /// connect() only asks for the result of the first.
+    #[inline(always)]
+    pub(crate) fn socket(self) -> Option<Unconnected> {
+        match self.file {
+            File::Descriptor(descriptor) => unconnected_socket(file_of(descriptor)?),
+            File::Found(file) => unconnected_socket(file),
+        }
+    }
+
+    /// Where to. A unix socket's path is noted in [`maps::UNIX_PATHS`].
+    #[inline(always)]
+    pub(crate) fn to(self) -> Result<Address, NoAddress> {
+        let memory = match self.file {
+            File::Descriptor(_) => Memory::Caller,
+            File::Found(_) => Memory::Kernel,
+        };
+        address_in(memory, self.address, self.length)
+    }
+}
+
+/// The `struct file` behind a descriptor of the current process.
 #[inline(always)]
-pub(crate) fn unconnected_socket(fd: u32) -> Option<Unconnected> {
+fn file_of(descriptor: u32) -> Option<*const c_void> {
     let read = |base: *const c_void, offset: u32| Probed::read::<*const c_void>(base, offset);
     // SAFETY: a helper call without arguments.
     let task = unsafe { generated::bpf_get_current_task() } as *const c_void;
     let table = read(read(task, offset!(task_files)), offset!(files_table));
-    if fd >= Probed::read::<u32>(table, offset!(table_size)) {
+    if descriptor >= Probed::read::<u32>(table, offset!(table_size)) {
         return None;
     }
-    let file = read(read(table, offset!(table_files)), fd.wrapping_mul(8));
-    if file.is_null() {
-        return None;
-    }
-    let socket = read(file, offset!(file_private));
+    let file = read(read(table, offset!(table_files)), descriptor.wrapping_mul(8));
+    (!file.is_null()).then_some(file)
+}
+
+#[inline(always)]
+fn unconnected_socket(file: *const c_void) -> Option<Unconnected> {
+    let socket = Probed::read::<*const c_void>(file, offset!(file_private));
     // Only a socket's private data points back to its file; other files have something else there, or nothing.
     if socket.is_null() || try_read::<*const c_void>(socket, offset!(socket_file)) != Some(file) {
         return None;
@@ -254,7 +315,7 @@ pub(crate) fn unconnected_socket(fd: u32) -> Option<Unconnected> {
     {
         return None;
     }
-    let sock = read(socket, offset!(socket_sock));
+    let sock = Probed::read::<*const c_void>(socket, offset!(socket_sock));
     let protocol = Probed::read::<u16>(sock, offset!(sock_protocol));
     let kind = match Probed::read::<u16>(sock, offset!(sock_family)) {
         AF_INET | AF_INET6 if protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP => Kind::Tcp,
@@ -264,16 +325,23 @@ pub(crate) fn unconnected_socket(fd: u32) -> Option<Unconnected> {
     Some(Unconnected { sock: sock as u64, kind })
 }
 
-/// The address that the caller of connect() gave. A unix socket's path is noted in [`maps::UNIX_PATHS`].
+/// The address that the caller of a connect() gave which is about to return: by then the page that it is in is in
+/// memory, as the kernel has just read it.
 #[inline(always)]
-pub(crate) fn user_address(pointer: u64, length: u32) -> Result<Address, NoAddress> {
-    match user_read::<u16>(pointer)? {
-        AF_INET => Ok(internet(mapped(user_read(pointer + 4)?), u16::from_be(user_read(pointer + 2)?))),
+pub(crate) fn callers_address(pointer: u64, length: u32) -> Result<Address, NoAddress> {
+    address_in(Memory::Caller, pointer, length)
+}
+
+#[inline(always)]
+fn address_in(memory: Memory, pointer: u64, length: u32) -> Result<Address, NoAddress> {
+    let port = || read_in::<u16>(memory, pointer + 2).map(u16::from_be);
+    match read_in::<u16>(memory, pointer)? {
+        AF_INET => Ok(internet(mapped(read_in(memory, pointer + 4)?), port()?)),
         AF_INET6 => {
-            let halves = [user_read(pointer + 8)?, user_read(pointer + 16)?];
-            Ok(internet(halves, u16::from_be(user_read(pointer + 2)?)))
+            let halves = [read_in(memory, pointer + 8)?, read_in(memory, pointer + 16)?];
+            Ok(internet(halves, port()?))
         }
-        AF_UNIX => user_unix_address(pointer + 2, length.saturating_sub(2)),
+        AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2)),
         _ => Err(NoAddress::OtherFamily),
     }
 }
@@ -289,20 +357,31 @@ pub(crate) enum NoAddress {
 
 /// The path is put together on the stack and not in a scratch map: a system call's program can be preempted.
 #[inline(always)]
-fn user_unix_address(pointer: u64, room: u32) -> Result<Address, NoAddress> {
+fn unix_address(memory: Memory, pointer: u64, room: u32) -> Result<Address, NoAddress> {
     let mut path = UnixPath::ZERO;
     let from = pointer as *const c_void;
     let into = path.bytes.as_mut_ptr().cast::<c_void>();
-    if user_read::<u8>(pointer)? == 0 {
+    if read_in::<u8>(memory, pointer)? == 0 {
         // An abstract name: as many bytes as the caller said, zero bytes among them.
         path.length = room.min(UNIX_PATH_MAX as u32);
         // SAFETY: at most the room that the buffer has.
-        if unsafe { generated::bpf_probe_read_user(into, path.length, from) } != 0 {
+        let failed = unsafe {
+            match memory {
+                Memory::Caller => generated::bpf_probe_read_user(into, path.length, from),
+                Memory::Kernel => generated::bpf_probe_read_kernel(into, path.length, from),
+            }
+        };
+        if failed != 0 {
             return Err(NoAddress::Unreadable);
         }
     } else {
         // SAFETY: at most the room that the buffer has.
-        let read = unsafe { generated::bpf_probe_read_user_str(into, UNIX_PATH_MAX as u32, from) };
+        let read = unsafe {
+            match memory {
+                Memory::Caller => generated::bpf_probe_read_user_str(into, UNIX_PATH_MAX as u32, from),
+                Memory::Kernel => generated::bpf_probe_read_kernel_str(into, UNIX_PATH_MAX as u32, from),
+            }
+        };
         if read < 0 {
             return Err(NoAddress::Unreadable);
         }
@@ -318,33 +397,33 @@ fn user_unix_address(pointer: u64, room: u32) -> Result<Address, NoAddress> {
 
 /// The registers at the entry or exit of a system call.
 #[derive(Clone, Copy)]
-pub(crate) struct Registers(*const c_void);
+pub(crate) struct Registers<A>(*const c_void, PhantomData<A>);
 
-impl Registers {
+impl<A: Access> Registers<A> {
     #[inline(always)]
     pub(crate) fn new(pointer: *const c_void) -> Self {
-        Self(pointer)
+        Self(pointer, PhantomData)
     }
 
     /// The number of the call: at exit nothing else tells which it is.
     #[inline(always)]
     pub(crate) fn number(self) -> u32 {
-        Direct::read::<u64>(self.0, offset!(registers_number)) as u32
+        A::read::<u64>(self.0, offset!(registers_number)) as u32
     }
 
     #[inline(always)]
-    pub(crate) fn first(self) -> u64 {
-        Direct::read(self.0, offset!(registers_first))
+    fn first(self) -> u64 {
+        A::read(self.0, offset!(registers_first))
     }
 
     #[inline(always)]
-    pub(crate) fn second(self) -> u64 {
-        Direct::read(self.0, offset!(registers_second))
+    fn second(self) -> u64 {
+        A::read(self.0, offset!(registers_second))
     }
 
     #[inline(always)]
-    pub(crate) fn third(self) -> u64 {
-        Direct::read(self.0, offset!(registers_third))
+    fn third(self) -> u64 {
+        A::read(self.0, offset!(registers_third))
     }
 }
 
@@ -383,28 +462,23 @@ pub(crate) fn add(counter: *mut u64, n: u64) {
     }
 }
 
-#[inline(always)]
-fn user_read<T: Copy>(pointer: u64) -> Result<T, NoAddress> {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    let from = pointer as *const c_void;
-    // SAFETY: the helper checks the address; all bytes of an integer are valid.
-    unsafe {
-        match generated::bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
-            0 => Ok(value.assume_init()),
-            _ => Err(NoAddress::Unreadable),
-        }
-    }
-}
-
 /// A read that may well fail, and is then not a loss.
 #[inline(always)]
 fn try_read<T: Copy>(base: *const c_void, offset: u32) -> Option<T> {
+    read_in(Memory::Kernel, base.wrapping_byte_add(offset as usize) as u64).ok()
+}
+
+#[inline(always)]
+fn read_in<T: Copy>(memory: Memory, pointer: u64) -> Result<T, NoAddress> {
     let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: as in `Probed::read`.
+    let (into, from) = (value.as_mut_ptr().cast(), pointer as *const c_void);
+    // SAFETY: the helpers check the address and write no more than the size; all bytes of an integer are valid.
     unsafe {
-        let from = base.wrapping_byte_add(offset as usize);
-        let failed = generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
-        (failed == 0).then(|| value.assume_init())
+        let failed = match memory {
+            Memory::Caller => generated::bpf_probe_read_user(into, size_of::<T>() as u32, from),
+            Memory::Kernel => generated::bpf_probe_read_kernel(into, size_of::<T>() as u32, from),
+        };
+        if failed == 0 { Ok(value.assume_init()) } else { Err(NoAddress::Unreadable) }
     }
 }
 

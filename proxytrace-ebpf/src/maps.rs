@@ -8,7 +8,10 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray, RingBuf},
 };
 use proxytrace_ebpf::{
-    abi::{Address, Attempt, Call, Connection, Loss, Process, Proxy, Row, RowKey, Settings, UnixPath},
+    abi::{
+        Address, Attempt, Call, Connection, Loss, Place, Process, Proxy, Row, RowKey, Settings, UnixPath,
+        room,
+    },
     offsets::Offsets,
 };
 
@@ -30,32 +33,32 @@ pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 
 
 /// Traced proxies by id.
 #[map]
-pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(1024, 0);
+pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(room::PROXIES, 0);
 
 /// Traced processes by pid.
 #[map]
-pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(8192, 0);
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(room::PROCESSES, 0);
 
 /// connect() calls under way, by thread (pid_tgid).
 #[map]
-pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(4096, 0);
+pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(room::CALLS, 0);
 
 /// Attempts in flight, by the address of the `struct sock`.
 #[map]
-pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(16384, 0);
+pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(room::ATTEMPTS, 0);
 
 /// Established connections, by the address of the `struct sock`.
 #[map]
-pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(65536, 0);
+pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(room::CONNECTIONS, 0);
 
 /// The ledger. Shared by all CPUs rather than per CPU: on a host of 128 CPUs that would cost a hundred times the
 /// memory for a rate that atomic additions carry easily.
 #[map]
-pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(8192, 0);
+pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(room::LEDGER, 0);
 
 /// The paths behind the digests of unix sockets.
 #[map]
-pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(1024, 0);
+pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(room::UNIX_PATHS, 0);
 
 /// Events for whoever reads.
 #[map]
@@ -64,3 +67,7 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// What could not be followed, by [`Loss`].
 #[map]
 pub(crate) static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
+
+/// What was seen of traced processes, by [`Place`]; only where the settings ask for it.
+#[map]
+pub(crate) static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(Place::COUNT as u32, 0);

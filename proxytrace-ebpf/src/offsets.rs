@@ -53,6 +53,7 @@ offsets! {
     task_tgid: ["task_struct.tgid"],
     task_signal: ["task_struct.signal"],
     task_files: ["task_struct.files"],
+    task_exit_code: ["task_struct.exit_code"],
     signal_live: ["signal_struct.live"],
     files_table: ["files_struct.fdt"],
     table_files: ["fdtable.fd"],

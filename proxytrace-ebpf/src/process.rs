@@ -2,7 +2,7 @@
 //!
 //! Kept in the kernel, so that no connect is missed between a fork and userspace noticing it.
 
-use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Process, Proxy, proxy_id};
+use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Proxy, proxy_id};
 
 use crate::{
     connect, events,
@@ -27,6 +27,7 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
         return; // a new thread
     }
     let Some(process) = find(parent) else { return };
+    events::seen(Place::Fork);
     enter(pid, Process { parent, children: 0, ..process });
     count_child(parent, 1);
 }
@@ -37,7 +38,11 @@ pub(crate) fn executed() {
     let pid = kernel::current_process();
     // SAFETY: copied at once; userspace fills the map before this program is attached.
     let name = NAMES.get_ptr(&kernel::current_name()).map(|role| unsafe { *role });
-    match (find(pid), name) {
+    let process = find(pid);
+    if process.is_some() {
+        events::seen(Place::Exec);
+    }
+    match (process, name) {
         (None, Some(NAME_ENTERS)) => {
             let now_ns = kernel::now_ns();
             let proxy = proxy_id(pid, now_ns);
@@ -63,9 +68,9 @@ pub(crate) fn signalled(signal: i32) {
     if signal != SIGHUP {
         return;
     }
-    if let Some((pid, process)) = current()
-        && process.children > 0
-    {
+    let Some((pid, process)) = current() else { return };
+    events::seen(Place::Signal);
+    if process.children > 0 {
         raise_generation(pid, process);
     }
 }
@@ -75,7 +80,8 @@ pub(crate) fn signalled(signal: i32) {
 pub(crate) fn exited<A: Access>(task: Task<A>) {
     let pid = task.process();
     let Some(process) = find(pid) else { return };
-    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()));
+    events::seen(Place::Exit);
+    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()), task.was_killed());
     if task.is_last_of_process() {
         leave(pid, process);
     }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     commands::{agent, trace},
-    kernel::{Options, processes::Wanted},
+    kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
 };
 
 /// Watches what nginx really connects to, and says within a second which upstream fails and why.
@@ -77,6 +77,19 @@ pub struct Tracing {
     /// The size of the buffer between kernel and reader: a power of two, at least a page (4096).
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, env = "PROXYTRACE_RING_SIZE", value_parser = ring_size)]
     ring_size: u32,
+    /// Attach a hook in this way only, or leave it out (none): connect=tp_btf; give it again for more. Otherwise the
+    /// best way is taken that the host allows; `proxytrace doctor` shows which that is.
+    #[arg(long = "hook-via", value_name = "HOOK=WAY", env = "PROXYTRACE_HOOK_VIA", value_delimiter = ',')]
+    hook_via: Vec<Forced>,
+    /// How many entries a table in the kernel has: connections=200000; give it again for more. What does not fit is
+    /// counted in `proxytrace_untracked_total` (connections, attempts, ledger, processes, calls, proxies, paths).
+    #[arg(
+        long = "table-size",
+        value_name = "TABLE=ENTRIES",
+        env = "PROXYTRACE_TABLE_SIZE",
+        value_delimiter = ','
+    )]
+    table_sizes: Vec<Resized>,
 }
 
 impl Tracing {
@@ -93,6 +106,9 @@ impl Tracing {
             connect_timeout: self.connect_timeout,
             tell_established,
             ring_bytes: self.ring_size,
+            hook_via: self.hook_via.clone(),
+            table_sizes: self.table_sizes.clone(),
+            count_seen: false,
         }
     }
 }
@@ -152,6 +168,8 @@ mod tests {
         check("proxytrace trace --pid 0", "0 is not in 1..");
         check("proxytrace trace --ring-size 5000", "a power of two");
         check("proxytrace agent --listen localhost", "write 127.0.0.1:9947");
+        check("proxytrace trace --hook-via connect=magic", "connect can be attached by fentry");
+        check("proxytrace agent --table-size attempts=0", "from 1 to");
         check("proxytrace trace --colour", "unexpected argument");
     }
 

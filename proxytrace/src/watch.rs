@@ -14,7 +14,7 @@ use proxytrace_ebpf::{
 
 use crate::{
     identity::Names,
-    kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns},
+    kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
     model::{Address, Attempt, Body, Book, Clock, Connection, Key, Record, Route, Series, UNKNOWN_UPSTREAM},
 };
 
@@ -38,6 +38,8 @@ pub struct View {
     pub proxies: BTreeMap<Arc<str>, ProxyView>,
     /// What could not be followed, index [`Loss`].
     pub losses: [u64; Loss::ALL.len()],
+    /// What the kernel holds in memory for the programs and tables, in bytes.
+    pub memory_bytes: u64,
     /// From the kernel half's clock to the time of day.
     pub clock: Clock,
 }
@@ -144,7 +146,8 @@ impl Watch {
         self.tracer.forget_ended_proxies(&snapshot)?;
         let counted: HashSet<u64> = snapshot.rows.iter().map(|(key, _)| key.proxy).collect();
         self.names.retain(|proxy| living.contains(&proxy) || counted.contains(&proxy));
-        Ok(View { series, proxies, losses: snapshot.losses, clock: clock() })
+        let memory_bytes = self.tracer.memory_bytes();
+        Ok(View { series, proxies, losses: snapshot.losses, memory_bytes, clock: clock() })
     }
 
     /// How many events were lost so far because the ring buffer was full.
@@ -161,13 +164,18 @@ impl Watch {
     }
 
     fn log_hooks(&self) {
-        for AttachedHook { hook, via, refusals } in self.hooks() {
+        for AttachedHook { hook, rung, refusals } in self.hooks() {
             for (way, reason) in refusals {
-                tracing::debug!("hook {} not by {}: {reason}", hook.name, way.name());
+                tracing::debug!("hook {} not by {way}: {reason}", hook.name);
             }
-            match via {
-                Some(via) => tracing::debug!("hook {} attached by {}", hook.name, via.name()),
-                None if hook.without.is_empty() => tracing::debug!("hook {} not attached", hook.name),
+            match rung {
+                Some(Rung { via, costs: "", .. }) => tracing::debug!("hook {} attached by {via}", hook.name),
+                Some(Rung { via, costs, .. }) => {
+                    tracing::info!(
+                        "hook {} attached by {via}: {costs}; `proxytrace doctor` says why",
+                        hook.name
+                    );
+                }
                 None => tracing::warn!("hook {} not attached; without it {}", hook.name, hook.without),
             }
         }

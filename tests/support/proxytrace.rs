@@ -34,9 +34,16 @@ pub fn command() -> Command {
     {
         command.env_remove(name);
     }
+    // The one thing that a whole run of the stories may want to change: the ways to attach.
+    if let Some(ways) = std::env::var_os(HOOK_VIA) {
+        command.env("PROXYTRACE_HOOK_VIA", ways);
+    }
     command.stdin(Stdio::null());
     command
 }
+
+/// What the program is to be told as `PROXYTRACE_HOOK_VIA`.
+const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 
 /// One line of `trace --json`. What a kind of record does not have is empty here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

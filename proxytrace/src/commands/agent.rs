@@ -13,8 +13,11 @@ use super::{Shutdown, block_on, trees};
 use crate::{
     cli::Tracing,
     http::{self, Pages},
-    kernel::AttachedHook,
-    metrics::{self, Format, HookLabels, NOT_ATTACHED},
+    kernel::{
+        AttachedHook,
+        hooks::{NO_WAY, Via},
+    },
+    metrics::{self, Format, HookLabels},
     watch::Watch,
 };
 
@@ -86,7 +89,7 @@ impl Pages for Live {
 }
 
 fn hook_labels(attached: &AttachedHook) -> HookLabels {
-    (attached.hook.name, attached.via.map_or(NOT_ATTACHED, |via| via.name()))
+    (attached.hook.name, attached.via().map_or(NO_WAY, Via::name))
 }
 
 /// A panic while it was held has ended one scrape; what it guards is read anew by the next.

@@ -2,12 +2,12 @@
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, FEntry, KProbe, Program, ProgramError},
+    programs::{Program, ProgramError},
 };
 
 use super::{
     Error,
-    hooks::{Hook, Rung, Via},
+    hooks::{Forced, Hook, Part, Rung, Via, plan},
 };
 
 /// How a hook came out.
@@ -16,56 +16,98 @@ pub struct AttachedHook {
     /// The hook.
     pub hook: &'static Hook,
     /// How it is attached, `None` if no way worked.
-    pub via: Option<Via>,
+    pub rung: Option<&'static Rung>,
     /// The ways that were tried before, and why each was refused.
     pub refusals: Vec<(Via, String)>,
 }
 
-/// Attaches each of `hooks` in the best way that works.
+impl AttachedHook {
+    /// How it is attached.
+    #[must_use]
+    pub fn via(&self) -> Option<Via> {
+        self.rung.map(|rung| rung.via)
+    }
+}
+
+/// Attaches each of `hooks` in the best way that works, or in the one that is forced.
 ///
 /// # Errors
-/// A required hook could not be attached.
-pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, hooks: &'static [Hook]) -> Result<Vec<AttachedHook>, Error> {
-    hooks.iter().map(|hook| attach_one(ebpf, btf, hook)).collect()
+/// A required hook could not be attached, or one not in the way that was asked for.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    hooks: &'static [Hook],
+    forced: &[Forced],
+) -> Result<Vec<AttachedHook>, Error> {
+    hooks.iter().map(|hook| attach_one(ebpf, btf, hook, forced)).collect()
 }
 
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<AttachedHook, Error> {
+fn attach_one(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    hook: &'static Hook,
+    forced: &[Forced],
+) -> Result<AttachedHook, Error> {
     let mut refusals = Vec::new();
-    for rung in hook.rungs {
-        let Some(program) = ebpf.program_mut(rung.program) else { continue };
-        match attach_rung(program, btf, rung) {
-            Ok(()) => return Ok(AttachedHook { hook, via: Some(rung.via), refusals }),
-            Err(error) => {
-                refusals.push((rung.via, reason(&error)));
-                unload(program); // one that was loaded but could not be attached is of no use
-            }
+    let (rungs, is_forced) = plan(hook, forced);
+    for rung in rungs {
+        match attach_rung(ebpf, btf, rung) {
+            Ok(()) => return Ok(AttachedHook { hook, rung: Some(rung), refusals }),
+            Err(error) => refusals.push((rung.via, reason(&error))),
         }
     }
-    if hook.required {
-        let reason: Vec<_> =
-            refusals.iter().map(|(via, reason)| format!("{}: {reason}", via.name())).collect();
-        return Err(Error::Attach { hook: hook.name, reason: reason.join("; "), without: hook.without });
+    if hook.required || is_forced {
+        let reason: Vec<_> = refusals.iter().map(|(via, reason)| format!("{via}: {reason}")).collect();
+        let (hook, reason, without) = (hook.name, reason.join("; "), hook.without);
+        return Err(if is_forced {
+            Error::Forced { hook, reason }
+        } else {
+            Error::Attach { hook, reason, without }
+        });
     }
-    Ok(AttachedHook { hook, via: None, refusals })
+    Ok(AttachedHook { hook, rung: None, refusals })
 }
 
-fn attach_rung(program: &mut Program, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
-    match rung.via {
-        Via::TpBtf => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(rung.target, btf)?;
+/// Attaches all programs of a way, or none.
+fn attach_rung(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
+    for part in rung.parts {
+        let attached = ebpf
+            .program_mut(part.program)
+            .ok_or(ProgramError::NotLoaded)
+            .and_then(|program| attach_part(program, btf, part));
+        if attached.is_err() {
+            for part in rung.parts {
+                ebpf.program_mut(part.program).map(unload);
+            }
+            return attached;
+        }
+    }
+    Ok(())
+}
+
+fn attach_part(program: &mut Program, btf: &Btf, part: &Part) -> Result<(), ProgramError> {
+    match program {
+        Program::BtfTracePoint(program) => {
+            program.load(part.target, btf)?;
             program.attach()?;
         }
-        Via::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(rung.target, btf)?;
-            program.attach()?;
-        }
-        Via::Kprobe => {
-            let program: &mut KProbe = program.try_into()?;
+        Program::RawTracePoint(program) => {
             program.load()?;
-            program.attach(rung.target, 0)?;
+            program.attach(part.target)?;
         }
+        Program::FEntry(program) => {
+            program.load(part.target, btf)?;
+            program.attach()?;
+        }
+        Program::FExit(program) => {
+            program.load(part.target, btf)?;
+            program.attach()?;
+        }
+        Program::KProbe(program) => {
+            program.load()?;
+            program.attach(part.target, 0)?;
+        }
+        other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
     }
     Ok(())
 }
@@ -81,7 +123,9 @@ pub(super) fn detach(ebpf: &mut Ebpf) {
 fn unload(program: &mut Program) {
     let _ = match program {
         Program::BtfTracePoint(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
         Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
         other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
     };

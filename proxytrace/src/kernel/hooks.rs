@@ -1,55 +1,110 @@
 //! The hooks, as a table: what each gives, whether anything works without it, and the ways to attach it, best first.
 //! Pure: [`super::attach`] walks it.
 
-/// A way to attach a program.
+use std::{fmt, str::FromStr};
+
+use proxytrace_ebpf::abi::Place;
+
+/// A way to attach a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// A tracepoint whose arguments the verifier knows the types of.
     TpBtf,
-    /// The entry of a kernel function, by trampoline.
+    /// A tracepoint whose arguments are mere numbers: every read goes through a helper.
+    RawTp,
+    /// Entry and return of a kernel function, by trampoline.
     Fentry,
-    /// The entry of a kernel function, by breakpoint or ftrace.
+    /// Entry and return of a kernel function, by breakpoint or ftrace.
     Kprobe,
+    /// Nothing of its own: the hook `state` sees the same.
+    State,
 }
 
 impl Via {
-    /// The value of the label `via`.
+    const ALL: [Self; 5] = [Self::TpBtf, Self::RawTp, Self::Fentry, Self::Kprobe, Self::State];
+
+    /// The value of the label `via`, and what `--hook-via` takes.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::TpBtf => "tp_btf",
+            Self::RawTp => "raw_tp",
             Self::Fentry => "fentry",
             Self::Kprobe => "kprobe",
+            Self::State => "state",
+        }
+    }
+
+    /// What a host must have for it, for those whose host refuses it.
+    #[must_use]
+    pub const fn needs(self) -> &'static str {
+        match self {
+            Self::TpBtf | Self::RawTp => "a kernel with this tracepoint",
+            Self::Fentry => {
+                "a kernel with the function tracer and its direct calls \
+                 (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, sysctl kernel.ftrace_enabled=1), not restricted beyond that"
+            }
+            Self::Kprobe => {
+                "a kernel with CONFIG_KPROBES, and kprobes switched on (/sys/kernel/debug/kprobes/enabled)"
+            }
+            Self::State => "the hook state",
         }
     }
 }
 
-/// One way to attach one hook.
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One program at one place.
 #[derive(Clone, Copy, Debug)]
-pub struct Rung {
-    /// How.
-    pub via: Via,
+pub struct Part {
     /// The program in the object.
     pub program: &'static str,
     /// The tracepoint or function.
     pub target: &'static str,
 }
 
-/// A place in the kernel that a program is wanted at.
+/// One way to attach one hook: all of its programs, or it is not attached in this way.
+#[derive(Clone, Copy, Debug)]
+pub struct Rung {
+    /// How.
+    pub via: Via,
+    /// The programs, and where each belongs.
+    pub parts: &'static [Part],
+    /// What is worse than with a better way, as a sentence without its full stop; empty where nothing is.
+    pub costs: &'static str,
+}
+
+/// A place in the kernel that programs are wanted at.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// The value of the label `hook`.
+    /// The value of the label `hook`, and what `--hook-via` takes.
     pub name: &'static str,
-    /// What is lost without it, as the end of the sentence "without it …"; empty where another hook sees the same.
+    /// What is lost without it, as the end of the sentence "without it …".
     pub without: &'static str,
     /// Whether tracing makes no sense without it.
     pub required: bool,
+    /// The places that it sees.
+    pub places: &'static [Place],
     /// The ways to attach it, best first.
     pub rungs: &'static [Rung],
 }
 
-const fn tp_btf(program: &'static str, target: &'static str) -> Rung {
-    Rung { via: Via::TpBtf, program, target }
+const fn rung(via: Via, parts: &'static [Part]) -> Rung {
+    Rung { via, parts, costs: "" }
+}
+
+/// The two ways to attach a program to a tracepoint.
+macro_rules! tracepoint {
+    ($typed:literal, $raw:literal, $target:literal) => {
+        &[
+            rung(Via::TpBtf, &[Part { program: $typed, target: $target }]),
+            rung(Via::RawTp, &[Part { program: $raw, target: $target }]),
+        ]
+    };
 }
 
 /// Hooks that follow processes. They are attached before the processes that already run are looked for, so that none
@@ -59,91 +114,219 @@ pub const PROCESS_HOOKS: &[Hook] = &[
         name: "fork",
         without: "new workers are not followed",
         required: true,
-        rungs: &[tp_btf("process_fork", "sched_process_fork")],
+        places: &[Place::Fork],
+        rungs: tracepoint!("process_fork", "process_fork_raw", "sched_process_fork"),
     },
     Hook {
         name: "exec",
         without: "a proxy that starts later is not noticed",
         required: true,
-        rungs: &[tp_btf("process_exec", "sched_process_exec")],
+        places: &[Place::Exec],
+        rungs: tracepoint!("process_exec", "process_exec_raw", "sched_process_exec"),
     },
     Hook {
         name: "exit",
         without: "processes are never forgotten",
         required: true,
-        rungs: &[tp_btf("process_exit", "sched_process_exit")],
+        places: &[Place::Exit],
+        rungs: tracepoint!("process_exit", "process_exit_raw", "sched_process_exit"),
     },
     Hook {
         name: "signal",
         without: "reloads are not noticed",
         required: false,
-        rungs: &[tp_btf("signal_deliver", "signal_deliver")],
+        places: &[Place::Signal],
+        rungs: tracepoint!("signal_deliver", "signal_deliver_raw", "signal_deliver"),
     },
 ];
+
+/// What the system call tracepoints cost; the figure is in docs/kernels.md.
+const EVERY_SYSCALL: &str = "every system call of every process on this host takes a little longer";
+
+/// The one function behind connect(), for system calls and io_uring alike.
+const CONNECT: &str = "__sys_connect_file";
 
 /// Hooks that follow attempts and connections.
 pub const CONNECT_HOOKS: &[Hook] = &[
     Hook {
-        name: "connect_enter",
+        name: "connect",
         without: "unix sockets and errors returned at once are not seen, and an icmp error may show as cancelled",
         required: false,
-        rungs: &[tp_btf("syscall_enter", "sys_enter")],
-    },
-    Hook {
-        name: "connect_return",
-        without: "unix sockets and errors returned at once are not seen, and an icmp error may show as cancelled",
-        required: false,
-        rungs: &[tp_btf("syscall_exit", "sys_exit")],
+        places: &[Place::ConnectEntered, Place::ConnectReturned],
+        rungs: &[
+            rung(
+                Via::Fentry,
+                &[
+                    Part { program: "connect_fexit", target: CONNECT },
+                    Part { program: "connect_fentry", target: CONNECT },
+                ],
+            ),
+            Rung {
+                via: Via::Kprobe,
+                parts: &[
+                    Part { program: "connect_kretprobe", target: CONNECT },
+                    Part { program: "connect_kprobe", target: CONNECT },
+                ],
+                costs: "while many processes wait in connect() at once, one that returns at once may end as other, \
+                        counted under end_missed",
+            },
+            Rung {
+                via: Via::TpBtf,
+                parts: &[
+                    Part { program: "syscall_exit", target: "sys_exit" },
+                    Part { program: "syscall_enter", target: "sys_enter" },
+                ],
+                costs: EVERY_SYSCALL,
+            },
+            Rung {
+                via: Via::RawTp,
+                parts: &[
+                    Part { program: "syscall_exit_raw", target: "sys_exit" },
+                    Part { program: "syscall_enter_raw", target: "sys_enter" },
+                ],
+                costs: EVERY_SYSCALL,
+            },
+        ],
     },
     Hook {
         name: "state",
         without: "tcp attempts are not seen",
         required: true,
-        rungs: &[tp_btf("sock_set_state", "inet_sock_set_state")],
+        places: &[Place::State],
+        rungs: tracepoint!("sock_set_state", "sock_set_state_raw", "inet_sock_set_state"),
     },
     Hook {
         name: "state_again",
         without: "an attempt whose end interrupts another transition may be missed",
         required: false,
-        rungs: &[tp_btf("sock_set_state_again", "inet_sock_set_state")],
+        places: &[Place::StateAgain],
+        rungs: tracepoint!("sock_set_state_again", "sock_set_state_again_raw", "inet_sock_set_state"),
     },
     Hook {
         name: "retransmit",
         without: "a black hole is told of only when the proxy gives up",
         required: false,
-        rungs: &[tp_btf("tcp_retransmit", "tcp_retransmit_skb")],
+        places: &[Place::Retransmit],
+        rungs: tracepoint!("tcp_retransmit", "tcp_retransmit_raw", "tcp_retransmit_skb"),
     },
     Hook {
         name: "destroy",
         without: "an attempt whose end was not seen stays in flight",
         required: false,
-        rungs: &[tp_btf("tcp_destroy", "tcp_destroy_sock")],
+        places: &[Place::Destroy],
+        rungs: tracepoint!("tcp_destroy", "tcp_destroy_raw", "tcp_destroy_sock"),
     },
     Hook {
         name: "tcp_connect",
-        without: "", // the transition to SYN_SENT begins an attempt as well
+        without: "nothing is lost as long as state is attached",
         required: false,
+        places: &[Place::TcpConnect],
         rungs: &[
-            Rung { via: Via::Fentry, program: "tcp_connect_fentry", target: "tcp_connect" },
-            Rung { via: Via::Kprobe, program: "tcp_connect_kprobe", target: "tcp_connect" },
+            rung(Via::Fentry, &[Part { program: "tcp_connect_fentry", target: "tcp_connect" }]),
+            rung(Via::Kprobe, &[Part { program: "tcp_connect_kprobe", target: "tcp_connect" }]),
+            rung(Via::State, &[]), // the transition to SYN_SENT begins an attempt as well
         ],
     },
 ];
 
+/// Every hook, in the order in which they are attached.
+pub fn all() -> impl Iterator<Item = &'static Hook> {
+    PROCESS_HOOKS.iter().chain(CONNECT_HOOKS)
+}
+
+/// A hook that is to be attached in one way only, or (`None`) not at all: `--hook-via`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forced {
+    hook: &'static str,
+    via: Option<Via>,
+}
+
+impl FromStr for Forced {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, way) = text.split_once('=').ok_or_else(|| {
+            "write HOOK=WAY, such as connect=tp_btf; `proxytrace doctor` lists them".to_owned()
+        })?;
+        let hook = all().find(|hook| hook.name == name).ok_or_else(|| {
+            format!("there is no such hook; there are {}", list(all().map(|hook| hook.name)))
+        })?;
+        if way == NO_WAY && !hook.required {
+            return Ok(Self { hook: hook.name, via: None });
+        }
+        let ways = || hook.rungs.iter().map(|rung| rung.via);
+        match Via::ALL.into_iter().find(|via| via.name() == way && ways().any(|known| known == *via)) {
+            Some(via) => Ok(Self { hook: hook.name, via: Some(via) }),
+            None => {
+                let none = (!hook.required).then_some(NO_WAY);
+                Err(format!("{name} can be attached by {}", list(ways().map(Via::name).chain(none))))
+            }
+        }
+    }
+}
+
+/// What leaves a hook out, and the label `via` of one that is not attached.
+pub const NO_WAY: &str = "none";
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The ways to try for `hook`, best first, and whether they were asked for: then a refusal must not pass unnoticed.
+#[must_use]
+pub fn plan(hook: &'static Hook, forced: &[Forced]) -> (Vec<&'static Rung>, bool) {
+    // The last word counts, as with other options.
+    match forced.iter().rev().find(|forced| forced.hook == hook.name) {
+        None => (hook.rungs.iter().collect(), false),
+        Some(Forced { via, .. }) => {
+            (hook.rungs.iter().filter(|rung| Some(rung.via) == *via).collect(), via.is_some())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{CONNECT_HOOKS, PROCESS_HOOKS};
+    use proxytrace_ebpf::abi::Place;
+
+    use super::{Forced, Via, all, plan};
 
     #[test]
-    fn every_hook_has_a_name_of_its_own_and_a_way() {
-        let hooks: Vec<_> = PROCESS_HOOKS.iter().chain(CONNECT_HOOKS).collect();
+    fn every_hook_has_a_name_of_its_own_a_way_and_a_place() {
+        let hooks: Vec<_> = all().collect();
         for (index, hook) in hooks.iter().enumerate() {
-            assert!(!hook.rungs.is_empty(), "{}", hook.name);
+            assert!(!hook.rungs.is_empty() && !hook.places.is_empty(), "{}", hook.name);
             assert!(
                 hooks[..index].iter().all(|other| other.name != hook.name),
                 "{} is there twice",
                 hook.name
             );
         }
+        assert_eq!(hooks.iter().map(|hook| hook.places.len()).sum::<usize>(), Place::COUNT);
+    }
+
+    #[test]
+    fn a_way_can_be_forced_and_a_hook_left_out() {
+        let ways = |name: &str, forced: &[&str]| -> (Vec<&str>, bool) {
+            let forced: Vec<Forced> = forced.iter().map(|text| text.parse().unwrap()).collect();
+            let (rungs, is_forced) = plan(all().find(|hook| hook.name == name).unwrap(), &forced);
+            (rungs.iter().map(|rung| rung.via.name()).collect(), is_forced)
+        };
+        assert_eq!(ways("connect", &[]), (vec!["fentry", "kprobe", "tp_btf", "raw_tp"], false));
+        assert_eq!(ways("connect", &["state=raw_tp", "connect=kprobe"]), (vec!["kprobe"], true));
+        assert_eq!(ways("connect", &["connect=kprobe", "connect=raw_tp"]), (vec!["raw_tp"], true));
+        assert_eq!(ways("connect", &["connect=none"]), (vec![], false));
+        assert_eq!(ways("tcp_connect", &["tcp_connect=state"]), (vec![Via::State.name()], true));
+    }
+
+    #[test]
+    fn what_cannot_be_forced_is_refused_with_what_can() {
+        let check = |text: &str, words: &str| {
+            let error = text.parse::<Forced>().unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        };
+        check("connect", "HOOK=WAY");
+        check("conect=fentry", "fork, exec, exit, signal, connect, state");
+        check("connect=state", "connect can be attached by fentry, kprobe, tp_btf, raw_tp, none");
+        check("fork=none", "fork can be attached by tp_btf, raw_tp");
     }
 }

@@ -4,7 +4,7 @@ use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData, MapError, PerCpuArray},
 };
-use proxytrace_ebpf::abi::{Abi, Address, Loss, Process, Proxy, Row, RowKey, UnixPath};
+use proxytrace_ebpf::abi::{Abi, Address, Process, Proxy, Row, RowKey, UnixPath};
 
 use super::Error;
 
@@ -66,15 +66,14 @@ impl<K: Abi, V: Abi> Map<K, V> {
     }
 }
 
-/// The losses by place, summed over the CPUs.
-pub(super) fn losses(ebpf: &Ebpf) -> Result<[u64; Loss::ALL.len()], Error> {
-    const NAME: &str = "LOSSES";
-    let error = |source| Error::Map { map: NAME, source };
-    let map = ebpf.map(NAME).ok_or_else(|| error(MapError::InvalidName { name: NAME.to_owned() }))?;
+/// An array of counters, each summed over the CPUs.
+pub(super) fn sums<const N: usize>(ebpf: &Ebpf, name: &'static str) -> Result<[u64; N], Error> {
+    let error = |source| Error::Map { map: name, source };
+    let map = ebpf.map(name).ok_or_else(|| error(MapError::InvalidName { name: name.to_owned() }))?;
     let map: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(error)?;
-    let mut losses = [0; Loss::ALL.len()];
-    for (index, loss) in (0..).zip(&mut losses) {
-        *loss = map.get(&index, 0).map_err(error)?.iter().sum();
+    let mut sums = [0; N];
+    for (index, sum) in (0..).zip(&mut sums) {
+        *sum = map.get(&index, 0).map_err(error)?.iter().sum();
     }
-    Ok(losses)
+    Ok(sums)
 }

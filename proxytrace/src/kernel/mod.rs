@@ -8,24 +8,28 @@ pub mod btf;
 pub mod hooks;
 pub mod processes;
 pub mod requirements;
+pub mod tables;
 
 mod attach;
 mod events;
 mod maps;
+mod memory;
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
-    abi::{Address, Loss, NAME_ENTERS, Process, Proxy, Row, RowKey, Settings, UnixPath},
+    abi::{Address, Loss, NAME_ENTERS, Place, Process, Proxy, Row, RowKey, Settings, UnixPath},
     offsets::Offsets,
 };
 
 pub use attach::AttachedHook;
 pub use events::Events;
+use hooks::Forced;
 use maps::{LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap};
 use processes::Wanted;
+use tables::Resized;
 
 /// Where the kernel shows its type information.
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -44,6 +48,12 @@ pub struct Options {
     pub tell_established: bool,
     /// The size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// Hooks that are to be attached in one way only.
+    pub hook_via: Vec<Forced>,
+    /// Tables that are to have other room than usual.
+    pub table_sizes: Vec<Resized>,
+    /// Whether what each hook sees of traced processes is counted: for a self-test.
+    pub count_seen: bool,
 }
 
 /// Why tracing did not start, or a map could not be read.
@@ -88,6 +98,17 @@ pub enum Error {
         /// What is lost.
         without: &'static str,
     },
+    /// A hook could not be attached in the way that was asked for.
+    #[error(
+        "cannot trace: attach hook {hook} as --hook-via asks: {reason}; without that option the best way is taken that \
+         this host allows"
+    )]
+    Forced {
+        /// The hook.
+        hook: &'static str,
+        /// What that way was refused with.
+        reason: String,
+    },
     /// A process to trace is not there.
     #[error("no process has the pid {0}; it may have ended: look it up again (pgrep -o nginx)")]
     NoSuchProcess(u32),
@@ -116,6 +137,7 @@ impl Error {
 pub struct Tracer {
     ebpf: Ebpf,
     hooks: Vec<AttachedHook>,
+    memory_bytes: u64,
     names: NameMap,
     ledger: LedgerMap,
     processes: ProcessMap,
@@ -151,12 +173,15 @@ impl Tracer {
         }
         let offsets = Plain(offsets()?);
         let settings = Plain(settings(options));
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        loader
             .override_global("OFFSETS", &offsets, true)
             .override_global("SETTINGS", &settings, true)
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .load(OBJECT)
-            .map_err(|error| Error::Load(error.into()))?;
+            .map_max_entries("EVENTS", options.ring_bytes);
+        for Resized { map, entries } in &options.table_sizes {
+            loader.map_max_entries(map, *entries);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(error.into()))?;
         let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Load(error.into()))?;
 
         let mut tracer = Self {
@@ -167,15 +192,17 @@ impl Tracer {
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
+            memory_bytes: 0,
             ebpf,
         };
         tracer.set_names(&options.wanted.names)?;
         let events = Events::take(&mut tracer.ebpf)?;
         // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
         // connect that is seen on it is known whether it is traced.
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::PROCESS_HOOKS)?);
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::PROCESS_HOOKS, &options.hook_via)?);
         tracer.enter_running(&options.wanted)?;
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::CONNECT_HOOKS)?);
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::CONNECT_HOOKS, &options.hook_via)?);
+        tracer.memory_bytes = memory::of_this_process().map_err(|error| Error::Proc(error.into()))?;
         drop(btf);
         give_back_memory();
         Ok((tracer, events))
@@ -185,6 +212,20 @@ impl Tracer {
     #[must_use]
     pub fn hooks(&self) -> &[AttachedHook] {
         &self.hooks
+    }
+
+    /// What the kernel holds in memory for the maps and programs, in bytes. It does not change while they are there.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// How often each hook has seen a traced process at work, index [`Place`]; zero unless that was asked for.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn seen(&self) -> Result<[u64; Place::COUNT], Error> {
+        maps::sums(&self.ebpf, "SEEN")
     }
 
     /// Reads everything that is counted.
@@ -203,7 +244,7 @@ impl Tracer {
     /// # Errors
     /// What the kernel said.
     pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], Error> {
-        maps::losses(&self.ebpf)
+        maps::sums(&self.ebpf, "LOSSES")
     }
 
     /// Takes a row out of the ledger that has not been used for long, unless an attempt is in flight there again. One that
@@ -325,6 +366,8 @@ fn settings(options: &Options) -> Settings {
         connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
         connect_syscall: libc::SYS_connect as u32,
         tell_established: u32::from(options.tell_established),
+        count_seen: u32::from(options.count_seen),
+        reserved: 0,
     }
 }
 

@@ -21,6 +21,7 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    kernel::hooks::NO_WAY,
     model::{Key, Series},
     watch::View,
 };
@@ -187,20 +188,15 @@ const WHOLE: &[(&Metric, Samples)] = &[
     }),
     (&table::EVENTS_LOST, |scrape, family| family.count(&[], scrape.view.losses[Loss::RingFull as usize])),
     (&table::HOOK_ATTACHED, |scrape, family| {
-        scrape
-            .hooks
-            .iter()
-            .try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NOT_ATTACHED)))
+        scrape.hooks.iter().try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NO_WAY)))
     }),
+    (&table::KERNEL_MEMORY, |scrape, family| family.count(&[], scrape.view.memory_bytes)),
     (&table::BUILD_INFO, |_, family| {
         let labels = [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH];
         let labels: Vec<_> = table::BUILD_INFO.labels.iter().copied().zip(labels).collect();
         family.encoder.encode_info(&labels.as_slice())
     }),
 ];
-
-/// The label `via` of a hook that is not attached.
-pub const NOT_ATTACHED: &str = "none";
 
 /// One metric being written.
 struct Family<'a> {
@@ -288,7 +284,7 @@ mod tests {
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
         let (series, _) = Book::new(1, u64::MAX).update(0, &[(RowKey::ZERO, row, key)]);
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
-        View { series, proxies: BTreeMap::new(), losses: Default::default(), clock }
+        View { series, proxies: BTreeMap::new(), losses: Default::default(), memory_bytes: 17_000_000, clock }
     }
 
     #[test]
@@ -307,6 +303,7 @@ mod tests {
             "proxytrace_hook_attached{hook=\"fork\",via=\"tp_btf\"} 1.0".to_owned(),
             "proxytrace_hook_attached{hook=\"retransmit\",via=\"none\"} 0.0".to_owned(),
             "proxytrace_events_lost_total 0".to_owned(),
+            "proxytrace_kernel_memory_bytes 17000000.0".to_owned(),
         ];
         let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
         let open = render(view(), hooks(), Format::OpenMetrics).unwrap();

@@ -77,6 +77,8 @@ metrics! {
         "Records that a reader missed because the ring buffer was full; no other count is wrong by that";
     HOOK_ATTACHED: Gauge "proxytrace_hook_attached" [hook, via]
         "Whether a hook into the kernel is attached, and how (via is none where it is not)";
+    KERNEL_MEMORY: Gauge "proxytrace_kernel_memory_bytes" []
+        "What the kernel holds in memory for the programs and tables of the agent";
     BUILD_INFO: Info "proxytrace_build_info" [version, arch]
         "The program that runs";
     PROCESS_CPU: Counter "process_cpu_seconds_total" []

@@ -1,0 +1,122 @@
+//! The tables that the kernel half keeps, and how much room each has. Pure: the loader sets what is decided here.
+
+use std::str::FromStr;
+
+use proxytrace_ebpf::abi::{Loss, room};
+
+/// A table of the kernel half. All are allocated when they are made: what they take does not grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// What `--table-size` takes.
+    pub name: &'static str,
+    /// The map in the object.
+    pub map: &'static str,
+    /// How many entries it has where nothing else is asked for.
+    pub room: u32,
+    /// What an entry is, in the plural.
+    pub holds: &'static str,
+    /// What is counted when there is no room, in `proxytrace_untracked_total`.
+    pub full: Loss,
+}
+
+/// Every table with a size of its own.
+pub const TABLES: &[Table] = &[
+    Table {
+        name: "connections",
+        map: "CONNECTIONS",
+        room: room::CONNECTIONS,
+        holds: "established upstream connections",
+        full: Loss::ConnectionTableFull,
+    },
+    Table {
+        name: "attempts",
+        map: "ATTEMPTS",
+        room: room::ATTEMPTS,
+        holds: "attempts in flight",
+        full: Loss::AttemptTableFull,
+    },
+    Table {
+        name: "ledger",
+        map: "LEDGER",
+        room: room::LEDGER,
+        holds: "addresses, once for each generation that used them",
+        full: Loss::LedgerFull,
+    },
+    Table {
+        name: "processes",
+        map: "PROCESSES",
+        room: room::PROCESSES,
+        holds: "traced processes",
+        full: Loss::ProcessTableFull,
+    },
+    Table {
+        name: "calls",
+        map: "CALLS",
+        room: room::CALLS,
+        holds: "threads in connect()",
+        full: Loss::CallTableFull,
+    },
+    Table {
+        name: "proxies",
+        map: "PROXIES",
+        room: room::PROXIES,
+        holds: "traced proxies",
+        full: Loss::ProcessTableFull,
+    },
+    Table {
+        name: "paths",
+        map: "UNIX_PATHS",
+        room: room::UNIX_PATHS,
+        holds: "paths of unix sockets",
+        full: Loss::PathTableFull,
+    },
+];
+
+/// The most entries that a table can be given: at the size of a ledger row this is 7 GB.
+const MOST: u32 = 1 << 24;
+
+/// A table with other room than usual: `--table-size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resized {
+    /// The map in the object.
+    pub map: &'static str,
+    /// How many entries it gets.
+    pub entries: u32,
+}
+
+impl FromStr for Resized {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, entries) = text
+            .split_once('=')
+            .ok_or_else(|| "write TABLE=ENTRIES, such as connections=200000".to_owned())?;
+        let table = TABLES.iter().find(|table| table.name == name).ok_or_else(|| {
+            let names: Vec<_> = TABLES.iter().map(|table| table.name).collect();
+            format!("there is no such table; there are {}", names.join(", "))
+        })?;
+        match entries.parse() {
+            Ok(entries @ 1..=MOST) => Ok(Self { map: table.map, entries }),
+            _ => Err(format!("the number of entries must be from 1 to {MOST}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Resized;
+
+    #[test]
+    fn sizes_are_read() {
+        let resized = |text: &str| text.parse::<Resized>();
+        assert_eq!(resized("ledger=100"), Ok(Resized { map: "LEDGER", entries: 100 }));
+        let check = |text: &str, words: &str| {
+            let error = resized(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        };
+        check("ledger", "TABLE=ENTRIES");
+        check("ring=100", "connections, attempts, ledger");
+        check("ledger=0", "from 1 to");
+        check("ledger=many", "from 1 to");
+    }
+}
