@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{agent, trace},
+    commands::{agent, doctor, trace},
+    doctor::subject,
     kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
 };
 
@@ -28,6 +29,11 @@ pub enum Command {
     Trace(trace::Args),
     /// Run as a service and serve metrics to Prometheus until SIGTERM.
     Agent(agent::Args),
+    /// Say what this host lets proxytrace do, what each gap costs, and how to mend it.
+    Doctor(doctor::Args),
+    /// The process that the self-test of `doctor` looks at.
+    #[command(hide = true, name = subject::COMMAND)]
+    Subject,
 }
 
 /// How much is logged to standard error, and how.

@@ -1,6 +1,7 @@
 //! proxytrace watches what nginx really connects to. Its modules, from the outside in:
 //!
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
+//! * [`doctor`]: what the host lets us do.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
@@ -10,6 +11,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod doctor;
 pub mod exit;
 pub mod http;
 pub mod identity;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use proxytrace::{
     cli::{Cli, Command},
-    commands::{agent, trace},
+    commands::{agent, doctor, trace},
+    doctor::subject,
     exit::Failure,
     logging,
 };
@@ -15,15 +16,20 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Trace(args) => {
             logging::start(&log, "warn");
-            trace::run(&args, log.quiet)
+            trace::run(&args, log.quiet).map(|()| ExitCode::SUCCESS)
         }
         Command::Agent(args) => {
             logging::start(&log, "info");
-            agent::run(&args)
+            agent::run(&args).map(|()| ExitCode::SUCCESS)
         }
+        Command::Doctor(args) => {
+            logging::start(&log, "warn");
+            doctor::run(&args)
+        }
+        Command::Subject => subject::run().map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => match Failure::of(&error) {
             None => ExitCode::SUCCESS,
             Some(failure) => {

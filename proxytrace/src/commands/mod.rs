@@ -1,6 +1,7 @@
 //! The commands, one a file, all shaped alike: `Args` and `run`.
 
 pub mod agent;
+pub mod doctor;
 pub mod trace;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,6 +37,6 @@ fn trees(pids: &[u32]) -> String {
 }
 
 /// Everything runs on one thread: what is read comes from one ring buffer, and a proxy host's CPUs are the proxy's.
-fn block_on(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
 }

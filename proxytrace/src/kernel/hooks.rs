@@ -41,8 +41,7 @@ impl Via {
         match self {
             Self::TpBtf | Self::RawTp => "a kernel with this tracepoint",
             Self::Fentry => {
-                "a kernel with the function tracer and its direct calls \
-                 (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, sysctl kernel.ftrace_enabled=1), not restricted beyond that"
+                "a kernel with the function tracer (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, sysctl kernel.ftrace_enabled=1)"
             }
             Self::Kprobe => {
                 "a kernel with CONFIG_KPROBES, and kprobes switched on (/sys/kernel/debug/kprobes/enabled)"

@@ -32,7 +32,7 @@ use processes::Wanted;
 use tables::Resized;
 
 /// Where the kernel shows its type information.
-const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// The programs, as build.rs made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxytrace-programs"));
@@ -171,7 +171,7 @@ impl Tracer {
                 return Err(Error::NoSuchProcess(pid));
             }
         }
-        let offsets = Plain(offsets()?);
+        let offsets = Plain(offsets_in(&type_information()?)?);
         let settings = Plain(settings(options));
         let mut loader = EbpfLoader::new();
         loader
@@ -349,8 +349,18 @@ fn check_host() -> Result<(), Error> {
     if requirements::in_host_pid_namespace() { Ok(()) } else { Err(Error::OtherPidNamespace) }
 }
 
-fn offsets() -> Result<Offsets, Error> {
-    offsets_in(&std::fs::read(BTF_PATH).map_err(Error::NoBtf)?)
+/// Checks that the kernel's type information is all that is needed; gives its size in bytes.
+///
+/// # Errors
+/// What is missing.
+pub fn check_type_information() -> Result<usize, Error> {
+    let btf = type_information()?;
+    offsets_in(&btf)?;
+    Ok(btf.len())
+}
+
+fn type_information() -> Result<Vec<u8>, Error> {
+    std::fs::read(BTF_PATH).map_err(Error::NoBtf)
 }
 
 fn offsets_in(btf: &[u8]) -> Result<Offsets, Error> {

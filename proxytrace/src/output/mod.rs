@@ -1,9 +1,11 @@
-//! How records and summaries look: for people and for programs.
+//! How records, summaries and diagnoses look: for people and for programs.
 
+mod diagnosis;
 mod human;
 mod summary;
 mod words;
 
+pub use diagnosis::diagnosis;
 pub use human::Human;
 pub use summary::summary;
 

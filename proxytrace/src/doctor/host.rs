@@ -1,0 +1,118 @@
+//! Asks the host, a question a function.
+
+use std::fs;
+
+use proxytrace_ebpf::abi::root_pid;
+
+use super::report::Check;
+use crate::kernel::{
+    self,
+    processes::{self, Wanted},
+    requirements,
+};
+
+/// The kernel's release.
+pub(super) fn kernel() -> anyhow::Result<String> {
+    Ok(nix::sys::utsname::uname()?.release().to_string_lossy().into_owned())
+}
+
+/// Everything but the hooks, in the order in which one thing makes the next possible.
+pub(super) fn checks(wanted: &Wanted) -> anyhow::Result<Vec<Check>> {
+    let mut checks = vec![Check::ok("kernel", format!("{} {}", kernel()?, std::env::consts::ARCH))];
+    checks.push(type_information());
+    checks.push(lockdown());
+    checks.extend(capabilities()?);
+    checks.push(pid_namespace());
+    checks.push(control_groups());
+    checks.push(proxies(wanted)?);
+    Ok(checks)
+}
+
+fn type_information() -> Check {
+    const NAME: &str = "type information";
+    match kernel::check_type_information() {
+        Ok(bytes) => Check::ok(NAME, format!("{}, {:.1} MB", kernel::BTF_PATH, bytes as f64 / 1e6)),
+        Err(error) => Check::cannot(NAME, error.to_string(), "use a kernel of 5.8 or newer with BTF"),
+    }
+}
+
+/// Under `integrity` hooks may be refused, which they themselves show.
+fn lockdown() -> Check {
+    const NAME: &str = "lockdown";
+    // `none [integrity] confidentiality`
+    let Ok(text) = fs::read_to_string("/sys/kernel/security/lockdown") else {
+        return Check::ok(
+            NAME,
+            "not told: /sys/kernel/security is not mounted, or the kernel has no lockdown",
+        );
+    };
+    let mode = text.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
+    if mode != "confidentiality" {
+        return Check::ok(NAME, mode);
+    }
+    let costs = "programs may not read the kernel's memory through a helper: connect() cannot be hooked";
+    Check::lacks(NAME, mode, costs, "boot with lockdown=integrity, or without it")
+}
+
+fn capabilities() -> anyhow::Result<Vec<Check>> {
+    const NAME: &str = "capabilities";
+    Ok(vec![match requirements::missing_capabilities()? {
+        None => Check::ok(NAME, "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"),
+        Some(missing) => Check::cannot(NAME, format!("missing {missing}"), "grant what is missing"),
+    }])
+}
+
+fn pid_namespace() -> Check {
+    const NAME: &str = "pid namespace";
+    if requirements::in_host_pid_namespace() {
+        return Check::ok(NAME, "the host's");
+    }
+    let mend = "hostPID: true in Kubernetes, --pid=host with a container engine";
+    Check::cannot(NAME, "not the host's: pids here mean other processes to the kernel", mend)
+}
+
+/// Proxies get their names from the control group of their unit or container.
+fn control_groups() -> Check {
+    const NAME: &str = "control groups";
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    match (text.lines().any(|line| line.starts_with("0::")), text.lines().count()) {
+        (_, 0) => {
+            let costs = "proxies are called by their process's name, not by their unit or container";
+            Check::lacks(NAME, "none", costs, "a kernel with CONFIG_CGROUPS")
+        }
+        (true, 1) => Check::ok(NAME, "version 2"),
+        (true, _) => Check::ok(NAME, "versions 1 and 2"),
+        (false, _) => Check::ok(NAME, "version 1"),
+    }
+}
+
+fn proxies(wanted: &Wanted) -> anyhow::Result<Check> {
+    const NAME: &str = "proxies";
+    let found = wanted.select(&processes::running()?, 0);
+    let mut roots: Vec<_> = found.iter().map(|(_, process)| root_pid(process.proxy)).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    let names = || wanted.names.join(" or ");
+    Ok(match roots.as_slice() {
+        [] if wanted.names.is_empty() => Check::ok(NAME, "none of the given pids runs"),
+        [] => Check::ok(NAME, format!("none named {} runs; one that starts later is noticed", names())),
+        roots => {
+            let roots: Vec<_> = roots.iter().map(u32::to_string).collect();
+            Check::ok(NAME, format!("{} running: pid {}", roots.len(), roots.join(", ")))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checks;
+    use crate::kernel::processes::Wanted;
+
+    #[test]
+    fn every_question_has_an_answer() {
+        let checks = checks(&Wanted::default()).unwrap();
+        assert!(checks.iter().all(|check| !check.found.is_empty()), "{checks:?}");
+        let names: Vec<_> = checks.iter().map(|check| check.name).collect();
+        assert!(names.starts_with(&["kernel", "type information", "lockdown"]), "{names:?}");
+    }
+}

@@ -1,0 +1,164 @@
+//! What this host lets proxytrace do: looked at, and proven by a connect that every hook must see.
+//!
+//! * [`report`]: what is found, pure. * [`host`]: asks the host. * [`subject`]: the process that the self-test looks at.
+
+pub mod report;
+pub mod subject;
+
+mod host;
+
+use std::time::Duration;
+
+use proxytrace_ebpf::{abi::Place, outcome::Outcome};
+
+use crate::kernel::{AttachedHook, Options, Snapshot, Tracer, processes::Wanted};
+use report::{Check, HookCheck, Report, State};
+use subject::Subject;
+
+/// How long the self-test may take; it needs a little more than the second after which a SYN is sent again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Examines the host as it would be traced with `options`. Needs a runtime.
+///
+/// # Errors
+/// Something that has to be read even on a host that allows nothing: the kernel's release, /proc.
+pub fn examine(options: &Options) -> anyhow::Result<Report> {
+    let mut checks = host::checks(&options.wanted)?;
+    let mut hooks = Vec::new();
+    if !checks.iter().any(|check| check.state == State::Cannot) {
+        let (check, found) = self_test(options);
+        checks.push(check);
+        hooks = found;
+    }
+    Ok(Report::new(host::kernel()?, checks, hooks))
+}
+
+/// Traces a process of our own that connects on loopback.
+fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
+    const NAME: &str = "self-test";
+    let subject = match Subject::start() {
+        Ok(subject) => subject,
+        Err(error) => return (Check::cannot(NAME, format!("{error:#}"), "report this"), Vec::new()),
+    };
+    let options = Options {
+        wanted: Wanted { names: Vec::new(), pids: vec![subject.pid()] },
+        count_seen: true,
+        ..options.clone()
+    };
+    let (tracer, _events) = match Tracer::start(&options) {
+        Ok(started) => started,
+        Err(error) => {
+            let mend = "see the table of hooks in docs/kernels.md, and what the message names";
+            return (Check::cannot(NAME, error.to_string(), mend), Vec::new());
+        }
+    };
+    let done = subject.finish(PATIENCE);
+    let seen = tracer.seen();
+    let hooks = |seen: Option<&[u64; Place::COUNT]>| {
+        tracer.hooks().iter().map(|hook| hook_check(hook, seen)).collect()
+    };
+    let outcome = done.and_then(|()| Ok((seen?, tracer.snapshot()?)));
+    match outcome {
+        Ok((seen, snapshot)) => (ledger_check(NAME, &snapshot), hooks(Some(&seen))),
+        Err(error) => {
+            let costs = "whether every hook works is not known";
+            let mend = "let this process connect to itself on 127.0.0.1, and run it again";
+            (Check::lacks(NAME, format!("{error:#}"), costs, mend), hooks(None))
+        }
+    }
+}
+
+/// The subject made one connect that succeeded and one that it gave up: the ledger must say so.
+fn ledger_check(name: &'static str, snapshot: &Snapshot) -> Check {
+    let sum = |outcome: Outcome| -> u64 {
+        snapshot.rows.iter().map(|(_, row)| row.outcomes[outcome as usize]).sum()
+    };
+    let attempts: u64 = snapshot.rows.iter().map(|(_, row)| row.attempts).sum();
+    let [established, cancelled] = [Outcome::Established, Outcome::Cancelled].map(sum);
+    let found = format!("2 connects on loopback: {established} established, {cancelled} given up");
+    if (attempts, established, cancelled) == (2, 1, 1) {
+        return Check::ok(name, found);
+    }
+    Check::lacks(
+        name,
+        format!("{found}, of {attempts} counted"),
+        "counts are not right on this host",
+        "report it with the output of `proxytrace doctor --json`",
+    )
+}
+
+fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::COUNT]>) -> HookCheck {
+    let AttachedHook { hook, rung, refusals } = attached;
+    let least = |seen: &[u64; Place::COUNT]| hook.places.iter().map(|&place| seen[place as usize]).min();
+    // Where another hook's program sees the same, it is that one which has been counted.
+    let seen = match rung {
+        Some(rung) if !rung.parts.is_empty() => seen.and_then(least),
+        _ => None,
+    };
+    let needs = refusals.iter().map(|(via, _)| format!("{via} takes {}", via.needs())).collect::<Vec<_>>();
+    let better = needs.join("; ");
+    let as_asked_for = || "leave --hook-via out".to_owned();
+    let (state, costs, mend) = match rung {
+        Some(rung) if seen == Some(0) => {
+            let mend =
+                format!("take another way than {}: --hook-via {}=WAY, and report it", rung.via, hook.name);
+            (State::Lacks, format!("attached, but it never fires; without it {}", hook.without), mend)
+        }
+        Some(rung) if rung.costs.is_empty() => (State::Ok, String::new(), String::new()),
+        Some(rung) if refusals.is_empty() => (State::Costs, rung.costs.to_owned(), as_asked_for()),
+        Some(rung) => (State::Costs, rung.costs.to_owned(), better),
+        None if refusals.is_empty() => (State::Lacks, format!("without it {}", hook.without), as_asked_for()),
+        None => (State::Lacks, format!("without it {}", hook.without), better),
+    };
+    HookCheck {
+        name: hook.name,
+        state,
+        via: rung.map(|rung| rung.via.name()),
+        seen,
+        refused: refusals.iter().map(|(via, reason)| (via.name(), reason.clone())).collect(),
+        costs,
+        mend,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxytrace_ebpf::abi::Place;
+
+    use super::hook_check;
+    use crate::{
+        doctor::report::State,
+        kernel::{
+            AttachedHook,
+            hooks::{Via, all},
+        },
+    };
+
+    /// The hook `connect`, attached by `via` after `refused` were tried, whose programs have seen so much.
+    fn check(via: Option<Via>, refused: &[Via], seen: [u64; 2], state: State, costs: &str, mend: &str) {
+        let hook = all().find(|hook| hook.name == "connect").unwrap();
+        let rung = via.map(|via| hook.rungs.iter().find(|rung| rung.via == via).unwrap());
+        let refusals = refused.iter().map(|&via| (via, "no".to_owned())).collect();
+        let mut places = [7; Place::COUNT];
+        [places[Place::ConnectEntered as usize], places[Place::ConnectReturned as usize]] = seen;
+        let found = hook_check(&AttachedHook { hook, rung, refusals }, Some(&places));
+        assert_eq!((found.state, found.via), (state, via.map(Via::name)), "{found:?}");
+        assert!(found.costs.contains(costs) && found.mend.contains(mend), "{found:?}");
+    }
+
+    #[test]
+    fn a_hook_that_is_attached_and_never_fires_is_found_out() {
+        check(Some(Via::Fentry), &[], [2, 2], State::Ok, "", "");
+        check(Some(Via::Fentry), &[], [0, 0], State::Lacks, "never fires", "--hook-via connect=WAY");
+        check(Some(Via::Fentry), &[], [2, 0], State::Lacks, "never fires", "--hook-via connect=WAY");
+    }
+
+    #[test]
+    fn a_gap_says_what_it_costs_and_how_to_mend_it() {
+        let refused = [Via::Fentry, Via::Kprobe];
+        check(Some(Via::TpBtf), &refused, [2, 2], State::Costs, "every system call", "CONFIG_KPROBES");
+        check(Some(Via::TpBtf), &[], [2, 2], State::Costs, "every system call", "leave --hook-via out");
+        check(None, &refused, [0, 0], State::Lacks, "unix sockets", "CONFIG_KPROBES");
+        check(None, &[], [0, 0], State::Lacks, "unix sockets", "leave --hook-via out");
+    }
+}
