@@ -46,7 +46,7 @@ fn it_is_attached_soon_and_stays_small() {
 }
 
 /// What the kernel holds in memory for the maps and programs of a process.
-fn kernel_bytes(pid: u32) -> u64 {
+pub(crate) fn kernel_bytes(pid: u32) -> u64 {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("read the descriptors").flatten();
     // One that is closed meanwhile holds nothing.
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());

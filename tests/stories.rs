@@ -3,9 +3,10 @@
 //! - [`causes`], [`crossing`], [`unix`], [`broken`]: a story per row of the truth table, with a real nginx
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
-//! - [`ledger`], [`storm`]: every count is exact, also when nobody could follow
+//! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
-//! - [`cli`], [`requirements`], [`cost`]: what happens when it is called wrongly or on the wrong host, and what it costs
+//! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
+//! - [`cost`], [`guests`]: what it costs, and how it gets along with others
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
 
@@ -18,6 +19,9 @@ mod cli;
 mod clients;
 mod cost;
 mod crossing;
+mod crowd;
+mod doctor;
+mod guests;
 mod ledger;
 mod metrics;
 mod processes;

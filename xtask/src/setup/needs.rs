@@ -113,6 +113,13 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &["the package nftables of any distribution"],
     },
     Need {
+        name: "bpftrace",
+        why: "traces the same nginx beside an agent in a story",
+        check: Check::Program("bpftrace"),
+        steps: &[Step::Packages { names: &["bpftrace"], services: &[] }],
+        otherwise: &["the package bpftrace of any distribution"],
+    },
+    Need {
         name: "prometheus",
         why: "scrapes the agent in a story; promtool, which comes with it, checks the metrics",
         check: Check::Program("promtool"),

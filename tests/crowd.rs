@@ -1,0 +1,77 @@
+//! Many processes that wait in connect() at once: a kretprobe then misses returns (kernel, `maxactive`), and every
+//! attempt must end all the same.
+
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
+use std::{fs, thread};
+
+use nix::unistd::gettid;
+use proxytrace_tests::client::{Client, How, Plan};
+use proxytrace_tests::metrics::Account;
+use proxytrace_tests::proxytrace::Agent;
+use proxytrace_tests::wait::{self, SOON};
+
+use crate::clients::CONNECTOR;
+use crate::host::Host;
+
+/// More than the kernel sets places aside for returns that it waits for: 10, or two for each CPU.
+const CROWD: usize = 64;
+
+#[test]
+fn an_attempt_whose_return_was_not_seen_ends_all_the_same() {
+    let host = Host::new(8080);
+    let client = Client::start(CONNECTOR, &host.netns, &Plan::simple(&host.addresses(), How::Blocking, 5));
+    let name = client.name().to_owned();
+    let agent = Agent::start(&["--process", &name]);
+
+    let path = host.full.trim_start_matches("unix:").to_owned();
+    wait_in_connect(&path);
+    client.go();
+    let truth = client.finish();
+
+    let mut differing = 0;
+    for (address, expected) in &truth.0 {
+        let account = wait::within(SOON, || {
+            Some(agent.metrics().account(&name, address))
+                .filter(|account| account.attempts == expected.attempts && account.in_flight == 0)
+        });
+        let account =
+            account.unwrap_or_else(|| panic!("{address}: {:?}", agent.metrics().account(&name, address)));
+        assert!(account.balances(), "{address}: {account:?}");
+        differing += others(&account) - others(expected);
+    }
+    let metrics = agent.metrics();
+    let missed = metrics.count("proxytrace_untracked_total", &[("why", "end_missed")]);
+    assert_eq!(differing, missed, "what is not known is counted as other, and under end_missed");
+    let by_kprobe = [("hook", "connect"), ("via", "kprobe")];
+    if metrics.has("proxytrace_hook_attached", &by_kprobe) {
+        assert!(missed > 0, "the crowd was large enough to make a kretprobe miss returns");
+    } else {
+        assert_eq!(missed, 0, "every return was seen");
+    }
+}
+
+fn others(account: &Account) -> u64 {
+    account.failures.get("other").copied().unwrap_or(0)
+}
+
+/// Returns when a crowd of threads waits in connect() for room in the backlog of `path`. They go on when the listener
+/// is closed.
+fn wait_in_connect(path: &str) {
+    let (sender, receiver) = channel();
+    for _ in 0..CROWD {
+        let (path, sender) = (path.to_owned(), sender.clone());
+        thread::spawn(move || {
+            sender.send(gettid()).expect("say who waits");
+            UnixStream::connect(path).map(drop)
+        });
+    }
+    let waiting: Vec<_> = receiver.iter().take(CROWD).collect();
+    wait::until_true("the crowd to wait in connect()", SOON, || {
+        waiting.iter().all(|thread| {
+            // The number of the system call that the thread waits in, and its arguments.
+            let call = fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
+            call.split(' ').next() == Some(&libc::SYS_connect.to_string())
+        })
+    });
+}
