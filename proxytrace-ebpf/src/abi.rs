@@ -300,11 +300,15 @@ pub enum Loss {
     /// The end of an attempt was not seen: its socket was destroyed or connected anew, or its thread exited or called
     /// connect() again, while it was believed in flight. It is counted as `other`.
     EndMissed,
+    /// A program by trampoline was not run, because the process that it had just been run for was preempted in it: a
+    /// connect() of some process of the host was not seen. The kernel itself counts these (`recursion_misses`, from 5.12
+    /// on).
+    ProgramSkipped,
 }
 
 impl Loss {
     /// Every place, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::RingFull,
         Self::AttemptTableFull,
         Self::LedgerFull,
@@ -314,6 +318,7 @@ impl Loss {
         Self::PathTableFull,
         Self::ReadFailed,
         Self::EndMissed,
+        Self::ProgramSkipped,
     ];
 
     /// The value of the label `why`.
@@ -329,6 +334,7 @@ impl Loss {
             Self::PathTableFull => "path_table_full",
             Self::ReadFailed => "read_failed",
             Self::EndMissed => "end_missed",
+            Self::ProgramSkipped => "program_skipped",
         }
     }
 }
