@@ -38,8 +38,8 @@ pub struct View {
     pub proxies: BTreeMap<Arc<str>, ProxyView>,
     /// What could not be followed, index [`Loss`].
     pub losses: [u64; Loss::ALL.len()],
-    /// What the kernel holds in memory for the programs and tables, in bytes.
-    pub memory_bytes: u64,
+    /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
+    pub memory_bytes: Option<u64>,
     /// From the kernel half's clock to the time of day.
     pub clock: Clock,
 }

@@ -137,7 +137,7 @@ impl Error {
 pub struct Tracer {
     ebpf: Ebpf,
     hooks: Vec<AttachedHook>,
-    memory_bytes: u64,
+    memory_bytes: Option<u64>,
     names: NameMap,
     ledger: LedgerMap,
     processes: ProcessMap,
@@ -192,7 +192,7 @@ impl Tracer {
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
-            memory_bytes: 0,
+            memory_bytes: None,
             ebpf,
         };
         tracer.set_names(&options.wanted.names)?;
@@ -202,7 +202,7 @@ impl Tracer {
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::PROCESS_HOOKS, &options.hook_via)?);
         tracer.enter_running(&options.wanted)?;
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::CONNECT_HOOKS, &options.hook_via)?);
-        tracer.memory_bytes = fdinfo::memory_of_this_process().map_err(|error| Error::Proc(error.into()))?;
+        tracer.memory_bytes = fdinfo::memory_of_this_process().ok();
         drop(btf);
         give_back_memory();
         Ok((tracer, events))
@@ -215,8 +215,9 @@ impl Tracer {
     }
 
     /// What the kernel holds in memory for the maps and programs, in bytes. It does not change while they are there.
+    /// `None` where it does not say: before 5.14 it keeps a process with file capabilities from reading that of itself.
     #[must_use]
-    pub const fn memory_bytes(&self) -> u64 {
+    pub const fn memory_bytes(&self) -> Option<u64> {
         self.memory_bytes
     }
 

@@ -190,7 +190,9 @@ const WHOLE: &[(&Metric, Samples)] = &[
     (&table::HOOK_ATTACHED, |scrape, family| {
         scrape.hooks.iter().try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NO_WAY)))
     }),
-    (&table::KERNEL_MEMORY, |scrape, family| family.count(&[], scrape.view.memory_bytes)),
+    (&table::KERNEL_MEMORY, |scrape, family| {
+        scrape.view.memory_bytes.map_or(Ok(()), |bytes| family.count(&[], bytes))
+    }),
     (&table::BUILD_INFO, |_, family| {
         let labels = [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH];
         let labels: Vec<_> = table::BUILD_INFO.labels.iter().copied().zip(labels).collect();
@@ -284,7 +286,13 @@ mod tests {
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
         let (series, _) = Book::new(1, u64::MAX).update(0, &[(RowKey::ZERO, row, key)]);
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
-        View { series, proxies: BTreeMap::new(), losses: Default::default(), memory_bytes: 17_000_000, clock }
+        View {
+            series,
+            proxies: BTreeMap::new(),
+            losses: Default::default(),
+            memory_bytes: Some(17_000_000),
+            clock,
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ mod tests {
             .collect();
         let (series, _) = Book::new(10, u64::MAX).update(0, &rows);
         let clock = Clock::new(0, Timestamp::UNIX_EPOCH);
-        View { series, proxies: BTreeMap::new(), losses: Default::default(), memory_bytes: 0, clock }
+        View { series, proxies: BTreeMap::new(), losses: Default::default(), memory_bytes: None, clock }
     }
 
     #[test]
