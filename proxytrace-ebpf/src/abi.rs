@@ -180,6 +180,8 @@ abi! {
         /// The attempt that it makes, if it is one that this call's return value tells the outcome of; which of its
         /// members count is told by [`Call::ADDRESSED`] and [`Call::HOLDS_ATTEMPT`].
         pub attempt: Attempt,
+        /// Where the path of a unix socket is put together: it would take too much of a program's stack.
+        pub path: UnixPath,
     }
 
     /// An established connection that is watched for breaking.
@@ -383,7 +385,7 @@ pub mod room {
     /// Traced processes.
     pub const PROCESSES: u32 = 8_192;
     /// connect() calls under way.
-    pub const CALLS: u32 = 4_096;
+    pub const CALLS: u32 = 2_048;
     /// Traced proxies.
     pub const PROXIES: u32 = 1_024;
     /// Paths of unix sockets.

@@ -14,7 +14,7 @@ use crate::{
     events,
     kernel::{self, Access, Arguments, Kind, NoAddress, Probed, Sock, setting, tcp},
     ledger,
-    maps::{ATTEMPTS, CALLS},
+    maps::{ATTEMPTS, CALLS, EMPTY_CALL},
     process, stream,
 };
 
@@ -44,19 +44,29 @@ pub(crate) fn entered(arguments: Arguments) {
         if previous.state & Call::INTERRUPTED != 0 && previous.sock == socket.sock {
             return; // this very call begins again
         }
+        settle_unreturned(previous, Outcome::Other);
         let _ = CALLS.remove(&thread);
-        settle_unreturned(&previous, Outcome::Other);
     }
 
-    let Arguments { address, length, .. } = arguments;
-    let mut call = Call { sock: socket.sock, user_address: address, user_length: length, ..Call::ZERO };
-    match arguments.to() {
+    // Filled in place: it is larger than what a program has stack for.
+    if CALLS.insert(&thread, &EMPTY_CALL, 0).is_err() {
+        return events::lose(Loss::CallTableFull);
+    }
+    let Some(call) = call_of(thread) else { return };
+    call.sock = socket.sock;
+    call.user_address = arguments.address;
+    call.user_length = arguments.length;
+    match arguments.to(&mut call.path) {
         Ok(address) => {
-            call.attempt = Attempt { row: row_key(&process, address), pid, ..Attempt::ZERO };
+            call.attempt.row = row_key(&process, address);
+            call.attempt.pid = pid;
             call.state = Call::ADDRESSED;
         }
         Err(NoAddress::Unreadable) => {} // not in memory yet: it is when the call returns
-        Err(NoAddress::OtherFamily) => return,
+        Err(NoAddress::OtherFamily) => {
+            let _ = CALLS.remove(&thread);
+            return;
+        }
     }
     if socket.kind == Kind::Unix {
         call.state |= Call::UNIX;
@@ -65,10 +75,6 @@ pub(crate) fn entered(arguments: Arguments) {
             call.state |= Call::HOLDS_ATTEMPT;
         }
     }
-    if CALLS.insert(&thread, &call, 0).is_err() {
-        events::lose(Loss::CallTableFull);
-        settle_held(&call, Outcome::Other, 0);
-    }
 }
 
 /// A connect() returns, with 0 or a negative errno. Most upstream connects return EINPROGRESS, and their socket tells
@@ -76,41 +82,30 @@ pub(crate) fn entered(arguments: Arguments) {
 #[inline(always)]
 pub(crate) fn returned(result: i64) {
     let thread = kernel::current_thread();
-    let Some(entry) = CALLS.get_ptr_mut(&thread) else { return };
-    // SAFETY: copied at once; only this thread removes it.
-    let mut call = unsafe { *entry };
+    let Some(call) = call_of(thread) else { return };
     events::seen(Place::ConnectReturned);
     let errno = result.unsigned_abs() as u32;
     let is_unix = call.state & Call::UNIX != 0;
     if is_unix && (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&errno) {
         // Settled when the call begins again, or the thread calls connect() for another socket or exits.
-        // SAFETY: a value of the map, of the thread that runs this.
-        unsafe { (*entry).state |= Call::INTERRUPTED };
+        call.state |= Call::INTERRUPTED;
         return;
     }
-    let _ = CALLS.remove(&thread);
     if call.state & Call::HOLDS_ATTEMPT == 0 {
         if call.state & Call::SENT != 0 {
-            return remember_soft_error(call.sock);
+            remember_soft_error(call.sock);
+        } else if is_unix || !IN_PROGRESS.contains(&errno) {
+            // No transition: no route, or not permitted. The socket never got the address.
+            begin_late(call, errno);
         }
-        if (!is_unix && IN_PROGRESS.contains(&errno)) || NOT_AN_ATTEMPT.contains(&errno) {
-            return;
-        }
-        // No transition: no route, or not permitted. The socket never got the address.
-        if call.state & Call::ADDRESSED == 0 && !find_address(&mut call) {
-            return;
-        }
-        if !begin(&mut call.attempt) {
-            return;
-        }
-        call.state |= Call::HOLDS_ATTEMPT;
     }
     let outcome = match errno {
         0 if is_unix => Outcome::Established,
         _ if is_unix => Outcome::of_unix_error(errno),
         _ => Outcome::of_error(errno),
     };
-    settle_held(&call, outcome, errno);
+    settle_held(call, outcome, errno);
+    let _ = CALLS.remove(&thread);
 }
 
 /// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
@@ -226,8 +221,8 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
 #[inline(always)]
 pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
     let Some(call) = call_of(thread) else { return };
+    settle_unreturned(call, if was_killed { Outcome::Cancelled } else { Outcome::Other });
     let _ = CALLS.remove(&thread);
-    settle_unreturned(&call, if was_killed { Outcome::Cancelled } else { Outcome::Other });
 }
 
 /// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
@@ -257,19 +252,26 @@ fn begin(attempt: &mut Attempt) -> bool {
     true
 }
 
-/// Reads the address of a call that could not be read when it was entered.
+/// Begins the attempt of a call that has returned, which only now is known to be one.
 #[inline(always)]
-fn find_address(call: &mut Call) -> bool {
-    let Some((pid, process)) = process::current() else { return false };
-    match kernel::callers_address(call.user_address, call.user_length) {
-        Ok(address) => {
-            call.attempt = Attempt { row: row_key(&process, address), pid, ..Attempt::ZERO };
-            return true;
-        }
-        Err(NoAddress::Unreadable) => events::lose(Loss::ReadFailed),
-        Err(NoAddress::OtherFamily) => {}
+fn begin_late(call: &mut Call, errno: u32) {
+    if NOT_AN_ATTEMPT.contains(&errno) {
+        return;
     }
-    false
+    if call.state & Call::ADDRESSED == 0 {
+        let Some((pid, process)) = process::current() else { return };
+        match kernel::callers_address(call.user_address, call.user_length, &mut call.path) {
+            Ok(address) => {
+                call.attempt.row = row_key(&process, address);
+                call.attempt.pid = pid;
+            }
+            Err(NoAddress::Unreadable) => return events::lose(Loss::ReadFailed),
+            Err(NoAddress::OtherFamily) => return,
+        }
+    }
+    if begin(&mut call.attempt) {
+        call.state |= Call::HOLDS_ATTEMPT;
+    }
 }
 
 /// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
@@ -322,7 +324,7 @@ fn settle_held(call: &Call, outcome: Outcome, errno: u32) {
 /// killed in it (`Cancelled`); or the return was missed, as a kretprobe does when many calls wait at once. One that has
 /// sent a SYN has an attempt that its socket will settle.
 #[inline(always)]
-fn settle_unreturned(call: &Call, outcome: Outcome) {
+fn settle_unreturned(call: &mut Call, outcome: Outcome) {
     if call.state & Call::INTERRUPTED != 0 {
         return settle_held(call, outcome, EINTR);
     }
@@ -332,17 +334,15 @@ fn settle_unreturned(call: &Call, outcome: Outcome) {
     if matches!(outcome, Outcome::Other) {
         events::lose(Loss::EndMissed);
     }
-    let mut call = *call;
     if call.state & Call::HOLDS_ATTEMPT == 0 && call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt)
     {
         call.state |= Call::HOLDS_ATTEMPT;
     }
-    settle_held(&call, outcome, 0);
+    settle_held(call, outcome, 0);
 }
 
 #[inline(always)]
-fn call_of(thread: u64) -> Option<Call> {
-    let call = CALLS.get_ptr(&thread)?;
-    // SAFETY: copied at once; only its own thread removes it.
-    Some(unsafe { *call })
+fn call_of(thread: u64) -> Option<&'static mut Call> {
+    // SAFETY: a value of the map, which only its own thread reaches and removes.
+    CALLS.get_ptr_mut(&thread).map(|call| unsafe { &mut *call })
 }

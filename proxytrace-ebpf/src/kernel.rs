@@ -278,14 +278,14 @@ impl Arguments {
         }
     }
 
-    /// Where to. A unix socket's path is noted in [`maps::UNIX_PATHS`].
+    /// Where to. A unix socket's path is put together in `path`, which is all zeroes, and noted in [`maps::UNIX_PATHS`].
     #[inline(always)]
-    pub(crate) fn to(self) -> Result<Address, NoAddress> {
+    pub(crate) fn to(self, path: &mut UnixPath) -> Result<Address, NoAddress> {
         let memory = match self.file {
             File::Descriptor(_) => Memory::Caller,
             File::Found(_) => Memory::Kernel,
         };
-        address_in(memory, self.address, self.length)
+        address_in(memory, self.address, self.length, path)
     }
 }
 
@@ -328,12 +328,12 @@ fn unconnected_socket(file: *const c_void) -> Option<Unconnected> {
 /// The address that the caller of a connect() gave which is about to return: by then the page that it is in is in
 /// memory, as the kernel has just read it.
 #[inline(always)]
-pub(crate) fn callers_address(pointer: u64, length: u32) -> Result<Address, NoAddress> {
-    address_in(Memory::Caller, pointer, length)
+pub(crate) fn callers_address(pointer: u64, length: u32, path: &mut UnixPath) -> Result<Address, NoAddress> {
+    address_in(Memory::Caller, pointer, length, path)
 }
 
 #[inline(always)]
-fn address_in(memory: Memory, pointer: u64, length: u32) -> Result<Address, NoAddress> {
+fn address_in(memory: Memory, pointer: u64, length: u32, path: &mut UnixPath) -> Result<Address, NoAddress> {
     let port = || read_in::<u16>(memory, pointer + 2).map(u16::from_be);
     match read_in::<u16>(memory, pointer)? {
         AF_INET => Ok(internet(mapped(read_in(memory, pointer + 4)?), port()?)),
@@ -341,7 +341,7 @@ fn address_in(memory: Memory, pointer: u64, length: u32) -> Result<Address, NoAd
             let halves = [read_in(memory, pointer + 8)?, read_in(memory, pointer + 16)?];
             Ok(internet(halves, port()?))
         }
-        AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2)),
+        AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2), path),
         _ => Err(NoAddress::OtherFamily),
     }
 }
@@ -355,10 +355,8 @@ pub(crate) enum NoAddress {
     OtherFamily,
 }
 
-/// The path is put together on the stack and not in a scratch map: a system call's program can be preempted.
 #[inline(always)]
-fn unix_address(memory: Memory, pointer: u64, room: u32) -> Result<Address, NoAddress> {
-    let mut path = UnixPath::ZERO;
+fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) -> Result<Address, NoAddress> {
     let from = pointer as *const c_void;
     let into = path.bytes.as_mut_ptr().cast::<c_void>();
     if read_in::<u8>(memory, pointer)? == 0 {
@@ -389,7 +387,7 @@ fn unix_address(memory: Memory, pointer: u64, room: u32) -> Result<Address, NoAd
     }
     let address = Address { bytes: digest(&path.bytes), port: 0, family: FAMILY_UNIX };
     // Looked up first: an insertion locks a bucket, and the path is nearly always known.
-    if maps::UNIX_PATHS.get_ptr(&address).is_none() && maps::UNIX_PATHS.insert(&address, &path, 0).is_err() {
+    if maps::UNIX_PATHS.get_ptr(&address).is_none() && maps::UNIX_PATHS.insert(&address, &*path, 0).is_err() {
         events::lose(Loss::PathTableFull);
     }
     Ok(address)

@@ -27,6 +27,10 @@ pub(crate) static SETTINGS: Settings = Settings::ZERO;
 #[unsafe(no_mangle)]
 pub(crate) static EMPTY_ROW: Row = Row::ZERO;
 
+/// What a call starts as, likewise.
+#[unsafe(no_mangle)]
+pub(crate) static EMPTY_CALL: Call = Call::ZERO;
+
 /// Program names (comm, zero-filled) that make a process the root of a proxy.
 #[map]
 pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 0);

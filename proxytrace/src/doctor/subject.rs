@@ -4,15 +4,19 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use nix::sys::{
-    signal::{Signal, raise},
-    socket::{Backlog, listen},
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, raise},
+        socket::{Backlog, listen},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,6 +25,9 @@ pub const COMMAND: &str = "self-test-subject";
 
 /// A second passes before a SYN is sent again (RFC 6298), here and there a little more.
 const GIVE_UP: Duration = Duration::from_millis(1500);
+
+/// How long a connection may take from its client's side to the listener's.
+const ARRIVES: Duration = Duration::from_secs(5);
 
 /// A subject that waits for its word.
 pub(super) struct Subject(Child);
@@ -82,6 +89,12 @@ pub fn run() -> anyhow::Result<()> {
     // With room for one connection that nobody accepts, the SYN of the next is dropped.
     listen(&listener, Backlog::new(0)?).context("listen with a backlog of 0")?;
     let _established = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    // The client's side of a handshake is done before the listener's is.
+    let mut arrived = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    ensure!(
+        poll(&mut arrived, PollTimeout::try_from(ARRIVES)?)? == 1,
+        "a connection to {address} did not arrive within {ARRIVES:?}"
+    );
     give_up_on(address)
 }
 
