@@ -6,6 +6,7 @@
 //! - [`ledger`], [`storm`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
 //! - [`cli`], [`requirements`], [`cost`]: what happens when it is called wrongly or on the wrong host, and what it costs
+//! - [`privilege`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
 
@@ -20,6 +21,7 @@ mod cost;
 mod crossing;
 mod ledger;
 mod metrics;
+mod privilege;
 mod processes;
 mod requirements;
 mod storm;

@@ -77,6 +77,9 @@ pub struct Tracing {
     /// The size of the buffer between kernel and reader: a power of two, at least a page (4096).
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, env = "PROXYTRACE_RING_SIZE", value_parser = ring_size)]
     ring_size: u32,
+    /// Keep every privilege while running, and do not limit system calls: to look into a problem with a debugger.
+    #[arg(long, env = "PROXYTRACE_KEEP_PRIVILEGES")]
+    pub keep_privileges: bool,
 }
 
 impl Tracing {

@@ -93,6 +93,13 @@ impl Nginx {
         self.wait_until_serving();
     }
 
+    /// Ends it at once, and starts it again.
+    pub fn restart(&mut self, netns: &Netns) {
+        self.end();
+        let _ = fs::remove_file(self.path("clients"));
+        self.launch(netns);
+    }
+
     /// The command that starts it, for those who want another process to do so.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -232,8 +239,8 @@ impl Nginx {
     }
 }
 
-impl Drop for Nginx {
-    fn drop(&mut self) {
+impl Nginx {
+    fn end(&self) {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             for process in process::named(&self.name) {
                 let _ = kill(as_pid(process.pid), signal);
@@ -243,5 +250,11 @@ impl Drop for Nginx {
                 return;
             }
         }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -1,0 +1,30 @@
+//! Capabilities: from what the process was given down to what a running trace needs.
+
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+
+/// What a running trace makes use of, where it was given.
+const WHILE_RUNNING: &[Capability] = &[Capability::CAP_SYS_PTRACE];
+
+/// What lets a process read maps where the kernel asks for that although they are open; the first that is there will do.
+const TO_READ: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
+
+/// Lowers every set of this thread, and gives what is left.
+pub(super) fn lower(can_read: impl Fn() -> bool) -> Result<CapsHashSet, CapsError> {
+    let held = caps::read(None, CapSet::Effective)?;
+    // Who may not shrink the bounding set gains nothing by it either: there are no new privileges.
+    if held.contains(&Capability::CAP_SETPCAP) {
+        caps::clear(None, CapSet::Bounding)?;
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+
+    let is_held = |capability: &&Capability| held.contains(*capability);
+    let mut kept: CapsHashSet = WHILE_RUNNING.iter().filter(is_held).copied().collect();
+    caps::set(None, CapSet::Effective, &kept)?;
+    if !can_read() {
+        kept.extend(TO_READ.iter().find(is_held));
+        caps::set(None, CapSet::Effective, &kept)?;
+    }
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(kept)
+}
