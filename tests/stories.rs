@@ -6,7 +6,7 @@
 //! - [`ledger`], [`storm`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
 //! - [`cli`], [`requirements`], [`cost`]: what happens when it is called wrongly or on the wrong host, and what it costs
-//! - [`privilege`]: what it may do while it runs, whom it runs as, and what it tells of its host
+//! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
 
@@ -19,6 +19,7 @@ mod cli;
 mod clients;
 mod cost;
 mod crossing;
+mod disclosure;
 mod ledger;
 mod metrics;
 mod privilege;

@@ -229,17 +229,6 @@ impl Nginx {
         });
     }
 
-    fn path(&self, file: &str) -> String {
-        format!("{}/{file}", self.directory.path().display())
-    }
-
-    /// What the pid file says: for a moment, when masters change, nothing.
-    fn current_master(&self) -> Option<u32> {
-        fs::read_to_string(self.path("nginx.pid")).ok()?.trim().parse().ok()
-    }
-}
-
-impl Nginx {
     fn end(&self) {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             for process in process::named(&self.name) {
@@ -250,6 +239,15 @@ impl Nginx {
                 return;
             }
         }
+    }
+
+    fn path(&self, file: &str) -> String {
+        format!("{}/{file}", self.directory.path().display())
+    }
+
+    /// What the pid file says: for a moment, when masters change, nothing.
+    fn current_master(&self) -> Option<u32> {
+        fs::read_to_string(self.path("nginx.pid")).ok()?.trim().parse().ok()
     }
 }
 

@@ -5,6 +5,9 @@
 mod capabilities;
 mod seccomp;
 
+#[cfg(test)]
+mod docs;
+
 use std::fmt;
 
 use anyhow::Context as _;

@@ -11,7 +11,7 @@ use seccompiler::{
 
 /// System calls that are needed for the same reason.
 struct Group {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the table"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads this, and for docs/security.md"))]
     why: &'static str,
     calls: &'static [Call],
 }
@@ -45,9 +45,9 @@ const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
 /// include/uapi/linux/bpf.h: BPF_MAP_LOOKUP_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY.
 const MAP_COMMANDS: &[u64] = &[1, 3, 4];
-/// Whether it is a terminal, in the way of each C library; and, when a hook attached by kprobe is let go, include/uapi/linux/perf_event.h:
-/// PERF_EVENT_IOC_DISABLE.
-const IOCTLS: &[u64] = &[libc::TCGETS as u64, libc::TIOCGWINSZ as u64, 0x2401];
+/// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); and, when
+/// a hook attached by kprobe is let go, include/uapi/linux/perf_event.h: PERF_EVENT_IOC_DISABLE.
+const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x2401];
 const FCNTLS: &[u64] = &[libc::F_GETFD as u64, libc::F_SETFD as u64, libc::F_GETFL as u64];
 
 /// Where the C libraries or architectures differ, each's name for a call.
@@ -180,6 +180,12 @@ fn rules(call: &Call) -> Result<Vec<SeccompRule>, Error> {
         )?])?)
     };
     values.iter().map(rule).collect()
+}
+
+/// What each group is for.
+#[cfg(test)]
+pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
+    ALLOWED.iter().map(|group| group.why)
 }
 
 #[cfg(test)]
