@@ -95,28 +95,33 @@ fn nobody_is_told_which_of_the_two_is_missing() {
 }
 
 #[test]
-fn where_proc_hides_processes_finding_those_that_run_takes_sys_ptrace() {
+fn where_proc_hides_processes_it_takes_sys_ptrace_to_find_and_to_name_them() {
+    /// What a proxy is called that cannot be looked at: the first of the names that are wanted.
+    const UNSEEN: &str = "somebody";
     if !skip::unless_installed("setpriv") {
         return;
     }
     let (_directory, program) = proxytrace::copy_for_everybody();
     let netns = Netns::new();
-    for (given, is_found) in [("+bpf,+perfmon", false), ("+bpf,+perfmon,+sys_ptrace", true)] {
+    for (given, sees) in [("+bpf,+perfmon", false), ("+bpf,+perfmon,+sys_ptrace", true)] {
         let mut nginx = Nginx::start(&netns, &proxy_to(ADDRESS, ""));
-        let agent =
-            Agent::by(where_proc_hides(&confined(&program, NOBODY, given)), &["--process", nginx.name()]);
-        check_lowered(agent.pid(), if is_found { SYS_PTRACE } else { 0 });
+        let arguments = ["--process", UNSEEN, "--process", nginx.name()];
+        let agent = Agent::by(where_proc_hides(&confined(&program, NOBODY, given)), &arguments);
+        check_lowered(agent.pid(), if sees { SYS_PTRACE } else { 0 });
+        let says = if sees { "tracing pid" } else { "no process to trace runs yet" };
+        assert!(agent.stderr().contains(says), "{}", agent.stderr());
         assert_eq!(nginx.get("/"), 502);
-        if is_found {
+        if sees {
             counted(&agent, nginx.name(), ADDRESS, &refused(1));
         } else {
-            assert!(agent.stderr().contains("no process to trace runs yet"), "{}", agent.stderr());
             assert!(agent.metrics().addresses(nginx.name()).is_empty());
-            // One that starts later is seen by the kernel half.
-            nginx.restart(&netns);
-            assert_eq!(nginx.get("/"), 502);
-            counted(&agent, nginx.name(), ADDRESS, &refused(1));
         }
+
+        // One that starts later is seen by the kernel half. It takes up its predecessor's name, and counts.
+        nginx.restart(&netns);
+        assert_eq!(nginx.get("/"), 502);
+        let (name, attempts) = if sees { (nginx.name(), 2) } else { (UNSEEN, 1) };
+        counted(&agent, name, ADDRESS, &refused(attempts));
         agent.stop();
     }
 }

@@ -40,7 +40,7 @@ pub const CAPABILITIES: &[Capability] = &[
         bit: 19,
         required: false,
         why: "to see processes of others where /proc is mounted with hidepid",
-        without: "such a proxy is not found when it already runs; one that starts later is, but not its unit or container",
+        without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for",
     },
     Capability {
         name: "CAP_SYS_RESOURCE",
