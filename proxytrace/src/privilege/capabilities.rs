@@ -28,3 +28,41 @@ pub(super) fn lower(can_read: impl Fn() -> bool) -> Result<CapsHashSet, CapsErro
     caps::set(None, CapSet::Permitted, &kept)?;
     Ok(kept)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use caps::{CapSet, CapsHashSet};
+
+    use super::{TO_READ, WHILE_RUNNING, lower};
+
+    /// What is left of what this process has, where maps can be read or cannot. The sets are each thread's own.
+    fn check(can_read: bool, expected: impl Fn(&CapsHashSet) -> CapsHashSet + Send + 'static) {
+        let lowered = move || {
+            let held = caps::read(None, CapSet::Effective).unwrap();
+            let kept = lower(|| can_read).unwrap();
+            assert_eq!(kept, expected(&held));
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert_eq!(caps::read(None, set).unwrap(), kept, "{set:?}");
+            }
+            for set in [CapSet::Inheritable, CapSet::Ambient] {
+                assert!(caps::read(None, set).unwrap().is_empty(), "{set:?}");
+            }
+        };
+        thread::spawn(lowered).join().unwrap();
+    }
+
+    #[test]
+    fn what_is_needed_is_kept_where_it_was_given_and_nothing_else() {
+        let running = |held: &CapsHashSet| -> CapsHashSet {
+            WHILE_RUNNING.iter().filter(|capability| held.contains(*capability)).copied().collect()
+        };
+        check(true, running);
+        check(false, move |held| {
+            let mut kept = running(held);
+            kept.extend(TO_READ.iter().find(|capability| held.contains(*capability)));
+            kept
+        });
+    }
+}

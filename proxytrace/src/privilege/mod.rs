@@ -43,8 +43,7 @@ impl fmt::Display for Kept {
 pub fn lower(can_read: impl Fn() -> bool) -> anyhow::Result<()> {
     let threads = Process::myself()?.tasks()?.count();
     anyhow::ensure!(threads == 1, "give up privileges: {threads} threads run already; please report this");
-    let kept = give_up(can_read)
-        .context("give up privileges; --keep-privileges runs without that, and needs no more than before")?;
+    let kept = give_up(can_read).context("give up privileges; --keep-privileges leaves that out")?;
     tracing::info!("{kept}");
     Ok(())
 }
