@@ -1,15 +1,12 @@
 //! What happens when proxytrace is called wrongly, or may not do what it is asked for.
 
-use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use proxytrace_tests::child::{Captured, Guarded, run};
-use proxytrace_tests::{proxytrace, scratch, skip, wait};
-use tempfile::TempDir;
+use proxytrace_tests::{proxytrace, skip, wait};
 
 /// Numbers from linux/capability.h.
 const CAP_SYS_ADMIN: libc::c_ulong = 21;
@@ -53,7 +50,7 @@ fn the_two_capabilities_that_it_asks_for_are_enough() {
     if !skip::unless_installed("setpriv") {
         return;
     }
-    let (_directory, program) = copy_for_everybody();
+    let (_directory, program) = proxytrace::copy_for_everybody();
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let capable = ["--inh-caps=+bpf,+perfmon", "--ambient-caps=+bpf,+perfmon"];
     let mut command = Command::new("setpriv");
@@ -65,7 +62,7 @@ fn the_two_capabilities_that_it_asks_for_are_enough() {
 
 #[test]
 fn without_privileges_it_says_which_capability_is_missing_and_how_to_get_it() {
-    let (_directory, program) = copy_for_everybody();
+    let (_directory, program) = proxytrace::copy_for_everybody();
     type Restrict = fn(&mut Command) -> &mut Command;
     let rows: [(Restrict, &[&str]); 3] = [
         (|command| command.uid(65534).gid(65534), &["CAP_BPF", "CAP_PERFMON"]),
@@ -124,14 +121,6 @@ fn ends(command: &mut Command) -> (Option<i32>, String, String) {
     let mut stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
     let status = child.wait(wait::SOON);
     (status.code(), stdout.whole(), stderr.whole())
-}
-
-/// The program where also somebody who may not look into the repository can run it.
-fn copy_for_everybody() -> (TempDir, PathBuf) {
-    let directory = scratch::directory();
-    let program = directory.path().join("proxytrace");
-    fs::copy(proxytrace::binary(), &program).expect("copy proxytrace");
-    (directory, program)
 }
 
 /// Root, but without these capabilities.

@@ -7,6 +7,7 @@
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
+//! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
 
@@ -20,10 +21,12 @@ mod clients;
 mod cost;
 mod crossing;
 mod crowd;
+mod disclosure;
 mod doctor;
 mod guests;
 mod ledger;
 mod metrics;
+mod privilege;
 mod processes;
 mod requirements;
 mod storm;

@@ -96,6 +96,9 @@ pub struct Tracing {
         value_delimiter = ','
     )]
     table_sizes: Vec<Resized>,
+    /// Keep every privilege while running, and do not limit system calls: to look into a problem with a debugger.
+    #[arg(long, env = "PROXYTRACE_KEEP_PRIVILEGES")]
+    pub keep_privileges: bool,
 }
 
 impl Tracing {

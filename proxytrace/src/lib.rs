@@ -5,6 +5,7 @@
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
+//! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
 //!
 //! The programs in the kernel are the package `proxytrace-ebpf`.
@@ -20,4 +21,5 @@ pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod output;
+pub mod privilege;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! What the agent exposes, parsed: samples that are found by name and labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One scrape.
 #[derive(Debug, Clone)]
@@ -76,6 +76,13 @@ impl Metrics {
         values.sort();
         values.dedup();
         values
+    }
+
+    /// What there is: each name with the names of its labels.
+    #[must_use]
+    pub fn shapes(&self) -> BTreeSet<(String, Vec<String>)> {
+        let shape = |sample: &Sample| (sample.name.clone(), sample.labels.keys().cloned().collect());
+        self.samples.iter().map(shape).collect()
     }
 
     /// The account of `proxy` with `address`.

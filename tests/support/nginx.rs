@@ -93,6 +93,13 @@ impl Nginx {
         self.wait_until_serving();
     }
 
+    /// Ends it at once, and starts it again.
+    pub fn restart(&mut self, netns: &Netns) {
+        self.end();
+        let _ = fs::remove_file(self.path("clients"));
+        self.launch(netns);
+    }
+
     /// The command that starts it, for those who want another process to do so.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -222,6 +229,18 @@ impl Nginx {
         });
     }
 
+    fn end(&self) {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            for process in process::named(&self.name) {
+                let _ = kill(as_pid(process.pid), signal);
+            }
+            let gone = || process::named(&self.name).is_empty().then_some(());
+            if wait::within(Duration::from_secs(2), gone).is_some() {
+                return;
+            }
+        }
+    }
+
     fn path(&self, file: &str) -> String {
         format!("{}/{file}", self.directory.path().display())
     }
@@ -234,14 +253,6 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            for process in process::named(&self.name) {
-                let _ = kill(as_pid(process.pid), signal);
-            }
-            let gone = || process::named(&self.name).is_empty().then_some(());
-            if wait::within(Duration::from_secs(2), gone).is_some() {
-                return;
-            }
-        }
+        self.end();
     }
 }

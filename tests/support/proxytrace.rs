@@ -1,5 +1,7 @@
 //! proxytrace as its users run it: `trace` with its records, `agent` with its metrics.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use crate::child::{Captured, Guarded};
 use crate::http::{self, Response};
@@ -26,10 +29,25 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// The program where also somebody who may not look into the repository can run it.
+#[must_use]
+pub fn copy_for_everybody() -> (TempDir, PathBuf) {
+    let directory = scratch::directory();
+    let program = directory.path().join("proxytrace");
+    fs::copy(binary(), &program).expect("copy proxytrace");
+    (directory, program)
+}
+
 /// The program with nothing of the caller's environment that would change what it does.
 #[must_use]
 pub fn command() -> Command {
-    let mut command = Command::new(binary());
+    command_of(binary())
+}
+
+/// The same for a program that becomes it, such as setpriv.
+#[must_use]
+pub fn command_of(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PROXYTRACE_"))
     {
         command.env_remove(name);
@@ -108,8 +126,15 @@ impl Trace {
     #[must_use]
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
+        Self::by(command(), arguments)
+    }
+
+    /// The same by another command, to which `trace` and the arguments are added.
+    #[must_use]
+    #[track_caller]
+    pub fn by(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = Guarded::spawn(
-            command().args(["trace", "--json"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()),
+            command.args(["trace", "--json"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()),
         );
         let stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
         let stdout = BufReader::new(child.inner().stdout.take().expect("a pipe"));
@@ -218,9 +243,16 @@ impl Agent {
     #[must_use]
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
+        Self::by(command(), arguments)
+    }
+
+    /// The same by another command, to which `agent` and the arguments are added.
+    #[must_use]
+    #[track_caller]
+    pub fn by(mut command: Command, arguments: &[&str]) -> Self {
         let port = scratch::free_port();
         let mut child = Guarded::spawn(
-            command()
+            command
                 .args(["agent", "--listen", &format!("127.0.0.1:{port}")])
                 .args(arguments)
                 .stdout(Stdio::null())

@@ -9,6 +9,8 @@ use crate::cargo;
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("aya::", &["proxytrace/src/kernel/"]),
     ("prometheus_client::", &["proxytrace/src/metrics/"]),
+    ("caps::", &["proxytrace/src/privilege/"]),
+    ("seccompiler::", &["proxytrace/src/privilege/"]),
     ("aya_ebpf::", &["proxytrace-ebpf/src/"]),
 ];
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::{Shutdown, block_on, trees};
+use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
     cli::Tracing,
     http::{self, Pages},
@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         })?;
         let (watch, mut events) = Watch::start(&tracing.options(false), *max_addresses)?;
         log_start(&watch, &listener)?;
+        give_up_privileges(tracing, &watch)?;
 
         let watch = Arc::new(Mutex::new(watch));
         let serving = tokio::spawn(http::serve(listener, Arc::new(Live(Arc::clone(&watch)))));

@@ -6,6 +6,8 @@ pub mod trace;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::{cli::Tracing, privilege, watch::Watch};
+
 /// The signals that end a command.
 struct Shutdown {
     interrupt: Signal,
@@ -23,6 +25,15 @@ impl Shutdown {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Once everything is open and attached.
+fn give_up_privileges(tracing: &Tracing, watch: &Watch) -> anyhow::Result<()> {
+    if tracing.keep_privileges {
+        tracing::info!("keeps all its privileges, as --keep-privileges asks for");
+        return Ok(());
+    }
+    privilege::lower(|| watch.events_lost().is_ok())
 }
 
 /// The process trees below these pids, in words.

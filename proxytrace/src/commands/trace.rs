@@ -11,7 +11,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proxytrace_ebpf::abi::Event;
 
-use super::{Shutdown, block_on, trees};
+use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
     cli::{Tracing, seconds},
     kernel::Events,
@@ -60,6 +60,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         let wants_established = *all || causes.iter().any(Cause::is_established);
         let options = tracing.options(wants_established);
         let (watch, mut events) = Watch::start(&options, usize::MAX)?;
+        give_up_privileges(tracing, &watch)?;
         let filter = Filter { addresses: addresses.clone(), causes: causes.clone() };
         let mut session = Session::new(watch, filter, *json, *count);
         if !quiet {

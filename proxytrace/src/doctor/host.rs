@@ -1,6 +1,6 @@
 //! Asks the host, a question a function.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use proxytrace_ebpf::abi::root_pid;
 
@@ -8,7 +8,7 @@ use super::report::Check;
 use crate::kernel::{
     self,
     processes::{self, Wanted},
-    requirements,
+    requirements::{self, CAPABILITIES, SYS_PTRACE},
 };
 
 /// The kernel's release.
@@ -21,7 +21,8 @@ pub(super) fn checks(wanted: &Wanted) -> anyhow::Result<Vec<Check>> {
     let mut checks = vec![Check::ok("kernel", format!("{} {}", kernel()?, std::env::consts::ARCH))];
     checks.push(type_information());
     checks.push(lockdown());
-    checks.extend(capabilities()?);
+    checks.push(capabilities()?);
+    checks.push(proc()?);
     checks.push(pid_namespace());
     checks.push(control_groups());
     checks.push(proxies(wanted)?);
@@ -54,12 +55,38 @@ fn lockdown() -> Check {
     Check::lacks(NAME, mode, costs, "boot with lockdown=integrity, or without it")
 }
 
-fn capabilities() -> anyhow::Result<Vec<Check>> {
+fn capabilities() -> anyhow::Result<Check> {
     const NAME: &str = "capabilities";
-    Ok(vec![match requirements::missing_capabilities()? {
-        None => Check::ok(NAME, "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"),
-        Some(missing) => Check::cannot(NAME, format!("missing {missing}"), "grant what is missing"),
-    }])
+    if let Some(missing) = requirements::missing_capabilities()? {
+        return Ok(Check::cannot(NAME, format!("missing {missing}"), "grant what is missing"));
+    }
+    let held = requirements::held()?;
+    let names = CAPABILITIES.iter().filter(|capability| held & capability.mask() != 0);
+    let names: Vec<_> = names.map(|capability| capability.name).collect();
+    Ok(Check::ok(NAME, if names.is_empty() { "CAP_SYS_ADMIN".to_owned() } else { names.join(", ") }))
+}
+
+/// Mounted with `hidepid`, /proc shows processes of others only to whom it may.
+fn proc() -> anyhow::Result<Check> {
+    const NAME: &str = "/proc";
+    let mounts = procfs::process::Process::myself()?.mountinfo()?;
+    let proc = mounts.iter().rev().find(|mount| mount.mount_point == Path::new("/proc"));
+    let hides = proc.and_then(|mount| mount.super_options.get("hidepid")?.clone());
+    Ok(match hides.as_deref() {
+        None | Some("0" | "off") => Check::ok(NAME, "shows every process"),
+        Some(_) if requirements::held()? & SYS_PTRACE.mask() != 0 => {
+            Check::ok(NAME, "hides processes of others, but not from CAP_SYS_PTRACE")
+        }
+        Some(value) => {
+            let mend = "grant CAP_SYS_PTRACE";
+            Check::lacks(
+                NAME,
+                format!("hides processes of others (hidepid={value})"),
+                SYS_PTRACE.without,
+                mend,
+            )
+        }
+    })
 }
 
 fn pid_namespace() -> Check {

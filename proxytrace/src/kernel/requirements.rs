@@ -4,21 +4,66 @@ use std::fmt;
 
 use procfs::process::Process;
 
-/// A Linux capability that tracing needs.
+/// A Linux capability that proxytrace makes use of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
-    name: &'static str,
-    bit: u32,
-    why: &'static str,
+    /// Its name in capabilities(7).
+    pub name: &'static str,
+    /// Its number: the bit in a set of capabilities.
+    pub bit: u32,
+    /// Whether nothing works without it.
+    pub required: bool,
+    /// What it is needed for.
+    pub why: &'static str,
+    /// What is lost without it.
+    pub without: &'static str,
 }
 
-/// CAP_SYS_ADMIN, which includes those below.
-const SYS_ADMIN: u32 = 21;
-
-const NEEDED: [Capability; 2] = [
-    Capability { name: "CAP_BPF", bit: 39, why: "to load programs and maps" },
-    Capability { name: "CAP_PERFMON", bit: 38, why: "to attach them to tracepoints" },
+/// All that proxytrace makes use of. CAP_SYS_ADMIN stands in for those that are required.
+pub const CAPABILITIES: &[Capability] = &[
+    Capability {
+        name: "CAP_BPF",
+        bit: 39,
+        required: true,
+        why: "to load programs and maps",
+        without: "nothing works",
+    },
+    Capability {
+        name: "CAP_PERFMON",
+        bit: 38,
+        required: true,
+        why: "to attach them to tracepoints",
+        without: "nothing works",
+    },
+    SYS_PTRACE,
+    Capability {
+        name: "CAP_SYS_RESOURCE",
+        bit: 24,
+        required: false,
+        why: "to raise the limit of locked memory, which kernels before 5.11 charge maps to",
+        without: "nothing from 5.11 on; before, LimitMEMLOCK=infinity in the systemd unit does the same",
+    },
 ];
+
+/// For reading /proc.
+pub const SYS_PTRACE: Capability = Capability {
+    name: "CAP_SYS_PTRACE",
+    bit: 19,
+    required: false,
+    why: "to see processes of others where /proc is mounted with hidepid",
+    without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for",
+};
+
+impl Capability {
+    /// The capability in a set.
+    #[must_use]
+    pub const fn mask(self) -> u64 {
+        1 << self.bit
+    }
+}
+
+/// CAP_SYS_ADMIN, which includes the required ones.
+const SYS_ADMIN: u32 = 21;
 
 /// The capabilities that this process lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +92,22 @@ impl fmt::Display for Missing {
 /// # Errors
 /// /proc/self/status could not be read.
 pub fn missing_capabilities() -> Result<Option<Missing>, procfs::ProcError> {
-    Ok(missing_in(Process::myself()?.status()?.capeff))
+    Ok(missing_in(held()?))
+}
+
+/// The capabilities that this process may use now: its effective set, a bit each.
+///
+/// # Errors
+/// /proc/self/status could not be read.
+pub fn held() -> Result<u64, procfs::ProcError> {
+    Ok(Process::myself()?.status()?.capeff)
 }
 
 fn missing_in(effective: u64) -> Option<Missing> {
     let has = |bit: u32| effective & (1 << bit) != 0;
-    let missing: Vec<_> =
-        NEEDED.into_iter().filter(|capability| !has(capability.bit) && !has(SYS_ADMIN)).collect();
+    let is_missing =
+        |capability: &&Capability| capability.required && !has(capability.bit) && !has(SYS_ADMIN);
+    let missing: Vec<_> = CAPABILITIES.iter().filter(is_missing).copied().collect();
     (!missing.is_empty()).then_some(Missing(missing))
 }
 

@@ -1,0 +1,68 @@
+//! Capabilities: from what the process was given down to what a running trace needs.
+
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+
+/// What a running trace makes use of, where it was given.
+const WHILE_RUNNING: &[Capability] = &[Capability::CAP_SYS_PTRACE];
+
+/// What lets a process read maps where the kernel asks for that although they are open; the first that is there will do.
+const TO_READ: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
+
+/// Lowers every set of this thread, and gives what is left.
+pub(super) fn lower(can_read: impl Fn() -> bool) -> Result<CapsHashSet, CapsError> {
+    let held = caps::read(None, CapSet::Effective)?;
+    // Who may not shrink the bounding set gains nothing by it either: there are no new privileges.
+    if held.contains(&Capability::CAP_SETPCAP) {
+        caps::clear(None, CapSet::Bounding)?;
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+
+    let is_held = |capability: &&Capability| held.contains(*capability);
+    let mut kept: CapsHashSet = WHILE_RUNNING.iter().filter(is_held).copied().collect();
+    caps::set(None, CapSet::Effective, &kept)?;
+    if !can_read() {
+        kept.extend(TO_READ.iter().find(is_held));
+        caps::set(None, CapSet::Effective, &kept)?;
+    }
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use caps::{CapSet, CapsHashSet};
+
+    use super::{TO_READ, WHILE_RUNNING, lower};
+
+    /// What is left of what this process has, where maps can be read or cannot. The sets are each thread's own.
+    fn check(can_read: bool, expected: impl Fn(&CapsHashSet) -> CapsHashSet + Send + 'static) {
+        let lowered = move || {
+            let held = caps::read(None, CapSet::Effective).unwrap();
+            let kept = lower(|| can_read).unwrap();
+            assert_eq!(kept, expected(&held));
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert_eq!(caps::read(None, set).unwrap(), kept, "{set:?}");
+            }
+            for set in [CapSet::Inheritable, CapSet::Ambient] {
+                assert!(caps::read(None, set).unwrap().is_empty(), "{set:?}");
+            }
+        };
+        thread::spawn(lowered).join().unwrap();
+    }
+
+    #[test]
+    fn what_is_needed_is_kept_where_it_was_given_and_nothing_else() {
+        let running = |held: &CapsHashSet| -> CapsHashSet {
+            WHILE_RUNNING.iter().filter(|capability| held.contains(*capability)).copied().collect()
+        };
+        check(true, running);
+        check(false, move |held| {
+            let mut kept = running(held);
+            kept.extend(TO_READ.iter().find(|capability| held.contains(*capability)));
+            kept
+        });
+    }
+}

@@ -1,0 +1,85 @@
+//! Gives up what a trace no longer needs once it runs: capabilities, new privileges, most system calls.
+//!
+//! docs/security.md says what is kept, and why.
+
+mod capabilities;
+mod seccomp;
+
+#[cfg(test)]
+mod docs;
+
+use std::fmt;
+
+use anyhow::Context as _;
+use nix::sys::prctl;
+use procfs::process::Process;
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    capabilities: Vec<String>,
+    /// How many system calls may be used; `None` where the kernel did not take the list.
+    system_calls: Option<usize>,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.capabilities {
+            [] => f.write_str("keeps no capability")?,
+            names => write!(f, "keeps {} only", names.join(" and "))?,
+        }
+        match self.system_calls {
+            Some(count) => write!(f, ", may use {count} system calls"),
+            None => f.write_str(", may use every system call"),
+        }
+    }
+}
+
+/// Gives up everything that is not needed while a trace runs, for good, and logs what is kept. `can_read` tries whether
+/// the kernel's maps can be read: some kernels ask for a capability to read what is open already.
+///
+/// # Errors
+/// There is more than one thread, each of which would have to give up its own; or the kernel refused.
+pub fn lower(can_read: impl Fn() -> bool) -> anyhow::Result<()> {
+    let threads = Process::myself()?.tasks()?.count();
+    anyhow::ensure!(threads == 1, "give up privileges: {threads} threads run already; please report this");
+    let kept = give_up(can_read).context("give up privileges; --keep-privileges leaves that out")?;
+    tracing::info!("{kept}");
+    Ok(())
+}
+
+fn give_up(can_read: impl Fn() -> bool) -> anyhow::Result<Kept> {
+    prctl::set_no_new_privs().context("set no_new_privs")?;
+    let mut capabilities: Vec<_> =
+        capabilities::lower(can_read)?.into_iter().map(|capability| capability.to_string()).collect();
+    capabilities.sort();
+    // Last, because none of the calls above is on the list.
+    let system_calls = match seccomp::confine() {
+        Ok(count) => Some(count),
+        Err(error) => {
+            tracing::warn!("system calls are not limited: {error}");
+            None
+        }
+    };
+    Ok(Kept { capabilities, system_calls })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kept;
+
+    #[test]
+    fn what_is_kept_is_said_in_words() {
+        let check = |capabilities: &[&str], system_calls: Option<usize>, expected: &str| {
+            let capabilities = capabilities.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(Kept { capabilities, system_calls }.to_string(), expected);
+        };
+        check(&["CAP_SYS_PTRACE"], Some(50), "keeps CAP_SYS_PTRACE only, may use 50 system calls");
+        check(&[], Some(50), "keeps no capability, may use 50 system calls");
+        check(
+            &["CAP_BPF", "CAP_SYS_PTRACE"],
+            None,
+            "keeps CAP_BPF and CAP_SYS_PTRACE only, may use every system call",
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! The system calls that a running trace may use. Any other fails with EPERM: a monitor must not die of a C library that
+//! begins to use a call that is not on the list.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// System calls that are needed for the same reason.
+struct Group {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads this, and for docs/security.md"))]
+    why: &'static str,
+    calls: &'static [Call],
+}
+
+/// A system call, and the limits of one of its arguments.
+struct Call {
+    number: c_long,
+    only: Option<Only>,
+}
+
+/// An argument, of which the bits in `mask` must be one of `values`.
+struct Only {
+    argument: u8,
+    mask: u64,
+    values: &'static [u64],
+}
+
+const fn any(number: c_long) -> Call {
+    Call { number, only: None }
+}
+
+const fn only(number: c_long, argument: u8, mask: u64, values: &'static [u64]) -> Call {
+    Call { number, only: Some(Only { argument, mask, values }) }
+}
+
+/// An argument that is no pointer and no length: the kernel looks at 32 bits of it.
+const WORD: u64 = u32::MAX as u64;
+/// What opening to write looks like.
+const WRITES: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as u64;
+const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
+
+/// include/uapi/linux/bpf.h: BPF_MAP_LOOKUP_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY.
+const MAP_COMMANDS: &[u64] = &[1, 3, 4];
+/// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); and, when
+/// a hook attached by kprobe is let go, include/uapi/linux/perf_event.h: PERF_EVENT_IOC_DISABLE.
+const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x2401];
+const FCNTLS: &[u64] = &[libc::F_GETFD as u64, libc::F_SETFD as u64, libc::F_GETFL as u64];
+
+/// Where the C libraries or architectures differ, each's name for a call.
+const ALLOWED: &[Group] = &[
+    Group {
+        why: "read the kernel's counts, and forget those of idle addresses",
+        calls: &[only(libc::SYS_bpf, 0, WORD, MAP_COMMANDS)],
+    },
+    Group {
+        why: "look at processes in /proc and CPUs in /sys; open nothing to write",
+        calls: &[
+            only(libc::SYS_openat, 2, WRITES, &[0]),
+            #[cfg(target_arch = "x86_64")]
+            only(libc::SYS_open, 1, WRITES, &[0]),
+            any(libc::SYS_fstat),
+            any(libc::SYS_newfstatat),
+            any(libc::SYS_statx),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_stat),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_lstat),
+            any(libc::SYS_getdents64),
+            any(libc::SYS_readlinkat),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_readlink),
+            any(libc::SYS_lseek),
+            any(libc::SYS_pread64),
+        ],
+    },
+    Group {
+        why: "use what is open",
+        calls: &[
+            any(libc::SYS_read),
+            any(libc::SYS_readv),
+            any(libc::SYS_write),
+            any(libc::SYS_writev),
+            any(libc::SYS_close),
+            only(libc::SYS_fcntl, 1, WORD, FCNTLS),
+            only(libc::SYS_ioctl, 1, WORD, IOCTLS),
+        ],
+    },
+    Group {
+        why: "answer a scraper; connect nowhere",
+        calls: &[
+            any(libc::SYS_accept4),
+            any(libc::SYS_recvfrom),
+            any(libc::SYS_recvmsg),
+            any(libc::SYS_sendto),
+            any(libc::SYS_sendmsg),
+            any(libc::SYS_shutdown),
+        ],
+    },
+    Group {
+        why: "wait, and tell the time",
+        calls: &[
+            any(libc::SYS_epoll_ctl),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_epoll_wait),
+            any(libc::SYS_epoll_pwait),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_poll),
+            any(libc::SYS_ppoll),
+            any(libc::SYS_futex),
+            any(libc::SYS_sched_yield),
+            any(libc::SYS_clock_gettime),
+            any(libc::SYS_gettimeofday),
+            any(libc::SYS_nanosleep),
+            any(libc::SYS_clock_nanosleep),
+            any(libc::SYS_restart_syscall),
+        ],
+    },
+    Group {
+        why: "memory, none of it to be executed; seeds of hash tables",
+        calls: &[
+            any(libc::SYS_brk),
+            only(libc::SYS_mmap, 2, EXECUTABLE, &[0]),
+            only(libc::SYS_mprotect, 2, EXECUTABLE, &[0]),
+            any(libc::SYS_munmap),
+            any(libc::SYS_mremap),
+            any(libc::SYS_madvise),
+            any(libc::SYS_getrandom),
+        ],
+    },
+    Group {
+        why: "signals and the end, a panic's and an abort's among them",
+        calls: &[
+            any(libc::SYS_rt_sigaction),
+            any(libc::SYS_rt_sigprocmask),
+            any(libc::SYS_rt_sigreturn),
+            any(libc::SYS_sigaltstack),
+            any(libc::SYS_getpid),
+            any(libc::SYS_gettid),
+            any(libc::SYS_getcwd),
+            any(libc::SYS_tgkill),
+            any(libc::SYS_tkill),
+            any(libc::SYS_exit),
+            any(libc::SYS_exit_group),
+        ],
+    },
+    Group { why: "the host's name in the header of trace --json", calls: &[any(libc::SYS_uname)] },
+];
+
+/// Limits this thread, and those that it starts, to the list; gives how many calls that are.
+pub(super) fn confine() -> Result<usize, Error> {
+    seccompiler::apply_filter(&program(std::env::consts::ARCH.try_into()?)?)?;
+    Ok(calls().count())
+}
+
+fn calls() -> impl Iterator<Item = &'static Call> {
+    ALLOWED.iter().flat_map(|group| group.calls)
+}
+
+fn program(arch: TargetArch) -> Result<BpfProgram, Error> {
+    let rules =
+        calls().map(|call| Ok((call.number, rules(call)?))).collect::<Result<BTreeMap<_, _>, Error>>()?;
+    let otherwise = SeccompAction::Errno(libc::EPERM as u32);
+    Ok(SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch)?.try_into()?)
+}
+
+/// One rule for each value that the argument may have; none at all where it may have any.
+fn rules(call: &Call) -> Result<Vec<SeccompRule>, Error> {
+    let Some(Only { argument, mask, values }) = &call.only else { return Ok(Vec::new()) };
+    let rule = |value: &u64| {
+        let equals = SeccompCmpOp::MaskedEq(*mask);
+        Ok(SeccompRule::new(vec![SeccompCondition::new(
+            *argument,
+            SeccompCmpArgLen::Qword,
+            equals,
+            *value,
+        )?])?)
+    };
+    values.iter().map(rule).collect()
+}
+
+/// What each group is for.
+#[cfg(test)]
+pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
+    ALLOWED.iter().map(|group| group.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        fs::{self, OpenOptions},
+        io::ErrorKind,
+        net::{TcpListener, UdpSocket},
+        process::Command,
+        thread,
+    };
+
+    use seccompiler::TargetArch;
+
+    use super::{ALLOWED, calls, confine, program};
+
+    /// What nobody should find on the list.
+    const NEVER: &[libc::c_long] = &[
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_kill,
+        libc::SYS_socket,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_listen,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_setns,
+        libc::SYS_unshare,
+        libc::SYS_chroot,
+        libc::SYS_setuid,
+        libc::SYS_setgid,
+        libc::SYS_capset,
+        libc::SYS_prctl,
+        libc::SYS_perf_event_open,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_kexec_load,
+        libc::SYS_unlinkat,
+        libc::SYS_renameat2,
+        libc::SYS_io_uring_setup,
+    ];
+
+    #[test]
+    fn the_list_is_short_reasoned_and_leads_nowhere() {
+        let numbers: HashSet<_> = calls().map(|call| call.number).collect();
+        assert_eq!(numbers.len(), calls().count(), "a call is listed twice");
+        assert!(ALLOWED.iter().all(|group| !group.why.is_empty() && !group.calls.is_empty()));
+        assert!(NEVER.iter().all(|number| !numbers.contains(number)));
+    }
+
+    #[test]
+    fn every_architecture_has_a_program() {
+        for arch in [TargetArch::x86_64, TargetArch::aarch64] {
+            assert!(!program(arch).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_is_refused_and_nobody_dies() {
+        let path = std::env::temp_dir().join(format!("proxytrace-seccomp-{}", std::process::id()));
+        // The filter is this thread's alone.
+        thread::spawn(move || {
+            confine().unwrap();
+            assert!(fs::read_to_string("/proc/thread-self/status").unwrap().contains("Seccomp:\t2"));
+            assert!(fs::read_dir("/proc").unwrap().count() > 1);
+            let refused = [
+                UdpSocket::bind("127.0.0.1:0").map(drop),
+                TcpListener::bind("127.0.0.1:0").map(drop),
+                Command::new("true").status().map(drop),
+                fs::write(&path, "leak"),
+                OpenOptions::new().append(true).open("/dev/null").map(drop),
+                fs::remove_file("/nowhere/at/all"),
+            ];
+            for result in refused {
+                assert_eq!(result.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            }
+        })
+        .join()
+        .unwrap();
+    }
+}
