@@ -2,6 +2,7 @@
 
 use proxytrace_tests::client::{Client, How, Plan, Step};
 use proxytrace_tests::proxytrace::Agent;
+use proxytrace_tests::scale::scaled;
 
 use crate::clients::CONNECTOR;
 use crate::host::Host;
@@ -20,7 +21,8 @@ fn every_count_equals_the_truth() {
     client.go();
     let (truth, strange) = (client.finish(), stranger.finish());
 
-    assert!(truth.attempts() >= 10_000 && strange.attempts() >= 10_000, "{} attempts", truth.attempts());
+    let least = u64::from(scaled(10_000));
+    assert!(truth.attempts() >= least && strange.attempts() >= least, "{} attempts", truth.attempts());
     let outcomes = truth
         .0
         .values()
@@ -35,12 +37,13 @@ fn every_count_equals_the_truth() {
 
 /// Four processes at once, and children of theirs that come and go.
 fn everything(host: &Host) -> Plan {
+    let rounds = scaled(100);
     let steps = [
-        Step::each(&host.addresses(), How::Blocking, 100),
-        Step::each(&host.addresses(), How::Polled, 100),
-        Step::each(&host.listening, How::FromTakenPort, 100),
-        Step::each(&host.silent, How::Abandoned, 100),
-        Step::each(&[&host.full], How::Polled, 100),
+        Step::each(&host.addresses(), How::Blocking, rounds),
+        Step::each(&host.addresses(), How::Polled, rounds),
+        Step::each(&host.listening, How::FromTakenPort, rounds),
+        Step::each(&host.silent, How::Abandoned, rounds),
+        Step::each(&[&host.full], How::Polled, rounds),
     ];
     Plan { processes: 4, fork_every: 20, steps: steps.concat() }
 }

@@ -5,6 +5,7 @@ use proxytrace_tests::client::{Client, How, Plan, Step};
 use proxytrace_tests::metrics::Account;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::proxytrace::{Agent, Trace};
+use proxytrace_tests::scale::scaled;
 
 use crate::clients::CONNECTOR;
 use crate::scene::counted;
@@ -27,7 +28,8 @@ fn a_reader_that_stands_still_learns_how_much_it_has_missed() {
 fn storm(before: impl FnOnce(&Trace)) -> u64 {
     let netns = Netns::new();
     let address = "127.0.0.1:8080";
-    let steps = Step::each(&[address], How::Blocking, REFUSED_EACH);
+    let refused_each = scaled(REFUSED_EACH);
+    let steps = Step::each(&[address], How::Blocking, refused_each);
     let client = Client::start(CONNECTOR, &netns, &Plan { processes: PROCESSES, fork_every: 0, steps });
     let name = client.name().to_owned();
     let agent = Agent::start(&["--process", &name]);
@@ -38,7 +40,7 @@ fn storm(before: impl FnOnce(&Trace)) -> u64 {
     let truth = client.finish();
     trace.signal(Signal::SIGCONT);
 
-    let failures = u64::from(PROCESSES * REFUSED_EACH);
+    let failures = u64::from(PROCESSES * refused_each);
     let expected = Account {
         attempts: failures,
         failures: [("refused".to_owned(), failures)].into(),

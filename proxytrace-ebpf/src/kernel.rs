@@ -373,11 +373,14 @@ fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) ->
             return Err(NoAddress::Unreadable);
         }
     } else {
+        // No further than the caller said: the kernel puts the zero at the end only later, and what is behind it in its
+        // copy is anything (seen on 5.10, which does not clear its stack).
+        let size = room.min(UNIX_PATH_MAX as u32 - 1) + 1;
         // SAFETY: at most the room that the buffer has.
         let read = unsafe {
             match memory {
-                Memory::Caller => generated::bpf_probe_read_user_str(into, UNIX_PATH_MAX as u32, from),
-                Memory::Kernel => generated::bpf_probe_read_kernel_str(into, UNIX_PATH_MAX as u32, from),
+                Memory::Caller => generated::bpf_probe_read_user_str(into, size, from),
+                Memory::Kernel => generated::bpf_probe_read_kernel_str(into, size, from),
             }
         };
         if read < 0 {

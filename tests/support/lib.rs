@@ -9,7 +9,7 @@
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as it is told and counts what came of it
 //! - [`bpf`]: what a process keeps in the kernel
-//! - [`child`], [`http`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
+//! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports")]
 
@@ -29,6 +29,7 @@ pub mod bpf;
 pub mod child;
 pub mod http;
 mod process;
+pub mod scale;
 pub mod scratch;
 pub mod skip;
 pub mod wait;

@@ -18,7 +18,7 @@ use crate::child::{Captured, Guarded};
 use crate::http::{self, Response};
 use crate::metrics::Metrics;
 use crate::scratch;
-use crate::wait::{self, SOON};
+use crate::wait::{self, SOON, patient};
 
 /// The program under test: `PROXYTRACE_BIN`, or what `cargo build --release` made in this repository.
 #[must_use]
@@ -166,8 +166,8 @@ impl Trace {
     #[track_caller]
     #[must_use]
     pub fn next_about_connections(&self) -> Record {
-        let deadline = Instant::now() + SOON * 3;
-        while let Some(record) = self.within(deadline.saturating_duration_since(Instant::now())) {
+        let deadline = Instant::now() + patient(SOON * 3);
+        while let Some(record) = self.before(deadline) {
             if record.is_about_connections() {
                 return record;
             }
@@ -188,7 +188,12 @@ impl Trace {
     #[track_caller]
     #[must_use]
     pub fn within(&self, time: Duration) -> Option<Record> {
-        match self.records.recv_timeout(time) {
+        self.before(Instant::now() + patient(time))
+    }
+
+    #[track_caller]
+    fn before(&self, deadline: Instant) -> Option<Record> {
+        match self.records.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Ok(record)) => Some(record),
             Ok(Err(line)) => panic!("a line that is no record: {line}"),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
@@ -299,7 +304,7 @@ impl Agent {
     #[must_use]
     pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect to the agent");
-        stream.set_read_timeout(Some(SOON)).expect("limit the wait for the agent");
+        stream.set_read_timeout(Some(patient(SOON))).expect("limit the wait for the agent");
         http::ask(&mut stream, path, headers);
         http::answer(&mut stream)
     }

@@ -1,12 +1,32 @@
 //! Waiting for something to become true, never for time to pass.
 
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Long enough for anything that should happen at once, also on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// Asks again and again until there is an answer; panics with `what` when there is none in that time.
+/// The pause before it is asked again, at least; and as a part of the time that it has taken so far, because each time
+/// costs something as well, and slows down what is waited for.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_PART: u32 = 20;
+
+/// How many times longer everything may take here (`PROXYTRACE_TEST_PATIENCE`): more than once where the processor is
+/// emulated.
+static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+    let patience = std::env::var("PROXYTRACE_TEST_PATIENCE");
+    patience.map_or(1, |text| text.parse().expect("PROXYTRACE_TEST_PATIENCE is a number"))
+});
+
+/// How long something may take on this machine that may take `time` on a usual one.
+#[must_use]
+pub fn patient(time: Duration) -> Duration {
+    time * *PATIENCE
+}
+
+/// Asks again and again until there is an answer; panics with `what` when there is none in that time, as [`patient`] as
+/// the machine wants.
 #[track_caller]
 pub fn until<T>(what: &str, time: Duration, ask: impl FnMut() -> Option<T>) -> T {
     match within(time, ask) {
@@ -23,12 +43,13 @@ pub fn until_true(what: &str, time: Duration, mut condition: impl FnMut() -> boo
 
 /// Asks again and again until there is an answer; `None` when there is none in that time.
 pub fn within<T>(time: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + time;
+    let start = Instant::now();
+    let deadline = start + patient(time);
     loop {
         let answer = ask();
         if answer.is_some() || Instant::now() > deadline {
             return answer;
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(PAUSE.max(start.elapsed() / PAUSE_PART));
     }
 }

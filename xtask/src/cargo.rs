@@ -2,9 +2,10 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::shell;
 
@@ -33,4 +34,22 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 pub(crate) fn build_proxytrace() -> Result<PathBuf> {
     shell::run(&mut cargo(&["build", "--release", "--locked", "--package", "proxytrace"]))?;
     Ok(target_dir()?.join("release/proxytrace"))
+}
+
+/// Builds the stories without telling them; gives their runner, and the client that they start.
+pub(crate) fn build_stories() -> Result<[PathBuf; 2]> {
+    let mut build = cargo(&["test", "--no-run", "--quiet", "--locked", "--message-format", "json"]);
+    build.args(["--package", "proxytrace-tests", "--test", "stories"]);
+    let output = build.stderr(Stdio::inherit()).output().context("run cargo")?;
+    if !output.status.success() {
+        bail!("`{}` ended with {}", shell::line(&build), output.status);
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let messages: Vec<Value> = printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let executable = |target: &str| {
+        let built = messages.iter().filter(|message| message["target"]["name"] == target);
+        let mut paths = built.filter_map(|message| message["executable"].as_str());
+        paths.next().map(PathBuf::from).with_context(|| format!("cargo built no {target}"))
+    };
+    Ok([executable("stories")?, executable("connector")?])
 }

@@ -1,15 +1,17 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | vm`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
 mod cargo;
 mod demo;
+mod private_apt;
 mod run;
 mod setup;
 mod shell;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,8 @@ enum Command {
     Test(test::Args),
     /// Replay the outage that proxytrace exists for, on a real nginx, and time who notices what
     Demo(demo::Args),
+    /// Tell the stories of the kernel half on other kernels, in virtual machines
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Vm(args) => vm::run(args),
     };
     if let Err(error) = done {
         eprintln!("xtask: {error:#}");

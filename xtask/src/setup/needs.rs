@@ -128,6 +128,38 @@ pub(super) const NEEDS: &[Need] = &[
             "prometheus and promtool from https://prometheus.io/download/, put into a directory of PATH",
         ],
     },
+    Need {
+        name: "qemu",
+        why: "emulates the machines in which `cargo xtask vm` tries other kernels",
+        check: Check::Program("qemu-system-x86_64"),
+        steps: &[Step::Packages { names: &["qemu-system-x86"], services: &[] }],
+        otherwise: &[
+            "qemu-system-x86_64 7.2 or newer of any distribution, or from https://www.qemu.org/download/",
+        ],
+    },
+    Need {
+        name: "busybox",
+        why: "is the shell and the small tools of those machines",
+        check: Check::Program("busybox"),
+        steps: &[Step::Packages { names: &["busybox-static"], services: &[] }],
+        otherwise: &[
+            "any busybox in PATH that is linked statically: https://busybox.net/downloads/binaries/",
+        ],
+    },
+    Need {
+        name: "depmod",
+        why: "finds the order in which those machines load modules of their kernels",
+        check: Check::Program("depmod"),
+        steps: &[Step::Packages { names: &["kmod"], services: &[] }],
+        otherwise: &["the package kmod of any distribution"],
+    },
+    Need {
+        name: "xz",
+        why: "decompresses those modules",
+        check: Check::Program("xz"),
+        steps: &[Step::Packages { names: &["xz-utils"], services: &[] }],
+        otherwise: &["the package xz or xz-utils of any distribution"],
+    },
 ];
 
 impl Need {

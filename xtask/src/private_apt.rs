@@ -1,0 +1,139 @@
+//! apt-get with package sources, lists and cache of its own: packages of other releases, unpacked and never installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Where packages come from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    uri: String,
+    suite: &'static str,
+}
+
+impl Source {
+    /// A suite of Debian, from the mirror that this machine's apt is set up with.
+    pub(crate) fn debian(suite: &'static str) -> Result<Self> {
+        let is_security = suite.ends_with("-security");
+        let uri = mirror(|uri| uri.contains("debian") && uri.contains("security") == is_security)
+            .with_context(|| format!("/etc/apt names no Debian mirror to take {suite} from"))?;
+        Ok(Self { uri, suite })
+    }
+}
+
+/// The first source that the machine's own apt has of that kind.
+fn mirror(is_wanted: impl Fn(&str) -> bool) -> Option<String> {
+    let directory = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let files = directory.map(|entry| entry.path()).chain([PathBuf::from("/etc/apt/sources.list")]);
+    // As apt does: others are backups, or switched off.
+    let files = files.filter(|file| file.extension().is_some_and(|kind| kind == "list" || kind == "sources"));
+    let sources: String =
+        files.filter_map(|file| fs::read_to_string(file).ok()).collect::<Vec<_>>().join("\n");
+    let lines = sources.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut uris = lines.flat_map(str::split_whitespace).filter(|word| word.contains("://"));
+    uris.find(|uri| is_wanted(uri)).map(str::to_owned)
+}
+
+/// The package manager, which leaves the system's own sources alone.
+pub(crate) struct PrivateApt {
+    directory: PathBuf,
+}
+
+impl PrivateApt {
+    /// Everything it needs is in `directory`, whose former content goes.
+    pub(crate) fn new(directory: PathBuf, sources: &[Source]) -> Result<Self> {
+        remove(&directory)?;
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(directory.join(part))
+                .with_context(|| format!("create {}", directory.display()))?;
+        }
+        let lines: String = sources
+            .iter()
+            .map(|Source { uri, suite }| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"))
+            .collect();
+        fs::write(directory.join("sources.list"), lines).context("write the private sources.list")?;
+        Ok(Self { directory })
+    }
+
+    /// Fetches the lists of packages.
+    pub(crate) fn update(&self) -> Result<()> {
+        shell::run(self.tool("apt-get").args(["--quiet=2", "--error-on=any", "update"]))
+    }
+
+    /// The names of packages that match a regular expression.
+    pub(crate) fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let found = shell::output(self.tool("apt-cache").args(["search", "--names-only", pattern]))?;
+        Ok(found.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// The version of a package that would be taken, if there is one.
+    pub(crate) fn version(&self, package: &str) -> Result<Option<String>> {
+        let shown = shell::output(self.tool("apt-cache").args(["show", "--no-all-versions", package]))?;
+        Ok(shown.lines().find_map(|line| line.strip_prefix("Version: ")).map(str::to_owned))
+    }
+
+    /// The names of packages that a package cannot do without.
+    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let found = shell::output(self.tool("apt-cache").args(["depends", "--important", package]))?;
+        let names =
+            found.lines().filter_map(|line| line.trim_start_matches([' ', '|']).strip_prefix("Depends: "));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Downloads packages and unpacks them below `place`, as if that were the top of the file system.
+    pub(crate) fn unpack(&self, packages: &[String], place: &Path) -> Result<()> {
+        shell::run(self.tool("apt-get").args(["--quiet=2", "download"]).args(packages))?;
+        let archives = self.downloaded()?;
+        if archives.len() < packages.len() {
+            bail!("apt-get said that it downloaded {}, but not all are there", packages.join(" "));
+        }
+        fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
+        for archive in archives {
+            shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(place))?;
+            fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Takes its lists and cache away.
+    pub(crate) fn end(self) -> Result<()> {
+        remove(&self.directory)
+    }
+
+    fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.directory);
+        for (option, value) in [
+            ("Dir::Etc::SourceList", self.directory.join("sources.list")),
+            ("Dir::Etc::SourceParts", "/dev/null".into()),
+            ("Dir::State::Lists", self.directory.join("lists")),
+            ("Dir::Cache", self.directory.join("cache")),
+        ] {
+            command.arg("-o").arg(format!("{option}={}", value.display()));
+        }
+        // Root's apt would download as a user who may not enter the checkout.
+        command.args(["-o", "APT::Sandbox::User=root"]);
+        command
+    }
+
+    fn downloaded(&self) -> Result<Vec<PathBuf>> {
+        let entries =
+            fs::read_dir(&self.directory).with_context(|| format!("read {}", self.directory.display()))?;
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+    }
+}
+
+/// Removes a directory with all that is in it, if it is there.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("remove {}", directory.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask vm`: the stories of the kernel half on other kernels, in emulated machines.
+
+mod cpio;
+mod docs;
+mod doctor;
+mod initramfs;
+mod kernels;
+mod machine;
+mod modules;
+mod profiles;
+mod qemu;
+mod series;
+mod transcript;
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
+
+use self::initramfs::Built;
+use self::kernels::Kernel;
+use self::machine::Machine;
+use self::profiles::PROFILES;
+use self::series::{Expect, SERIES};
+use crate::{cargo, setup};
+
+/// How many machines at once: most of the time each of them waits.
+const AT_ONCE: usize = 2;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which kernels, such as 5.10 or newest; all by default
+    #[arg(value_name = "SERIES", value_parser = one_of(SERIES.iter().map(|known| known.name)))]
+    series: Vec<String>,
+
+    /// Under which ways to attach (may be repeated); all by default
+    #[arg(long, value_name = "NAME", value_parser = one_of(PROFILES.iter().map(|known| known.name)))]
+    profile: Vec<String>,
+
+    /// Write docs/kernels.md from what happens, instead of comparing the two
+    #[arg(long, conflicts_with_all = ["series", "profile", "filter"])]
+    docs: bool,
+
+    /// Stories to tell instead of those of the profile
+    #[arg(last = true, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+fn one_of(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
+    PossibleValuesParser::new(names)
+}
+
+pub(crate) fn run(Args { series, profile, docs, filter }: Args) -> Result<()> {
+    setup::run()?;
+    let is_whole = series.is_empty() && profile.is_empty() && filter.is_empty();
+    let series = SERIES.iter().filter(|known| is_chosen(&series, known.name));
+    let profiles: Vec<_> = PROFILES.iter().filter(|known| is_chosen(&profile, known.name)).collect();
+    let work = cargo::target_dir()?.join("vm");
+    fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+
+    let machines = series.map(|series| {
+        let plan = profiles::plan(series, &profiles, &filter);
+        Ok(Machine::new(series, Kernel::newest(series, &work)?, plan))
+    });
+    let machines = machines.collect::<Result<Vec<_>>>()?;
+    if is_whole {
+        let kept: Vec<_> = machines.iter().map(|machine| machine.kernel.release.as_str()).collect();
+        kernels::clean(&work, &kept)?;
+    }
+    let base = work.join("base.cpio");
+    initramfs::write_base(&base, &built()?)?;
+
+    let start = Instant::now();
+    let mut machines = run_all(machines, &work, &base)?;
+    machines.sort_by_key(|machine| SERIES.iter().position(|known| known.name == machine.series.name));
+    let faults = summarize(&machines, start);
+    if docs {
+        // Also when something failed: then the page says so.
+        write_page(&machines)?;
+    }
+    if faults > 0 {
+        bail!(
+            "{faults} things are not as they must be, each is named above; the consoles are in {}",
+            work.display()
+        );
+    }
+    if is_whole { compare_page(&machines) } else { Ok(()) }
+}
+
+/// Whether something was asked for by name, or nothing was.
+fn is_chosen(asked: &[String], name: &str) -> bool {
+    asked.is_empty() || asked.iter().any(|asked| asked == name)
+}
+
+/// What goes into the machines, built here.
+fn built() -> Result<Built> {
+    let proxytrace = cargo::build_proxytrace()?;
+    let [stories, connector] = cargo::build_stories()?;
+    Ok(Built { proxytrace, stories, connector })
+}
+
+/// Runs the machines, some at once; gives them in the order in which they were done.
+fn run_all(machines: Vec<Machine>, work: &Path, base: &Path) -> Result<Vec<Machine>> {
+    let (waiting, done) = (Mutex::new(machines.into_iter()), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        let workers = [(); AT_ONCE].map(|()| {
+            scope.spawn(|| -> Result<()> {
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(mut machine) = next else { return Ok(()) };
+                    machine.run(work, base)?;
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push(machine);
+                }
+            })
+        });
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Prints the total; gives how many things are not as they must be.
+fn summarize(machines: &[Machine], start: Instant) -> usize {
+    let stories =
+        || machines.iter().filter(|machine| machine.series.has_stories()).flat_map(|machine| &machine.told);
+    let passed: usize = stories().map(|told| told.passed).sum();
+    let failed: usize = stories().map(|told| told.failed.len()).sum();
+    println!("vm: {} kernels, {} s in all", machines.len(), start.elapsed().as_secs());
+    println!("{passed} passed, {failed} failed");
+    machines.iter().map(|machine| machine.faults).sum()
+}
+
+/// What docs/kernels.md has to say.
+fn page(machines: &[Machine]) -> String {
+    let rows: Vec<_> = machines.iter().flat_map(Machine::rows).collect();
+    let refused = machines.iter().filter_map(|machine| match machine.series.expect {
+        Expect::Refusal { because, .. } => Some(format!("{}: {because}", machine.series.name)),
+        Expect::Stories => None,
+    });
+    let versions: Vec<_> = machines.iter().map(|machine| machine.version.as_str()).collect();
+    docs::page(&rows, &refused.collect::<Vec<_>>(), &versions)
+}
+
+fn write_page(machines: &[Machine]) -> Result<()> {
+    let path = docs::path();
+    fs::write(&path, page(machines)).with_context(|| format!("write {}", path.display()))
+}
+
+fn compare_page(machines: &[Machine]) -> Result<()> {
+    let path = docs::path();
+    if !docs::says_the_same(&page(machines), &fs::read_to_string(&path).unwrap_or_default()) {
+        bail!("{} is stale: run cargo xtask vm --docs", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/busybox sh
+# The first process of a virtual machine. It does what each line of /vm/plan says, tells the host of it in lines that
+# begin with "vm:", and switches the machine off. The modules are in /vm/modules, numbered in their order.
+
+export PATH=/usr/sbin:/usr/bin HOME=/ TMPDIR=/tmp
+export PROXYTRACE_BIN=/usr/bin/proxytrace PROXYTRACE_SKIP_IS_FAILURE=1
+# Stories mostly wait, so more of them at once than there are processors; and an emulated processor is slow.
+export RUST_TEST_THREADS=6 PROXYTRACE_TEST_SCALE=10 PROXYTRACE_TEST_PATIENCE=6
+
+mount_at() {
+    mkdir -p "$2" && mount -t "$1" "$1" "$2"
+}
+mount_at proc /proc
+mount_at sysfs /sys
+mount_at devtmpfs /dev
+mount_at tmpfs /tmp
+mount_at tmpfs /run
+mount_at cgroup2 /sys/fs/cgroup
+mount_at bpf /sys/fs/bpf
+mount_at securityfs /sys/kernel/security
+mount_at tracefs /sys/kernel/tracing
+chmod 1777 /tmp
+mkdir -p /run/netns
+for module in /vm/modules/*; do
+    [ ! -e "$module" ] || insmod "$module" || echo "vm: cannot load $module"
+done
+ip link set lo up
+# The firmware has left something in its line.
+echo
+echo "vm: kernel $(uname -rv)"
+
+stories_under() {
+    profile=$1 forced=$2
+    shift 2
+    echo "vm: begin $profile"
+    # Set to nothing is not the same as not set.
+    unset PROXYTRACE_HOOK_VIA PROXYTRACE_TEST_HOOK_VIA
+    [ "$forced" = - ] || export PROXYTRACE_HOOK_VIA="$forced" PROXYTRACE_TEST_HOOK_VIA="$forced"
+    proxytrace doctor --json >/tmp/doctor
+    status=$?
+    echo "vm: doctor $(cat /tmp/doctor)"
+    echo "vm: doctor ended with $status"
+    stories "$@" 2>&1
+    echo "vm: stories ended with $?"
+}
+
+refusal() {
+    echo "vm: begin refusal"
+    proxytrace trace --duration 1 >/tmp/refusal 2>&1
+    status=$?
+    cat /tmp/refusal
+    echo "vm: refused with $status"
+}
+
+while read -r what arguments; do
+    # One word each: neither profiles nor filters have blanks in them.
+    # shellcheck disable=SC2086
+    "$what" $arguments </dev/null
+done </vm/plan
+echo "vm: end"
+poweroff -f

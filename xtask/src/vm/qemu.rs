@@ -1,0 +1,168 @@
+//! A virtual machine: started, watched line by line, and ended in any case.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::kernels::Kernel;
+use super::series::Kind;
+use super::transcript::{Told, Transcript};
+
+/// Software emulation: KVM is not to be had on the machines that this runs on, or does not run these kernels. Without the
+/// two features by which a processor says that copying bytes one by one is quick: here it is not, and kernels spent a
+/// third of their time in it. Without a fifth level of page tables, which only makes each miss longer.
+#[rustfmt::skip]
+const QEMU: &[&str] = &[
+    "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "2", "-m", "2048",
+    "-nographic", "-no-reboot", "-nic", "none",
+];
+/// `panic=-1` ends the machine at once when its kernel panics, which it does as well where it would go on limping.
+const KERNEL: &str = "console=ttyS0 quiet panic=-1 oops=panic";
+
+/// The same for a kernel that is a program: its console is our end of a pipe.
+const USER_MODE: &[&str] = &["mem=1024M", "con=null", "con0=null,fd:1", "quiet", "panic=-1"];
+
+const LIMITS: Limits = Limits { silence: Duration::from_secs(240), total: Duration::from_secs(1200) };
+/// What a kernel says after it panicked comes in that time.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// What boots a kernel into `initramfs`.
+pub(super) fn command(kernel: &Kernel, initramfs: &Path) -> Result<Command> {
+    // setpriv becomes the emulator, which the kernel then ends with us, in whatever way we end.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    let image = kernel.image()?;
+    match kernel.kind {
+        Kind::Image { .. } => {
+            command.args(QEMU).arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+            command.args(["-append", KERNEL]);
+        }
+        Kind::Program { .. } => {
+            command.arg(image).arg(format!("initrd={}", initramfs.display())).args(USER_MODE);
+        }
+    }
+    Ok(command)
+}
+
+/// Boots a kernel and reads its console to the end, also into `log`; `tell` gets what was told as it ends. Gives why the
+/// machine was not done, if so.
+pub(super) fn run(
+    command: &mut Command,
+    log: &Path,
+    transcript: &mut Transcript,
+    mut tell: impl FnMut(Told),
+) -> Result<Option<String>> {
+    let mut log_file = File::create(log).with_context(|| format!("create {}", log.display()))?;
+    let mut machine = Machine::start(command, &log_file)?;
+    let lines = machine.console()?;
+    let start = Instant::now();
+    let mut last_line = start;
+    loop {
+        let left = match LIMITS.left(start.elapsed(), last_line.elapsed()) {
+            Ok(left) => left,
+            Err(over) => return Ok(Some(over)),
+        };
+        match lines.recv_timeout(left) {
+            Ok(line) => {
+                last_line = Instant::now();
+                writeln!(log_file, "{line}").with_context(|| format!("write {}", log.display()))?;
+                if let Some(told) = transcript.read(&line) {
+                    tell(told);
+                }
+                if let Some(trouble) = transcript.trouble() {
+                    let deadline = Instant::now() + LAST_WORDS;
+                    while let Ok(line) =
+                        lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                    {
+                        let _ = writeln!(log_file, "{line}");
+                    }
+                    return Ok(Some(trouble.to_owned()));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) if transcript.is_done() => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(Some("it went off before it was done".to_owned()));
+            }
+        }
+    }
+}
+
+/// How long a machine may take.
+struct Limits {
+    /// Without a line on its console.
+    silence: Duration,
+    /// In all.
+    total: Duration,
+}
+
+impl Limits {
+    /// How long to wait for the next line, or which limit is over.
+    fn left(&self, running: Duration, silent: Duration) -> Result<Duration, String> {
+        if running >= self.total {
+            return Err(format!("it was not done after {} s", self.total.as_secs()));
+        }
+        if silent >= self.silence {
+            return Err(format!("it hangs: nothing on its console for {} s", self.silence.as_secs()));
+        }
+        Ok((self.total - running).min(self.silence - silent))
+    }
+}
+
+/// A running emulator; killed when it is dropped.
+struct Machine(Child);
+
+impl Machine {
+    fn start(command: &mut Command, log: &File) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = command.stderr(log.try_clone().context("share the log")?).spawn();
+        Ok(Self(child.context("run setpriv (of package util-linux) with a virtual machine")?))
+    }
+
+    /// The lines of its console, until it goes off.
+    fn console(&mut self) -> Result<Receiver<String>> {
+        let mut console = BufReader::new(self.0.stdout.take().context("the console was taken before")?);
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            let mut line = Vec::new();
+            while let Ok(1..) = console.read_until(b'\n', &mut line) {
+                if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+        Ok(lines)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_and_slowness_are_told_apart() {
+        let seconds = Duration::from_secs;
+        let limits = Limits { silence: seconds(60), total: seconds(600) };
+        assert_eq!(limits.left(seconds(100), seconds(10)), Ok(seconds(50)));
+        assert_eq!(limits.left(seconds(590), seconds(0)), Ok(seconds(10)));
+        assert_eq!(
+            limits.left(seconds(100), seconds(60)),
+            Err("it hangs: nothing on its console for 60 s".to_owned())
+        );
+        assert_eq!(limits.left(seconds(600), seconds(60)), Err("it was not done after 600 s".to_owned()));
+    }
+}
