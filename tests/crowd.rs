@@ -1,4 +1,4 @@
-//! Many processes that wait in connect() at once: a kretprobe then misses returns (kernel, `maxactive`), and every
+//! Many processes that wait in connect() at once: a kretprobe then misses returns (docs/architecture.md), and every
 //! attempt must end all the same.
 
 use std::os::unix::net::UnixStream;
@@ -7,12 +7,12 @@ use std::{fs, thread};
 
 use nix::unistd::gettid;
 use proxytrace_tests::client::{Client, How, Plan};
-use proxytrace_tests::metrics::Account;
 use proxytrace_tests::proxytrace::Agent;
 use proxytrace_tests::wait::{self, SOON};
 
 use crate::clients::CONNECTOR;
 use crate::host::Host;
+use crate::scene::{agrees_but_for_missed_returns, sees_connect_by_kprobe};
 
 /// More than the kernel sets places aside for returns that it waits for: 10, or two for each CPU.
 const CROWD: usize = 64;
@@ -29,30 +29,12 @@ fn an_attempt_whose_return_was_not_seen_ends_all_the_same() {
     client.go();
     let truth = client.finish();
 
-    let mut differing = 0;
-    for (address, expected) in &truth.0 {
-        let account = wait::within(SOON, || {
-            Some(agent.metrics().account(&name, address))
-                .filter(|account| account.attempts == expected.attempts && account.in_flight == 0)
-        });
-        let account =
-            account.unwrap_or_else(|| panic!("{address}: {:?}", agent.metrics().account(&name, address)));
-        assert!(account.balances(), "{address}: {account:?}");
-        differing += others(&account) - others(expected);
-    }
-    let metrics = agent.metrics();
-    let missed = metrics.count("proxytrace_untracked_total", &[("why", "end_missed")]);
-    assert_eq!(differing, missed, "what is not known is counted as other, and under end_missed");
-    let by_kprobe = [("hook", "connect"), ("via", "kprobe")];
-    if metrics.has("proxytrace_hook_attached", &by_kprobe) {
+    let missed = agrees_but_for_missed_returns(&agent, &name, &truth);
+    if sees_connect_by_kprobe(&agent) {
         assert!(missed > 0, "the crowd was large enough to make a kretprobe miss returns");
     } else {
         assert_eq!(missed, 0, "every return was seen");
     }
-}
-
-fn others(account: &Account) -> u64 {
-    account.failures.get("other").copied().unwrap_or(0)
 }
 
 /// Returns when a crowd of threads waits in connect() for room in the backlog of `path`. They go on when the listener

@@ -188,16 +188,16 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     if errno != 0 {
         return settle(&attempt, Outcome::of_error(errno), errno, sock.local());
     }
-    // No error, and connect() has not returned: what it returns is the cause (no local port was left).
-    if let Some(call) = CALLS.get_ptr_mut(&kernel::current_thread()) {
-        // SAFETY: a value of the map, of the thread that runs this.
-        unsafe {
-            if (*call).sock == sock.id() && (*call).state & Call::SENT != 0 {
-                (*call).attempt = attempt;
-                (*call).state |= Call::HOLDS_ATTEMPT;
-                return;
-            }
-        }
+    // No error, and connect() has not returned: what it returns is the cause (no local port was left). That it has not
+    // is seen from the socket as well, as its return may have been missed.
+    if let Some(call) = call_of(kernel::current_thread())
+        && call.sock == sock.id()
+        && call.state & Call::SENT != 0
+        && sock.is_unconnected()
+    {
+        call.attempt = attempt;
+        call.state |= Call::HOLDS_ATTEMPT;
+        return;
     }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
     let gave_up = age_ns + TIMEOUT_SLACK_NS >= setting!(connect_timeout_ns);

@@ -99,7 +99,8 @@ fn connect_fentry(ctx: FEntryContext) {
     connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
 }
 
-/// The same. The result stands behind the arguments; the helper for it is there from 5.17 on only.
+/// The same. The result stands behind the arguments; the helper for it is there from 5.17 on only. Calls that are in it
+/// while another program is attached here or detached return unseen (kernel/bpf/trampoline.c, `bpf_tramp_image_put`).
 #[fexit]
 fn connect_fexit(ctx: FExitContext) {
     connect::returned(i64::from(ctx.arg::<i32>(4)));
@@ -113,7 +114,7 @@ fn connect_kprobe(ctx: ProbeContext) {
     }
 }
 
-/// The same. Where more calls wait in it than the kernel set places aside (10, or two a CPU), this misses returns.
+/// The same. Where more calls are in it than the kernel sets places aside (as few as one a CPU), this misses returns.
 #[kretprobe]
 fn connect_kretprobe(ctx: RetProbeContext) {
     connect::returned(i64::from(ctx.ret::<i32>()));

@@ -133,6 +133,14 @@ impl<A: Access> Sock<A> {
         A::read::<u32>(self.0, offset!(sock_soft_error))
     }
 
+    /// Whether a handshake was never under way, as far as its `struct socket` knows: connect() marks it as connecting just
+    /// before it waits or returns.
+    #[inline(always)]
+    pub(crate) fn is_unconnected(self) -> bool {
+        let socket = A::read::<*const c_void>(self.0, offset!(sock_socket));
+        !socket.is_null() && A::read::<u32>(socket, offset!(socket_state)) == SS_UNCONNECTED
+    }
+
     #[inline(always)]
     pub(crate) fn remote(self) -> Address {
         let port = u16::from_be(A::read::<u16>(self.0, offset!(sock_remote_port)));

@@ -45,6 +45,7 @@ offsets! {
     sock_protocol: ["sock.sk_protocol"],
     sock_error: ["sock.sk_err"],
     sock_soft_error: ["sock.sk_err_soft"],
+    sock_socket: ["sock.sk_socket"],
     inet_local_port: ["inet_sock.inet_sport"],
     tcp_bytes_sent: ["tcp_sock.bytes_sent"],
     tcp_bytes_received: ["tcp_sock.bytes_received"],

@@ -191,6 +191,15 @@ impl Truth {
         }
     }
 
+    /// Whether any attempt to that address ended so.
+    #[must_use]
+    pub fn has(&self, address: &str, outcome: &str) -> bool {
+        self.0.get(address).is_some_and(|account| match outcome {
+            "established" => account.established > 0,
+            cause => account.failures.contains_key(cause),
+        })
+    }
+
     /// All the attempts in it.
     #[must_use]
     pub fn attempts(&self) -> u64 {

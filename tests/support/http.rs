@@ -32,19 +32,28 @@ pub fn ask(stream: &mut impl Write, path: &str, headers: &[(&str, &str)]) {
 /// Reads the answer to the end of the connection.
 #[track_caller]
 pub fn answer(stream: &mut impl Read) -> Response {
+    try_answer(stream).unwrap_or_else(|what| panic!("no HTTP answer: {what}"))
+}
+
+/// The same where there may be none, for somebody who knows more about why.
+///
+/// # Errors
+/// What there was instead.
+#[track_caller]
+pub fn try_answer(stream: &mut impl Read) -> Result<Response, String> {
     let mut bytes = Vec::new();
     // A reset after a whole answer is the peer's way of not waiting for our end.
     match stream.read_to_end(&mut bytes) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("read an answer: {error}"),
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => return Err(error.to_string()),
         _ => {}
     }
     let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("{text:?}"))?;
     let (status_line, head) = head.split_once("\r\n").unwrap_or((head, ""));
     let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Response {
+    Ok(Response {
         status: status.unwrap_or_else(|| panic!("no HTTP status: {status_line:?}")),
         head: head.to_owned(),
         body: body.to_owned(),
-    }
+    })
 }

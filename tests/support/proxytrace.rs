@@ -306,7 +306,9 @@ impl Agent {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect to the agent");
         stream.set_read_timeout(Some(patient(SOON))).expect("limit the wait for the agent");
         http::ask(&mut stream, path, headers);
-        http::answer(&mut stream)
+        http::try_answer(&mut stream).unwrap_or_else(|what| {
+            panic!("the agent answers {path} with {what}; it says: {}", self.stderr.text())
+        })
     }
 
     /// A scrape.

@@ -166,8 +166,8 @@ pub const CONNECT_HOOKS: &[Hook] = &[
                     Part { program: "connect_kretprobe", target: CONNECT },
                     Part { program: "connect_kprobe", target: CONNECT },
                 ],
-                costs: "while many processes wait in connect() at once, one that returns at once may end as other, \
-                        counted under end_missed",
+                costs: "while several processes of this host are in connect() at once, one whose outcome only its return \
+                        tells may end as other, counted under end_missed",
             },
             Rung {
                 via: Via::TpBtf,

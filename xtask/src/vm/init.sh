@@ -5,7 +5,7 @@
 export PATH=/usr/sbin:/usr/bin HOME=/ TMPDIR=/tmp
 export PROXYTRACE_BIN=/usr/bin/proxytrace PROXYTRACE_SKIP_IS_FAILURE=1
 # Stories mostly wait, so more of them at once than there are processors; and an emulated processor is slow.
-export RUST_TEST_THREADS=6 PROXYTRACE_TEST_SCALE=10 PROXYTRACE_TEST_PATIENCE=6
+export PROXYTRACE_TEST_SCALE=10 PROXYTRACE_TEST_PATIENCE=6
 
 mount_at() {
     mkdir -p "$2" && mount -t "$1" "$1" "$2"
@@ -31,7 +31,8 @@ echo "vm: kernel $(uname -rv)"
 
 stories_under() {
     profile=$1 forced=$2
-    shift 2
+    export RUST_TEST_THREADS=$3
+    shift 3
     echo "vm: begin $profile"
     # Set to nothing is not the same as not set.
     unset PROXYTRACE_HOOK_VIA PROXYTRACE_TEST_HOOK_VIA

@@ -7,14 +7,19 @@ pub(super) struct Profile {
     pub(super) name: &'static str,
     /// The value of `PROXYTRACE_HOOK_VIA`; nothing is forced when it is empty.
     forced: &'static str,
+    /// How many stories at once: they mostly wait, so more than there are processors.
+    at_once: u32,
     /// Modules of the stories.
     stories: &'static [&'static str],
 }
 
+/// Where less is told, it is what a way to attach could get wrong. It makes no difference between IPv4 and IPv6, and the
+/// ledger's story has both.
 pub(super) const PROFILES: &[Profile] = &[
     Profile {
         name: "best",
         forced: "",
+        at_once: 8,
         stories: &[
             "causes::",
             "unix::",
@@ -24,29 +29,38 @@ pub(super) const PROFILES: &[Profile] = &[
             "processes::",
             "ledger::",
             "storm::",
+            "crowd::",
             "requirements::",
         ],
     },
-    Profile { name: "kprobe", forced: "connect=kprobe,tcp_connect=kprobe", stories: CONNECTS },
-    Profile { name: "tp_btf", forced: "connect=tp_btf,tcp_connect=state", stories: CONNECTS },
+    // One story at a time: a kprobe misses returns while several processes are in connect(), on 5.10 from two on.
+    Profile {
+        name: "kprobe",
+        forced: "connect=kprobe,tcp_connect=kprobe",
+        at_once: 1,
+        stories: &["causes::ipv4", "unix::", "processes::", "ledger::", "crowd::"],
+    },
+    Profile {
+        name: "tp_btf",
+        forced: "connect=tp_btf,tcp_connect=state",
+        at_once: 8,
+        stories: &["causes::ipv4", "unix::", "processes::", "ledger::"],
+    },
     Profile {
         name: "raw_tp",
         forced: "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
                  state_again=raw_tp,retransmit=raw_tp,destroy=raw_tp,tcp_connect=state",
+        at_once: 8,
         stories: &["causes::ipv4", "unix::", "processes::", "ledger::"],
     },
 ];
 
-/// The truth table and exact counts: what a way to see connect() could get wrong. It makes no difference between IPv4 and
-/// IPv6, and the ledger's story has both.
-const CONNECTS: &[&str] = &["causes::ipv4", "unix::", "ledger::"];
-
 impl Profile {
-    /// The line of /vm/plan for it; a filter of the caller's goes before our own.
+    /// The line of /vm/plan for it; a filter of the caller's takes the place of our own.
     fn line(&self, filter: &[String]) -> String {
         let forced = if self.forced.is_empty() { "-" } else { self.forced };
         let stories = if filter.is_empty() { self.stories.join(" ") } else { filter.join(" ") };
-        format!("stories_under {} {forced} {stories}\n", self.name)
+        format!("stories_under {} {forced} {} {stories}\n", self.name, self.at_once)
     }
 }
 
@@ -67,8 +81,8 @@ mod tests {
     fn a_filter_replaces_the_stories_of_a_profile_but_not_what_it_forces() {
         let filter = ["ledger::".to_owned()];
         let plan = plan(&SERIES[0], &[&PROFILES[0], &PROFILES[1]], &filter);
-        let expected = "stories_under best - ledger::\n\
-                        stories_under kprobe connect=kprobe,tcp_connect=kprobe ledger::\n";
+        let expected = "stories_under best - 8 ledger::\n\
+                        stories_under kprobe connect=kprobe,tcp_connect=kprobe 1 ledger::\n";
         assert_eq!(plan, expected);
     }
 
