@@ -1,16 +1,20 @@
 //! `cargo xtask test`: everything that must hold before a change goes in, the quickest first.
 
-use std::env;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, setup, shell};
+use crate::{cargo, setup, shell, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only the stories: for when one of them is being worked on
     #[arg(long)]
     stories: bool,
+
+    /// Also the stories of the kernel half on other kernels (`cargo xtask vm`): a quarter of an hour more
+    #[arg(long, conflicts_with = "filter")]
+    kernels: bool,
 
     /// Handed to the runner of the stories as they are: a filter, --nocapture, ...
     #[arg(last = true, value_name = "FILTER")]
@@ -64,9 +68,14 @@ const STORIES: &str = "proxytrace-tests";
 
 /// What the stories are told through their environment.
 const BINARY: &str = "PROXYTRACE_BIN";
+const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
 
-pub(crate) fn run(Args { stories, filter }: Args) -> Result<()> {
+/// The truth table and exact counts: what must not depend on the way in which hooks are attached.
+const TRUTH_TABLE: &[&str] =
+    &["causes::", "unix::", "crossing::", "broken::", "clients::", "processes::", "ledger::"];
+
+pub(crate) fn run(Args { stories, kernels, filter }: Args) -> Result<()> {
     setup::run()?;
     for gate in GATES.iter().filter(|_| !stories) {
         announce(gate.what);
@@ -78,6 +87,21 @@ pub(crate) fn run(Args { stories, filter }: Args) -> Result<()> {
     let proxytrace = cargo::build_proxytrace()?;
 
     announce("stories");
+    tell(&proxytrace, &filter, &[])?;
+    if filter.is_empty() {
+        announce("the truth table, by raw tracepoints");
+        let table: Vec<_> = TRUTH_TABLE.iter().map(ToString::to_string).collect();
+        tell(&proxytrace, &table, &[(HOOK_VIA, vm::RAW_TP)])?;
+    }
+    if kernels {
+        announce("other kernels");
+        vm::run(vm::Args::default())?;
+    }
+    Ok(())
+}
+
+/// Tells the stories that pass the filter.
+fn tell(proxytrace: &Path, filter: &[String], env: &[(&str, &str)]) -> Result<()> {
     let mut command = cargo::cargo(&["test", "--package", STORIES, "--test", "stories", "--locked"]);
     let runner = shell::root_runner()?;
     if !runner.is_empty() {
@@ -85,8 +109,8 @@ pub(crate) fn run(Args { stories, filter }: Args) -> Result<()> {
         command.args(["--config", &format!(r#"target."cfg(all())".runner = {runner:?}"#)]);
     }
     // Shown also when all is well: why a story was skipped, and what things cost.
-    command.env(BINARY, proxytrace).args(["--", "--show-output"]).args(filter);
-    if env::var_os("CI").is_some() {
+    command.env(BINARY, proxytrace).envs(env.iter().copied()).args(["--", "--show-output"]).args(filter);
+    if std::env::var_os("CI").is_some() {
         command.env(SKIP_IS_FAILURE, "1");
     }
     shell::run(&mut command).context("a story failed")

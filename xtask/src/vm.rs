@@ -12,6 +12,8 @@ mod qemu;
 mod series;
 mod transcript;
 
+pub(crate) use self::profiles::RAW_TP;
+
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -31,7 +33,7 @@ use crate::{cargo, setup};
 /// How many machines at once: most of the time each of them waits.
 const AT_ONCE: usize = 2;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Which kernels, such as 5.10 or newest; all by default
     #[arg(value_name = "SERIES", value_parser = one_of(SERIES.iter().map(|known| known.name)))]

@@ -4,7 +4,7 @@
 
 export PATH=/usr/sbin:/usr/bin HOME=/ TMPDIR=/tmp
 export PROXYTRACE_BIN=/usr/bin/proxytrace PROXYTRACE_SKIP_IS_FAILURE=1
-# Stories mostly wait, so more of them at once than there are processors; and an emulated processor is slow.
+# An emulated processor is slow.
 export PROXYTRACE_TEST_SCALE=10 PROXYTRACE_TEST_PATIENCE=6
 
 mount_at() {

@@ -19,7 +19,7 @@ pub(super) const PROFILES: &[Profile] = &[
     Profile {
         name: "best",
         forced: "",
-        at_once: 8,
+        at_once: 6,
         stories: &[
             "causes::",
             "unix::",
@@ -43,17 +43,20 @@ pub(super) const PROFILES: &[Profile] = &[
     Profile {
         name: "tp_btf",
         forced: "connect=tp_btf,tcp_connect=state",
-        at_once: 8,
+        at_once: 6,
         stories: &["causes::ipv4", "unix::", "processes::", "ledger::"],
     },
     Profile {
         name: "raw_tp",
-        forced: "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
-                 state_again=raw_tp,retransmit=raw_tp,destroy=raw_tp,tcp_connect=state",
-        at_once: 8,
+        forced: RAW_TP,
+        at_once: 6,
         stories: &["causes::ipv4", "unix::", "processes::", "ledger::"],
     },
 ];
+
+/// Every hook by raw tracepoint: what the running kernel offers in any case.
+pub(crate) const RAW_TP: &str = "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
+                                 state_again=raw_tp,retransmit=raw_tp,destroy=raw_tp,tcp_connect=state";
 
 impl Profile {
     /// The line of /vm/plan for it; a filter of the caller's takes the place of our own.
@@ -81,7 +84,7 @@ mod tests {
     fn a_filter_replaces_the_stories_of_a_profile_but_not_what_it_forces() {
         let filter = ["ledger::".to_owned()];
         let plan = plan(&SERIES[0], &[&PROFILES[0], &PROFILES[1]], &filter);
-        let expected = "stories_under best - 8 ledger::\n\
+        let expected = "stories_under best - 6 ledger::\n\
                         stories_under kprobe connect=kprobe,tcp_connect=kprobe 1 ledger::\n";
         assert_eq!(plan, expected);
     }
