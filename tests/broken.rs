@@ -84,9 +84,12 @@ fn an_answer_that_is_complete_breaks_nothing(family: Family) {
 }
 
 fn a_client_or_a_proxy_that_ends_it_breaks_nothing(family: Family) {
-    let (_stage, _upstream, scene) = begin(family, Manner::HoldThenClose, "proxy_read_timeout 1s;");
+    let (_stage, upstream, scene) = begin(family, Manner::HoldThenClose, "proxy_read_timeout 1s;");
 
-    drop(scene.nginx.begin("/"));
+    let client = scene.nginx.begin("/");
+    // A client that leaves earlier than that cancels the handshake.
+    wait::until_true("the upstream to be connected to", SOON, || upstream.accepted() == 1);
+    drop(client);
     scene.nginx.says("client prematurely closed connection");
     scene.gets(1, 504);
 

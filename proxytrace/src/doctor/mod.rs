@@ -48,7 +48,7 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
     let (tracer, _events) = match Tracer::start(&options) {
         Ok(started) => started,
         Err(error) => {
-            let mend = "see the table of hooks in docs/kernels.md, and what the message names";
+            let mend = "see what the message names, and the table of hooks in docs/architecture.md";
             return (Check::cannot(NAME, error.to_string(), mend), Vec::new());
         }
     };

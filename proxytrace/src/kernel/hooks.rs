@@ -139,7 +139,7 @@ pub const PROCESS_HOOKS: &[Hook] = &[
     },
 ];
 
-/// What the system call tracepoints cost; the figure is in docs/kernels.md.
+/// What the system call tracepoints cost.
 const EVERY_SYSCALL: &str = "every system call of every process on this host takes a little longer";
 
 /// The one function behind connect(), for system calls and io_uring alike.
