@@ -264,6 +264,10 @@ impl Call {
     pub const ADDRESSED: u32 = 8;
     /// A signal has interrupted the call; it begins again, or its caller gets EINTR.
     pub const INTERRUPTED: u32 = 16;
+    /// The first of the two programs at the entry has seen it.
+    pub const ENTERED: u32 = 32;
+    /// The second has.
+    pub const ENTERED_AGAIN: u32 = 64;
 }
 
 impl Event {
@@ -302,15 +306,11 @@ pub enum Loss {
     /// The end of an attempt was not seen: its socket was destroyed or connected anew, or its thread exited or called
     /// connect() again, while it was believed in flight. It is counted as `other`.
     EndMissed,
-    /// A program by trampoline was not run, because the process that it had just been run for was preempted in it: a
-    /// connect() of some process of the host was not seen. The kernel itself counts these (`recursion_misses`, from 5.12
-    /// on).
-    ProgramSkipped,
 }
 
 impl Loss {
     /// Every place, in the order of their indices.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::RingFull,
         Self::AttemptTableFull,
         Self::LedgerFull,
@@ -320,7 +320,6 @@ impl Loss {
         Self::PathTableFull,
         Self::ReadFailed,
         Self::EndMissed,
-        Self::ProgramSkipped,
     ];
 
     /// The value of the label `why`.
@@ -336,7 +335,6 @@ impl Loss {
             Self::PathTableFull => "path_table_full",
             Self::ReadFailed => "read_failed",
             Self::EndMissed => "end_missed",
-            Self::ProgramSkipped => "program_skipped",
         }
     }
 }

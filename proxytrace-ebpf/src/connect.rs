@@ -32,17 +32,21 @@ const NOT_AN_ATTEMPT: [u32; 5] = [9, 14, 88, 97, 106];
 /// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early.
 const TIMEOUT_SLACK_NS: u64 = 100_000_000;
 
-/// A traced process enters connect().
+/// A traced process enters connect(). `program` tells which of the two programs there sees it (see `hooks.rs`),
+/// [`Call::ENTERED`] or [`Call::ENTERED_AGAIN`].
 #[inline(always)]
-pub(crate) fn entered(arguments: Arguments) {
+pub(crate) fn entered(arguments: Arguments, program: u32) {
     let Some((pid, process)) = process::current() else { return };
     events::seen(Place::ConnectEntered);
     let thread = kernel::current_thread();
     let Some(socket) = arguments.socket() else { return };
 
     if let Some(previous) = call_of(thread) {
-        if previous.state & Call::INTERRUPTED != 0 && previous.sock == socket.sock {
-            return; // this very call begins again
+        let is_same = previous.sock == socket.sock && previous.user_address == arguments.address;
+        if is_same && previous.state & (program | Call::INTERRUPTED) != program {
+            // This very call: the other program has seen it, or a signal had interrupted it and it begins again.
+            previous.state |= program;
+            return;
         }
         settle_unreturned(previous, Outcome::Other);
         let _ = CALLS.remove(&thread);
@@ -56,11 +60,12 @@ pub(crate) fn entered(arguments: Arguments) {
     call.sock = socket.sock;
     call.user_address = arguments.address;
     call.user_length = arguments.length;
+    call.state = program;
     match arguments.to(&mut call.path) {
         Ok(address) => {
             call.attempt.row = row_key(&process, address);
             call.attempt.pid = pid;
-            call.state = Call::ADDRESSED;
+            call.state |= Call::ADDRESSED;
         }
         Err(NoAddress::Unreadable) => {} // not in memory yet: it is when the call returns
         Err(NoAddress::OtherFamily) => {

@@ -15,7 +15,7 @@ use aya_ebpf::{
         RetProbeContext,
     },
 };
-use proxytrace_ebpf::abi::Place;
+use proxytrace_ebpf::abi::{Call, Place};
 
 use crate::{
     connect,
@@ -79,7 +79,7 @@ tracepoint! {
     /// `sys_enter(struct pt_regs *regs, long id)`
     syscall_enter, syscall_enter_raw: |ctx, A| {
         if ctx.arg::<u64>(1) == u64::from(setting!(connect_syscall)) {
-            connect::entered(Arguments::of_syscall(Registers::<A>::new(ctx.arg(0))));
+            connect::entered(Arguments::of_syscall(Registers::<A>::new(ctx.arg(0))), Call::ENTERED);
         }
     }
 }
@@ -96,7 +96,15 @@ tracepoint! {
 /// `int __sys_connect_file(struct file *file, struct sockaddr_storage *address, int addrlen, int file_flags)`
 #[fentry]
 fn connect_fentry(ctx: FEntryContext) {
-    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
+    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED);
+}
+
+/// The same once more. A program by trampoline can be preempted: when another process comes here on the same CPU
+/// meanwhile, the kernel skips the program that is still running (kernel/bpf/trampoline.c,
+/// `__bpf_prog_enter_recur`), and runs its twin. Whichever comes second finds the work done.
+#[fentry]
+fn connect_fentry_again(ctx: FEntryContext) {
+    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED_AGAIN);
 }
 
 /// The same. The result stands behind the arguments; the helper for it is there from 5.17 on only. Calls that are in it
@@ -106,11 +114,17 @@ fn connect_fexit(ctx: FExitContext) {
     connect::returned(i64::from(ctx.arg::<i32>(4)));
 }
 
+/// The same once more.
+#[fexit]
+fn connect_fexit_again(ctx: FExitContext) {
+    connect::returned(i64::from(ctx.arg::<i32>(4)));
+}
+
 /// The same.
 #[kprobe]
 fn connect_kprobe(ctx: ProbeContext) {
     if let (Some(file), Some(address), Some(length)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        connect::entered(Arguments::of_function(file, address, length));
+        connect::entered(Arguments::of_function(file, address, length), Call::ENTERED);
     }
 }
 

@@ -1,14 +1,12 @@
 //! Attaches hooks: walks down each one's ways, keeps why a way was refused, and stops at the first that works.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
-
 use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
 };
 
 use super::{
-    Error, fdinfo,
+    Error,
     hooks::{Forced, Hook, Part, Rung, Via, plan},
 };
 
@@ -131,17 +129,6 @@ fn unload(program: &mut Program) {
         Program::KProbe(program) => program.unload(),
         other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
     };
-}
-
-/// How often the kernel did not run a program because it was running on that CPU already; 0 for one that is not loaded,
-/// and before 5.12, where nobody counts.
-pub(super) fn times_skipped(ebpf: &Ebpf, program: &str) -> u64 {
-    match ebpf.program(program) {
-        Some(Program::FEntry(program)) => {
-            program.fd().map_or(0, |fd| fdinfo::times_skipped(fd.as_fd().as_raw_fd()))
-        }
-        _ => 0,
-    }
 }
 
 /// An error with what it comes from, on one line: the verifier's log is for `-v`.

@@ -157,7 +157,9 @@ pub const CONNECT_HOOKS: &[Hook] = &[
                 Via::Fentry,
                 &[
                     Part { program: "connect_fexit", target: CONNECT },
+                    Part { program: "connect_fexit_again", target: CONNECT },
                     Part { program: "connect_fentry", target: CONNECT },
+                    Part { program: "connect_fentry_again", target: CONNECT },
                 ],
             ),
             Rung {

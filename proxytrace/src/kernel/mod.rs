@@ -245,10 +245,7 @@ impl Tracer {
     /// # Errors
     /// What the kernel said.
     pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], Error> {
-        let mut losses: [u64; Loss::ALL.len()] = maps::sums(&self.ebpf, "LOSSES")?;
-        // What the entry by trampoline misses nobody else sees. A return that is missed ends at the next connect().
-        losses[Loss::ProgramSkipped as usize] = attach::times_skipped(&self.ebpf, "connect_fentry");
-        Ok(losses)
+        maps::sums(&self.ebpf, "LOSSES")
     }
 
     /// Takes a row out of the ledger that has not been used for long, unless an attempt is in flight there again. One that
