@@ -414,10 +414,11 @@ impl<A: Access> Registers<A> {
         Self(pointer, PhantomData)
     }
 
-    /// The number of the call: at exit nothing else tells which it is.
+    /// The number of the call: at exit nothing else tells which it is. On arm64 the member has four bytes, and a read
+    /// beyond it is refused.
     #[inline(always)]
     pub(crate) fn number(self) -> u32 {
-        A::read::<u64>(self.0, offset!(registers_number)) as u32
+        A::read(self.0, offset!(registers_number))
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use crate::shell;
 const INIT: &str = include_str!("init.sh");
 
 /// What the stories and /init call, from this machine's PATH.
-const PROGRAMS: &[&str] = &["nginx", "ip", "nft", "unshare", "dash", "busybox"];
+const PROGRAMS: &[&str] = &["nginx", "ip", "nft", "setpriv", "unshare", "dash", "busybox"];
 /// What is called by another name.
 const LINKS: &[(&str, &str)] = &[("/usr/bin/sh", "dash")];
 /// What busybox, which is one program for many, is called in /init and in the stories.

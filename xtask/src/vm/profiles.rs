@@ -30,6 +30,7 @@ pub(super) const PROFILES: &[Profile] = &[
             "ledger::",
             "storm::",
             "crowd::",
+            "doctor::",
             "requirements::",
         ],
     },
