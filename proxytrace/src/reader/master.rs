@@ -1,0 +1,204 @@
+//! Which configuration a running nginx uses: what its command line says, and what was compiled into it. Pure.
+
+use std::path::{Path, PathBuf};
+
+/// What nginx changes its title to, before the command line that it was started with (ngx_process_cycle.c).
+const TITLE: &str = "nginx: master process ";
+
+/// What a worker's title begins with.
+const WORKER_TITLE: &str = "nginx: worker process";
+
+/// What a process is, by its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An nginx that reads a configuration: a master, or one that works alone.
+    Master(Arguments),
+    /// A worker: its parent is the master.
+    Worker,
+    /// No nginx.
+    Other,
+}
+
+/// The options of nginx that say which configuration it reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arguments {
+    /// `-c`.
+    pub config: Option<PathBuf>,
+    /// `-p`.
+    pub prefix: Option<PathBuf>,
+    /// `-g`.
+    pub globals: Option<String>,
+}
+
+/// What nginx was compiled with (`nginx -V`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// `--prefix`.
+    pub prefix: PathBuf,
+    /// `--conf-path`.
+    pub config: PathBuf,
+}
+
+impl Default for Compiled {
+    /// What nginx takes where its `configure` was given nothing (auto/options).
+    fn default() -> Self {
+        Self { prefix: "/usr/local/nginx".into(), config: "conf/nginx.conf".into() }
+    }
+}
+
+/// What the content of /proc/PID/cmdline tells, of a process that runs the program `exe`.
+#[must_use]
+pub fn role(cmdline: &[u8], exe: &Path) -> Role {
+    let text = String::from_utf8_lossy(cmdline);
+    let text = text.trim_end_matches('\0');
+    if let Some(rest) = text.strip_prefix(TITLE) {
+        // The arguments were joined with blanks, so one that holds blanks has lost its ends.
+        let words: Vec<_> = rest.trim_end_matches([' ', '\0']).split(' ').collect();
+        return Role::Master(arguments(&rejoined(&words)));
+    }
+    if text.starts_with(WORKER_TITLE) {
+        return Role::Worker;
+    }
+    let is_nginx = exe.file_name().is_some_and(|name| {
+        let name = name.to_string_lossy();
+        name.strip_suffix(" (deleted)").unwrap_or(&name).starts_with("nginx") || name.starts_with("openresty")
+    });
+    if !is_nginx || text.starts_with("nginx: ") {
+        return Role::Other;
+    }
+    let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
+    Role::Master(arguments(&words))
+}
+
+/// The words of a title with those put together again that follow an option: up to the next word that is one.
+fn rejoined(words: &[&str]) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::new();
+    let mut in_value = false;
+    for word in words {
+        let is_option = word.starts_with('-') && word.len() > 1;
+        match joined.last_mut() {
+            Some(last) if in_value && !is_option => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => {
+                in_value = joined.last().is_some_and(|last: &String| last.starts_with('-')) && !is_option;
+                joined.push((*word).to_owned());
+            }
+        }
+    }
+    joined
+}
+
+fn arguments(words: &[String]) -> Arguments {
+    let mut arguments = Arguments::default();
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        let Some(letters) = word.strip_prefix('-') else { continue };
+        // As nginx reads them (ngx_get_options): letters may stand together, a value may follow its letter at once.
+        for (at, letter) in letters.char_indices() {
+            if !matches!(letter, 'c' | 'p' | 'g' | 'e' | 's') {
+                continue;
+            }
+            let glued = &letters[at + 1..];
+            let value =
+                if glued.is_empty() { words.next().cloned() } else { Some(glued.to_owned()) };
+            match letter {
+                'c' => arguments.config = value.map(PathBuf::from),
+                'p' => arguments.prefix = value.map(PathBuf::from),
+                'g' => arguments.globals = value,
+                _ => {}
+            }
+            break;
+        }
+    }
+    arguments
+}
+
+/// What was compiled into a program, found among its bytes: nginx keeps what its `configure` was given for `nginx -V`.
+#[must_use]
+pub fn compiled(program: &[u8]) -> Compiled {
+    let value = |option: &str| {
+        let needle = format!("--{option}=");
+        let at = program.windows(needle.len()).position(|window| window == needle.as_bytes())?;
+        let rest = &program[at + needle.len()..];
+        let end = rest.iter().position(|byte| matches!(byte, 0 | b' ' | b'\''))?;
+        Some(PathBuf::from(String::from_utf8_lossy(&rest[..end]).into_owned()))
+    };
+    let default = Compiled::default();
+    Compiled {
+        prefix: value("prefix").unwrap_or(default.prefix),
+        config: value("conf-path").unwrap_or(default.config),
+    }
+}
+
+/// The path of the configuration file; `directory` is the process's own, for what is relative to it.
+#[must_use]
+pub fn config_path(arguments: &Arguments, compiled: &Compiled, directory: &Path) -> PathBuf {
+    let prefix = directory.join(arguments.prefix.as_ref().unwrap_or(&compiled.prefix));
+    prefix.join(arguments.config.as_ref().unwrap_or(&compiled.config))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Arguments, Compiled, Role, arguments, compiled, config_path, role};
+
+    #[test]
+    fn a_master_is_told_by_its_title_or_by_its_program() {
+        let check = |cmdline: &str, exe: &str, expected: Option<(&str, &str, &str)>| {
+            let found = match role(cmdline.as_bytes(), Path::new(exe)) {
+                Role::Master(arguments) => Some(arguments),
+                _ => None,
+            };
+            let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let expected = expected.map(|(config, prefix, globals)| Arguments {
+                config: some(config).map(Into::into),
+                prefix: some(prefix).map(Into::into),
+                globals: some(globals),
+            });
+            assert_eq!(found, expected, "{cmdline:?}");
+        };
+        check("nginx: master process /usr/sbin/nginx\0\0\0", "/usr/sbin/nginx", Some(("", "", "")));
+        check(
+            "nginx: master process /usr/sbin/nginx -g daemon on; master_process on;\0",
+            "/usr/sbin/nginx",
+            Some(("", "", "daemon on; master_process on;")),
+        );
+        check(
+            "nginx: master process nginx -p /srv/a b -c conf/x.conf\0",
+            "/usr/sbin/nginx",
+            Some(("conf/x.conf", "/srv/a b", "")),
+        );
+        check("nginx\0-c\0/etc/a b.conf\0-gdaemon off;\0", "/usr/sbin/nginx", Some(("/etc/a b.conf", "", "daemon off;")));
+        check("nginx\0-qc\0/etc/x.conf\0", "/usr/sbin/nginx (deleted)", Some(("/etc/x.conf", "", "")));
+        check("/usr/sbin/nginx-debug\0", "/usr/sbin/nginx-debug", Some(("", "", "")));
+        check("nginx: worker process\0", "/usr/sbin/nginx", None);
+        check("nginx: cache manager process\0", "/usr/sbin/nginx", None);
+        check("haproxy\0-f\0x\0", "/usr/sbin/haproxy", None);
+        assert_eq!(role(b"nginx: worker process is shutting down\0", Path::new("/x/nginx")), Role::Worker);
+    }
+
+    #[test]
+    fn what_was_compiled_in_is_found_in_the_program() {
+        let program = b"\0junk --with-x=1\0--with-cc-opt='-g -O2' --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --x\0";
+        let expected = Compiled { prefix: "/usr/share/nginx".into(), config: "/etc/nginx/nginx.conf".into() };
+        assert_eq!(compiled(program), expected);
+        assert_eq!(compiled(b"nothing"), Compiled::default());
+    }
+
+    #[test]
+    fn the_path_is_put_together_as_nginx_does() {
+        let check = |words: &str, expected: &str| {
+            let words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+            let path = config_path(&arguments(&words), &Compiled::default(), Path::new("/home/me"));
+            assert_eq!(path, Path::new(expected), "{words:?}");
+        };
+        check("nginx", "/usr/local/nginx/conf/nginx.conf");
+        check("nginx -c /etc/n.conf", "/etc/n.conf");
+        check("nginx -c n.conf", "/usr/local/nginx/n.conf");
+        check("nginx -p /srv/web -c n.conf", "/srv/web/n.conf");
+        check("nginx -p web", "/home/me/web/conf/nginx.conf");
+    }
+}
