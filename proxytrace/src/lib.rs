@@ -5,6 +5,7 @@
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
+//! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
 //!
@@ -20,6 +21,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod nginx;
 pub mod output;
 pub mod privilege;
 pub mod watch;
