@@ -1,4 +1,13 @@
 //! What nginx's configuration says about where it connects to. Pure: a tree goes in, routes and names come out.
 
+mod passes;
+mod places;
+mod read;
+mod subrequests;
+mod time;
+mod upstreams;
+mod url;
+mod variables;
+
 pub mod names;
 pub mod routes;
