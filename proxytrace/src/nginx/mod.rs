@@ -11,3 +11,6 @@ mod variables;
 
 pub mod names;
 pub mod routes;
+
+#[cfg(test)]
+pub(crate) mod tests;

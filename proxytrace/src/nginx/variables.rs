@@ -16,6 +16,10 @@ const DEEPEST: usize = 16;
 const MAP_OPTIONS: [&str; 3] = ["hostnames", "volatile", "include"];
 const GEO_OPTIONS: [&str; 5] = ["delete", "proxy", "proxy_recursive", "ranges", "include"];
 
+/// Variables that only a request fills, but which always begin alike, and so end a host before them.
+const PATHS: [(&str, &str); 4] =
+    [("request_uri", "/"), ("uri", "/"), ("document_uri", "/"), ("is_args", "?")];
+
 /// What was assigned to variables, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Variables<'a>(HashMap<&'a str, Vec<Source<'a>>>);
@@ -146,7 +150,7 @@ impl<'a> Scopes<'_, 'a> {
                 Part::Variable { name, written } => self
                     .of_variable(name, open)
                     .filter(|of_part| of_part.len() * values.len() <= MOST)
-                    .unwrap_or_else(|| vec![Value { text: written.to_owned(), unknown_from: Some(0) }]),
+                    .unwrap_or_else(|| vec![Value::of_request(name, written)]),
             };
             values = values
                 .iter()
@@ -193,6 +197,11 @@ fn with_default<'a>(
 }
 
 impl Value {
+    fn of_request(name: &str, written: &str) -> Self {
+        let start = PATHS.iter().find(|(path, _)| *path == name).map_or("", |(_, start)| start);
+        Self { text: format!("{start}{written}"), unknown_from: Some(start.len()) }
+    }
+
     fn followed_by(&self, next: &Self) -> Self {
         let at = self.text.len();
         Self {
