@@ -1,6 +1,7 @@
 //! proxytrace watches what nginx really connects to. Its modules, from the outside in:
 //!
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
+//! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
@@ -11,6 +12,7 @@
 //!
 //! The programs in the kernel are the package `proxytrace-ebpf`.
 
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod doctor;

@@ -1,11 +1,11 @@
 //! What nginx's configuration says about where it connects to. Pure: a tree goes in, routes and names come out.
 
 mod passes;
-mod places;
-mod read;
+pub(crate) mod places;
+pub(crate) mod read;
 mod subrequests;
 mod time;
-mod upstreams;
+pub(crate) mod upstreams;
 mod url;
 mod variables;
 
