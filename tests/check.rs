@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use proxytrace_tests::backend::unlistened;
+use proxytrace_tests::backend::{full_backlog, unlistened};
 use proxytrace_tests::child::{Captured, Guarded};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::{proxytrace, scratch, wait};
@@ -182,6 +182,7 @@ fn a_probe_tells_the_cause_in_the_words_of_the_contract() {
     let _listener = place.netns.enter(|| TcpListener::bind("127.0.0.1:8001").expect("listen"));
     let _socket = UnixListener::bind(place.path("well")).expect("listen");
     let _deaf = unlistened(Path::new(&place.path("deaf")));
+    let _full = full_backlog(Path::new(&place.path("full")));
     let rows = [
         ("127.0.0.1:8001".to_owned(), "established"),
         ("127.0.0.1:8002".to_owned(), "refused"),
@@ -191,6 +192,7 @@ fn a_probe_tells_the_cause_in_the_words_of_the_contract() {
         (format!("unix:{}", place.path("well")), "established"),
         (format!("unix:{}", place.path("gone")), "no_such_socket"),
         (format!("unix:{}", place.path("deaf")), "refused"),
+        (format!("unix:{}", place.path("full")), "backlog_full"),
     ];
     let peers: String = rows.iter().map(|(address, _)| format!("server {address};\n")).collect();
     let text =
@@ -206,7 +208,7 @@ fn a_probe_tells_the_cause_in_the_words_of_the_contract() {
         assert_eq!(probe.map(|probe| &probe["outcome"]), Some(&Value::from(*outcome)), "{address}: {stdout}");
     }
     let failed = report["findings"].as_array().expect("findings").iter();
-    assert_eq!(failed.filter(|finding| finding["id"] == "probe-failed").count(), 6, "{stdout}");
+    assert_eq!(failed.filter(|finding| finding["id"] == "probe-failed").count(), 7, "{stdout}");
 }
 
 /// A directory for configurations, and a network without any way out.

@@ -128,7 +128,7 @@ fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
                 &rules::HTTPS_TO_80,
                 80,
                 "TLS",
-                "write the port, as in 10.0.0.5:443 (a server line without one means 80), or http://",
+                "write the port of HTTPS (a server line without a port means 80), or http://",
             )
         } else {
             continue;

@@ -78,7 +78,7 @@ impl<'a> Subject<'a> {
         Self { config, routes, faults }
     }
 
-    /// What would misroute, in the order of files and lines. `resolved` is empty where names were not looked up;
+    /// What would misroute. `resolved` is empty where names were not looked up;
     /// `has_socket` says whether a unix socket is there.
     #[must_use]
     pub fn findings(&self, resolved: &Resolved, has_socket: &dyn Fn(&str) -> bool) -> Vec<Finding> {
@@ -87,10 +87,6 @@ impl<'a> Subject<'a> {
         upstreams::find(self, resolved, &mut findings);
         servers::find(self.config, &mut findings);
         timeouts::find(&self.routes, &mut findings);
-        findings.sort_by(|one, other| {
-            (&one.file, one.line, one.rule.id).cmp(&(&other.file, other.line, other.rule.id))
-        });
-        findings.dedup();
         findings
     }
 }

@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Result<Config, Box<Finding>>, Unreadable> {
         Ok(Some(dump)) => load_dump(&dump, &limits),
         Ok(None) => {
             let main = if path.is_dir() { path.join("nginx.conf") } else { path.to_owned() };
-            let main = std::path::absolute(&main).unwrap_or(main);
+            // A relative path stays one, so that findings are at the paths that one knows.
             load(&Disk, &main, None, &limits)
         }
     };

@@ -81,6 +81,10 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     runtime.shutdown_background();
     let mut findings = subject.findings(&resolved, &is_socket);
     findings.extend(probes.iter().flatten().filter_map(probe::Probe::finding).collect::<Vec<Finding>>());
+    findings.sort_by(|one, other| {
+        (&one.file, one.line, one.rule.id).cmp(&(&other.file, other.line, other.rule.id))
+    });
+    findings.dedup();
     Ok(Report {
         findings,
         changes: old.map(|old| difference::between(&Routes::of(old), &subject.routes)),
