@@ -83,6 +83,8 @@ fn unreachable(
 }
 
 fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
+    // What a request fills in may be the name of a block, and then nothing is looked up.
+    let has_blocks = routes.upstreams.iter().any(|upstream| !upstream.is_implicit);
     for route in routes.routes.iter().filter(|route| route.resolver.is_none()) {
         let named = |&index: &usize| {
             let upstream = routes.upstreams.get(index).filter(|upstream| upstream.is_implicit)?;
@@ -93,7 +95,7 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             format!(
                 "requests that {text} sends to \"{host}\" fail with 502: nothing resolves names while nginx runs"
             )
-        } else if !route.target.variables.is_empty() {
+        } else if !route.target.variables.is_empty() && !has_blocks {
             format!(
                 "requests that {text} sends to a host name fail with 502: nothing resolves names while nginx runs"
             )

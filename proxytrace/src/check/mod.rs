@@ -39,9 +39,18 @@ pub struct Finding {
     pub what: String,
     /// How to mend it, in a sentence.
     pub mend: String,
-    /// The line itself and the column in it, in characters from 1, where that says more.
+    /// The line itself, where that says more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shown: Option<(String, usize)>,
+    pub shown: Option<Shown>,
+}
+
+/// A line with a place in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// At most 200 bytes of the line, from its beginning.
+    pub text: String,
+    /// In characters, from 1.
+    pub column: usize,
 }
 
 impl Finding {

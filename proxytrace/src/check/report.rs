@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Finding, Severity, probe::Probe};
+use super::{Finding, Severity, Shown, probe::Probe};
 
 /// How to write it.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -60,8 +60,8 @@ impl Report {
         let mut text = String::new();
         for Finding { rule, file, line, what, mend, shown } in &self.findings {
             let _ = writeln!(text, "{file}:{line}: {} [{}]\n    {what}", rule.severity.name(), rule.id);
-            if let Some((shown, column)) = shown {
-                let plain: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            if let Some(Shown { text: shown, column }) = shown {
+                let plain = shown.replace(char::is_control, " ");
                 let _ = writeln!(text, "      | {plain}\n      | {:>column$}", "^");
             }
             let _ = writeln!(text, "    to mend it: {mend}");
@@ -88,7 +88,8 @@ impl Report {
             self.count(Severity::Warning),
             self.count(Severity::Note)
         );
-        text
+        // A configuration may hold what would move a terminal's cursor.
+        text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
     }
 
     fn github(&self) -> String {
@@ -113,4 +114,34 @@ fn data(text: &str) -> String {
 /// And a property at a comma or a colon.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, Report};
+    use crate::check::{Finding, Shown, rules};
+
+    #[test]
+    fn what_a_configuration_holds_cannot_break_a_line() {
+        let mut finding =
+            Finding::new(&rules::SYNTAX, "/a:b,c%:7", "says \u{1b}[2J\nand more".to_owned(), "do it");
+        finding.shown = Some(Shown { text: "\tserver }".to_owned(), column: 9 });
+        let report = Report { findings: vec![finding], ..Report::default() };
+        let check = |format, expected: &str| assert_eq!(report.written(format).unwrap(), expected);
+        check(
+            Format::Text,
+            "/a:b,c%:7: error [syntax]\n    says \u{fffd}[2J\nand more\n      |  server }\n      |         ^\n    \
+             to mend it: do it\nerrors 1, warnings 0, notes 0\n",
+        );
+        check(
+            Format::Github,
+            "::error file=/a%3Ab%2Cc%25,line=7,title=syntax::says \u{1b}[2J%0Aand more. To mend it: do it.\n",
+        );
+        check(
+            Format::Json,
+            "{\"findings\":[{\"id\":\"syntax\",\"severity\":\"error\",\"file\":\"/a:b,c%\",\"line\":7,\"what\":\"says \
+             \\u001b[2J\\nand more\",\"mend\":\"do it\",\"shown\":{\"text\":\"\\tserver }\",\"column\":9}}],\
+             \"names_not_checked\":[]}\n",
+        );
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use nginx_conf::{Config, Disk, Error, Kind, Limits, load, load_dump};
 
-use super::{Finding, rules};
+use super::{Finding, Shown, rules};
 
 /// How a file begins that holds what `nginx -T` printed, with or without its standard error.
 const DUMPS: [&[u8]; 2] = [b"# configuration file ", b"nginx: the configuration file "];
@@ -82,7 +82,7 @@ fn refusal(error: Error, path: &Path) -> Result<Box<Finding>, Unreadable> {
     let mut finding = Finding::new(&rules::SYNTAX, &place, what, "correct it here, or in a line before");
     finding.shown = at.map(|at| {
         let before = at.text.as_bytes().get(..at.column.saturating_sub(1) as usize).unwrap_or_default();
-        (at.text.clone(), String::from_utf8_lossy(before).chars().count() + 1)
+        Shown { column: String::from_utf8_lossy(before).chars().count() + 1, text: at.text }
     });
     Ok(Box::new(finding))
 }
