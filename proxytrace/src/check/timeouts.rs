@@ -1,19 +1,25 @@
 //! Findings about connect timeouts.
 
 use super::{Finding, rules};
-use crate::nginx::routes::Routes;
+use crate::nginx::routes::{Route, Routes};
 
 /// What is longer hurts: a connect within a data centre takes milliseconds, and one SYN sent again 1 s.
 const LONG_MS: u64 = 10_000;
 
 pub(super) fn find(routes: &Routes, findings: &mut Vec<Finding>) {
-    for (index, upstream) in routes.upstreams.iter().enumerate() {
-        let leads_here = |route: &&crate::nginx::routes::Route| route.target.upstreams.contains(&index);
-        let Some(route) =
-            routes.routes.iter().filter(leads_here).max_by_key(|route| route.connect_timeout_ms)
-        else {
-            continue;
-        };
+    // By upstream: the route that waits longest.
+    let mut slowest: Vec<Option<&Route>> = vec![None; routes.upstreams.len()];
+    for route in &routes.routes {
+        for &upstream in &route.target.upstreams {
+            if let Some(known) = slowest.get_mut(upstream)
+                && known.is_none_or(|known| known.connect_timeout_ms < route.connect_timeout_ms)
+            {
+                *known = Some(route);
+            }
+        }
+    }
+    for (upstream, route) in routes.upstreams.iter().zip(slowest) {
+        let Some(route) = route else { continue };
         if route.connect_timeout_ms <= LONG_MS {
             continue;
         }

@@ -1,6 +1,6 @@
 //! From the tree of a configuration to its routes.
 
-use std::rc::Rc;
+use std::{cell::Cell, collections::HashSet, rc::Rc};
 
 use nginx_conf::{Config, Directive};
 
@@ -11,7 +11,7 @@ use super::{
     subrequests,
     upstreams::{Fault, Origin, Upstreams},
     url::Url,
-    variables::{Scopes, Value, Variables},
+    variables::{self, Scopes, Value, Variables},
 };
 
 /// Where OCSP responders listen when no port is written.
@@ -93,8 +93,9 @@ impl<'a> Reader<'a> {
             self.fixed(context, found);
         }
         let common = Variables::mapped_in(block);
+        let budget = Cell::new(variables::BUDGET);
         for found in found.iter_mut().filter(|found| found.is_dynamic()) {
-            self.dynamic(context, found, &common);
+            self.dynamic(context, found, &common, &budget);
         }
         self.routes.routes.extend(found.into_iter().map(|found| found.route));
     }
@@ -170,15 +171,22 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn dynamic(&mut self, context: Context, found: &mut Found<'a>, common: &Variables<'a>) {
-        let scopes = Scopes { around: &found.set, elsewhere: &found.set_elsewhere, common };
+    fn dynamic(
+        &mut self,
+        context: Context,
+        found: &mut Found<'a>,
+        common: &Variables<'a>,
+        budget: &Cell<usize>,
+    ) {
+        let scopes = Scopes { around: &found.set, elsewhere: &found.set_elsewhere, common, budget };
         let Route { target, place, resolver, .. } = &mut found.route;
         let origin = Origin { place, is_dynamic: true, resolver: resolver.as_ref() };
+        let mut seen = HashSet::new();
         for value in scopes.values(found.text) {
             if value.leaves_host_open(found.pass) {
                 target.variables.push(value.text);
             } else if let Ok(upstream) = self.upstreams.of_pass(context, found.pass, &value.text, &origin)
-                && !target.upstreams.contains(&upstream)
+                && seen.insert(upstream)
             {
                 // What is no address makes nginx answer 500, and connects nowhere.
                 target.upstreams.push(upstream);

@@ -206,3 +206,45 @@ fn an_address_has_the_names_of_all_that_use_it() {
     check("10.0.0.5:81", None);
     assert_eq!(names.declared().count(), 6);
 }
+
+#[test]
+fn variables_that_grow_without_bound_end_soon() {
+    let grown: String = (0..15)
+        .map(|n| {
+            format!(
+                "map $x $v{n} {{ default {0}; a $v{1}; c $v{1}_; d e; }}",
+                format!("$v{}", n + 1).repeat(500),
+                n + 1
+            )
+        })
+        .collect();
+    let locations: String = (0..500).map(|n| format!("location /{n} {{ proxy_pass http://$v0; }}")).collect();
+    let start = std::time::Instant::now();
+    let routes = Routes::of(&config(&format!("http {{ {grown} server {{ {locations} }} }}")));
+    assert!(routes.is_open());
+    assert_eq!(routes.routes.len(), 500);
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+proptest::proptest! {
+    /// Whatever words stand in the directives that are looked into.
+    #[test]
+    fn no_configuration_makes_it_panic(
+        words in proptest::collection::vec("[a-z0-9:/.$\\[\\]_=~\u{e4}]{1,12}|unix:[/:a]{0,4}|\\$\\{[a-z]{0,3}\\}?", 1..12),
+    ) {
+        let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+        let all = quoted.join(" ");
+        let text = format!(
+            "http {{ upstream {all} {{ server {all}; }} map {all} {{ {all}; }} geo {all} {{ {all}; }}
+             server {{ listen {all}; server_name {all}; set $a {all}; resolver {all}; proxy_connect_timeout {all};
+             location {all} {{ mirror {all}; proxy_pass {all}; }} location / {{ proxy_pass http://$a{}; }} }} }}
+             stream {{ server {{ proxy_pass {all}; }} }}",
+            words[0],
+        );
+        if let Ok(config) = nginx_conf::load(&One(&text), Path::new("n"), None, &Limits::default()) {
+            let routes = Routes::of(&config);
+            let _ = Names::new(&routes, &HashMap::new());
+            let _ = crate::check::Subject::new(&config).findings(&HashMap::new(), &|_| true);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Which values a variable can have, as far as `set`, `map`, `geo` and `split_clients` tell.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     rc::Rc,
 };
@@ -8,7 +9,11 @@ use std::{
 use nginx_conf::Directive;
 
 /// At most so many values of one text are followed.
-const MOST: usize = 1_000;
+const MOST: usize = 10_000;
+/// At most so many values of all texts of a configuration, on the way to the last as well: a bound of time.
+pub(crate) const BUDGET: usize = 4_000_000;
+/// No longer than what a directive may have, in bytes. It bounds what variables within each other can grow to.
+const LONGEST: usize = 4_096;
 /// At most so many variables within each other.
 const DEEPEST: usize = 16;
 
@@ -42,6 +47,8 @@ pub(crate) struct Scopes<'s, 'a> {
     pub(crate) elsewhere: &'s Variables<'a>,
     /// By `map` and its kin.
     pub(crate) common: &'s Variables<'a>,
+    /// How many values may still be made.
+    pub(crate) budget: &'s Cell<usize>,
 }
 
 /// One of the texts that a text with variables can become.
@@ -156,6 +163,10 @@ impl<'a> Scopes<'_, 'a> {
                 .iter()
                 .flat_map(|before| of_part.iter().map(|part| before.followed_by(part)))
                 .collect();
+            self.budget.set(self.budget.get().saturating_sub(values.len()));
+            if self.budget.get() == 0 || values.iter().any(|value| value.text.len() > LONGEST) {
+                return vec![Value { text: text.to_owned(), unknown_from: Some(0) }];
+            }
         }
         let mut seen = HashSet::new();
         values.retain(|value| seen.insert(value.clone()));
@@ -165,7 +176,8 @@ impl<'a> Scopes<'_, 'a> {
     /// `None` where nothing that can be read says what it holds.
     fn of_variable(&self, name: &'a str, open: &mut Vec<&'a str>) -> Option<Vec<Value>> {
         let sources = self.sources(name);
-        if sources.is_empty() || open.contains(&name) || open.len() == DEEPEST {
+        let is_enough = open.len() == DEEPEST || self.budget.get() == 0;
+        if sources.is_empty() || open.contains(&name) || is_enough {
             return None;
         }
         open.push(name);
