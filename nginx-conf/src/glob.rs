@@ -154,9 +154,12 @@ impl Set<'_> {
     }
 }
 
+/// Whether a byte is of a class of characters.
+type IsOfClass = fn(u8) -> bool;
+
 /// A class such as `[:digit:]`, and what follows it.
-fn class(body: &[u8]) -> Option<(fn(u8) -> bool, &[u8])> {
-    const CLASSES: &[(&[u8], fn(u8) -> bool)] = &[
+fn class(body: &[u8]) -> Option<(IsOfClass, &[u8])> {
+    const CLASSES: &[(&[u8], IsOfClass)] = &[
         (b"[:alnum:]", |it| it.is_ascii_alphanumeric()),
         (b"[:alpha:]", |it| it.is_ascii_alphabetic()),
         (b"[:blank:]", |it| matches!(it, b' ' | b'\t')),
@@ -179,8 +182,7 @@ fn element(body: &[u8]) -> (u8, &[u8]) {
         [b'[', b'.', byte, b'.', b']', rest @ ..] | [b'[', b'=', byte, b'=', b']', rest @ ..] => {
             (*byte, rest)
         }
-        [b'\\', byte, rest @ ..] => (*byte, rest),
-        [byte, rest @ ..] => (*byte, rest),
+        [b'\\', byte, rest @ ..] | [byte, rest @ ..] => (*byte, rest),
         [] => (0, &[]),
     }
 }

@@ -193,7 +193,7 @@ fn decode(raw: &[u8]) -> Vec<u8> {
     let mut bytes = raw.iter().copied().peekable();
     while let Some(byte) = bytes.next() {
         let replacement = match (byte, bytes.peek()) {
-            (b'\\', Some(&(next @ (b'"' | b'\'' | b'\\')))) => Some(next),
+            (b'\\', Some(&next @ (b'"' | b'\'' | b'\\'))) => Some(next),
             (b'\\', Some(b't')) => Some(b'\t'),
             (b'\\', Some(b'r')) => Some(b'\r'),
             (b'\\', Some(b'n')) => Some(b'\n'),
