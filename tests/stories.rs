@@ -7,6 +7,7 @@
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
+//! - [`check`], [`routing`]: what is said of a configuration, next to what nginx says and does
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
@@ -16,6 +17,7 @@ mod scene;
 
 mod broken;
 mod causes;
+mod check;
 mod cli;
 mod clients;
 mod cost;
@@ -29,6 +31,7 @@ mod metrics;
 mod privilege;
 mod processes;
 mod requirements;
+mod routing;
 mod storm;
 mod trace;
 mod unix;

@@ -47,7 +47,7 @@ pub struct Word {
 pub struct Directive {
     /// What it is called.
     pub name: Word,
-    /// What follows the name.
+    /// What follows the name; the code of a `*_by_lua_block` is the last of them, as nginx has it.
     pub args: Vec<Word>,
     /// What stands in its braces, if it has any; empty for the code of a `*_by_lua_block`.
     pub block: Option<Vec<Directive>>,

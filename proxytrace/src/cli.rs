@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{agent, doctor, trace},
+    commands::{agent, check, doctor, trace},
     doctor::subject,
     kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
 };
@@ -29,6 +29,8 @@ pub enum Command {
     Trace(trace::Args),
     /// Run as a service and serve metrics to Prometheus until SIGTERM.
     Agent(agent::Args),
+    /// Report what an nginx configuration would misroute, before it is deployed; without tracing.
+    Check(check::Args),
     /// Say what this host lets proxytrace do, what each gap costs, and how to mend it.
     Doctor(doctor::Args),
     /// The process that the self-test of `doctor` looks at.

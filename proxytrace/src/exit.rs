@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use crate::kernel;
+use crate::{check::source::Unreadable, kernel};
 
-/// How a command ended that was not done well. (Usage errors exit with 2, by the command line parser.)
+/// How a command ended that was not done well. (Usage errors found by the command line parser exit with 2 as well.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Failure {
     /// Something went wrong.
     Failed = 1,
+    /// What was asked for cannot be read.
+    Usage = 2,
     /// This host does not let us trace.
     CannotTrace = 3,
 }
@@ -21,6 +23,9 @@ impl Failure {
         let is_closed_pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
         if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed_pipe) {
             return None;
+        }
+        if error.is::<Unreadable>() {
+            return Some(Self::Usage);
         }
         let is_host = error.downcast_ref::<kernel::Error>().is_some_and(kernel::Error::is_host);
         Some(if is_host { Self::CannotTrace } else { Self::Failed })

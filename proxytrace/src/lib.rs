@@ -1,15 +1,18 @@
 //! proxytrace watches what nginx really connects to. Its modules, from the outside in:
 //!
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
+//! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
+//! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
 //!
 //! The programs in the kernel are the package `proxytrace-ebpf`.
 
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod doctor;
@@ -20,6 +23,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod nginx;
 pub mod output;
 pub mod privilege;
 pub mod watch;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use proxytrace::{
     cli::{Cli, Command},
-    commands::{agent, doctor, trace},
+    commands::{agent, check, doctor, trace},
     doctor::subject,
     exit::Failure,
     logging,
@@ -21,6 +21,10 @@ fn main() -> ExitCode {
         Command::Agent(args) => {
             logging::start(&log, "info");
             agent::run(&args).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Check(args) => {
+            logging::start(&log, "warn");
+            check::run(&args)
         }
         Command::Doctor(args) => {
             logging::start(&log, "warn");

@@ -15,8 +15,12 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// Code without input and output: it serves a live host, a recording and a unit test alike.
-const PURE: &[&str] =
-    &["proxytrace/src/model/", "proxytrace/src/kernel/btf.rs", "proxytrace/src/kernel/hooks.rs"];
+const PURE: &[&str] = &[
+    "proxytrace/src/model/",
+    "proxytrace/src/nginx/",
+    "proxytrace/src/kernel/btf.rs",
+    "proxytrace/src/kernel/hooks.rs",
+];
 
 /// What input and output look like in code.
 const IO: &[&str] = &["std::fs", "std::io", "tokio::", "procfs::", "nix::"];

@@ -1,6 +1,7 @@
 //! The commands, one a file, all shaped alike: `Args` and `run`.
 
 pub mod agent;
+pub mod check;
 pub mod doctor;
 pub mod trace;
 

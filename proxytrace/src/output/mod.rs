@@ -9,6 +9,14 @@ pub use diagnosis::diagnosis;
 pub use human::Human;
 pub use summary::summary;
 
+use proxytrace_ebpf::outcome::Outcome;
+
+/// What an outcome means, in words.
+#[must_use]
+pub const fn outcome_in_words(outcome: Outcome) -> &'static str {
+    words::outcome(outcome)
+}
+
 /// Whether escape codes for colour are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {

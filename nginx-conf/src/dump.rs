@@ -1,0 +1,108 @@
+//! The output of `nginx -T`: every file that nginx read, after a line with its name.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind};
+use crate::{Config, Files, Limits, glob, load};
+
+/// The files in the output of `nginx -T`.
+#[derive(Clone, Debug)]
+pub struct Dump<'a> {
+    main: PathBuf,
+    files: BTreeMap<PathBuf, &'a [u8]>,
+    /// What each directory of them holds.
+    directories: BTreeMap<PathBuf, Vec<OsString>>,
+}
+
+/// Reads the configuration in the output of `nginx -T`.
+///
+/// # Errors
+/// As those of [`load`], and [`Kind::NotADump`].
+pub fn load_dump(text: &[u8], limits: &Limits) -> Result<Config, Error> {
+    let dump = Dump::new(text).ok_or(Error { kind: Kind::NotADump, at: None })?;
+    load(&dump, dump.main(), None, limits)
+}
+
+impl<'a> Dump<'a> {
+    /// Finds the files; nothing if there is none. What comes before the first one, such as what nginx says about the
+    /// syntax, is passed over.
+    #[must_use]
+    pub fn new(text: &'a [u8]) -> Option<Self> {
+        let mut files = BTreeMap::new();
+        let mut main = None;
+        // The file that we are in, and where it begins.
+        let mut current: Option<(PathBuf, usize)> = None;
+        let mut at = 0;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let start = at;
+            at += line.len();
+            // nginx names no file twice: then it is a comment.
+            let Some(path) = named(line).filter(|path| !files.contains_key(*path)) else { continue };
+            if current.as_ref().is_some_and(|(current, _)| current == path) {
+                continue;
+            }
+            if let Some((path, from)) = current.replace((path.to_path_buf(), at)) {
+                files.insert(path, content(&text[from..start]));
+            }
+            main.get_or_insert_with(|| path.to_path_buf());
+        }
+        let (path, from) = current?;
+        files.insert(path, content(&text[from..]));
+
+        let mut directories: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
+        for path in files.keys() {
+            for (parent, child) in path.ancestors().skip(1).zip(path.ancestors()) {
+                let names = directories.entry(parent.to_path_buf()).or_default();
+                let Some(name) = child.file_name() else { break };
+                // Files are sorted, so the same name comes in a row.
+                if names.last().is_some_and(|last| last == name) {
+                    break;
+                }
+                names.push(name.to_os_string());
+            }
+        }
+        Some(Self { main: main?, files, directories })
+    }
+
+    /// The main file: what nginx names first.
+    #[must_use]
+    pub fn main(&self) -> &Path {
+        &self.main
+    }
+}
+
+impl Files for Dump<'_> {
+    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not in the dump");
+        let text = self.files.get(path).ok_or_else(missing)?;
+        if text.len() as u64 > most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(text.to_vec())
+    }
+
+    fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
+        let list = |directory: &Path| {
+            self.directories.get(directory).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        };
+        let exists = |path: &Path| self.files.contains_key(path) || self.directories.contains_key(path);
+        glob::expand(pattern, most, list, exists)
+    }
+}
+
+/// The file that a line names.
+fn named(line: &[u8]) -> Option<&Path> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let path = line.strip_prefix(b"# configuration file ")?.strip_suffix(b":")?;
+    path.starts_with(b"/").then(|| Path::new(OsStr::from_bytes(path)))
+}
+
+/// A file without the line feed that nginx puts after it.
+fn content(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\n").unwrap_or(text)
+}

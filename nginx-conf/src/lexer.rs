@@ -1,0 +1,208 @@
+//! Words, and what ends a directive: byte by byte as nginx does, with the size of its buffer.
+
+use crate::error::Kind;
+
+/// nginx reads through a buffer of this size, in which a word must fit.
+const BUFFER: usize = 4096;
+
+/// A place in a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) offset: usize,
+    /// From 1.
+    pub(crate) line: u32,
+    /// Where the line begins.
+    pub(crate) line_start: usize,
+}
+
+/// What is wrong, and where.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    pub(crate) spot: Spot,
+}
+
+/// A word after quotes and escapes were taken off.
+#[derive(Debug)]
+pub(crate) struct Token {
+    pub(crate) text: Vec<u8>,
+    pub(crate) is_quoted: bool,
+    pub(crate) spot: Spot,
+}
+
+/// What ended a directive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// `;`
+    Semicolon,
+    /// `{`
+    Open,
+    /// `}`, with no word before it.
+    Close,
+    /// The end of the text, with no word before it.
+    File,
+}
+
+/// Where in a text we are.
+#[derive(Debug)]
+pub(crate) struct Lexer {
+    here: Spot,
+    /// The `-g` directives: they are in memory, not read through a buffer.
+    is_globals: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Between,
+    Comment,
+    Word,
+    Quoted(u8),
+    /// Right after a closing quote.
+    Closed,
+}
+
+impl Lexer {
+    /// At the beginning of a text.
+    pub(crate) const fn new(is_globals: bool) -> Self {
+        Self { here: Spot { offset: 0, line: 1, line_start: 0 }, is_globals }
+    }
+
+    pub(crate) const fn here(&self) -> Spot {
+        self.here
+    }
+
+    /// Steps over a byte.
+    pub(crate) const fn step(&mut self, byte: u8) {
+        self.here.offset += 1;
+        if byte == b'\n' {
+            self.here.line += 1;
+            self.here.line_start = self.here.offset;
+        }
+    }
+
+    /// Reads the words of the next directive, and what ends it.
+    pub(crate) fn directive(&mut self, text: &[u8], words: &mut Vec<Token>) -> Result<End, Fault> {
+        words.clear();
+        let mut state = State::Between;
+        let mut is_escaped = false;
+        let mut is_after_dollar = false;
+        // Where the word begins.
+        let mut start = self.here;
+        // From where on nginx keeps what it read: the word without its opening quote, also after its end until
+        // something else begins. This may not outgrow the buffer.
+        let mut kept = self.here;
+        loop {
+            let spot = self.here;
+            let Some(&byte) = text.get(spot.offset) else {
+                return if words.is_empty() && matches!(state, State::Between | State::Comment) {
+                    Ok(End::File)
+                } else {
+                    Err(Fault { kind: self.unfinished(), spot })
+                };
+            };
+            if spot.offset - kept.offset == BUFFER && !self.is_globals {
+                return Err(Fault { kind: too_long(state, &text[kept.offset..]), spot: kept });
+            }
+            self.step(byte);
+            let unexpected = || Err(Fault { kind: Kind::Unexpected(char::from(byte)), spot });
+
+            match state {
+                State::Comment => {
+                    if byte == b'\n' {
+                        state = State::Between;
+                        kept = Spot { offset: spot.offset, ..self.here };
+                    }
+                }
+                _ if is_escaped => is_escaped = false,
+                State::Closed => match byte {
+                    b' ' | b'\t' | b'\r' | b'\n' => state = State::Between,
+                    b';' => return Ok(End::Semicolon),
+                    b'{' => return Ok(End::Open),
+                    // For `if ($x = "y")`.
+                    b')' => (state, start, kept) = (State::Word, spot, spot),
+                    _ => return unexpected(),
+                },
+                State::Between => {
+                    kept = Spot { line: self.here.line, ..spot };
+                    match byte {
+                        b' ' | b'\t' | b'\r' | b'\n' => {}
+                        b';' | b'{' if words.is_empty() => return unexpected(),
+                        b';' => return Ok(End::Semicolon),
+                        b'{' => return Ok(End::Open),
+                        b'}' if words.is_empty() => return Ok(End::Close),
+                        b'}' => return unexpected(),
+                        b'#' => state = State::Comment,
+                        b'"' | b'\'' => {
+                            kept.offset += 1;
+                            (state, start) = (State::Quoted(byte), spot);
+                        }
+                        _ => {
+                            is_escaped = byte == b'\\';
+                            is_after_dollar = byte == b'$';
+                            (state, start) = (State::Word, spot);
+                        }
+                    }
+                }
+                State::Word | State::Quoted(_) => {
+                    // `${`, and as nginx has it, any number of braces.
+                    if byte == b'{' && is_after_dollar {
+                        continue;
+                    }
+                    is_after_dollar = byte == b'$';
+                    is_escaped = byte == b'\\';
+                    let ends = match state {
+                        State::Quoted(quote) => byte == quote,
+                        _ => matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{'),
+                    };
+                    if !ends {
+                        continue;
+                    }
+                    let is_quoted = state != State::Word;
+                    let text = decode(&text[kept.offset..spot.offset]);
+                    words.push(Token { text, is_quoted, spot: start });
+                    match byte {
+                        b';' => return Ok(End::Semicolon),
+                        b'{' => return Ok(End::Open),
+                        _ if is_quoted => state = State::Closed,
+                        _ => state = State::Between,
+                    }
+                }
+            }
+        }
+    }
+
+    const fn unfinished(&self) -> Kind {
+        let expecting = if self.is_globals { "\";\"" } else { "\";\" or \"}\"" };
+        Kind::UnfinishedDirective { expecting, in_globals: self.is_globals }
+    }
+}
+
+fn too_long(state: State, text: &[u8]) -> Kind {
+    match state {
+        State::Quoted(quote) => Kind::TooLongQuoted { quote: char::from(quote) },
+        _ => Kind::TooLongWord { start: String::from_utf8_lossy(&text[..text.len().min(10)]).into_owned() },
+    }
+}
+
+/// Takes the escapes off that nginx knows; it leaves the others as they are.
+fn decode(raw: &[u8]) -> Vec<u8> {
+    if !raw.contains(&b'\\') {
+        return raw.to_vec();
+    }
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        let replacement = match (byte, bytes.peek()) {
+            (b'\\', Some(&next @ (b'"' | b'\'' | b'\\'))) => Some(next),
+            (b'\\', Some(b't')) => Some(b'\t'),
+            (b'\\', Some(b'r')) => Some(b'\r'),
+            (b'\\', Some(b'n')) => Some(b'\n'),
+            _ => None,
+        };
+        if replacement.is_some() {
+            bytes.next();
+        }
+        decoded.push(replacement.unwrap_or(byte));
+    }
+    decoded
+}

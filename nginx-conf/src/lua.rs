@@ -1,0 +1,68 @@
+//! The code of a `*_by_lua_block`, whose end is found as the Lua module finds it: braces are counted outside of
+//! strings, long brackets and comments.
+
+use crate::error::Kind;
+use crate::lexer::{Fault, Lexer, Token};
+
+impl Lexer {
+    /// Reads Lua code up to the brace that closes its block, and that brace.
+    pub(crate) fn lua(&mut self, text: &[u8]) -> Result<Token, Fault> {
+        let start = self.here();
+        let mut open = 1_usize;
+        loop {
+            let spot = self.here();
+            let rest = &text[spot.offset..];
+            let length = match rest {
+                [] => return Err(Fault { kind: Kind::UnfinishedLua, spot: start }),
+                [b'}', ..] if open == 1 => break,
+                [b'}', ..] => {
+                    open -= 1;
+                    1
+                }
+                [b'{', ..] => {
+                    open += 1;
+                    1
+                }
+                [b'"' | b'\'', ..] => string(rest).unwrap_or(1),
+                [b'-', b'-', tail @ ..] => match long_bracket(tail) {
+                    Some(bracket) => 2 + bracket.map_err(|kind| Fault { kind, spot })?,
+                    None => rest.iter().position(|byte| *byte == b'\n').map_or(2, |end| end + 1),
+                },
+                [b'[', ..] => match long_bracket(rest) {
+                    Some(bracket) => bracket.map_err(|kind| Fault { kind, spot })?,
+                    None => 1,
+                },
+                _ => 1,
+            };
+            for byte in &rest[..length] {
+                self.step(*byte);
+            }
+        }
+        let code = text[start.offset..self.here().offset].to_vec();
+        self.step(b'}');
+        Ok(Token { text: code, is_quoted: true, spot: start })
+    }
+}
+
+/// How long the string is with which `text` begins, if it ends.
+fn string(text: &[u8]) -> Option<usize> {
+    let (quote, mut at) = (text[0], 1);
+    loop {
+        match text.get(at)? {
+            b'\\' => at += 2,
+            byte if *byte == quote => return Some(at + 1),
+            _ => at += 1,
+        }
+    }
+}
+
+/// How long the `[==[ ... ]==]` is with which `text` begins, if it begins with one.
+fn long_bracket(text: &[u8]) -> Option<Result<usize, Kind>> {
+    let level = text.strip_prefix(b"[")?.iter().take_while(|byte| **byte == b'=').count();
+    if text.get(level + 1) != Some(&b'[') {
+        return None;
+    }
+    let closing = format!("]{}]", "=".repeat(level));
+    let end = text.windows(closing.len()).position(|window| window == closing.as_bytes());
+    Some(end.map(|at| at + closing.len()).ok_or(Kind::UnfinishedLongBracket(closing)))
+}

@@ -1,0 +1,109 @@
+//! An example of each kind of finding that the configuration alone can have. The story `check` runs those that are about
+//! nginx's own judgement past `nginx -t`.
+
+use super::{ALL, Finding, Resolved, Subject};
+use crate::nginx::tests::config;
+
+/// By id. Each brings this finding, and no other that is graver than a note.
+pub(super) const EXAMPLES: &[(&str, &str)] = &[
+    ("bad-address", "http {\n    server {\n        location / { proxy_pass http://10.0.0.5:0; }\n    }\n}"),
+    (
+        "port-of-upstream",
+        "http {\n    upstream api { server 10.0.0.5:8080; }\n    server {\n        location / { proxy_pass http://api; }\n        location /v2/ { proxy_pass http://api:8080; }\n    }\n}",
+    ),
+    (
+        "upstream-twice",
+        "http {\n    upstream api { server 10.0.0.5:8080; }\n    upstream api { server 10.0.0.6:8080; }\n    server {\n        location / { proxy_pass http://api; }\n    }\n}",
+    ),
+    (
+        "upstream-empty",
+        "http {\n    upstream api { server 10.0.0.5:8080 backup; }\n    server {\n        location / { proxy_pass http://api; }\n    }\n}",
+    ),
+    (
+        "upstream-down",
+        "http {\n    upstream api { server 10.0.0.5:8080 down; }\n    server {\n        location / { proxy_pass http://api; }\n    }\n}",
+    ),
+    ("upstream-undefined", "http {\n    server {\n        location / { proxy_pass http://api; }\n    }\n}"),
+    ("upstream-unused", "http {\n    upstream api { server 10.0.0.5:8080; }\n}"),
+    (
+        "no-resolver",
+        "http {\n    server {\n        set $backend app.internal;\n        location / { proxy_pass http://$backend; }\n    }\n}",
+    ),
+    (
+        "name-unresolved",
+        "http {\n    server {\n        location / { proxy_pass http://gone.internal; }\n    }\n}",
+    ),
+    (
+        "socket-missing",
+        "http {\n    server {\n        location / { fastcgi_pass unix:/gone/php.sock; }\n    }\n}",
+    ),
+    ("http-to-443", "http {\n    server {\n        location / { proxy_pass http://10.0.0.5:443; }\n    }\n}"),
+    (
+        "https-to-80",
+        "http {\n    upstream api { server 10.0.0.5; }\n    server {\n        location / { proxy_pass https://api; }\n    }\n}",
+    ),
+    (
+        "server-name-twice",
+        "http {\n    server { listen 80; server_name example.org; }\n    server { listen *:80; server_name example.org; }\n}",
+    ),
+    (
+        "default-server-twice",
+        "http {\n    server { listen 80 default_server; server_name a; }\n    server { listen 80 default_server; server_name b; }\n}",
+    ),
+    (
+        "location-twice",
+        "http {\n    server {\n        location /api { return 200; }\n        location ^~ /api { return 204; }\n    }\n}",
+    ),
+    (
+        "location-shadowed",
+        "http {\n    server {\n        location ~ \\.php$ { return 200; }\n        location ~ \\.php$ { return 204; }\n    }\n}",
+    ),
+    (
+        "long-connect-timeout",
+        "http {\n    proxy_connect_timeout 1m;\n    server {\n        location / { proxy_pass http://10.0.0.5; }\n    }\n}",
+    ),
+];
+
+/// What is found in an example, where `gone.internal` is the one name that was looked up, and sockets below /gone are missing.
+pub(super) fn findings(text: &str) -> Vec<Finding> {
+    let config = config(text);
+    let resolved = Resolved::from([("gone.internal".to_owned(), Vec::new())]);
+    Subject::new(&config).findings(&resolved, &|path| !path.starts_with("/gone/"))
+}
+
+#[test]
+fn each_example_brings_its_finding_and_no_other() {
+    for (id, text) in EXAMPLES {
+        let found: Vec<_> = findings(text).iter().map(|finding| finding.rule.id).collect();
+        let others = |found: &&&str| **found != *id && **found != "long-connect-timeout";
+        assert!(found.contains(id), "{id}: {found:?}");
+        assert_eq!(found.iter().filter(others).count(), 0, "{id}: {found:?}");
+    }
+}
+
+#[test]
+fn each_kind_has_an_example() {
+    // These two are about reading and connecting: the story has them.
+    let elsewhere = ["syntax", "probe-failed"];
+    for rule in ALL.iter().filter(|rule| !elsewhere.contains(&rule.id)) {
+        assert_eq!(EXAMPLES.iter().filter(|(id, _)| *id == rule.id).count(), 1, "{}", rule.id);
+    }
+}
+
+#[test]
+fn what_is_well_is_not_found() {
+    let check = |text: &str| {
+        let found = findings(text);
+        assert_eq!(found, [], "{text}");
+    };
+    check(
+        "http { proxy_connect_timeout 2s; upstream api { server 10.0.0.5:8080; server 10.0.0.6:8080 backup; }
+         server { listen 80 default_server; server_name a; location / { proxy_pass http://api; } location = / { proxy_pass http://api; } }
+         server { listen 80; server_name b; location / { return 200; } }
+         server { listen 81; server_name a; location ~ a { return 200; } location ~* a { return 200; } } }",
+    );
+    check(
+        "http { proxy_connect_timeout 2s; resolver 10.0.0.53; upstream api { server 10.0.0.5:443; }
+         server { location / { proxy_pass https://$host; } location /a { proxy_pass https://api; } } }",
+    );
+}

@@ -1,0 +1,147 @@
+//! What `check` found, for people, for programs, and for a pull request on GitHub.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{Finding, Severity, Shown, probe::Probe};
+
+/// How to write it.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One object.
+    Json,
+    /// Commands to GitHub's workflows, which show findings at their lines.
+    Github,
+}
+
+/// All that was found.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// In the order of files and lines.
+    pub findings: Vec<Finding>,
+    /// What changes in routing; nothing where there is no configuration to compare with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<String>>,
+    /// Every address that was connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Vec<Probe>>,
+    /// Host names that were not looked up, or got no answer in time.
+    pub names_not_checked: Vec<String>,
+}
+
+impl Report {
+    /// Whether a finding is an error.
+    #[must_use]
+    pub fn has_error(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.rule.severity == severity).count()
+    }
+
+    /// The report, with the end of its last line.
+    ///
+    /// # Errors
+    /// None in practice: everything in it can be written as JSON.
+    pub fn written(&self, format: Format) -> serde_json::Result<String> {
+        Ok(match format {
+            Format::Text => self.text(),
+            Format::Json => serde_json::to_string(self)? + "\n",
+            Format::Github => self.github(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for Finding { rule, file, line, what, mend, shown } in &self.findings {
+            let _ = writeln!(text, "{file}:{line}: {} [{}]\n    {what}", rule.severity.name(), rule.id);
+            if let Some(Shown { text: shown, column }) = shown {
+                let plain = shown.replace(char::is_control, " ");
+                let _ = writeln!(text, "      | {plain}\n      | {:>column$}", "^");
+            }
+            let _ = writeln!(text, "    to mend it: {mend}");
+        }
+        if let Some(changes) = &self.changes {
+            let heading =
+                if changes.is_empty() { "routing does not change" } else { "what changes in routing:" };
+            let _ = writeln!(text, "{heading}");
+            for change in changes {
+                let _ = writeln!(text, "  {change}");
+            }
+        }
+        if let Some(probes) = &self.probes {
+            let well = probes.iter().filter(|probe| probe.finding().is_none()).count();
+            let _ = writeln!(text, "connected to {well} of {} addresses", probes.len());
+        }
+        if !self.names_not_checked.is_empty() {
+            let _ = writeln!(text, "host names that were not checked: {}", self.names_not_checked.join(", "));
+        }
+        let _ = writeln!(
+            text,
+            "errors {}, warnings {}, notes {}",
+            self.count(Severity::Error),
+            self.count(Severity::Warning),
+            self.count(Severity::Note)
+        );
+        // A configuration may hold what would move a terminal's cursor.
+        text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    }
+
+    fn github(&self) -> String {
+        let mut text = String::new();
+        for Finding { rule, file, line, what, mend, .. } in &self.findings {
+            let command = if rule.severity == Severity::Note { "notice" } else { rule.severity.name() };
+            let (file, message) = (property(file), data(&format!("{what}. To mend it: {mend}.")));
+            let _ = writeln!(text, "::{command} file={file},line={line},title={}::{message}", rule.id);
+        }
+        for change in self.changes.iter().flatten() {
+            let _ = writeln!(text, "::notice title=routing::{}", data(change));
+        }
+        text
+    }
+}
+
+/// GitHub ends a message at the end of a line.
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// And a property at a comma or a colon.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, Report};
+    use crate::check::{Finding, Shown, rules};
+
+    #[test]
+    fn what_a_configuration_holds_cannot_break_a_line() {
+        let mut finding =
+            Finding::new(&rules::SYNTAX, "/a:b,c%:7", "says \u{1b}[2J\nand more".to_owned(), "do it");
+        finding.shown = Some(Shown { text: "\tserver }".to_owned(), column: 9 });
+        let report = Report { findings: vec![finding], ..Report::default() };
+        let check = |format, expected: &str| assert_eq!(report.written(format).unwrap(), expected);
+        check(
+            Format::Text,
+            "/a:b,c%:7: error [syntax]\n    says \u{fffd}[2J\nand more\n      |  server }\n      |         ^\n    \
+             to mend it: do it\nerrors 1, warnings 0, notes 0\n",
+        );
+        check(
+            Format::Github,
+            "::error file=/a%3Ab%2Cc%25,line=7,title=syntax::says \u{1b}[2J%0Aand more. To mend it: do it.\n",
+        );
+        check(
+            Format::Json,
+            "{\"findings\":[{\"id\":\"syntax\",\"severity\":\"error\",\"file\":\"/a:b,c%\",\"line\":7,\"what\":\"says \
+             \\u001b[2J\\nand more\",\"mend\":\"do it\",\"shown\":{\"text\":\"\\tserver }\",\"column\":9}}],\
+             \"names_not_checked\":[]}\n",
+        );
+    }
+}

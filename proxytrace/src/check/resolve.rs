@@ -1,0 +1,39 @@
+//! Looks host names up as nginx does when it starts, in bounded time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::lookup_host, sync::Semaphore, task::JoinSet, time::timeout};
+
+use super::Resolved;
+use crate::nginx::routes::Routes;
+
+/// At most so many names at once.
+const AT_ONCE: usize = 32;
+/// For all names together.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Looks all names up. A name that got no answer in time is left out: it is neither known to resolve nor not to.
+pub async fn all(routes: &Routes) -> Resolved {
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut lookups = JoinSet::new();
+    for host in routes.hosts().map(str::to_owned) {
+        let permits = Arc::clone(&permits);
+        lookups.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let found = lookup_host((host.as_str(), 0)).await;
+            let mut ips: Vec<_> =
+                found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default();
+            ips.dedup();
+            (host, ips)
+        });
+    }
+    let mut resolved = Resolved::new();
+    let collect = async {
+        while let Some(answer) = lookups.join_next().await {
+            resolved.extend(answer);
+        }
+    };
+    // What is late stays unknown.
+    let _ = timeout(LONGEST, collect).await;
+    resolved
+}

@@ -1,0 +1,16 @@
+//! What nginx's configuration says about where it connects to. Pure: a tree goes in, routes and names come out.
+
+mod passes;
+pub(crate) mod places;
+pub(crate) mod read;
+mod subrequests;
+mod time;
+pub(crate) mod upstreams;
+mod url;
+mod variables;
+
+pub mod names;
+pub mod routes;
+
+#[cfg(test)]
+pub(crate) mod tests;

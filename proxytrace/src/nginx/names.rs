@@ -1,0 +1,136 @@
+//! Which upstream an address belongs to.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::routes::{Endpoint, Routes};
+use crate::model::Address;
+
+/// At most so many upstreams of one address are named; the rest is counted.
+const NAMED: usize = 3;
+
+/// The names of the addresses that a configuration declares.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    named: HashMap<Address, Named>,
+    declared: Vec<(String, Address)>,
+}
+
+/// What the configuration says about an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The upstream; where several have this address, their names in the order of the configuration, joined by `,`: three,
+    /// then `+` and how many more.
+    pub upstream: String,
+    /// `path:line` of the first line that has the address.
+    pub place: String,
+    /// The shortest time that nginx waits for a connect, over the routes that lead there; `None` where no route does.
+    pub connect_timeout: Option<Duration>,
+}
+
+impl Names {
+    /// `addresses` are those of [`Routes::hosts`]; a host that it lacks has none.
+    #[must_use]
+    pub fn new(routes: &Routes, addresses: &HashMap<String, Vec<IpAddr>>) -> Self {
+        let timeouts = shortest_timeouts(routes);
+        let mut index = Index::default();
+        for (upstream, timeout) in routes.upstreams.iter().zip(timeouts) {
+            for peer in &upstream.peers {
+                for address in peer.endpoint.addresses(addresses) {
+                    index.add(address, &upstream.name, &peer.place, timeout);
+                }
+            }
+        }
+        for other in &routes.others {
+            for address in other.endpoint.addresses(addresses) {
+                index.add(address, &other.name, &other.place, None);
+            }
+        }
+        index.finish()
+    }
+
+    /// What an address is called; `None` for one that the configuration does not name.
+    #[must_use]
+    pub fn find(&self, address: &Address) -> Option<&Named> {
+        self.named.get(address)
+    }
+
+    /// Each upstream with each of its addresses, once.
+    pub fn declared(&self) -> impl Iterator<Item = (&str, &Address)> {
+        self.declared.iter().map(|(upstream, address)| (upstream.as_str(), address))
+    }
+}
+
+impl Endpoint {
+    /// The addresses that it stands for.
+    pub fn addresses<'a>(
+        &'a self,
+        of_hosts: &'a HashMap<String, Vec<IpAddr>>,
+    ) -> impl Iterator<Item = Address> + 'a {
+        let (own, (ips, port)) = match self {
+            Self::Address(address) => (Some(address.clone()), (&[][..], 0)),
+            Self::Host { name, port } => {
+                (None, (of_hosts.get(name).map(Vec::as_slice).unwrap_or_default(), *port))
+            }
+        };
+        let of_host = ips.iter().map(move |ip| Address::Internet(SocketAddr::new(ip.to_canonical(), port)));
+        own.into_iter().chain(of_host)
+    }
+}
+
+/// For each upstream.
+fn shortest_timeouts(routes: &Routes) -> Vec<Option<Duration>> {
+    let mut shortest = vec![None; routes.upstreams.len()];
+    for route in &routes.routes {
+        let timeout = Duration::from_millis(route.connect_timeout_ms);
+        for &upstream in &route.target.upstreams {
+            if let Some(known) = shortest.get_mut(upstream) {
+                *known = shorter(*known, Some(timeout));
+            }
+        }
+    }
+    shortest
+}
+
+/// `None` is no time at all.
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
+/// Names while they are collected.
+#[derive(Default)]
+struct Index<'a> {
+    of_address: HashMap<Address, (Vec<&'a str>, Named)>,
+    declared: Vec<(String, Address)>,
+}
+
+impl<'a> Index<'a> {
+    fn add(&mut self, address: Address, upstream: &'a str, place: &str, timeout: Option<Duration>) {
+        let (upstreams, named) = self.of_address.entry(address.clone()).or_insert_with(|| {
+            let named = Named { upstream: String::new(), place: place.to_owned(), connect_timeout: None };
+            (Vec::new(), named)
+        });
+        named.connect_timeout = shorter(named.connect_timeout, timeout);
+        if !upstreams.contains(&upstream) {
+            upstreams.push(upstream);
+            self.declared.push((upstream.to_owned(), address));
+        }
+    }
+
+    fn finish(self) -> Names {
+        let named = self
+            .of_address
+            .into_iter()
+            .map(|(address, (upstreams, named))| (address, Named { upstream: joined(&upstreams), ..named }));
+        Names { named: named.collect(), declared: self.declared }
+    }
+}
+
+fn joined(upstreams: &[&str]) -> String {
+    let (told, rest) = upstreams.split_at(upstreams.len().min(NAMED));
+    let told = told.join(",");
+    if rest.is_empty() { told } else { format!("{told}+{}", rest.len()) }
+}

@@ -1,0 +1,136 @@
+//! The directives that pass requests on, and what is in force where one stands.
+
+use std::collections::HashMap;
+
+use nginx_conf::Directive;
+
+use super::{
+    places::Places,
+    routes::{Context, Endpoint, Resolver},
+    time,
+    url::{Error, Url},
+};
+
+/// nginx's own connect timeout where none is set.
+const DEFAULT_TIMEOUT_MS: u64 = 60_000;
+/// Where a `resolver` listens when no port is written.
+const DNS: u16 = 53;
+
+/// A directive that passes requests on.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    context: Context,
+    pub(crate) directive: &'static str,
+    timeout: &'static str,
+    /// What can stand before the host, and the port that it stands for.
+    schemes: &'static [(&'static str, Option<u16>)],
+}
+
+const ANY_PORT: &[(&str, Option<u16>)] = &[("", None)];
+
+static PASSES: [Pass; 7] = [
+    Pass {
+        context: Context::Http,
+        directive: "proxy_pass",
+        timeout: "proxy_connect_timeout",
+        schemes: &[("http://", Some(80)), ("https://", Some(443))],
+    },
+    Pass {
+        context: Context::Http,
+        directive: "fastcgi_pass",
+        timeout: "fastcgi_connect_timeout",
+        schemes: ANY_PORT,
+    },
+    Pass {
+        context: Context::Http,
+        directive: "uwsgi_pass",
+        timeout: "uwsgi_connect_timeout",
+        schemes: &[("uwsgi://", None), ("suwsgi://", None), ("", None)],
+    },
+    Pass {
+        context: Context::Http,
+        directive: "scgi_pass",
+        timeout: "scgi_connect_timeout",
+        schemes: ANY_PORT,
+    },
+    Pass {
+        context: Context::Http,
+        directive: "grpc_pass",
+        timeout: "grpc_connect_timeout",
+        schemes: &[("grpc://", Some(80)), ("grpcs://", Some(443)), ("", Some(80))],
+    },
+    Pass {
+        context: Context::Http,
+        directive: "memcached_pass",
+        timeout: "memcached_connect_timeout",
+        schemes: ANY_PORT,
+    },
+    Pass {
+        context: Context::Stream,
+        directive: "proxy_pass",
+        timeout: "proxy_connect_timeout",
+        schemes: ANY_PORT,
+    },
+];
+
+impl Pass {
+    /// The pass that a directive is.
+    pub(crate) fn of(context: Context, directive: &Directive) -> Option<&'static Self> {
+        PASSES.iter().find(|pass| pass.context == context && pass.directive == directive.name.text)
+    }
+
+    /// The part of a text that names a host, with what stands behind it, and the port that its scheme stands for.
+    pub(crate) fn without_scheme<'a>(&self, text: &'a str) -> Result<(&'a str, Option<u16>), Error> {
+        let cut = |(scheme, port): &(&str, Option<u16>)| {
+            let start = text.get(..scheme.len())?;
+            start.eq_ignore_ascii_case(scheme).then(|| (&text[scheme.len()..], *port))
+        };
+        self.schemes.iter().find_map(cut).ok_or(Error::InvalidPrefix)
+    }
+
+    /// Only `proxy_pass` in http may have a path behind the host.
+    pub(crate) fn has_uri(&self) -> bool {
+        self.context == Context::Http && self.directive == "proxy_pass"
+    }
+}
+
+/// What is in force at a place: what is set there, or in the nearest block around it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope {
+    /// By directive, in milliseconds.
+    timeouts: HashMap<&'static str, u64>,
+    pub(crate) resolver: Option<Resolver>,
+}
+
+impl Scope {
+    /// What is in force in a block that stands here.
+    pub(crate) fn inner(&self, context: Context, block: &[Directive], places: &Places<'_>) -> Self {
+        let mut inner = self.clone();
+        for directive in block {
+            let name = directive.name.text.as_str();
+            if name == "resolver" {
+                inner.resolver = resolver(directive, places);
+            }
+            let pass = PASSES.iter().find(|pass| pass.context == context && pass.timeout == name);
+            if let Some((pass, timeout)) = pass.zip(directive.arg(0).and_then(time::milliseconds)) {
+                inner.timeouts.insert(pass.timeout, timeout);
+            }
+        }
+        inner
+    }
+
+    /// How long a pass here waits for a connect.
+    pub(crate) fn connect_timeout_ms(&self, pass: &Pass) -> u64 {
+        self.timeouts.get(pass.timeout).copied().unwrap_or(DEFAULT_TIMEOUT_MS)
+    }
+}
+
+/// `None` for `resolver off`.
+pub(crate) fn resolver(directive: &Directive, places: &Places<'_>) -> Option<Resolver> {
+    let args = directive.args.iter().map(|word| word.text.as_str());
+    let endpoint = |text: &str| Url::parse(text, false).and_then(|url| url.endpoint(Some(DNS))).ok();
+    let servers: Vec<Endpoint> =
+        args.clone().filter(|arg| !arg.contains('=') && *arg != "off").filter_map(endpoint).collect();
+    let valid_ms = args.filter_map(|arg| arg.strip_prefix("valid=")).find_map(time::milliseconds);
+    (!servers.is_empty()).then(|| Resolver { servers, valid_ms, place: places.line(directive) })
+}

@@ -1,0 +1,253 @@
+//! From the tree of a configuration to its routes.
+
+use std::{cell::Cell, collections::HashSet, rc::Rc};
+
+use nginx_conf::{Config, Directive};
+
+use super::{
+    passes::{self, Pass, Scope},
+    places::Places,
+    routes::{Context, Other, Route, Routes, Server, Target},
+    subrequests,
+    upstreams::{Fault, Origin, Upstreams},
+    url::Url,
+    variables::{self, Scopes, Value, Variables},
+};
+
+/// Where OCSP responders listen when no port is written.
+const OCSP: u16 = 80;
+/// Where a server in http listens that does not say where (as root).
+const DEFAULT_LISTEN: &str = "*:80";
+
+/// Reads routes, and what nginx refuses about them.
+pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
+    let mut reader = Reader {
+        places: Places(config),
+        routes: Routes::default(),
+        upstreams: Upstreams::default(),
+        faults: Vec::new(),
+    };
+    for (name, context) in [("http", Context::Http), ("stream", Context::Stream)] {
+        for block in config.directives.iter().filter(|directive| directive.name.text == name) {
+            reader.context(context, block.children());
+        }
+    }
+    let Reader { mut routes, upstreams, faults, .. } = reader;
+    routes.upstreams = upstreams.all;
+    (routes, faults)
+}
+
+impl Routes {
+    /// The routes of a configuration. What nginx itself would refuse is left out.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        read(config).0
+    }
+}
+
+struct Reader<'a> {
+    places: Places<'a>,
+    routes: Routes,
+    upstreams: Upstreams,
+    faults: Vec<Fault>,
+}
+
+/// A route whose target is not looked up yet: that needs all upstreams to be known.
+struct Found<'a> {
+    pass: &'static Pass,
+    route: Route,
+    /// As it is written.
+    text: &'a str,
+    /// What is set around it, and elsewhere in its server.
+    set: Vec<Rc<Variables<'a>>>,
+    set_elsewhere: Rc<Variables<'a>>,
+}
+
+/// Where one is while the tree of a server is walked.
+struct Inside<'a> {
+    context: Context,
+    server: usize,
+    scope: Scope,
+    location: Vec<String>,
+    set: Vec<Rc<Variables<'a>>>,
+    set_elsewhere: Rc<Variables<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    fn context(&mut self, context: Context, block: &'a [Directive]) {
+        let scope = Scope::default().inner(context, block, &self.places);
+        for directive in block {
+            self.other(directive);
+            if directive.name.text == "upstream" {
+                let resolver = scope.resolver.as_ref();
+                self.upstreams.add_block(context, directive, resolver, &self.places, &mut self.faults);
+            }
+        }
+        let mut found = Vec::new();
+        for server in block.iter().filter(|directive| directive.name.text == "server") {
+            self.server(context, server, &scope, &mut found);
+        }
+        // A host that is named without variables is looked up once, when nginx starts, and a variable that holds the same
+        // host leads there.
+        for found in found.iter_mut().filter(|found| !found.is_dynamic()) {
+            self.fixed(context, found);
+        }
+        let common = Variables::mapped_in(block);
+        let budget = Cell::new(variables::BUDGET);
+        for found in found.iter_mut().filter(|found| found.is_dynamic()) {
+            self.dynamic(context, found, &common, &budget);
+        }
+        self.routes.routes.extend(found.into_iter().map(|found| found.route));
+    }
+
+    fn server(&mut self, context: Context, server: &'a Directive, scope: &Scope, found: &mut Vec<Found<'a>>) {
+        let inside = Inside {
+            context,
+            server: self.routes.servers.len(),
+            scope: scope.inner(context, server.children(), &self.places),
+            location: Vec::new(),
+            set: vec![Rc::new(Variables::set_in(server.children()))],
+            set_elsewhere: Rc::new(Variables::set_within(server.children())),
+        };
+        self.routes.servers.push(described(context, server, &self.places));
+        let first = found.len();
+        self.block(server.children(), &inside, found);
+        subrequests::mark(server, found[first..].iter_mut().map(|found| &mut found.route));
+    }
+
+    fn block(&mut self, block: &'a [Directive], inside: &Inside<'a>, found: &mut Vec<Found<'a>>) {
+        for directive in block {
+            self.other(directive);
+            if let Some(pass) = Pass::of(inside.context, directive) {
+                found.push(self.found(pass, directive, inside));
+            }
+            if let Some(place) = location(directive) {
+                let own = Rc::new(Variables::set_in(directive.children()));
+                // What an outer location sets does not reach an inner one.
+                let outer = if directive.name.text == "location" {
+                    &inside.set[inside.set.len() - 1..]
+                } else {
+                    &inside.set
+                };
+                let inner = Inside {
+                    scope: inside.scope.inner(inside.context, directive.children(), &self.places),
+                    location: inside.location.iter().cloned().chain([place]).collect(),
+                    set: [own].into_iter().chain(outer.iter().cloned()).collect(),
+                    set_elsewhere: Rc::clone(&inside.set_elsewhere),
+                    ..*inside
+                };
+                self.block(directive.children(), &inner, found);
+            }
+        }
+    }
+
+    fn found(&self, pass: &'static Pass, directive: &'a Directive, inside: &Inside<'a>) -> Found<'a> {
+        let text = directive.arg(0).unwrap_or_default();
+        Found {
+            pass,
+            route: Route {
+                server: inside.server,
+                location: inside.location.clone(),
+                directive: pass.directive.to_owned(),
+                place: self.places.line(directive),
+                target: Target { text: text.to_owned(), ..Target::default() },
+                connect_timeout_ms: inside.scope.connect_timeout_ms(pass),
+                resolver: inside.scope.resolver.clone(),
+                is_mirror: false,
+                is_auth_request: false,
+            },
+            text,
+            set: inside.set.clone(),
+            set_elsewhere: Rc::clone(&inside.set_elsewhere),
+        }
+    }
+
+    fn fixed(&mut self, context: Context, found: &mut Found<'_>) {
+        let Route { target, place, .. } = &mut found.route;
+        let origin = Origin { place, is_dynamic: false, resolver: None };
+        match self.upstreams.of_pass(context, found.pass, found.text, &origin) {
+            Ok(upstream) => target.upstreams.push(upstream),
+            Err(kind) => self.faults.push(Fault { place: place.clone(), text: found.text.to_owned(), kind }),
+        }
+    }
+
+    fn dynamic(
+        &mut self,
+        context: Context,
+        found: &mut Found<'a>,
+        common: &Variables<'a>,
+        budget: &Cell<usize>,
+    ) {
+        let scopes = Scopes { around: &found.set, elsewhere: &found.set_elsewhere, common, budget };
+        let Route { target, place, resolver, .. } = &mut found.route;
+        let origin = Origin { place, is_dynamic: true, resolver: resolver.as_ref() };
+        let mut seen = HashSet::new();
+        for value in scopes.values(found.text) {
+            if value.leaves_host_open(found.pass) {
+                target.variables.push(value.text);
+            } else if let Ok(upstream) = self.upstreams.of_pass(context, found.pass, &value.text, &origin)
+                && seen.insert(upstream)
+            {
+                // What is no address makes nginx answer 500, and connects nowhere.
+                target.upstreams.push(upstream);
+            }
+        }
+    }
+
+    fn other(&mut self, directive: &Directive) {
+        let endpoints = match directive.name.text.as_str() {
+            "resolver" => passes::resolver(directive, &self.places).map(|resolver| resolver.servers),
+            "ssl_stapling_responder" | "ssl_ocsp_responder" => {
+                let url = directive.arg(0).and_then(|url| url.strip_prefix("http://"));
+                url.and_then(|url| Url::parse(url, true).ok()?.endpoint(Some(OCSP)).ok()).map(|one| vec![one])
+            }
+            _ => None,
+        };
+        let name = if directive.name.text == "resolver" { "resolver" } else { "ocsp" };
+        let place = self.places.line(directive);
+        self.routes.others.extend(endpoints.into_iter().flatten().map(|endpoint| Other {
+            name: name.to_owned(),
+            endpoint,
+            place: place.clone(),
+        }));
+    }
+}
+
+impl Found<'_> {
+    fn is_dynamic(&self) -> bool {
+        self.text.contains('$')
+    }
+}
+
+impl Value {
+    /// Whether the variables that only a request fills reach into the host.
+    fn leaves_host_open(&self, pass: &Pass) -> bool {
+        let Some(unknown) = self.unknown_from else { return false };
+        let Ok((rest, _)) = pass.without_scheme(&self.text) else { return true };
+        let host = self.text.len() - rest.len();
+        let end = rest.find(['/', '?']).map(|end| host + end).filter(|_| !rest.starts_with("unix:"));
+        end.is_none_or(|end| unknown < end)
+    }
+}
+
+/// What a block inside a server is called, if requests can be passed on from it.
+pub(super) fn location(directive: &Directive) -> Option<String> {
+    let args = directive.args.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
+    match directive.name.text.as_str() {
+        "location" => Some(args),
+        name @ ("if" | "limit_except") => Some(format!("{name} {args}")),
+        _ => None,
+    }
+}
+
+fn described(context: Context, server: &Directive, places: &Places<'_>) -> Server {
+    let all =
+        |name: &'static str| server.children().iter().filter(move |directive| directive.name.text == name);
+    let mut listen: Vec<_> = all("listen").filter_map(|listen| listen.arg(0)).map(str::to_owned).collect();
+    if listen.is_empty() && context == Context::Http {
+        listen.push(DEFAULT_LISTEN.to_owned());
+    }
+    let names = all("server_name").flat_map(|names| &names.args).map(|name| name.text.clone()).collect();
+    let is_udp = all("listen").any(|listen| listen.args.iter().any(|word| word.text == "udp"));
+    Server { context, place: places.line(server), listen, names, is_udp }
+}

@@ -1,0 +1,194 @@
+//! Where a configuration sends requests: servers and locations, the upstreams that they pass to, and the peers of those.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Address;
+
+/// All routes of a configuration. Crosses pipes and HTTP as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// `upstream` blocks, then the hosts that directives name themselves, each in the order of the configuration.
+    pub upstreams: Vec<Upstream>,
+    /// All servers, also those that pass nothing on.
+    pub servers: Vec<Server>,
+    /// Every directive that passes requests or connections on, in the order of the configuration.
+    pub routes: Vec<Route>,
+    /// What nginx connects to besides upstreams.
+    pub others: Vec<Other>,
+}
+
+/// Which half of nginx something belongs to; each has upstreams of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    /// `http { }`.
+    Http,
+    /// `stream { }`.
+    Stream,
+}
+
+/// A group of peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The `upstream` block's name, or the host in `proxy_pass` and its kin, without port; `unix:` and the path for a socket.
+    pub name: String,
+    /// `path:line` of the block, or of the first directive that names the host.
+    pub place: String,
+    /// Where it can be used.
+    pub context: Context,
+    /// Named by a directive such as `proxy_pass` itself, without a block.
+    pub is_implicit: bool,
+    /// Its peers are chosen by Lua code (`balancer_by_lua`), so that those listed are not all.
+    pub is_chosen_by_code: bool,
+    /// In the order of the configuration.
+    pub peers: Vec<Peer>,
+    /// What resolves peers whose names are followed, where the block itself or `http { }` has one.
+    pub resolver: Option<Resolver>,
+}
+
+/// A `server` line of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// `path:line` of the line.
+    pub place: String,
+    /// Its share among the peers.
+    pub weight: u32,
+    /// Used when the others fail only.
+    pub backup: bool,
+    /// Never used.
+    pub down: bool,
+    /// After how many failures it is left alone; 0 for never.
+    pub max_fails: u32,
+    /// For how long, and within which time failures count.
+    pub fail_timeout_ms: u64,
+    /// Its host's addresses are followed while nginx runs (`resolve`, or a name that came out of a variable); otherwise they
+    /// are looked up when the configuration is read.
+    pub resolve: bool,
+}
+
+/// Where something can be connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endpoint {
+    /// As it stands there.
+    Address(Address),
+    /// What a name resolves to.
+    Host {
+        /// The name.
+        name: String,
+        /// The port at each of its addresses; 0 where an SRV record has it.
+        port: u16,
+    },
+}
+
+/// A `server { }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Where it can be found.
+    pub context: Context,
+    /// `path:line` of the block.
+    pub place: String,
+    /// The address of each `listen`, as it is written; `*:80` in http where there is none.
+    pub listen: Vec<String>,
+    /// As they are written.
+    pub names: Vec<String>,
+    /// It takes datagrams (`listen ... udp`), and so it connects by UDP.
+    pub is_udp: bool,
+}
+
+/// A directive that passes requests or connections on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// An index into [`Routes::servers`].
+    pub server: usize,
+    /// The location, as it is written (`/api/`, `~ \.php$`, `@fallback`), in the locations, `if` and `limit_except` that it
+    /// stands in, outermost first; empty in stream.
+    pub location: Vec<String>,
+    /// `proxy_pass`, `fastcgi_pass` and so on.
+    pub directive: String,
+    /// `path:line` of the directive.
+    pub place: String,
+    /// Where it leads.
+    pub target: Target,
+    /// How long nginx waits for a connect here.
+    pub connect_timeout_ms: u64,
+    /// What resolves names here that come out of variables.
+    pub resolver: Option<Resolver>,
+    /// A `mirror` sends copies of requests here.
+    pub is_mirror: bool,
+    /// An `auth_request` asks here.
+    pub is_auth_request: bool,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// As it is written.
+    pub text: String,
+    /// Where it can lead, as far as that can be told: indexes into [`Routes::upstreams`].
+    pub upstreams: Vec<usize>,
+    /// What remains of it where a variable is known only when a request comes; empty where `upstreams` are all.
+    pub variables: Vec<String>,
+}
+
+/// A `resolver` line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// The servers.
+    pub servers: Vec<Endpoint>,
+    /// How long an answer holds, where that is not left to the answer (`valid=`).
+    pub valid_ms: Option<u64>,
+    /// `path:line` of the line.
+    pub place: String,
+}
+
+/// What nginx connects to on its own account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// `resolver` or `ocsp`.
+    pub name: String,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// `path:line` of the directive.
+    pub place: String,
+}
+
+impl Routes {
+    /// The host names whose addresses must be known to name what nginx connects to, each once.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        let mut seen = std::collections::HashSet::new();
+        self.endpoints().filter_map(Endpoint::host).filter(move |host| seen.insert(*host))
+    }
+
+    /// Whether nginx looks names up while it runs, so that addresses must be followed.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.upstreams.iter().flat_map(|upstream| &upstream.peers).any(|peer| peer.resolve)
+    }
+
+    /// Whether nginx may connect to what the configuration alone cannot tell: variables that only a request fills, or
+    /// peers that Lua code chooses.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.is_chosen_by_code)
+            || self.routes.iter().any(|route| !route.target.variables.is_empty())
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let peers = self.upstreams.iter().flat_map(|upstream| &upstream.peers).map(|peer| &peer.endpoint);
+        peers.chain(self.others.iter().map(|other| &other.endpoint))
+    }
+}
+
+impl Endpoint {
+    /// The host name, where it is one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Address(_) => None,
+            Self::Host { name, .. } => Some(name),
+        }
+    }
+}

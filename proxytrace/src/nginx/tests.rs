@@ -1,0 +1,250 @@
+//! What configurations say, told in short.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use nginx_conf::{Config, Files, Limits};
+
+use super::{
+    names::Names,
+    routes::{Endpoint, Routes},
+};
+
+/// A configuration in one file, which stands at `n`.
+struct One<'a>(&'a str);
+
+impl Files for One<'_> {
+    fn read(&self, path: &Path, _: u64) -> io::Result<Vec<u8>> {
+        if path == Path::new("n") { Ok(self.0.into()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn glob(&self, _: &str, _: usize) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Reads a configuration that is written in a test.
+pub(crate) fn config(text: &str) -> Config {
+    nginx_conf::load(&One(text), Path::new("n"), None, &Limits::default()).unwrap()
+}
+
+fn endpoint(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Address(address) => address.to_string(),
+        Endpoint::Host { name, port } => format!("{name}:{port}?"),
+    }
+}
+
+/// One line a route: where it is, and where it leads.
+fn told(routes: &Routes) -> Vec<String> {
+    let upstream = |&index: &usize| {
+        let upstream = &routes.upstreams[index];
+        let peers: Vec<_> = upstream
+            .peers
+            .iter()
+            .map(|peer| endpoint(&peer.endpoint) + if peer.resolve { " followed" } else { "" })
+            .collect();
+        format!("{}({})", upstream.name, peers.join(" "))
+    };
+    let line = |route: &super::routes::Route| {
+        let to: Vec<_> = route.target.upstreams.iter().map(upstream).collect();
+        let open = route.target.variables.iter().map(|text| format!(" or {text}")).collect::<String>();
+        format!("{} -> {}{open}", route.location.join(" > "), to.join(", "))
+    };
+    routes.routes.iter().map(line).collect()
+}
+
+#[test]
+fn routes_lead_where_nginx_goes() {
+    let check = |http: &str, expected: &[&str]| {
+        let routes = Routes::of(&config(&format!("http {{ {http} }}")));
+        assert_eq!(told(&routes), expected, "{http}");
+        let json = serde_json::to_string(&routes).unwrap();
+        assert_eq!(serde_json::from_str::<Routes>(&json).unwrap(), routes, "{http}");
+    };
+    let server = |locations: &str, expected: &[&str]| check(&format!("server {{ {locations} }}"), expected);
+    // A block, also one that comes later and in another case; default ports.
+    check(
+        "server { location / { proxy_pass http://API/x; } } upstream api { server 10.0.0.5; server app:81; }",
+        &["/ -> api(10.0.0.5:80 app:81?)"],
+    );
+    check(
+        "upstream a { server unix:/run/a:b.sock; } server { location / { fastcgi_pass a; } }",
+        &["/ -> a(unix:/run/a:b.sock)"],
+    );
+    // Hosts that directives name themselves.
+    server("location / { proxy_pass http://10.0.0.5; }", &["/ -> 10.0.0.5(10.0.0.5:80)"]);
+    server("location / { proxy_pass https://app/; }", &["/ -> app(app:443?)"]);
+    server("location / { proxy_pass http://[::1]:81/; }", &["/ -> [::1]([::1]:81)"]);
+    server("location / { proxy_pass http://unix:/a.sock:/u; }", &["/ -> unix:/a.sock(unix:/a.sock)"]);
+    server("location / { grpc_pass grpcs://app; }", &["/ -> app(app:443?)"]);
+    server("location / { grpc_pass app; }", &["/ -> app(app:80?)"]);
+    server("location / { uwsgi_pass uwsgi://app:9; }", &["/ -> app(app:9?)"]);
+    server("location / { scgi_pass 127.0.0.1:9; }", &["/ -> 127.0.0.1(127.0.0.1:9)"]);
+    server("location / { memcached_pass m:11211; }", &["/ -> m(m:11211?)"]);
+    // What nginx refuses leads nowhere.
+    server("location / { fastcgi_pass app; }", &["/ -> "]);
+    server("location / { proxy_pass app:80; }", &["/ -> "]);
+    // Blocks in blocks.
+    server(
+        r"location /a { location ~ \.php$ { if ($x = y) { proxy_pass http://a; } limit_except GET { proxy_pass http://b; } } }",
+        &[r"/a > ~ \.php$ > if ($x = y) -> a(a:80?)", r"/a > ~ \.php$ > limit_except GET -> b(b:80?)"],
+    );
+    // Variables that the configuration fills.
+    check(
+        "upstream blue { server 10.0.0.1; } upstream green { server 10.0.0.2; }
+         map $cookie_c $to { default blue; ~^g green; }
+         server { location / { proxy_pass http://$to$request_uri; } }",
+        &["/ -> blue(10.0.0.1:80), green(10.0.0.2:80)"],
+    );
+    check(
+        "split_clients $remote_addr $to { 50% a; * b:81; } geo $net { default 10.0.0.9; 10.0.0.0/8 $; }
+         server { location / { proxy_pass http://$to; } location /g { proxy_pass http://$net:1/; } }",
+        &["/ -> a(a:80? followed), b(b:81? followed)", "/g -> 10.0.0.9(10.0.0.9:1), $($:1? followed)"],
+    );
+    check(
+        "map $a $b { default $c; } map $a $c { default app; } server { location / { proxy_pass http://$b; } }",
+        &["/ -> app(app:80? followed)"],
+    );
+    // The nearest assignment counts, where it is made for each request.
+    server(
+        "set $to a; location / { set $to b; proxy_pass http://$to; } location /i { if ($x) { set $to c; } proxy_pass http://$to; }",
+        &["/ -> b(b:80? followed)", "/i -> c(c:80? followed), a(a:80? followed)"],
+    );
+    server(
+        "location /from { set $to a; rewrite ^ /to last; } location /to { proxy_pass http://$to; }",
+        &["/to -> a(a:80? followed)"],
+    );
+    // A host that is named without variables as well is that upstream.
+    server(
+        "location /v { set $to app; proxy_pass http://$to:80; } location / { proxy_pass http://app; }",
+        &["/v -> app(app:80?)", "/ -> app(app:80?)"],
+    );
+    // Variables that only a request fills.
+    server("location / { proxy_pass http://$host/x; }", &["/ ->  or http://$host/x"]);
+    server("location / { proxy_pass http://app$arg_x; }", &["/ ->  or http://app$arg_x"]);
+    server("location / { proxy_pass http://app$is_args$args; }", &["/ -> app(app:80? followed)"]);
+    server("location / { proxy_pass http://app/$arg_x; }", &["/ -> app(app:80? followed)"]);
+    server("set $a $a; location / { proxy_pass $a; }", &["/ ->  or $a"]);
+}
+
+#[test]
+fn a_stream_server_needs_ports_and_may_take_datagrams() {
+    let routes = Routes::of(&config(
+        "stream { upstream db { server 10.0.0.5:5432; server 10.0.0.6; }
+         server { listen 1; proxy_pass db; } server { listen 2 udp; proxy_pass 10.0.0.7:53; } }",
+    ));
+    assert_eq!(told(&routes), [" -> db(10.0.0.5:5432)", " -> 10.0.0.7(10.0.0.7:53)"]);
+    assert_eq!(routes.servers.iter().map(|server| server.is_udp).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn what_is_in_force_at_a_route_is_inherited() {
+    let routes = Routes::of(&config(
+        "http { proxy_connect_timeout 1m 30s; resolver 10.0.0.53 valid=5s;
+         server { location / { proxy_pass http://a; } fastcgi_connect_timeout 2;
+           location /b { proxy_connect_timeout 500ms; resolver off; proxy_pass http://b;
+             if ($x) { proxy_pass http://c; } }
+           location /d { fastcgi_pass d:9; } location /e { grpc_pass e; } } }",
+    ));
+    let times: Vec<_> = routes.routes.iter().map(|route| route.connect_timeout_ms).collect();
+    assert_eq!(times, [60_000, 500, 500, 2_000, 60_000], "two arguments are no time to nginx");
+    let resolvers: Vec<_> =
+        routes.routes.iter().map(|route| route.resolver.as_ref().and_then(|one| one.valid_ms)).collect();
+    assert_eq!(resolvers, [Some(5_000), None, None, Some(5_000), Some(5_000)]);
+    let others: Vec<_> =
+        routes.others.iter().map(|other| (other.name.as_str(), endpoint(&other.endpoint))).collect();
+    assert_eq!(others, [("resolver", "10.0.0.53:53".to_owned())]);
+}
+
+#[test]
+fn parameters_of_peers_are_kept() {
+    let routes = Routes::of(&config(
+        "http { upstream a { server 10.0.0.1 weight=3 max_fails=0 fail_timeout=1m backup; server b resolve down; } }",
+    ));
+    let [one, other] = routes.upstreams[0].peers.as_slice() else { panic!("{routes:?}") };
+    assert_eq!(
+        (one.weight, one.max_fails, one.fail_timeout_ms, one.backup, one.down),
+        (3, 0, 60_000, true, false)
+    );
+    assert_eq!((other.weight, other.backup, other.down, other.resolve), (1, false, true, true));
+    assert_eq!((one.place.as_str(), routes.is_followed(), routes.is_open()), ("n:1", true, false));
+}
+
+#[test]
+fn subrequests_mark_the_locations_that_they_lead_to() {
+    let routes = Routes::of(&config(
+        "http { server { location / { mirror /m; auth_request /auth/x; proxy_pass http://a; }
+         location = /m { internal; proxy_pass http://b; } location /auth { proxy_pass http://c; } } }",
+    ));
+    let marks: Vec<_> = routes.routes.iter().map(|route| (route.is_mirror, route.is_auth_request)).collect();
+    assert_eq!(marks, [(false, false), (true, false), (false, true)]);
+}
+
+#[test]
+fn an_address_has_the_names_of_all_that_use_it() {
+    let routes = Routes::of(&config(
+        "http { upstream a { server app:80; } upstream b { server 10.0.0.5; } upstream c { server 10.0.0.5; }
+         upstream d { server 10.0.0.5; } resolver 10.0.0.53;
+         server { location / { proxy_pass http://a; } proxy_connect_timeout 5; location /b { proxy_connect_timeout 1; proxy_pass http://b; } } }",
+    ));
+    assert_eq!(routes.hosts().collect::<Vec<_>>(), ["app"]);
+    let ips: Vec<IpAddr> = vec!["10.0.0.5".parse().unwrap(), "2001:db8::5".parse().unwrap()];
+    let names = Names::new(&routes, &HashMap::from([("app".to_owned(), ips)]));
+    let check = |address: &str, expected: Option<(&str, Option<u64>)>| {
+        let found = names.find(&address.parse().unwrap());
+        let found = found.map(|named| (&*named.upstream, named.connect_timeout.map(|time| time.as_secs())));
+        assert_eq!(found, expected, "{address}");
+    };
+    check("10.0.0.5:80", Some(("a,b,c+1", Some(1))));
+    check("[2001:db8::5]:80", Some(("a", Some(5))));
+    check("10.0.0.53:53", Some(("resolver", None)));
+    check("10.0.0.5:81", None);
+    assert_eq!(names.declared().count(), 6);
+}
+
+#[test]
+fn variables_that_grow_without_bound_end_soon() {
+    let grown: String = (0..15)
+        .map(|n| {
+            format!(
+                "map $x $v{n} {{ default {0}; a $v{1}; c $v{1}_; d e; }}",
+                format!("$v{}", n + 1).repeat(500),
+                n + 1
+            )
+        })
+        .collect();
+    let locations: String = (0..500).map(|n| format!("location /{n} {{ proxy_pass http://$v0; }}")).collect();
+    let start = std::time::Instant::now();
+    let routes = Routes::of(&config(&format!("http {{ {grown} server {{ {locations} }} }}")));
+    assert!(routes.is_open());
+    assert_eq!(routes.routes.len(), 500);
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+proptest::proptest! {
+    /// Whatever words stand in the directives that are looked into.
+    #[test]
+    fn no_configuration_makes_it_panic(
+        words in proptest::collection::vec("[a-z0-9:/.$\\[\\]_=~\u{e4}]{1,12}|unix:[/:a]{0,4}|\\$\\{[a-z]{0,3}\\}?", 1..12),
+    ) {
+        let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+        let all = quoted.join(" ");
+        let text = format!(
+            "http {{ upstream {all} {{ server {all}; }} map {all} {{ {all}; }} geo {all} {{ {all}; }}
+             server {{ listen {all}; server_name {all}; set $a {all}; resolver {all}; proxy_connect_timeout {all};
+             location {all} {{ mirror {all}; proxy_pass {all}; }} location / {{ proxy_pass http://$a{}; }} }} }}
+             stream {{ server {{ proxy_pass {all}; }} }}",
+            words[0],
+        );
+        if let Ok(config) = nginx_conf::load(&One(&text), Path::new("n"), None, &Limits::default()) {
+            let routes = Routes::of(&config);
+            let _ = Names::new(&routes, &HashMap::new());
+            let _ = crate::check::Subject::new(&config).findings(&HashMap::new(), &|_| true);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What nginx makes of the address in a directive: a host, a port, a unix socket.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::routes::Endpoint;
+use crate::model::Address;
+
+/// The longest path of a unix socket, in bytes.
+const UNIX_PATH_MAX: usize = 107;
+
+/// An address as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// What stands for it as an upstream's name: the host, or `unix:` and the path.
+    pub(crate) name: String,
+    host: Host,
+    /// Where one is written.
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Ip(IpAddr),
+    Unix(String),
+    Name,
+}
+
+/// Why nginx refuses an address. The words are nginx's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("no host")]
+    NoHost,
+    #[error("invalid host")]
+    InvalidHost,
+    #[error("invalid port")]
+    InvalidPort,
+    #[error("invalid IPv6 address")]
+    InvalidIpv6,
+    #[error("no path in the unix domain socket")]
+    NoPath,
+    #[error("too long path in the unix domain socket")]
+    LongPath,
+    #[error("invalid URL prefix")]
+    InvalidPrefix,
+    #[error("no port")]
+    NoPort,
+}
+
+impl Url {
+    /// `has_uri`: a path may follow, as in `http://unix:/run/app.sock:/path` without its scheme.
+    pub(crate) fn parse(text: &str, has_uri: bool) -> Result<Self, Error> {
+        match text.get(..5) {
+            Some(scheme) if scheme.eq_ignore_ascii_case("unix:") => Self::unix(&text[5..], has_uri),
+            _ => Self::internet(text, has_uri),
+        }
+    }
+
+    fn unix(rest: &str, has_uri: bool) -> Result<Self, Error> {
+        let path = if has_uri { rest.split(':').next().unwrap_or_default() } else { rest };
+        match path.len() {
+            0 => Err(Error::NoPath),
+            1..=UNIX_PATH_MAX => {
+                Ok(Self { name: format!("unix:{path}"), host: Host::Unix(path.to_owned()), port: None })
+            }
+            _ => Err(Error::LongPath),
+        }
+    }
+
+    fn internet(text: &str, has_uri: bool) -> Result<Self, Error> {
+        let end = text.find(['/', '?']).unwrap_or(text.len());
+        if end < text.len() && !has_uri {
+            return Err(Error::InvalidHost);
+        }
+        let authority = &text[..end];
+        let (name, port) = if authority.starts_with('[') {
+            let close = authority.find(']').ok_or(Error::InvalidHost)?;
+            let (name, port) = authority.split_at(close + 1);
+            match port.strip_prefix(':') {
+                None if !port.is_empty() => return Err(Error::InvalidHost),
+                port => (name, port),
+            }
+        } else {
+            authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port)))
+        };
+        if name.is_empty() {
+            return Err(Error::NoHost);
+        }
+        let port = port.map(parse_port).transpose()?;
+        let host = if let Some(ip) = name.strip_prefix('[') {
+            let ip: Ipv6Addr = ip.trim_end_matches(']').parse().map_err(|_| Error::InvalidIpv6)?;
+            Host::Ip(IpAddr::V6(ip).to_canonical())
+        } else {
+            name.parse::<Ipv4Addr>().map_or(Host::Name, |ip| Host::Ip(ip.into()))
+        };
+        Ok(Self { name: name.to_owned(), host, port })
+    }
+
+    /// Where to connect; `default` is the port where none is written.
+    pub(crate) fn endpoint(&self, default: Option<u16>) -> Result<Endpoint, Error> {
+        let port = self.port.or(default).ok_or(Error::NoPort);
+        Ok(match &self.host {
+            Host::Unix(path) => Endpoint::Address(Address::Unix(path.clone())),
+            Host::Ip(ip) => Endpoint::Address(Address::Internet(SocketAddr::new(*ip, port?))),
+            Host::Name => Endpoint::Host { name: self.name.to_ascii_lowercase(), port: port? },
+        })
+    }
+
+    pub(crate) const fn is_unix(&self) -> bool {
+        matches!(self.host, Host::Unix(_))
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, Error> {
+    match text.parse() {
+        Ok(port) if port != 0 && !text.starts_with('+') => Ok(port),
+        _ => Err(Error::InvalidPort),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Url};
+    use crate::nginx::routes::Endpoint;
+
+    fn told(text: &str, has_uri: bool) -> Result<String, Error> {
+        let url = Url::parse(text, has_uri)?;
+        Ok(match url.endpoint(Some(80))? {
+            Endpoint::Address(address) => format!("{} at {address}", url.name),
+            Endpoint::Host { name, port } => format!("{} at {name}, {port}", url.name),
+        })
+    }
+
+    #[test]
+    fn addresses_are_read_as_nginx_reads_them() {
+        let check = |text: &str, has_uri: bool, expected: Result<&str, Error>| {
+            assert_eq!(told(text, has_uri).as_deref().map_err(|error| *error), expected, "{text}");
+        };
+        check("10.0.0.5:8080", false, Ok("10.0.0.5 at 10.0.0.5:8080"));
+        check("10.0.0.5", false, Ok("10.0.0.5 at 10.0.0.5:80"));
+        check("[2001:db8::5]:8080", false, Ok("[2001:db8::5] at [2001:db8::5]:8080"));
+        check("[::ffff:10.0.0.5]", false, Ok("[::ffff:10.0.0.5] at 10.0.0.5:80"));
+        check("App.internal:8080/a:b?c", true, Ok("App.internal at app.internal, 8080"));
+        check("app.internal?c", true, Ok("app.internal at app.internal, 80"));
+        check("unix:/run/app.sock:/uri", true, Ok("unix:/run/app.sock at unix:/run/app.sock"));
+        check("unix:/run/a:b.sock", false, Ok("unix:/run/a:b.sock at unix:/run/a:b.sock"));
+        check("app/x", false, Err(Error::InvalidHost));
+        check(":80", false, Err(Error::NoHost));
+        check("", false, Err(Error::NoHost));
+        check("app:0", false, Err(Error::InvalidPort));
+        check("app:65536", false, Err(Error::InvalidPort));
+        check("app:", false, Err(Error::InvalidPort));
+        check("app:+80", false, Err(Error::InvalidPort));
+        check("[::1", false, Err(Error::InvalidHost));
+        check("[::1]8080", false, Err(Error::InvalidHost));
+        check("[::g]", false, Err(Error::InvalidIpv6));
+        check("unix:", false, Err(Error::NoPath));
+        check(&format!("unix:/{}", "a".repeat(107)), false, Err(Error::LongPath));
+    }
+}

@@ -1,0 +1,98 @@
+//! Requests through the real nginx go where the configuration was read to send them.
+
+use std::process::Stdio;
+
+use proxytrace_tests::child::Captured;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, server};
+use proxytrace_tests::{proxytrace, wait};
+
+/// Locations, each with the path that is asked for, and all the ports that it can lead to.
+const ROWS: &[(&str, &str, &[u16])] = &[
+    ("= /block", "/block", &[9001]),
+    ("/case", "/case", &[9001]),
+    ("/host", "/host", &[9002]),
+    ("/v6", "/v6", &[9003]),
+    ("/map", "/map", &[9001, 9004]),
+    ("/map", "/map?blue", &[9001, 9004]),
+    ("/within", "/within", &[9001, 9004]),
+    ("/split", "/split", &[9001, 9004]),
+    ("/geo", "/geo", &[9005, 9006]),
+    ("/set", "/set", &[9004]),
+    ("/maybe", "/maybe", &[9001, 9004]),
+    ("/maybe", "/maybe?blue", &[9001, 9004]),
+    ("/outer > /outer/inner", "/outer/inner", &[9001]),
+    ("/to", "/from", &[9002, 9004]),
+    ("@fallback", "/fallback", &[9005]),
+    ("/uri", "/uri?q", &[9004]),
+    ("/port", "/port", &[9006]),
+    ("/if", "/if", &[9001]),
+    ("/if > if ($args = blue)", "/if?blue", &[9004]),
+    (r"~ \.php$", "/a.php", &[9002]),
+];
+
+const FRONT: &str = r"
+    set $far green;
+    location = /block { proxy_pass http://green; }
+    location /case { proxy_pass http://GREEN/x; }
+    location /host { proxy_pass http://127.0.0.1:9002/; }
+    location /v6 { proxy_pass http://[::1]:9003; }
+    location /map { proxy_pass http://$mapped; }
+    location /within { proxy_pass http://$within; }
+    location /split { proxy_pass http://$split; }
+    location /geo { proxy_pass http://127.0.0.1:$geo; }
+    location /set { set $far blue; proxy_pass http://$far; }
+    location /maybe { if ($args = blue) { set $far blue; } proxy_pass http://$far; }
+    location /outer { set $far blue; location /outer/inner { proxy_pass http://$far; } }
+    location /from { set $near blue; rewrite ^ /to last; }
+    location /other { set $near 127.0.0.1:9002; rewrite ^ /to last; }
+    location /to { proxy_pass http://$near; }
+    location /fallback { error_page 418 = @fallback; return 418; }
+    location @fallback { proxy_pass http://127.0.0.1:9005; }
+    location /uri { proxy_pass http://blue$request_uri; }
+    location /port { set $host_only 127.0.0.1; proxy_pass http://$host_only:9006; }
+    location /if { if ($args = blue) { proxy_pass http://blue; } proxy_pass http://green; }
+    location ~ \.php$ { proxy_pass http://127.0.0.1:9002; }
+";
+
+const COMMON: &str = r#"
+    upstream green { server 127.0.0.1:9001; }
+    upstream blue { server 127.0.0.1:9004; }
+    map $args $mapped { default green; ~blue blue; }
+    map $args $within { default $mapped; }
+    split_clients $request_id $split { 50% green; * blue; }
+    geo $geo { default 9005; 192.0.2.0/24 9006; }
+"#;
+
+#[test]
+fn each_request_goes_where_the_configuration_was_read_to_send_it() {
+    let netns = Netns::new();
+    let backend = |port: u16| {
+        let host = if port == 9003 { "[::1]" } else { "127.0.0.1" };
+        format!("server {{ listen {host}:{port}; location / {{ return 200 {port}; }} }}\n")
+    };
+    let backends: String = (9001..=9006).map(backend).collect();
+    let nginx = Nginx::start(&netns, &format!("{COMMON}{backends}{}", server(FRONT)));
+    let config = nginx.command().get_args().last().expect("the configuration").to_owned();
+    let empty = tempfile::NamedTempFile::new().expect("an empty configuration");
+
+    let mut command = proxytrace::command();
+    command.args(["check", "--format", "json", "--against"]).arg(empty.path()).arg(config);
+    let mut child = netns.spawn(command.stdout(Stdio::piped()));
+    let mut stdout = Captured::from(child.inner().stdout.take().expect("a pipe"));
+    child.wait(wait::SOON);
+    let report: serde_json::Value = serde_json::from_str(&stdout.whole()).expect("a report");
+    let changes: Vec<_> =
+        report["changes"].as_array().expect("changes").iter().filter_map(|line| line.as_str()).collect();
+
+    for (location, path, ports) in ROWS {
+        let line = changes.iter().find(|line| line.contains(&format!("): {location} → ")));
+        let line = line.unwrap_or_else(|| panic!("{location}: {changes:#?}"));
+        let told: Vec<u16> = (9001..=9006).filter(|port| line.contains(&format!(":{port}"))).collect();
+        assert_eq!(told, *ports, "{line}");
+        let answer = nginx.fetch(path);
+        let went: u16 =
+            answer.body.trim().parse().unwrap_or_else(|_| panic!("{path}: {answer:?} {}", nginx.error_log()));
+        assert!(ports.contains(&went), "{path} went to {went}: {line}");
+    }
+}
