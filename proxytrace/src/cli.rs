@@ -8,6 +8,7 @@ use crate::{
     commands::{agent, check, doctor, trace},
     doctor::subject,
     kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
+    reader::serve,
 };
 
 /// Watches what nginx really connects to, and says within a second which upstream fails and why.
@@ -36,6 +37,9 @@ pub enum Command {
     /// The process that the self-test of `doctor` looks at.
     #[command(hide = true, name = subject::COMMAND)]
     Subject,
+    /// The process that reads configurations for a trace.
+    #[command(hide = true, name = serve::COMMAND)]
+    Reader(serve::Args),
 }
 
 /// How much is logged to standard error, and how.

@@ -7,6 +7,7 @@
 //! * [`watch`]: a running trace that knows names.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
+//! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
 //!
@@ -26,4 +27,5 @@ pub mod model;
 pub mod nginx;
 pub mod output;
 pub mod privilege;
+pub mod reader;
 pub mod watch;

@@ -9,6 +9,7 @@ use proxytrace::{
     doctor::subject,
     exit::Failure,
     logging,
+    reader::serve,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +30,10 @@ fn main() -> ExitCode {
         Command::Doctor(args) => {
             logging::start(&log, "warn");
             doctor::run(&args)
+        }
+        Command::Reader(args) => {
+            logging::start(&log, "warn");
+            serve::run(&args).map(|()| ExitCode::SUCCESS)
         }
         Command::Subject => subject::run().map(|()| ExitCode::SUCCESS),
     };

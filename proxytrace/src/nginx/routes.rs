@@ -162,10 +162,22 @@ impl Routes {
         self.endpoints().filter_map(Endpoint::host).filter(move |host| seen.insert(*host))
     }
 
+    /// The names that nginx looks up while it runs, each once, with the resolver that it asks.
+    pub fn followed(&self) -> impl Iterator<Item = (&str, Option<&Resolver>)> {
+        let mut seen = std::collections::HashSet::new();
+        let peers = self.upstreams.iter().flat_map(|upstream| {
+            let peers = upstream.peers.iter().filter(|peer| peer.resolve);
+            peers.map(|peer| (peer.endpoint.host(), upstream.resolver.as_ref()))
+        });
+        peers
+            .filter_map(|(host, resolver)| Some((host?, resolver)))
+            .filter(move |(host, _)| seen.insert(*host))
+    }
+
     /// Whether nginx looks names up while it runs, so that addresses must be followed.
     #[must_use]
     pub fn is_followed(&self) -> bool {
-        self.upstreams.iter().flat_map(|upstream| &upstream.peers).any(|peer| peer.resolve)
+        self.followed().next().is_some()
     }
 
     /// Whether nginx may connect to what the configuration alone cannot tell: variables that only a request fills, or

@@ -8,6 +8,31 @@ const WHILE_RUNNING: &[Capability] = &[Capability::CAP_SYS_PTRACE];
 /// What lets a process read maps where the kernel asks for that although they are open; the first that is there will do.
 const TO_READ: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
 
+/// What the reader of configurations makes use of, where it was given.
+const TO_LOOK_BELOW_ROOTS: &[Capability] =
+    &[Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH, Capability::CAP_SYS_ADMIN];
+
+/// Lowers every set of this thread to what the reader needs, and so for every process that it starts.
+pub(super) fn lower_to_read() -> Result<(), CapsError> {
+    let held = caps::read(None, CapSet::Effective)?;
+    let kept: CapsHashSet =
+        TO_LOOK_BELOW_ROOTS.iter().filter(|capability| held.contains(*capability)).copied().collect();
+    if held.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::all().difference(&kept) {
+            // The kernel may be older than the capability.
+            if caps::has_cap(None, CapSet::Bounding, *capability)? {
+                caps::drop(None, CapSet::Bounding, *capability)?;
+            }
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+        caps::set(None, set, &kept)?;
+    }
+    // A user who is not root keeps none across execve otherwise.
+    caps::set(None, CapSet::Ambient, &kept)
+}
+
 /// Lowers every set of this thread, and gives what is left.
 pub(super) fn lower(can_read: impl Fn() -> bool) -> Result<CapsHashSet, CapsError> {
     let held = caps::read(None, CapSet::Effective)?;

@@ -48,6 +48,15 @@ pub fn lower(can_read: impl Fn() -> bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives up, for good, what reading the configurations of other processes does not need.
+///
+/// # Errors
+/// The kernel refused.
+pub fn lower_to_read() -> anyhow::Result<()> {
+    prctl::set_no_new_privs().context("set no_new_privs")?;
+    capabilities::lower_to_read().context("give up privileges")
+}
+
 fn give_up(can_read: impl Fn() -> bool) -> anyhow::Result<Kept> {
     prctl::set_no_new_privs().context("set no_new_privs")?;
     let mut capabilities: Vec<_> =

@@ -10,7 +10,7 @@ const WORKER_TITLE: &str = "nginx: worker process";
 
 /// What a process is, by its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// An nginx that reads a configuration: a master, or one that works alone.
     Master(Arguments),
     /// A worker: its parent is the master.
@@ -21,22 +21,22 @@ pub enum Role {
 
 /// The options of nginx that say which configuration it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// `-c`.
-    pub config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// `-p`.
-    pub prefix: Option<PathBuf>,
+    pub(super) prefix: Option<PathBuf>,
     /// `-g`.
-    pub globals: Option<String>,
+    pub(super) globals: Option<String>,
 }
 
 /// What nginx was compiled with (`nginx -V`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compiled {
+pub(super) struct Compiled {
     /// `--prefix`.
-    pub prefix: PathBuf,
+    pub(super) prefix: PathBuf,
     /// `--conf-path`.
-    pub config: PathBuf,
+    pub(super) config: PathBuf,
 }
 
 impl Default for Compiled {
@@ -47,8 +47,7 @@ impl Default for Compiled {
 }
 
 /// What the content of /proc/PID/cmdline tells, of a process that runs the program `exe`.
-#[must_use]
-pub fn role(cmdline: &[u8], exe: &Path) -> Role {
+pub(super) fn role(cmdline: &[u8], exe: &Path) -> Role {
     let text = String::from_utf8_lossy(cmdline);
     let text = text.trim_end_matches('\0');
     if let Some(rest) = text.strip_prefix(TITLE) {
@@ -101,8 +100,7 @@ fn arguments(words: &[String]) -> Arguments {
                 continue;
             }
             let glued = &letters[at + 1..];
-            let value =
-                if glued.is_empty() { words.next().cloned() } else { Some(glued.to_owned()) };
+            let value = if glued.is_empty() { words.next().cloned() } else { Some(glued.to_owned()) };
             match letter {
                 'c' => arguments.config = value.map(PathBuf::from),
                 'p' => arguments.prefix = value.map(PathBuf::from),
@@ -116,8 +114,7 @@ fn arguments(words: &[String]) -> Arguments {
 }
 
 /// What was compiled into a program, found among its bytes: nginx keeps what its `configure` was given for `nginx -V`.
-#[must_use]
-pub fn compiled(program: &[u8]) -> Compiled {
+pub(super) fn compiled(program: &[u8]) -> Compiled {
     let value = |option: &str| {
         let needle = format!("--{option}=");
         let at = program.windows(needle.len()).position(|window| window == needle.as_bytes())?;
@@ -133,8 +130,7 @@ pub fn compiled(program: &[u8]) -> Compiled {
 }
 
 /// The path of the configuration file; `directory` is the process's own, for what is relative to it.
-#[must_use]
-pub fn config_path(arguments: &Arguments, compiled: &Compiled, directory: &Path) -> PathBuf {
+pub(super) fn config_path(arguments: &Arguments, compiled: &Compiled, directory: &Path) -> PathBuf {
     let prefix = directory.join(arguments.prefix.as_ref().unwrap_or(&compiled.prefix));
     prefix.join(arguments.config.as_ref().unwrap_or(&compiled.config))
 }
@@ -171,7 +167,11 @@ mod tests {
             "/usr/sbin/nginx",
             Some(("conf/x.conf", "/srv/a b", "")),
         );
-        check("nginx\0-c\0/etc/a b.conf\0-gdaemon off;\0", "/usr/sbin/nginx", Some(("/etc/a b.conf", "", "daemon off;")));
+        check(
+            "nginx\0-c\0/etc/a b.conf\0-gdaemon off;\0",
+            "/usr/sbin/nginx",
+            Some(("/etc/a b.conf", "", "daemon off;")),
+        );
         check("nginx\0-qc\0/etc/x.conf\0", "/usr/sbin/nginx (deleted)", Some(("/etc/x.conf", "", "")));
         check("/usr/sbin/nginx-debug\0", "/usr/sbin/nginx-debug", Some(("", "", "")));
         check("nginx: worker process\0", "/usr/sbin/nginx", None);

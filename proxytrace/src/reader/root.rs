@@ -25,26 +25,23 @@ const MOST_LINKS: usize = 40;
 
 /// The root directory of a process.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub(super) struct Root(OwnedFd);
 
 impl Root {
     /// The root directory of the process `pid`.
     ///
     /// # Errors
     /// The process is gone, or not ours to look into.
-    pub fn of(pid: u32) -> io::Result<Self> {
+    pub(super) fn of(pid: u32) -> io::Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}/root"));
         Ok(Self(openat(AT_FDCWD, &path, DIRECTORY | OFlag::O_PATH, Mode::empty())?))
     }
 
     /// The content of a small file; empty where there is none.
-    #[must_use]
-    pub fn text(&self, path: &str) -> String {
+    pub(super) fn text(&self, path: &str) -> String {
         const MOST: u64 = 1 << 20;
-        self.read(Path::new(path), MOST).map_or_else(
-            |_| String::new(),
-            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-        )
+        self.read(Path::new(path), MOST)
+            .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Opens `path`, an absolute one, with `flags`, whatever links lead there.
@@ -87,7 +84,10 @@ impl Root {
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
         let names = Dir::from_fd(self.open(directory, DIRECTORY)?)?;
-        names.into_iter().map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
+        names
+            .into_iter()
+            .map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned()))
+            .collect()
     }
 }
 

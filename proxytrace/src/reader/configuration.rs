@@ -1,0 +1,142 @@
+//! Answers requests about one nginx.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use nginx_conf::{Limits, load};
+use nix::sched::{CloneFlags, setns};
+use procfs::process::Process;
+
+use super::{
+    Answer, Configuration, Lookup, Question, Request,
+    master::{self, Arguments, Role},
+    names,
+    root::Root,
+};
+use crate::nginx::routes::Routes;
+
+/// A program larger than that is not looked through for what was compiled into it.
+const MOST_PROGRAM: u64 = 64 << 20;
+
+/// Why there is no answer.
+enum Failure {
+    /// What went wrong.
+    Failed(String),
+    /// The process has ended, or is no nginx.
+    NoNginx,
+}
+
+/// Answers one request. Changes the network namespace of this process: for one that ends after it.
+pub(super) fn answer(request: &Request) -> Answer {
+    let answered = master_of(request).and_then(|master| match &request.question {
+        Question::Configuration => master.configuration(request.config.as_deref()),
+        Question::Addresses(lookups) => master.look_up(lookups.clone()).map(Answer::Addresses),
+    });
+    match answered {
+        Ok(answer) => answer,
+        Err(Failure::Failed(why)) => Answer::Unreadable(why),
+        Err(Failure::NoNginx) => Answer::NoNginx,
+    }
+}
+
+/// A process whose configuration, root and network are those of the proxy.
+struct Master {
+    pid: u32,
+    exe: PathBuf,
+    arguments: Arguments,
+}
+
+/// The first of the processes that is a master, or whose parent is. Where a configuration is given any process will do.
+fn master_of(request: &Request) -> Result<Master, Failure> {
+    let mut failure = Failure::NoNginx;
+    for &pid in &request.pids {
+        match find(pid, request.config.is_some()) {
+            Ok(Some(master)) => return Ok(master),
+            Ok(None) => {}
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+fn find(pid: u32, takes_any: bool) -> Result<Option<Master>, Failure> {
+    let exe = match fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(exe) => exe,
+        // ESRCH and ENOENT: it has ended.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Failure::Failed(format!(
+                "process {pid}: {error}; to look at it takes CAP_SYS_PTRACE (`proxytrace doctor`)"
+            )));
+        }
+        Err(_) => return Ok(None),
+    };
+    let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    match master::role(&cmdline, &exe) {
+        Role::Master(arguments) => Ok(Some(Master { pid, exe, arguments })),
+        Role::Worker => {
+            let parent = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok();
+            parent.map_or(Ok(None), |stat| find(stat.ppid.cast_unsigned(), takes_any))
+        }
+        Role::Other if takes_any => Ok(Some(Master { pid, exe, arguments: Arguments::default() })),
+        Role::Other => Ok(None),
+    }
+}
+
+impl Master {
+    fn configuration(&self, config: Option<&Path>) -> Result<Answer, Failure> {
+        let path = config.map_or_else(|| self.config_path(), |path| Ok(path.to_owned()))?;
+        let root = self.root()?;
+        let config = load(&root, &path, self.arguments.globals.as_deref(), &Limits::default())
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let routes = Routes::of(&config);
+        drop(config);
+        let addresses = self.look_up(Lookup::all(&routes))?;
+        let exe = self.exe.clone();
+        Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, addresses })))
+    }
+
+    fn config_path(&self) -> Result<PathBuf, Failure> {
+        let failed =
+            |what: &str, error: io::Error| Failure::Failed(format!("process {}: {what}: {error}", self.pid));
+        let mut program = Vec::new();
+        File::open(format!("/proc/{}/exe", self.pid))
+            .and_then(|file| file.take(MOST_PROGRAM).read_to_end(&mut program))
+            .map_err(|error| failed("read its program", error))?;
+        let directory = fs::read_link(format!("/proc/{}/cwd", self.pid))
+            .map_err(|error| failed("find its working directory", error))?;
+        Ok(master::config_path(&self.arguments, &master::compiled(&program), &directory))
+    }
+
+    fn root(&self) -> Result<Root, Failure> {
+        Root::of(self.pid).map_err(|error| {
+            Failure::Failed(format!("process {}: look below its root directory: {error}", self.pid))
+        })
+    }
+
+    fn look_up(&self, lookups: Vec<Lookup>) -> Result<super::Addresses, Failure> {
+        if lookups.is_empty() {
+            return Ok(super::Addresses::default());
+        }
+        let system = names::System::of(&self.root()?);
+        if let Err(error) = self.enter_network() {
+            let problem = format!(
+                "names are not looked up: enter the network namespace of process {}: {error}; it takes CAP_SYS_ADMIN",
+                self.pid
+            );
+            return Ok(super::Addresses { problems: vec![problem], ..super::Addresses::default() });
+        }
+        names::look_up(system, lookups).map_err(|error| Failure::Failed(format!("look names up: {error}")))
+    }
+
+    /// Where it is another one: that takes more privileges than to stay.
+    fn enter_network(&self) -> io::Result<()> {
+        let path = format!("/proc/{}/ns/net", self.pid);
+        if fs::read_link(&path)? != fs::read_link("/proc/self/ns/net")? {
+            setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Reads the configuration that a running nginx uses, in a process of its own.
+//!
+//! It takes privileges that a trace does not keep: to look below the roots of other processes, and to ask for names in
+//! their network namespaces. And what it reads may be hostile, large or slow. So it is another process, started before
+//! the trace gives up its own privileges, and each request is worked on by yet another one, with bounds on time and
+//! memory. They speak JSON, an object a line, through pipes.
+//!
+//! * [`client`]: starts it, asks, and hears answers.
+//! * [`serve`]: the process.
+//! * `configuration`, `master`, `root`: what nginx reads, from where.
+//! * `names`, `dns`: host names, as they resolve where nginx runs.
+
+pub mod client;
+pub mod serve;
+
+mod configuration;
+mod dns;
+mod master;
+mod names;
+mod root;
+
+use std::{collections::HashMap, net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::nginx::routes::{Endpoint, Resolver, Routes};
+
+/// One generation of one proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Of {
+    /// The proxy's id.
+    pub proxy: u64,
+    /// Its generation.
+    pub generation: u32,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Whom it is about.
+    pub of: Of,
+    /// Processes of it, in the host's pid namespace, the most likely master first.
+    pub pids: Vec<u32>,
+    /// The configuration that is to be read instead of the one that the process names, a path below its root.
+    pub config: Option<PathBuf>,
+    /// What about it.
+    pub question: Question,
+}
+
+/// Kinds of questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// What it is configured to do.
+    Configuration,
+    /// What these names resolve to now.
+    Addresses(Vec<Lookup>),
+}
+
+/// A name to look up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// The name.
+    pub host: String,
+    /// Whom to ask (`resolver`); nobody in particular where nginx would ask the system.
+    pub servers: Vec<Endpoint>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Whom it is about.
+    pub of: Of,
+    /// What was found.
+    pub answer: Answer,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Question::Configuration`].
+    Configuration(Box<Configuration>),
+    /// To [`Question::Addresses`].
+    Addresses(Addresses),
+    /// The configuration could not be read, and why, with file and line where there is one.
+    Unreadable(String),
+    /// None of the processes is an nginx that is still there.
+    NoNginx,
+}
+
+/// What nginx is configured to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The main file, a path below the process's root.
+    pub path: PathBuf,
+    /// The program.
+    pub exe: PathBuf,
+    /// Where it sends requests.
+    pub routes: Routes,
+    /// What the host names in it resolve to.
+    pub addresses: Addresses,
+}
+
+/// What names resolve to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// By name, as it is written; a name is missing that got no answer, and has no address where there is none.
+    pub of: HashMap<String, Vec<IpAddr>>,
+    /// For how many seconds the shortest-lived answer holds, where one came from a server.
+    pub valid_seconds: Option<u32>,
+    /// What could not be looked up, and why.
+    pub problems: Vec<String>,
+}
+
+impl Lookup {
+    /// All names in `routes`, each once: of those that nginx follows while it runs, from the servers that it asks.
+    pub fn all(routes: &Routes) -> Vec<Self> {
+        let mut all = Self::followed(routes);
+        let system = routes.hosts().filter(|host| !all.iter().any(|lookup| lookup.host == *host));
+        let system: Vec<_> = system.map(|host| Self { host: host.to_owned(), servers: Vec::new() }).collect();
+        all.extend(system);
+        all
+    }
+
+    /// The names that nginx follows while it runs.
+    pub fn followed(routes: &Routes) -> Vec<Self> {
+        let lookup = |(host, resolver): (&str, Option<&Resolver>)| Self {
+            host: host.to_owned(),
+            servers: resolver.map(|resolver| resolver.servers.clone()).unwrap_or_default(),
+        };
+        routes.followed().map(lookup).collect()
+    }
+}

@@ -1,0 +1,200 @@
+//! Host names as the C library would look them up where nginx runs: /etc/hosts, then the name servers of
+//! /etc/resolv.conf, both below nginx's root. The C library itself cannot be asked: it would run code from there.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+
+use super::{Addresses, Lookup, dns, root::Root};
+use crate::{model::Address, nginx::routes::Endpoint};
+
+/// At most so many names at once.
+const AT_ONCE: usize = 32;
+
+/// For all names of a request together: less than what the request itself may take.
+const LONGEST: Duration = Duration::from_secs(8);
+
+const PORT: u16 = 53;
+
+/// resolv.conf(5): MAXNS.
+const MOST_SERVERS: usize = 3;
+
+/// What the C library is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct System {
+    /// /etc/hosts, names in lower case.
+    hosts: HashMap<String, Vec<IpAddr>>,
+    servers: Vec<SocketAddr>,
+    search: Vec<String>,
+    /// A name with so many dots is asked for as it is first.
+    ndots: usize,
+}
+
+impl System {
+    pub(super) fn of(root: &Root) -> Self {
+        Self::new(&root.text("/etc/hosts"), &root.text("/etc/resolv.conf"))
+    }
+
+    fn new(hosts: &str, resolv: &str) -> Self {
+        let mut system = Self { hosts: HashMap::new(), servers: Vec::new(), search: Vec::new(), ndots: 1 };
+        for line in hosts.lines() {
+            let line = line.split('#').next().unwrap_or_default();
+            let mut words = line.split_whitespace();
+            let Some(ip) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
+            for name in words {
+                system.hosts.entry(name.to_ascii_lowercase()).or_default().push(ip);
+            }
+        }
+        for line in resolv.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    let ip = words.next().and_then(|word| word.parse().ok());
+                    system.servers.extend(ip.map(|ip: IpAddr| SocketAddr::new(ip, PORT)));
+                }
+                Some("search" | "domain") => system.search = words.map(str::to_owned).collect(),
+                Some("options") => {
+                    let ndots = words.find_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                    system.ndots = ndots.unwrap_or(system.ndots);
+                }
+                _ => {}
+            }
+        }
+        if system.servers.is_empty() {
+            system.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
+        }
+        system.servers.truncate(MOST_SERVERS);
+        system
+    }
+
+    /// What to ask for, in that order, until there is an address.
+    fn candidates(&self, host: &str) -> Vec<String> {
+        if host.ends_with('.') {
+            return vec![host.trim_end_matches('.').to_owned()];
+        }
+        let mut names: Vec<_> = self.search.iter().map(|domain| format!("{host}.{domain}")).collect();
+        let is_first = host.matches('.').count() >= self.ndots;
+        names.insert(if is_first { 0 } else { names.len() }, host.to_owned());
+        names
+    }
+
+    async fn resolve(&self, host: &str) -> io::Result<dns::Found> {
+        if let Some(ips) = self.hosts.get(&host.to_ascii_lowercase()) {
+            return Ok(dns::Found { ips: ips.clone(), ttl: None });
+        }
+        let mut found = dns::Found::default();
+        for name in self.candidates(host) {
+            found = ask_any(&self.servers, &name).await?;
+            if !found.ips.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn look_up(&self, lookup: &Lookup) -> io::Result<dns::Found> {
+        if lookup.servers.is_empty() {
+            return self.resolve(&lookup.host).await;
+        }
+        let mut servers = Vec::new();
+        for server in &lookup.servers {
+            match server {
+                Endpoint::Address(Address::Internet(address)) => servers.push(*address),
+                Endpoint::Address(Address::Unix(_)) => {}
+                Endpoint::Host { name, port } => {
+                    let ips = self.resolve(name).await?.ips;
+                    servers.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, *port)));
+                }
+            }
+        }
+        // nginx's own resolver knows neither /etc/hosts nor search domains.
+        ask_any(&servers, lookup.host.trim_end_matches('.')).await
+    }
+}
+
+/// The answer of the first server that gives one.
+async fn ask_any(servers: &[SocketAddr], name: &str) -> io::Result<dns::Found> {
+    let mut last = io::Error::other("no name server is configured");
+    for &server in servers {
+        match dns::ask(server, name).await {
+            Ok(found) => return Ok(found),
+            Err(error) => last = io::Error::new(error.kind(), format!("{server}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+/// Looks all names up, in this process's network namespace.
+pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Addresses> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(look_up_all(Arc::new(system), lookups)))
+}
+
+async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut waiting: Vec<_> = lookups.iter().map(|lookup| lookup.host.clone()).collect();
+    let mut tasks = JoinSet::new();
+    for lookup in lookups {
+        let (permits, system) = (Arc::clone(&permits), Arc::clone(&system));
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let found = system.look_up(&lookup).await;
+            (lookup.host, found)
+        });
+    }
+    let mut addresses = Addresses::default();
+    let collect = async {
+        while let Some(Ok((host, found))) = tasks.join_next().await {
+            waiting.retain(|other| *other != host);
+            match found {
+                Ok(dns::Found { mut ips, ttl }) => {
+                    ips.sort_unstable();
+                    ips.dedup();
+                    addresses.of.insert(host, ips);
+                    addresses.valid_seconds = addresses.valid_seconds.into_iter().chain(ttl).min();
+                }
+                Err(error) => addresses.problems.push(format!("{host:?} could not be looked up: {error}")),
+            }
+        }
+    };
+    if timeout(LONGEST, collect).await.is_err() {
+        let late = waiting.iter().map(|host| format!("{host:?} could not be looked up in {LONGEST:?}"));
+        addresses.problems.extend(late);
+    }
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::System;
+
+    #[test]
+    fn hosts_and_resolv_conf_are_read_as_the_c_library_does() {
+        let system = System::new(
+            "127.0.0.1 localhost\n# 10.0.0.9 not\n10.0.0.5\tApp app.internal # the app\n2001:db8::5 app\n",
+            "search a.example b.example\nnameserver 10.0.0.2\nnameserver 2001:db8::2\noptions timeout:1 ndots:2\n",
+        );
+        assert_eq!(system.hosts["app"].len(), 2);
+        assert!(!system.hosts.contains_key("not"));
+        let servers: Vec<_> = system.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["10.0.0.2:53", "[2001:db8::2]:53"]);
+        let check = |host: &str, expected: &[&str]| assert_eq!(system.candidates(host), expected, "{host}");
+        check("app", &["app.a.example", "app.b.example", "app"]);
+        check("app.x", &["app.x.a.example", "app.x.b.example", "app.x"]);
+        check("app.x.y", &["app.x.y", "app.x.y.a.example", "app.x.y.b.example"]);
+        check("app.", &["app"]);
+    }
+
+    #[test]
+    fn nothing_said_means_a_server_on_this_host() {
+        let system = System::new("", "");
+        assert_eq!(system.servers[0].to_string(), "127.0.0.1:53");
+        assert_eq!(system.candidates("app"), ["app"]);
+    }
+}
