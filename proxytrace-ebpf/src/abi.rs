@@ -380,6 +380,8 @@ pub mod room {
     pub const ATTEMPTS: u32 = 16_384;
     /// Rows of the ledger: an address for each generation that used it.
     pub const LEDGER: u32 = 8_192;
+    /// Connect timeouts: an address for each generation that waits another time for it than usual.
+    pub const TIMEOUTS: u32 = 16_384;
     /// Traced processes.
     pub const PROCESSES: u32 = 8_192;
     /// connect() calls under way.

@@ -14,7 +14,7 @@ use crate::{
     events,
     kernel::{self, Access, Arguments, Kind, NoAddress, Probed, Sock, setting, tcp},
     ledger,
-    maps::{ATTEMPTS, CALLS, EMPTY_CALL},
+    maps::{ATTEMPTS, CALLS, EMPTY_CALL, TIMEOUTS},
     process, stream,
 };
 
@@ -205,8 +205,18 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         return;
     }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
-    let gave_up = age_ns + TIMEOUT_SLACK_NS >= setting!(connect_timeout_ns);
+    let gave_up = age_ns + TIMEOUT_SLACK_NS >= connect_timeout_ns(&attempt.row);
     settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock.local());
+}
+
+/// How long the proxy waits for a connect there.
+#[inline(always)]
+fn connect_timeout_ns(row: &RowKey) -> u64 {
+    match TIMEOUTS.get_ptr(row) {
+        // SAFETY: a value of the map, copied at once.
+        Some(known) => unsafe { *known },
+        None => setting!(connect_timeout_ns),
+    }
 }
 
 /// A socket is gone. If its attempt is in the table still, the transition that ended it was not seen; the address of the

@@ -60,6 +60,10 @@ pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entr
 #[map]
 pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(room::LEDGER, 0);
 
+/// The proxies' connect timeouts in nanoseconds, where userspace knows one that is not that of the settings.
+#[map]
+pub(crate) static TIMEOUTS: HashMap<RowKey, u64> = HashMap::with_max_entries(room::TIMEOUTS, 0);
+
 /// The paths behind the digests of unix sockets.
 #[map]
 pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(room::UNIX_PATHS, 0);

@@ -6,6 +6,7 @@
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
+//! * [`naming`]: which upstream a connect belongs to.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`privilege`]: what is given up once a trace runs.
@@ -24,6 +25,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod naming;
 pub mod nginx;
 pub mod output;
 pub mod privilege;

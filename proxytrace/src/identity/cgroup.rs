@@ -1,19 +1,14 @@
 //! What the path of a control group says of the process in it. Pure.
 
-/// The systemd unit or container of a process in the control group `path`.
-pub(super) fn name(path: &str) -> Option<String> {
-    // A container is more telling than the unit of the engine that started it.
-    container(path).map(|id| format!("container:{id}")).or_else(|| unit(path))
-}
-
-/// The innermost service. Scopes are sessions and the like, and say nothing of what runs in them.
-fn unit(path: &str) -> Option<String> {
+/// The systemd unit of a process in the control group `path`: the innermost service. Scopes are sessions and the like, and
+/// say nothing of what runs in them.
+pub(super) fn unit(path: &str) -> Option<String> {
     path.rsplit('/').find(|part| part.ends_with(".service")).map(str::to_owned)
 }
 
 /// The first 12 digits of a container's id. Engines write it as `docker-<id>.scope`, `cri-containerd-<id>.scope`,
 /// `libpod-<id>.scope`, `crio-<id>` or as a directory of its own.
-fn container(path: &str) -> Option<&str> {
+pub(super) fn container(path: &str) -> Option<&str> {
     const ID_LENGTH: usize = 64;
     path.rsplit('/').find_map(|part| {
         let part = part.strip_suffix(".scope").unwrap_or(part);
@@ -25,24 +20,26 @@ fn container(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::{container, unit};
 
     #[test]
     fn units_and_containers_are_told_from_the_path() {
         const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-        let check = |path: &str, expected: Option<&str>| {
-            assert_eq!(name(&path.replace("ID", ID)).as_deref(), expected, "{path}");
+        let check = |path: &str, expected_unit: Option<&str>, expected: Option<&str>| {
+            let path = path.replace("ID", ID);
+            assert_eq!((unit(&path).as_deref(), container(&path)), (expected_unit, expected), "{path}");
         };
-        let container = Some("container:0123456789ab");
-        check("/system.slice/nginx.service", Some("nginx.service"));
-        check("/system.slice/system-nginx.slice/nginx@edge.service", Some("nginx@edge.service"));
-        check("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service", Some("web.service"));
-        check("/user.slice/user-0.slice/session-3.scope", None);
-        check("/", None);
-        check("/system.slice/docker-ID.scope", container);
-        check("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope", container);
-        check("/kubepods/burstable/pod1/ID", container);
-        check("/system.slice/containerd.service/kubepods-burstable-pod1.slice:cri-containerd:ID", container);
-        check("/machine.slice/libpod-ID.scope/container", container);
+        let id = Some("0123456789ab");
+        check("/system.slice/nginx.service", Some("nginx.service"), None);
+        check("/system.slice/system-nginx.slice/nginx@edge.service", Some("nginx@edge.service"), None);
+        check("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service", Some("web.service"), None);
+        check("/user.slice/user-0.slice/session-3.scope", None, None);
+        check("/", None, None);
+        check("/system.slice/docker-ID.scope", None, id);
+        check("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope", None, id);
+        check("/kubepods/burstable/pod1/ID", None, id);
+        let nested = "/system.slice/containerd.service/kubepods-burstable-pod1.slice:cri-containerd:ID";
+        check(nested, Some("containerd.service"), id);
+        check("/machine.slice/libpod-ID.scope/container", None, id);
     }
 }

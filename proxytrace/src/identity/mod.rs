@@ -9,6 +9,17 @@ use std::{
 
 use procfs::process::Process;
 
+/// What /proc says of a proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What it is called before names are made unique.
+    name: String,
+    /// Its systemd unit.
+    pub unit: Option<String>,
+    /// The first 12 digits of its container's id.
+    pub container: Option<String>,
+}
+
 /// The names of proxies. A name is given when it is first asked for, to one living proxy at a time: a proxy that is
 /// restarted takes up its predecessor's.
 #[derive(Debug)]
@@ -16,7 +27,7 @@ pub struct Names {
     /// What a proxy is called that ended before it could be looked at.
     fallback: String,
     /// What /proc said of a proxy, before names are made unique.
-    seen: HashMap<u64, String>,
+    seen: HashMap<u64, Identity>,
     given: HashMap<u64, Arc<str>>,
 }
 
@@ -30,9 +41,9 @@ impl Names {
     /// Looks at a process of `proxy` while it is alive.
     pub fn look(&mut self, proxy: u64, pid: u32) {
         if !self.seen.contains_key(&proxy)
-            && let Some(name) = of_process(pid)
+            && let Some(identity) = of_process(pid)
         {
-            self.seen.insert(proxy, name);
+            self.seen.insert(proxy, identity);
         }
     }
 
@@ -41,7 +52,7 @@ impl Names {
         if let Some(name) = self.given.get(&proxy) {
             return Arc::clone(name);
         }
-        let base = self.seen.get(&proxy).unwrap_or(&self.fallback);
+        let base = self.seen.get(&proxy).map_or(&self.fallback, |seen| &seen.name);
         let is_taken =
             |name: &str| self.given.iter().any(|(other, given)| &**given == name && living.contains(other));
         let name: Arc<str> = if is_taken(base) {
@@ -58,6 +69,12 @@ impl Names {
         name
     }
 
+    /// What is known of `proxy` besides its name.
+    #[must_use]
+    pub fn identity(&self, proxy: u64) -> Identity {
+        self.seen.get(&proxy).cloned().unwrap_or_default()
+    }
+
     /// Whether the name of `proxy` has been given: only a new one makes it necessary to know who lives.
     #[must_use]
     pub fn given(&self, proxy: u64) -> Option<Arc<str>> {
@@ -71,12 +88,20 @@ impl Names {
     }
 }
 
-fn of_process(pid: u32) -> Option<String> {
+fn of_process(pid: u32) -> Option<Identity> {
     let process = Process::new(pid.cast_signed()).ok()?;
     // Version 2 and the named version 1 hierarchies alike: any that tells is right.
     let groups = process.cgroups().ok()?;
-    let name = groups.0.iter().find_map(|group| cgroup::name(&group.pathname));
-    name.or_else(|| Some(process.stat().ok()?.comm))
+    let paths = || groups.0.iter().map(|group| group.pathname.as_str());
+    let container = paths().find_map(cgroup::container).map(str::to_owned);
+    // A container is more telling than the unit of the engine that started it.
+    let unit = paths().find_map(cgroup::unit).filter(|_| container.is_none());
+    let name = match (&container, &unit) {
+        (Some(id), _) => format!("container:{id}"),
+        (None, Some(unit)) => unit.clone(),
+        (None, None) => process.stat().ok()?.comm,
+    };
+    Some(Identity { name, unit, container })
 }
 
 #[cfg(test)]

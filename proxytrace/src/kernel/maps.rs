@@ -24,6 +24,7 @@ pub(super) struct Map<K: Abi, V: Abi> {
 }
 
 pub(super) type LedgerMap = Map<RowKey, Row>;
+pub(super) type TimeoutMap = Map<RowKey, u64>;
 pub(super) type PathMap = Map<Address, UnixPath>;
 pub(super) type ProcessMap = Map<u32, Process>;
 pub(super) type ProxyMap = Map<u64, Proxy>;

@@ -27,7 +27,7 @@ use proxytrace_ebpf::{
 pub use attach::AttachedHook;
 pub use events::Events;
 use hooks::Forced;
-use maps::{LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap};
+use maps::{LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
 use processes::Wanted;
 use tables::Resized;
 
@@ -143,6 +143,7 @@ pub struct Tracer {
     processes: ProcessMap,
     proxies: ProxyMap,
     paths: PathMap,
+    timeouts: TimeoutMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
 }
 
@@ -190,6 +191,7 @@ impl Tracer {
             processes: ProcessMap::take(&mut ebpf, "PROCESSES")?,
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
+            timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
             memory_bytes: None,
@@ -271,6 +273,18 @@ impl Tracer {
             .iter()
             .filter(|(id, _)| has_ended(*id))
             .try_for_each(|(id, _)| self.proxies.remove(id))
+    }
+
+    /// Sets how long a proxy waits for a connect to an address, where that is not the time of the options; `None` forgets
+    /// it. A TCP connect that the proxy closes during the handshake is judged by it.
+    ///
+    /// # Errors
+    /// There is no room for another, or what else the kernel said.
+    pub fn set_connect_timeout(&mut self, row: &RowKey, timeout: Option<Duration>) -> Result<(), Error> {
+        match timeout {
+            Some(timeout) => self.timeouts.insert(row, &(timeout.as_nanos() as u64)),
+            None => self.timeouts.remove(row),
+        }
     }
 
     /// The path behind a unix socket's digest, if the kernel half had room to note it.

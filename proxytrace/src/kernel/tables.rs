@@ -15,8 +15,8 @@ pub struct Table {
     pub room: u32,
     /// What an entry is, in the plural.
     pub holds: &'static str,
-    /// What is counted when there is no room, in `proxytrace_untracked_total`.
-    pub full: Loss,
+    /// What is counted when there is no room, in `proxytrace_untracked_total`; `None` where that is only logged.
+    pub full: Option<Loss>,
 }
 
 /// Every table with a size of its own.
@@ -26,49 +26,56 @@ pub const TABLES: &[Table] = &[
         map: "CONNECTIONS",
         room: room::CONNECTIONS,
         holds: "established upstream connections",
-        full: Loss::ConnectionTableFull,
+        full: Some(Loss::ConnectionTableFull),
     },
     Table {
         name: "attempts",
         map: "ATTEMPTS",
         room: room::ATTEMPTS,
         holds: "attempts in flight",
-        full: Loss::AttemptTableFull,
+        full: Some(Loss::AttemptTableFull),
     },
     Table {
         name: "ledger",
         map: "LEDGER",
         room: room::LEDGER,
         holds: "addresses, once for each generation that used them",
-        full: Loss::LedgerFull,
+        full: Some(Loss::LedgerFull),
+    },
+    Table {
+        name: "timeouts",
+        map: "TIMEOUTS",
+        room: room::TIMEOUTS,
+        holds: "addresses with a connect timeout of their own",
+        full: None,
     },
     Table {
         name: "processes",
         map: "PROCESSES",
         room: room::PROCESSES,
         holds: "traced processes",
-        full: Loss::ProcessTableFull,
+        full: Some(Loss::ProcessTableFull),
     },
     Table {
         name: "calls",
         map: "CALLS",
         room: room::CALLS,
         holds: "threads in connect()",
-        full: Loss::CallTableFull,
+        full: Some(Loss::CallTableFull),
     },
     Table {
         name: "proxies",
         map: "PROXIES",
         room: room::PROXIES,
         holds: "traced proxies",
-        full: Loss::ProcessTableFull,
+        full: Some(Loss::ProcessTableFull),
     },
     Table {
         name: "paths",
         map: "UNIX_PATHS",
         room: room::UNIX_PATHS,
         holds: "paths of unix sockets",
-        full: Loss::PathTableFull,
+        full: Some(Loss::PathTableFull),
     },
 ];
 

@@ -284,7 +284,7 @@ mod tests {
         row.durations[2] = 1;
         row.duration_sum_ns = 250_000;
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
-        let (series, _) = Book::new(1, u64::MAX).update(0, &[(RowKey::ZERO, row, key)]);
+        let (series, _) = Book::new(1, u64::MAX).update(0, &[(RowKey::ZERO, row, key)], &[]);
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
         View {
             series,

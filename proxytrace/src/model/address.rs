@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{AddrParseError, Ipv6Addr, SocketAddr},
+    net::{AddrParseError, IpAddr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -27,6 +27,30 @@ impl Address {
         }
         let ip = Ipv6Addr::from(address.bytes).to_canonical();
         Self::Internet(SocketAddr::new(ip, address.port))
+    }
+
+    /// As the kernel half has it; `None` for a unix socket, whose digest only the kernel half makes.
+    #[must_use]
+    pub fn to_abi(&self) -> Option<abi::Address> {
+        match self {
+            Self::Internet(address) => {
+                let bytes = match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                    IpAddr::V6(ip) => ip.octets(),
+                };
+                Some(abi::Address { bytes, port: address.port(), family: abi::FAMILY_INET })
+            }
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The port; 0 for a unix socket.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Internet(address) => address.port(),
+            Self::Unix(_) => 0,
+        }
     }
 }
 
@@ -101,12 +125,8 @@ mod tests {
     use super::Address;
 
     fn internet(ip: &str, port: u16) -> String {
-        let ip: std::net::IpAddr = ip.parse().unwrap();
-        let bytes = match ip {
-            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            std::net::IpAddr::V6(ip) => ip.octets(),
-        };
-        Address::of_abi(&abi::Address { bytes, port, family: abi::FAMILY_INET }, None).to_string()
+        let address = Address::Internet((ip.parse::<std::net::IpAddr>().unwrap(), port).into());
+        Address::of_abi(&address.to_abi().unwrap(), None).to_string()
     }
 
     fn unix(path: Option<&[u8]>) -> String {

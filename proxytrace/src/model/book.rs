@@ -110,22 +110,34 @@ impl Book {
         Self { most_addresses, idle_ns, known: HashMap::new(), gone: BTreeMap::new() }
     }
 
-    /// The series as of `rows`, each with the key that it counts for; and the rows that have not been used for long.
+    /// The series as of `rows`, each with the key that it counts for, and of `declared`, used or not; and the rows that have not been used for long.
     /// Those can be forgotten in the kernel, and given to [`Book::carry`].
     #[must_use]
-    pub fn update(&mut self, now_ns: u64, rows: &[(RowKey, Row, Key)]) -> (BTreeMap<Key, Series>, Vec<Idle>) {
+    pub fn update(
+        &mut self,
+        now_ns: u64,
+        rows: &[(RowKey, Row, Key)],
+        declared: &[Key],
+    ) -> (BTreeMap<Key, Series>, Vec<Idle>) {
         for known in self.known.values_mut() {
             known.current = None;
         }
         let mut own = self.known.values().filter(|known| known.is_own).count();
         let mut idle = Vec::new();
-        for (row_key, row, key) in rows {
-            let known = self.known.entry(key.clone()).or_insert_with(|| {
+        let none = Row::ZERO;
+        // What is used comes first: where there are too many, the unused ones have no series of their own.
+        let used = rows.iter().map(|(_, row, key)| (row, key));
+        for (row, key) in used.chain(declared.iter().map(|key| (&none, key))) {
+            if !self.known.contains_key(key) {
                 let is_own = own < self.most_addresses;
                 own += usize::from(is_own);
-                Known { is_own, ..Known::default() }
-            });
-            known.current.get_or_insert_default().add(row);
+                self.known.insert(key.clone(), Known { is_own, ..Known::default() });
+            }
+            if let Some(known) = self.known.get_mut(key) {
+                known.current.get_or_insert_default().add(row);
+            }
+        }
+        for (row_key, row, key) in rows {
             if now_ns.saturating_sub(row.last_attempt_ns) >= self.idle_ns && row.attempts == ended(row) {
                 idle.push((*row_key, key.clone()));
             }
@@ -204,7 +216,7 @@ mod tests {
     #[test]
     fn generations_are_summed_and_the_sum_balances() {
         let mut book = Book::new(10, HOUR);
-        let (series, idle) = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)]);
+        let (series, idle) = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)], &[]);
         let a = &series[&key("a")];
         assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
         assert!(idle.is_empty());
@@ -214,12 +226,12 @@ mod tests {
     fn an_old_row_is_carried_over_and_its_series_goes_on() {
         let mut book = Book::new(10, HOUR);
         let mut rows = vec![row(0, "a", 7, 7, 1), row(1, "a", 3, 3, HOUR)];
-        let (series, idle) = book.update(HOUR + 1, &rows);
+        let (series, idle) = book.update(HOUR + 1, &rows, &[]);
         assert_eq!((attempts(&series, "a"), idle.len()), (Some(10), 1));
         forget(&mut book, &mut rows, &idle);
         assert_eq!(rows.len(), 1);
         rows[0] = row(1, "a", 4, 4, HOUR);
-        let (series, _) = book.update(HOUR + 2, &rows);
+        let (series, _) = book.update(HOUR + 2, &rows, &[]);
         assert_eq!(attempts(&series, "a"), Some(11));
     }
 
@@ -227,10 +239,10 @@ mod tests {
     fn a_series_goes_away_when_its_address_was_idle_but_not_in_flight() {
         let mut book = Book::new(10, HOUR);
         let mut rows = vec![row(0, "a", 7, 7, 1), row(0, "b", 7, 6, 1)];
-        let (series, idle) = book.update(HOUR + 1, &rows);
+        let (series, idle) = book.update(HOUR + 1, &rows, &[]);
         assert_eq!((series.len(), idle.len()), (2, 1));
         forget(&mut book, &mut rows, &idle);
-        let (series, _) = book.update(HOUR + 2, &rows);
+        let (series, _) = book.update(HOUR + 2, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (None, Some(7)));
     }
 
@@ -238,13 +250,29 @@ mod tests {
     fn the_rest_is_summed_and_never_decreases() {
         let mut book = Book::new(1, HOUR);
         let mut rows = vec![row(0, "a", 1, 1, HOUR), row(0, "b", 2, 2, 1), row(0, "c", 4, 4, HOUR)];
-        let (series, idle) = book.update(HOUR + 1, &rows);
+        let (series, idle) = book.update(HOUR + 1, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "~other")), (Some(1), Some(6)));
         assert_eq!(idle.len(), 1);
         forget(&mut book, &mut rows, &idle);
         for _ in 0..2 {
-            let (series, _) = book.update(HOUR + 2, &rows);
+            let (series, _) = book.update(HOUR + 2, &rows, &[]);
             assert_eq!((attempts(&series, "~other"), series.len()), (Some(6), 2));
         }
+    }
+
+    #[test]
+    fn what_is_declared_has_a_series_before_and_long_after_it_is_used() {
+        let mut book = Book::new(10, HOUR);
+        let declared = [key("a")];
+        let (series, _) = book.update(1, &[], &declared);
+        assert_eq!(attempts(&series, "a"), Some(0));
+        let mut rows = vec![row(0, "a", 3, 3, 1), row(0, "b", 1, 1, 1)];
+        let (series, idle) = book.update(HOUR + 1, &rows, &declared);
+        assert_eq!((attempts(&series, "a"), idle.len()), (Some(3), 2));
+        forget(&mut book, &mut rows, &idle);
+        let (series, _) = book.update(HOUR + 2, &rows, &declared);
+        assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (Some(3), None));
+        let (series, _) = book.update(HOUR + 3, &rows, &[]);
+        assert!(series.is_empty());
     }
 }

@@ -13,5 +13,8 @@ pub use clock::Clock;
 pub use filter::{AddressFilter, Cause, Filter};
 pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record, Route};
 
+/// The upstream of an attempt that goes where the proxy's configuration names nothing.
+pub const UNDECLARED_UPSTREAM: &str = "undeclared";
+
 /// The upstream of an attempt whose proxy's configuration is not known.
 pub const UNKNOWN_UPSTREAM: &str = "unknown";

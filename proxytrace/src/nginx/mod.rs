@@ -11,6 +11,7 @@ mod variables;
 
 pub mod names;
 pub mod routes;
+pub mod view;
 
 #[cfg(test)]
 pub(crate) mod tests;

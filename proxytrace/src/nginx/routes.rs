@@ -195,6 +195,15 @@ impl Routes {
 }
 
 impl Endpoint {
+    /// The port; 0 for a unix socket, and where an SRV record has it.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Host { port, .. } => *port,
+        }
+    }
+
     /// The host name, where it is one.
     #[must_use]
     pub fn host(&self) -> Option<&str> {

@@ -115,7 +115,7 @@ mod tests {
                 (RowKey::ZERO, *row, key)
             })
             .collect();
-        let (series, _) = Book::new(10, u64::MAX).update(0, &rows);
+        let (series, _) = Book::new(10, u64::MAX).update(0, &rows, &[]);
         let clock = Clock::new(0, Timestamp::UNIX_EPOCH);
         View { series, proxies: BTreeMap::new(), losses: Default::default(), memory_bytes: None, clock }
     }

@@ -141,7 +141,7 @@ mod tests {
         let question = Name::new(question).unwrap();
         packet.questions.push(Question::new(question.clone(), TYPE::A.into(), CLASS::IN.into(), false));
         for &address in addresses {
-            let rdata = RData::A(address.into());
+            let rdata = RData::A(std::net::Ipv4Addr::from(address).into());
             packet.answers.push(ResourceRecord::new(question.clone(), CLASS::IN, 30, rdata));
         }
         packet.build_bytes_vec().unwrap()

@@ -1,0 +1,280 @@
+//! Which upstream a connect belongs to: asks the reader for the configuration of each generation of each proxy, and names
+//! addresses by it. An answer takes some milliseconds, so a name can be pending.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proxytrace_ebpf::abi::RowKey;
+
+use crate::{
+    model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
+    nginx::names::Names,
+    reader::{
+        Addresses, Answer, Configuration, Lookup, Of, Question, Reply, Request, client::Reader,
+    },
+};
+
+/// How long an answer is waited for: more than the reader gives itself (10 s).
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Names that nginx follows are not looked up more often, whatever their answers say, or how many addresses are new.
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// How long an address holds that no name server gave a time for: from /etc/hosts, or none at all.
+const UNLIMITED: Duration = Duration::from_secs(30);
+
+/// So many addresses of one name are remembered; with more the oldest answers are forgotten.
+const MOST_ADDRESSES: usize = 4096;
+
+/// The upstreams of all traced proxies.
+pub struct Naming {
+    /// `None` once it is gone.
+    reader: Option<Reader>,
+    /// Instead of the configuration that the running process names.
+    config: Option<PathBuf>,
+    states: HashMap<Of, State>,
+    /// What a row of the ledger was called when it was first seen: a counter must not change its name.
+    decided: HashMap<RowKey, Arc<str>>,
+    undeclared: Arc<str>,
+    unknown: Arc<str>,
+}
+
+enum State {
+    /// The configuration was asked for, then.
+    Asked(Instant),
+    Known(Box<Known>),
+    Unknown,
+}
+
+/// What one generation is configured to do.
+struct Known {
+    configuration: Configuration,
+    names: Names,
+    /// Followed names were last looked up then.
+    looked_up: Instant,
+    /// They are being looked up, since then.
+    asked: Option<Instant>,
+}
+
+impl Naming {
+    /// Nothing known yet. `config` is read instead of the file that the running process names.
+    #[must_use]
+    pub fn new(reader: Option<Reader>, config: Option<PathBuf>) -> Self {
+        Self {
+            reader,
+            config,
+            states: HashMap::new(),
+            decided: HashMap::new(),
+            undeclared: UNDECLARED_UPSTREAM.into(),
+            unknown: UNKNOWN_UPSTREAM.into(),
+        }
+    }
+
+    /// Whether the configuration of `of` was asked for.
+    #[must_use]
+    pub fn is_asked(&self, of: Of) -> bool {
+        self.states.contains_key(&of)
+    }
+
+    /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first.
+    pub fn ask(&mut self, of: Of, pids: Vec<u32>) {
+        if self.is_asked(of) {
+            return;
+        }
+        let is_asked = self.send(of, pids, Question::Configuration);
+        self.states.insert(of, if is_asked { State::Asked(Instant::now()) } else { State::Unknown });
+    }
+
+    /// What the upstream at `address` is called; `None` while that is not known yet.
+    pub fn upstream(&mut self, row: &RowKey, address: &Address) -> Option<Arc<str>> {
+        if let Some(name) = self.decided.get(row) {
+            return Some(Arc::clone(name));
+        }
+        let name = match self.states.get(&of_row(row))? {
+            State::Asked(since) if since.elapsed() < PATIENCE => return None,
+            State::Asked(_) | State::Unknown => Arc::clone(&self.unknown),
+            State::Known(known) => match known.find(address) {
+                Found::Named(name) => name.into(),
+                Found::Pending => return None,
+                Found::Open => Arc::clone(&self.unknown),
+                Found::Undeclared => Arc::clone(&self.undeclared),
+            },
+        };
+        self.decided.insert(*row, Arc::clone(&name));
+        Some(name)
+    }
+
+    /// Stands for an upstream that is not known.
+    #[must_use]
+    pub fn unknown(&self) -> Arc<str> {
+        Arc::clone(&self.unknown)
+    }
+
+    /// Takes an answer; what of it people should hear, if anything.
+    pub fn answer(&mut self, reply: Reply) -> Vec<String> {
+        let Some(state) = self.states.get_mut(&reply.of) else { return Vec::new() };
+        match (reply.answer, state) {
+            (Answer::Configuration(configuration), state) => {
+                let problems = configuration.addresses.problems.clone();
+                *state = State::Known(Box::new(Known::new(*configuration)));
+                problems
+            }
+            (Answer::Addresses(addresses), State::Known(known)) => {
+                known.update(addresses);
+                Vec::new()
+            }
+            // Names that could not be looked up again: what was found before holds.
+            (Answer::Unreadable(_) | Answer::NoNginx, State::Known(known)) => {
+                known.looked_up = Instant::now();
+                known.asked = None;
+                Vec::new()
+            }
+            (Answer::Unreadable(why), state) => {
+                *state = State::Unknown;
+                vec![format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}")]
+            }
+            (Answer::NoNginx | Answer::Addresses(_), state) => {
+                *state = State::Unknown;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The generations whose followed names are due to be looked up again.
+    pub fn due(&self) -> Vec<Of> {
+        let due = self.states.iter().filter_map(|(of, state)| match state {
+            State::Known(known) if known.is_due() => Some(*of),
+            _ => None,
+        });
+        due.collect()
+    }
+
+    /// Looks the followed names of `of` up again.
+    pub fn follow(&mut self, of: Of, pids: Vec<u32>) {
+        let Some(State::Known(known)) = self.states.get(&of) else { return };
+        let lookups = Lookup::followed(&known.configuration.routes);
+        let is_asked = self.send(of, pids, Question::Addresses(lookups));
+        if let Some(State::Known(known)) = self.states.get_mut(&of).filter(|_| is_asked) {
+            known.asked = Some(Instant::now());
+        }
+    }
+
+    /// Whether the address would be named by an answer that is due or on its way.
+    #[must_use]
+    pub fn needs_lookup(&self, of: Of, address: &Address) -> bool {
+        matches!(self.states.get(&of), Some(State::Known(known)) if known.asked.is_none()
+            && matches!(known.find(address), Found::Pending))
+    }
+
+    /// The configuration of a generation, where it is known.
+    #[must_use]
+    pub fn configuration(&self, of: Of) -> Option<(&Configuration, &Names)> {
+        match self.states.get(&of)? {
+            State::Known(known) => Some((&known.configuration, &known.names)),
+            _ => None,
+        }
+    }
+
+    /// Forgets all generations and rows but these.
+    pub fn retain(&mut self, generations: &HashSet<Of>, rows: &HashSet<RowKey>) -> Vec<(Of, Names)> {
+        self.decided.retain(|row, _| rows.contains(row));
+        let gone: Vec<_> = self.states.keys().filter(|of| !generations.contains(of)).copied().collect();
+        let forgotten = gone.into_iter().filter_map(|of| match self.states.remove(&of)? {
+            State::Known(known) => Some((of, known.names)),
+            _ => None,
+        });
+        forgotten.collect()
+    }
+
+    fn send(&mut self, of: Of, pids: Vec<u32>, question: Question) -> bool {
+        let Some(reader) = &mut self.reader else { return false };
+        match reader.ask(&Request { of, pids, config: self.config.clone(), question }) {
+            Ok(()) => true,
+            // That it is gone is told where its answers are read.
+            Err(_) => {
+                self.reader = None;
+                false
+            }
+        }
+    }
+}
+
+enum Found<'a> {
+    Named(&'a str),
+    /// Names that are followed have to be looked up again to tell.
+    Pending,
+    /// The configuration cannot tell where it connects to.
+    Open,
+    Undeclared,
+}
+
+impl Known {
+    fn new(configuration: Configuration) -> Self {
+        let names = Names::new(&configuration.routes, &configuration.addresses.of);
+        Self { configuration, names, looked_up: Instant::now(), asked: None }
+    }
+
+    fn find(&self, address: &Address) -> Found<'_> {
+        let routes = &self.configuration.routes;
+        if let Some(named) = self.names.find(address) {
+            return Found::Named(&named.upstream);
+        }
+        // One that has just been looked up is not looked up again.
+        if routes.is_followed() && (self.asked.is_some() || self.looked_up.elapsed() >= SELDOM) {
+            return Found::Pending;
+        }
+        match self.of_a_host_without_answer(address.port()) {
+            Some(upstream) => Found::Named(upstream),
+            None if routes.is_open() => Found::Open,
+            None => Found::Undeclared,
+        }
+    }
+
+    /// The upstream of a host that nobody answered for, where only one has such a port: nginx got an answer when it started.
+    fn of_a_host_without_answer(&self, port: u16) -> Option<&str> {
+        let Configuration { routes, addresses, .. } = &self.configuration;
+        let mut candidates = routes.upstreams.iter().filter(|upstream| {
+            upstream.peers.iter().any(|peer| {
+                peer.endpoint.host().is_some_and(|host| !addresses.of.contains_key(host))
+                    && peer.endpoint.port() == port
+            })
+        });
+        let only = candidates.next()?;
+        candidates.next().is_none().then_some(&only.name)
+    }
+
+    fn is_due(&self) -> bool {
+        let valid = self.configuration.addresses.valid_seconds;
+        let valid = valid.map_or(UNLIMITED, |seconds| Duration::from_secs(seconds.into()).max(SELDOM));
+        match self.asked {
+            Some(since) => since.elapsed() >= PATIENCE,
+            None => self.configuration.routes.is_followed() && self.looked_up.elapsed() >= valid,
+        }
+    }
+
+    /// Addresses that a name had before keep it: connects to them may still be under way.
+    fn update(&mut self, addresses: Addresses) {
+        let known = &mut self.configuration.addresses;
+        known.valid_seconds = addresses.valid_seconds;
+        for (host, ips) in addresses.of {
+            let all: &mut Vec<IpAddr> = known.of.entry(host).or_default();
+            all.retain(|ip| !ips.contains(ip));
+            all.extend(ips);
+            all.drain(..all.len().saturating_sub(MOST_ADDRESSES));
+        }
+        self.names = Names::new(&self.configuration.routes, &known.of);
+        self.looked_up = Instant::now();
+        self.asked = None;
+    }
+}
+
+/// The generation that a row counts for.
+#[must_use]
+pub const fn of_row(row: &RowKey) -> Of {
+    Of { proxy: row.proxy, generation: row.generation }
+}

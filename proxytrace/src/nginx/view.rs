@@ -1,0 +1,124 @@
+//! Routes as `/routes` shows them: what points to each other by number in [`super::routes`] does so by name here.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::Serialize;
+
+use super::routes::{Context, Peer, Route, Upstream};
+use crate::{model::Address, reader::Configuration};
+
+/// Where the configuration of one proxy sends requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoutesView {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// Which configuration this is: how often the proxy had been reloaded.
+    pub generation: u32,
+    /// The main file.
+    pub config: PathBuf,
+    /// The directives that pass requests on.
+    pub routes: Vec<RouteView>,
+    /// Where those lead.
+    pub upstreams: Vec<UpstreamView>,
+}
+
+/// One directive that passes requests on.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteView {
+    /// Http or stream.
+    pub context: Context,
+    /// What the server listens on.
+    pub listen: Vec<String>,
+    /// The server's names.
+    pub server_names: Vec<String>,
+    /// The location, with those that it stands in.
+    pub location: Vec<String>,
+    /// Such as `proxy_pass`.
+    pub directive: String,
+    /// Its argument.
+    pub target: String,
+    /// The names of the upstreams that it can lead to.
+    pub upstreams: Vec<String>,
+    /// The variables that only a request fills; empty where the upstreams are all.
+    pub variables: Vec<String>,
+    /// How long nginx waits for a connect, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// `path:line`.
+    pub place: String,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamView {
+    /// Its name.
+    pub name: String,
+    /// Http or stream.
+    pub context: Context,
+    /// `path:line`.
+    pub place: String,
+    /// Its peers.
+    pub peers: Vec<PeerView>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerView {
+    /// Its host name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// Its share among the peers.
+    pub weight: u32,
+    /// Used when the others fail only.
+    pub backup: bool,
+    /// Never used.
+    pub down: bool,
+    /// `path:line`.
+    pub place: String,
+}
+
+impl RoutesView {
+    /// The routes of a configuration that `proxy` has run since its reload `generation`.
+    #[must_use]
+    pub fn new(proxy: Arc<str>, generation: u32, configuration: &Configuration) -> Self {
+        let Configuration { path, routes, addresses, .. } = configuration;
+        let route = |route: &Route| {
+            let server = routes.servers.get(route.server)?;
+            let names = route.target.upstreams.iter().filter_map(|&index| routes.upstreams.get(index));
+            Some(RouteView {
+                context: server.context,
+                listen: server.listen.clone(),
+                server_names: server.names.clone(),
+                location: route.location.clone(),
+                directive: route.directive.clone(),
+                target: route.target.text.clone(),
+                upstreams: names.map(|upstream| upstream.name.clone()).collect(),
+                variables: route.target.variables.clone(),
+                connect_timeout_ms: route.connect_timeout_ms,
+                place: route.place.clone(),
+            })
+        };
+        let peer = |peer: &Peer| PeerView {
+            host: peer.endpoint.host().map(str::to_owned),
+            addresses: peer.endpoint.addresses(&addresses.of).collect(),
+            weight: peer.weight,
+            backup: peer.backup,
+            down: peer.down,
+            place: peer.place.clone(),
+        };
+        let upstream = |upstream: &Upstream| UpstreamView {
+            name: upstream.name.clone(),
+            context: upstream.context,
+            place: upstream.place.clone(),
+            peers: upstream.peers.iter().map(peer).collect(),
+        };
+        Self {
+            proxy,
+            generation,
+            config: path.clone(),
+            routes: routes.routes.iter().filter_map(route).collect(),
+            upstreams: routes.upstreams.iter().map(upstream).collect(),
+        }
+    }
+}

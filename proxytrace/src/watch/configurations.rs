@@ -1,0 +1,186 @@
+//! What proxies are configured to do: asked for when they start and reload, and followed where names are.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use proxytrace_ebpf::abi::{Event, Process, RowKey};
+
+use super::Watch;
+use crate::{
+    kernel::{Error, Snapshot},
+    model::{Address, Key},
+    naming::of_row,
+    nginx::{names::Names, view::RoutesView},
+    reader::{Of, Reply},
+};
+
+impl Watch {
+    /// Notes what an event tells of proxies.
+    ///
+    /// # Errors
+    /// A map that was needed for it could not be read.
+    pub fn note(&mut self, event: &Event) -> Result<(), Error> {
+        self.names.look(event.proxy, event.pid);
+        let of = Of { proxy: event.proxy, generation: event.generation };
+        match event.kind {
+            Event::ENTERED | Event::RELOADED => self.naming.ask(of, vec![event.pid]),
+            _ if !self.naming.is_asked(of) => self.ask_for(of, &self.tracer.snapshot()?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes an answer about a configuration, and says once what people should know.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
+        let of = reply.of;
+        for problem in self.naming.answer(reply) {
+            let name = self.proxy_name(of.proxy)?;
+            tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
+        }
+        self.set_connect_timeouts(of);
+        Ok(())
+    }
+
+    /// Looks names up again whose addresses may have changed. To be called every second or so.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn follow_names(&mut self) -> Result<(), Error> {
+        let due = self.naming.due();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.tracer.snapshot()?;
+        for of in due {
+            self.naming.follow(of, pids(&snapshot, of));
+        }
+        Ok(())
+    }
+
+    /// Where the proxies' configurations send requests, by proxy: of each the newest that is known.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn routes(&mut self) -> Result<Vec<RoutesView>, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let mut views = Vec::new();
+        for (id, proxy) in &snapshot.proxies {
+            if let Some(of) = self.newest_known(*id, proxy.generation) {
+                let name = self.proxy_name(*id)?;
+                if let Some((configuration, _)) = self.naming.configuration(of) {
+                    views.push(RoutesView::new(name, of.generation, configuration));
+                }
+            }
+        }
+        views.sort_by(|one, other| one.proxy.cmp(&other.proxy));
+        Ok(views)
+    }
+
+    /// What the upstream is called; `None` while that is not known.
+    pub(super) fn upstream(&mut self, row: &RowKey, address: &Address) -> Result<Option<Arc<str>>, Error> {
+        let upstream = self.naming.upstream(row, address);
+        let of = of_row(row);
+        if upstream.is_none() && self.naming.needs_lookup(of, address) {
+            self.naming.follow(of, pids(&self.tracer.snapshot()?, of));
+        }
+        Ok(upstream)
+    }
+
+    /// Asks for the configurations of everything that has processes or rows.
+    pub(super) fn ask_for_all(&mut self, snapshot: &Snapshot) {
+        for of in in_use(snapshot) {
+            if !self.naming.is_asked(of) {
+                self.ask_for(of, snapshot);
+            }
+        }
+    }
+
+    /// Every address that the newest known configurations of living proxies name.
+    pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+            let name = self.names.name(*id, living);
+            let newest = self.newest_known(*id, proxy.generation);
+            let Some((_, names)) = newest.and_then(|of| self.naming.configuration(of)) else { continue };
+            keys.extend(names.declared().map(|(upstream, address)| Key {
+                proxy: Arc::clone(&name),
+                upstream: upstream.into(),
+                address: address.to_string().into(),
+            }));
+        }
+        keys
+    }
+
+    /// A reload may have been refused, or its configuration not be read yet: then the one before holds.
+    pub(super) fn newest_known(&self, proxy: u64, generation: u32) -> Option<Of> {
+        let generations = (0..=generation).rev().map(|generation| Of { proxy, generation });
+        generations.take(MOST_GENERATIONS).find(|of| self.naming.configuration(*of).is_some())
+    }
+
+    /// Forgets the configurations that nobody uses any more.
+    pub(super) fn forget_configurations(&mut self, snapshot: &Snapshot) {
+        let mut used = in_use(snapshot);
+        let newest = snapshot.proxies.iter().map(|(id, proxy)| self.newest_known(*id, proxy.generation));
+        used.extend(newest.flatten().collect::<Vec<_>>());
+        used.extend(snapshot.proxies.iter().map(|&(proxy, state)| Of { proxy, generation: state.generation }));
+        let rows = snapshot.rows.iter().map(|(row, _)| *row).collect();
+        for (of, names) in self.naming.retain(&used, &rows) {
+            for (row, _) in self.connect_timeouts(of, &names) {
+                // One that stays takes a little room, until the proxy's id is not in use any more.
+                let _ = self.tracer.set_connect_timeout(&row, None);
+            }
+        }
+    }
+
+    fn ask_for(&mut self, of: Of, snapshot: &Snapshot) {
+        self.naming.ask(of, pids(snapshot, of));
+    }
+
+    fn set_connect_timeouts(&mut self, of: Of) {
+        let Some((_, names)) = self.naming.configuration(of) else { return };
+        for (row, timeout) in self.connect_timeouts(of, names) {
+            if let Err(error) = self.tracer.set_connect_timeout(&row, Some(timeout)) {
+                tracing::warn!(
+                    "tell the kernel half of a connect timeout: {error}; the proxy's timeouts may be told as cancelled \
+                     connects: give the table more room with --table-size timeouts=N"
+                );
+                return;
+            }
+        }
+    }
+
+    /// The timeouts that are not as the options say.
+    fn connect_timeouts(&self, of: Of, names: &Names) -> Vec<(RowKey, Duration)> {
+        let differing = names.connect_timeouts().filter(|(_, timeout)| *timeout != self.connect_timeout);
+        let rows = differing.filter_map(|(address, timeout)| {
+            let address = address.to_abi()?;
+            Some((RowKey { proxy: of.proxy, generation: of.generation, address }, timeout))
+        });
+        rows.collect()
+    }
+}
+
+/// So many generations back the newest known configuration is looked for.
+const MOST_GENERATIONS: usize = 100;
+
+/// The generations that have processes or rows.
+fn in_use(snapshot: &Snapshot) -> HashSet<Of> {
+    let processes = snapshot
+        .processes
+        .iter()
+        .map(|(_, process)| Of { proxy: process.proxy, generation: process.generation });
+    processes.chain(snapshot.rows.iter().map(|(row, _)| of_row(row))).collect()
+}
+
+/// The processes that may tell the configuration of `of`: those of the generation before others, masters before workers.
+fn pids(snapshot: &Snapshot, of: Of) -> Vec<u32> {
+    let mut candidates: Vec<&(u32, Process)> =
+        snapshot.processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
+    candidates.sort_by_key(|(pid, process)| (process.generation != of.generation, process.children == 0, *pid));
+    candidates.into_iter().take(MOST_CANDIDATES).map(|(pid, _)| *pid).collect()
+}
+
+/// Each is looked at until one is an nginx.
+const MOST_CANDIDATES: usize = 8;

@@ -1,0 +1,48 @@
+//! What a running trace knows at one moment.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proxytrace_ebpf::abi::Loss;
+
+use crate::model::{Clock, Key, Series};
+
+/// What a running trace knows at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What was counted, and of what is declared.
+    pub series: BTreeMap<Key, Series>,
+    /// The addresses that the newest known configurations name.
+    pub declared: Vec<Key>,
+    /// The proxies that have processes.
+    pub proxies: BTreeMap<Arc<str>, ProxyView>,
+    /// What could not be followed, index [`Loss`].
+    pub losses: [u64; Loss::ALL.len()],
+    /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
+    pub memory_bytes: Option<u64>,
+    /// From the kernel half's clock to the time of day.
+    pub clock: Clock,
+}
+
+/// What is known of one proxy.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyView {
+    /// Its processes below the master.
+    pub workers: u64,
+    /// How often it was reloaded since it has been known.
+    pub generation: u32,
+    /// What it is.
+    pub info: ProxyInfo,
+}
+
+/// What a proxy is. Empty where that is not known, or does not apply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyInfo {
+    /// The path of its program.
+    pub exe: String,
+    /// The path of its configuration, as it sees it.
+    pub config: String,
+    /// Its systemd unit.
+    pub unit: String,
+    /// The first 12 digits of its container's id.
+    pub container: String,
+}
