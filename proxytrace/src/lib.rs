@@ -4,7 +4,7 @@
 //! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
-//! * [`watch`]: a running trace that knows names.
+//! * [`watch`]: a running trace that knows names; [`reloads`]: what becomes of reloads.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`privilege`]: what is given up once a trace runs.
@@ -26,4 +26,5 @@ pub mod model;
 pub mod nginx;
 pub mod output;
 pub mod privilege;
+pub mod reloads;
 pub mod watch;

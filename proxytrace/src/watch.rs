@@ -1,7 +1,7 @@
 //! A trace that knows names: joins the kernel half, the identities of proxies and the book.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +15,11 @@ use proxytrace_ebpf::{
 use crate::{
     identity::Names,
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Attempt, Body, Book, Clock, Connection, Key, Record, Route, Series, UNKNOWN_UPSTREAM},
+    model::{
+        Address, Attempt, Body, Book, Clock, Connection, Exit, Key, Record, Reload, ReloadResult, Route,
+        Series, UNKNOWN_UPSTREAM, Worker,
+    },
+    reloads::{Open, Reloads},
 };
 
 /// Series of addresses that were not used for so long go away.
@@ -26,6 +30,7 @@ pub struct Watch {
     tracer: Tracer,
     names: Names,
     book: Book,
+    reloads: Reloads,
     unknown_upstream: Arc<str>,
 }
 
@@ -51,6 +56,12 @@ pub struct ProxyView {
     pub workers: u64,
     /// How often it was reloaded since it has been known.
     pub generation: u32,
+    /// Reloads that were asked for and that it did not take.
+    pub rejected: u64,
+    /// When the generation was last raised, boot time in nanoseconds; 0 for never.
+    pub reloaded_ns: u64,
+    /// Workers that a signal ended.
+    pub crashes: u64,
 }
 
 impl Watch {
@@ -65,6 +76,7 @@ impl Watch {
             tracer,
             names: Names::new(fallback),
             book: Book::new(most_addresses, IDLE.as_nanos() as u64),
+            reloads: Reloads::default(),
             unknown_upstream: UNKNOWN_UPSTREAM.into(),
         };
         let snapshot = watch.tracer.snapshot()?;
@@ -111,12 +123,44 @@ impl Watch {
                 Some(cause) => Body::Broken(self.connection(event, cause)?),
                 None => return Ok(None),
             },
+            Event::RELOADED | Event::RELOAD_REJECTED if self.reloads.note(event) => {
+                let accepted = event.kind == Event::RELOADED;
+                let result = if accepted { ReloadResult::Accepted } else { ReloadResult::Rejected };
+                Body::Reload(Reload { master: self.worker(event)?, result })
+            }
+            Event::WORKER_STARTED => Body::WorkerStarted(self.worker(event)?),
+            Event::WORKER_EXITED => Body::WorkerExited(Exit::of_status(self.worker(event)?, event.what)),
+            Event::RELOAD_ASKED => {
+                self.reloads.note(event);
+                return Ok(None);
+            }
             _ => {
                 self.note(event);
                 return Ok(None);
             }
         };
         Ok(Some(Record { time: clock().at(event.time_ns), body }))
+    }
+
+    /// Whether there is a reload of which it is not known what became of it: then [`Watch::rejected_reloads`] is to be
+    /// asked again and again.
+    #[must_use]
+    pub fn is_reload_open(&self) -> bool {
+        self.reloads.is_any_open()
+    }
+
+    /// The reloads that turn out to be rejected now.
+    ///
+    /// # Errors
+    /// A map that was needed for it could not be read.
+    pub fn rejected_reloads(&mut self) -> Result<Vec<Record>, Error> {
+        let rejected = self.reloads.rejected(boot_ns(), |open| is_open(&self.tracer, open));
+        let record = |Open { proxy, pid, generation, .. }| {
+            let event = Event { proxy, pid, generation, ..Event::ZERO };
+            let reload = Reload { master: self.worker(&event)?, result: ReloadResult::Rejected };
+            Ok(Record { time: Timestamp::now(), body: Body::Reload(reload) })
+        };
+        rejected.into_iter().map(record).collect()
     }
 
     /// What is known now. Also the moment at which what is no longer needed is forgotten.
@@ -207,6 +251,10 @@ impl Watch {
         })
     }
 
+    fn worker(&mut self, event: &Event) -> Result<Worker, Error> {
+        Ok(Worker { proxy: self.proxy(event)?, pid: event.pid, generation: event.generation })
+    }
+
     fn proxy(&mut self, event: &Event) -> Result<Arc<str>, Error> {
         if let Some(name) = self.names.given(event.proxy) {
             return Ok(name);
@@ -236,6 +284,14 @@ impl Watch {
     }
 
     fn proxies(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> BTreeMap<Arc<str>, ProxyView> {
+        self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
+        let now_ns = boot_ns();
+        let mut rejected: HashMap<u64, u64> = HashMap::new();
+        for open in snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process)) {
+            if self.reloads.is_rejected(&open, now_ns, |open| is_open(&self.tracer, open)) {
+                *rejected.entry(open.proxy).or_default() += 1;
+            }
+        }
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
@@ -243,7 +299,13 @@ impl Watch {
             let workers = of_proxy().filter(|(_, process)| {
                 process.children == 0 && of_proxy().any(|(pid, _)| *pid == process.parent)
             });
-            let view = ProxyView { workers: workers.count() as u64, generation: proxy.generation };
+            let view = ProxyView {
+                workers: workers.count() as u64,
+                generation: proxy.generation,
+                rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
+                reloaded_ns: proxy.reloaded_ns,
+                crashes: proxy.crashes,
+            };
             views.insert(self.names.name(*id, living), view);
         }
         views
@@ -252,6 +314,11 @@ impl Watch {
 
 fn living(snapshot: &Snapshot) -> HashSet<u64> {
     snapshot.processes.iter().map(|(_, process)| process.proxy).collect()
+}
+
+/// Whether the kernel half has not seen what became of the reload.
+fn is_open(tracer: &Tracer, open: &Open) -> bool {
+    tracer.process(open.pid).is_some_and(|process| process.reload_asked_ns == open.asked_ns)
 }
 
 fn local(event: &Event) -> Option<Address> {

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proxytrace_ebpf::abi::Event;
+use tokio::time::MissedTickBehavior;
 
 use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     kernel::Events,
     model::{AddressFilter, Body, Cause, FORMAT, Filter, Header, Key, Lost, Record},
     output::{Colour, Human, summary},
+    reloads::CHECK,
     watch::Watch,
 };
 
@@ -26,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Show established connects too, not only failures.
+    /// Show established connects too, and workers that start or end in an orderly way; not only what fails.
     #[arg(long)]
     all: bool,
     /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock; give
@@ -61,7 +63,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         let options = tracing.options(wants_established);
         let (watch, mut events) = Watch::start(&options, usize::MAX)?;
         give_up_privileges(tracing, &watch)?;
-        let filter = Filter { addresses: addresses.clone(), causes: causes.clone() };
+        let filter = Filter { addresses: addresses.clone(), causes: causes.clone(), routine: *all };
         let mut session = Session::new(watch, filter, *json, *count);
         if !quiet {
             session.note_start(&options.wanted.names)?;
@@ -75,6 +77,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         };
         tokio::pin!(end);
         let mut look = tokio::time::interval(LOOK);
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !session.is_complete() {
             tokio::select! {
                 () = shutdown.requested() => break,
@@ -85,6 +89,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
                     }
                     session.note_losses()?;
                 }
+                _ = check.tick(), if session.watch.is_reload_open() => session.note_rejected_reloads()?,
                 result = session.take_batch(&mut events) => result?,
             }
         }
@@ -151,10 +156,25 @@ impl Session {
                 self.is_waiting = false;
                 writeln!(io::stderr(), "it has started: tracing {}", trees(&[event.pid]))?;
             }
-            let Some(record) = self.watch.record(event)? else { continue };
-            if self.filter.passes(&record.body) && self.printer.print(&mut out, &record)? {
-                self.left = self.left.map(|left| left - 1);
+            if let Some(record) = self.watch.record(event)? {
+                self.show_record(&mut out, &record)?;
             }
+        }
+        Ok(out.flush()?)
+    }
+
+    fn show_record(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<()> {
+        if self.filter.passes(&record.body) && self.printer.print(out, record)? {
+            self.left = self.left.map(|left| left.saturating_sub(1));
+        }
+        Ok(())
+    }
+
+    /// Tells of reloads that turn out to be rejected.
+    fn note_rejected_reloads(&mut self) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        for record in self.watch.rejected_reloads()? {
+            self.show_record(&mut out, &record)?;
         }
         Ok(out.flush()?)
     }

@@ -68,7 +68,13 @@ metrics! {
     LAST_ESTABLISHED: Gauge "proxytrace_last_established_timestamp_seconds" [proxy, upstream, address]
         "When a handshake was last completed, in seconds since 1970, 0 for never";
     CONFIG_GENERATION: Gauge "proxytrace_config_generation" [proxy]
-        "How often a reload of the proxy was asked for since it has been known";
+        "How often the proxy took a new configuration or binary since it has been known";
+    RELOADS: Counter "proxytrace_reloads_total" [proxy, result]
+        "Reloads of the proxy since it has been known, binary upgrades included: accepted, or rejected, after which no new worker came";
+    LAST_RELOAD: Gauge "proxytrace_last_reload_timestamp_seconds" [proxy]
+        "When the proxy last took a new configuration or binary, in seconds since 1970, 0 for never";
+    WORKER_CRASHES: Counter "proxytrace_worker_crashes_total" [proxy]
+        "Processes of the proxy below its master that a signal ended";
     WORKERS: Gauge "proxytrace_workers" [proxy]
         "Processes of the proxy below its master: workers, and helpers such as a cache manager";
     UNTRACKED: Counter "proxytrace_untracked_total" [why]

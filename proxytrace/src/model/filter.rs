@@ -14,17 +14,21 @@ pub struct Filter {
     pub addresses: Vec<AddressFilter>,
     /// How an attempt ended or a connection broke.
     pub causes: Vec<Cause>,
+    /// Whether processes that start, and that end in an orderly way, are wanted too.
+    pub routine: bool,
 }
 
 impl Filter {
-    /// Whether the record is wanted. Records that are about no address always are.
+    /// Whether the record is wanted. Those about no address are, but for the routine.
     #[must_use]
     pub fn passes(&self, body: &Body) -> bool {
         let (address, cause) = match body {
             Body::Connect(attempt) => (&attempt.route.address, attempt.outcome.map(Outcome::name)),
             Body::Stalled(attempt) => (&attempt.route.address, Some(Cause::STALLED)),
             Body::Broken(connection) => (&connection.route.address, Some(connection.cause.name())),
-            Body::Header(_) | Body::Lost(_) => return true,
+            Body::WorkerStarted(_) => return self.routine,
+            Body::WorkerExited(exit) => return self.routine || !exit.is_orderly(),
+            Body::Header(_) | Body::Reload(_) | Body::Lost(_) => return true,
         };
         self.passes_address(address)
             && (self.causes.is_empty() || self.causes.iter().any(|wanted| Some(wanted.0) == cause))

@@ -11,7 +11,9 @@ pub use address::Address;
 pub use book::{Book, Idle, Key, Series};
 pub use clock::Clock;
 pub use filter::{AddressFilter, Cause, Filter};
-pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record, Route};
+pub use record::{
+    Attempt, Body, Connection, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route, Worker,
+};
 
 /// The upstream of an attempt whose proxy's configuration is not known.
 pub const UNKNOWN_UPSTREAM: &str = "unknown";

@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use proxytrace_ebpf::outcome::{Broken, Outcome};
-use serde::{Serialize, Serializer};
+use proxytrace_ebpf::{
+    abi,
+    outcome::{Broken, Outcome},
+};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Address;
 
@@ -35,6 +38,12 @@ pub enum Body {
     Stalled(Attempt),
     /// An established connection broke.
     Broken(Connection),
+    /// A reload was asked for, and is accepted or rejected now; or the binary was upgraded.
+    Reload(Reload),
+    /// A master forked a worker, or a helper such as a cache manager.
+    WorkerStarted(Worker),
+    /// Such a process ended.
+    WorkerExited(Exit),
     /// The reader missed records; no count is wrong by that.
     Lost(Lost),
 }
@@ -100,6 +109,71 @@ pub struct Connection {
     pub errno: u32,
     /// How long it had been established.
     pub duration_us: u64,
+}
+
+/// A process of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// The process, in the host's pid namespace.
+    pub pid: u32,
+    /// The configuration that it runs.
+    pub generation: u32,
+}
+
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// The master, and the generation that runs now: after a rejected reload that of before.
+    #[serde(flatten)]
+    pub master: Worker,
+    /// What the master made of it.
+    pub result: ReloadResult,
+}
+
+/// What a master makes of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadResult {
+    /// It forked workers with the new configuration.
+    Accepted,
+    /// It forked none, and goes on with the configuration of before.
+    Rejected,
+}
+
+/// How a worker ended: by a signal or with an exit code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The process.
+    #[serde(flatten)]
+    pub worker: Worker,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u32>,
+    /// Whether the signal made it dump its memory; missing where it did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub core: bool,
+    /// The exit code where no signal ended it, 0 for an orderly end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+}
+
+impl Exit {
+    /// The end of `worker` with the status that wait(2) would give.
+    #[must_use]
+    pub fn of_status(worker: Worker, status: u32) -> Self {
+        match abi::exit_signal(status) {
+            0 => Self { worker, signal: None, core: false, code: Some(abi::exit_code(status)) },
+            signal => Self { worker, signal: Some(signal), core: abi::dumped_core(status), code: None },
+        }
+    }
+
+    /// Whether it ended as it was meant to.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        self.code == Some(0)
+    }
 }
 
 /// Records that the reader missed.

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{Colour, Paint, words};
-use crate::model::{Attempt, Body, Connection, Record, Route};
+use crate::model::{Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route, Worker};
 
 /// The longest name of a cause, `closed_before_response`.
 const CAUSE_WIDTH: usize = 22;
@@ -55,14 +55,22 @@ impl Human {
             Body::Stalled(attempt) => Columns {
                 paint: Paint::Yellow,
                 cause: "stalled",
-                about: Some((&attempt.route, attempt.duration_us)),
+                about: About::route(&attempt.route, attempt.duration_us),
                 words: words::STALLED.to_owned(),
             },
             Body::Broken(connection) => broken(connection),
+            Body::Reload(reload) => self::reload(reload),
+            Body::WorkerStarted(worker) => Columns {
+                paint: Paint::Dim,
+                cause: "worker_started",
+                about: About::process(worker),
+                words: String::new(),
+            },
+            Body::WorkerExited(exit) => exited(exit),
             Body::Lost(lost) => Columns {
                 paint: Paint::Yellow,
                 cause: "lost",
-                about: None,
+                about: About::default(),
                 words: format!(
                     "{} records were not read in time; the counts in the summary are right",
                     lost.count
@@ -73,20 +81,18 @@ impl Human {
     }
 
     fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
-        let (address, duration, who) = match columns.about {
-            Some((route, us)) => (route.address.to_string(), duration(us), who(route)),
-            None => Default::default(),
-        };
+        let About { address, duration, who } = &columns.about;
         self.address_width = self.address_width.max(address.chars().count());
         self.who_width = self.who_width.max(who.chars().count());
         let time = record.time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f");
-        format!(
+        let line = format!(
             "{time}  {}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
             self.colour.paint(columns.paint, &format!("{:<CAUSE_WIDTH$}", columns.cause)),
             self.colour.paint(Paint::Dim, &format!("{who:<who_width$}", who_width = self.who_width)),
             columns.words,
             width = self.address_width,
-        )
+        );
+        line.trim_end().to_owned()
     }
 }
 
@@ -94,8 +100,27 @@ impl Human {
 struct Columns<'a> {
     paint: Paint,
     cause: &'a str,
-    about: Option<(&'a Route, u64)>,
+    about: About,
     words: String,
+}
+
+/// Where to, after how long, and who.
+#[derive(Default)]
+struct About {
+    address: String,
+    duration: String,
+    who: String,
+}
+
+impl About {
+    fn route(route: &Route, us: u64) -> Self {
+        let Route { proxy, pid, generation, address, .. } = route;
+        Self { address: address.to_string(), duration: duration(us), who: who(proxy, *pid, *generation) }
+    }
+
+    fn process(Worker { proxy, pid, generation }: &Worker) -> Self {
+        Self { who: who(proxy, *pid, *generation), ..Self::default() }
+    }
 }
 
 fn connect(attempt: &Attempt) -> Columns<'_> {
@@ -115,7 +140,7 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
     Columns {
         paint: if outcome == Outcome::Established { Paint::Green } else { Paint::Red },
         cause: outcome.name(),
-        about: Some((&attempt.route, attempt.duration_us)),
+        about: About::route(&attempt.route, attempt.duration_us),
         words,
     }
 }
@@ -124,13 +149,30 @@ fn broken(connection: &Connection) -> Columns<'_> {
     Columns {
         paint: Paint::Red,
         cause: connection.cause.name(),
-        about: Some((&connection.route, connection.duration_us)),
+        about: About::route(&connection.route, connection.duration_us),
         words: words::broken(connection.cause).to_owned(),
     }
 }
 
+fn reload(Reload { master, result }: &Reload) -> Columns<'static> {
+    let (paint, cause, words) = match result {
+        ReloadResult::Accepted => (Paint::Green, "reload_accepted", words::RELOAD_ACCEPTED),
+        ReloadResult::Rejected => (Paint::Red, "reload_rejected", words::RELOAD_REJECTED),
+    };
+    Columns { paint, cause, about: About::process(master), words: words.to_owned() }
+}
+
+fn exited(exit: &Exit) -> Columns<'static> {
+    let (paint, cause, words) = match (exit.signal, exit.code) {
+        (Some(signal), _) => (Paint::Red, "worker_crashed", words::signal(signal, exit.core)),
+        (None, None | Some(0)) => (Paint::Dim, "worker_exited", String::new()),
+        (None, Some(code)) => (Paint::Red, "worker_failed", format!("ended with exit code {code}")),
+    };
+    Columns { paint, cause, about: About::process(&exit.worker), words }
+}
+
 /// Which process, and since which reload; the configuration that was there first needs no mention.
-fn who(Route { proxy, pid, generation, .. }: &Route) -> String {
+fn who(proxy: &str, pid: u32, generation: u32) -> String {
     match generation {
         0 => format!("{proxy}[{pid}]"),
         n => format!("{proxy}[{pid}] reload {n}"),
@@ -155,7 +197,7 @@ mod tests {
     use proxytrace_ebpf::outcome::{Broken, Outcome};
 
     use super::{Colour, Human, duration};
-    use crate::model::{Attempt, Body, Connection, Lost, Record, Route};
+    use crate::model::{Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Worker};
 
     fn route(address: &str, generation: u32) -> Route {
         Route {
@@ -215,6 +257,33 @@ mod tests {
         check(
             Body::Broken(connection),
             "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
+        );
+        let worker = Worker { proxy: "nginx.service".into(), pid: 9694, generation: 1 };
+        let reload = |result: ReloadResult| Body::Reload(Reload { master: worker.clone(), result });
+        let exited = |status: u32| Body::WorkerExited(Exit::of_status(worker.clone(), status));
+        check(
+            reload(ReloadResult::Accepted),
+            "14:30:02.123  reload_accepted                                          nginx.service[9694] reload 1   new workers have started",
+        );
+        check(
+            reload(ReloadResult::Rejected),
+            "14:30:02.123  reload_rejected                                          nginx.service[9694] reload 1   no new worker came, the configuration of before stays: nginx -t says why",
+        );
+        check(
+            Body::WorkerStarted(worker.clone()),
+            "14:30:02.123  worker_started                                           nginx.service[9694] reload 1",
+        );
+        check(
+            exited(11 | 0x80),
+            "14:30:02.123  worker_crashed                                           nginx.service[9694] reload 1   ended by SIGSEGV, memory dumped",
+        );
+        check(
+            exited(2 << 8),
+            "14:30:02.123  worker_failed                                            nginx.service[9694] reload 1   ended with exit code 2",
+        );
+        check(
+            exited(0),
+            "14:30:02.123  worker_exited                                            nginx.service[9694] reload 1",
         );
         check(
             Body::Lost(Lost { count: 7 }),
