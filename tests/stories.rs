@@ -3,6 +3,7 @@
 //! - [`causes`], [`crossing`], [`unix`], [`broken`]: a story per row of the truth table, with a real nginx
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
+//! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
@@ -30,6 +31,7 @@ mod ledger;
 mod metrics;
 mod privilege;
 mod processes;
+mod reload;
 mod requirements;
 mod routing;
 mod storm;

@@ -86,15 +86,12 @@ pub(crate) fn signalled(signal: i32) {
     if signal == SIGHUP {
         events::seen(Place::Signal);
     }
-    if process.children == 0 {
-        return;
-    }
     let master = Task::current();
     let waits = process.flags & Process::WAITS_FOR_SIGNALS != 0;
     if process.reload_asked_ns != 0 && waits && !master.blocks(SIGHUP) {
         reject(pid, process);
     }
-    if signal == SIGHUP {
+    if signal == SIGHUP && process.children > 0 {
         let waits = if master.will_block(SIGHUP) { Process::WAITS_FOR_SIGNALS } else { 0 };
         let now_ns = kernel::now_ns();
         if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
