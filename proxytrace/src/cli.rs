@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::tz::TimeZone;
 
 use crate::{
-    commands::{agent, check, doctor, trace},
+    commands::{agent, check, doctor, replay, trace},
     doctor::subject,
     kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
+    model::{AddressFilter, Cause, Filter},
+    output::{Colour, Human, Printer},
 };
 
 /// Watches what nginx really connects to, and says within a second which upstream fails and why.
@@ -27,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Show each failed connect to an upstream as it happens.
     Trace(trace::Args),
+    /// Show recordings of `trace --record` again; without tracing.
+    Replay(replay::Args),
     /// Run as a service and serve metrics to Prometheus until SIGTERM.
     Agent(agent::Args),
     /// Report what an nginx configuration would misroute, before it is deployed; without tracing.
@@ -124,6 +129,48 @@ impl Tracing {
     }
 }
 
+/// What of the records is shown, and how.
+#[derive(Clone, Debug, Args)]
+pub struct Show {
+    /// Show established connects too, and workers that start or end in an orderly way; not only what fails.
+    #[arg(long)]
+    pub all: bool,
+    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock; give
+    /// it again for more.
+    #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
+    addresses: Vec<AddressFilter>,
+    /// Show only this cause, such as refused or stalled; give it again for more (all are in the README).
+    #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
+    causes: Vec<Cause>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Show {
+    /// What passes.
+    #[must_use]
+    pub fn filter(&self) -> Filter {
+        Filter { addresses: self.addresses.clone(), causes: self.causes.clone(), all: self.all }
+    }
+
+    /// Whether established connects are shown.
+    #[must_use]
+    pub fn wants_established(&self) -> bool {
+        self.all || self.causes.iter().any(Cause::is_established)
+    }
+
+    /// Where to.
+    #[must_use]
+    pub fn printer(&self) -> Printer {
+        if self.json {
+            Printer::Json
+        } else {
+            Printer::Human(Human::new(Colour::of_stdout(), TimeZone::system()))
+        }
+    }
+}
+
 /// A number of seconds, with a fraction if need be.
 ///
 /// # Errors
@@ -182,6 +229,9 @@ mod tests {
         check("proxytrace trace --hook-via connect=magic", "connect can be attached by fentry");
         check("proxytrace agent --table-size attempts=0", "from 1 to");
         check("proxytrace trace --colour", "unexpected argument");
+        check("proxytrace trace --record-max 64M", "--record <FILE>");
+        check("proxytrace trace --record r --record-max 1K", "at least 64K");
+        check("proxytrace replay", "<FILE>");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
 //! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
+//! * [`recording`]: records in a file, and back.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names; [`reloads`]: what becomes of reloads.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
@@ -26,5 +27,6 @@ pub mod model;
 pub mod nginx;
 pub mod output;
 pub mod privilege;
+pub mod recording;
 pub mod reloads;
 pub mod watch;

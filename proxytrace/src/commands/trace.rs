@@ -3,21 +3,23 @@
 use std::{
     io::{self, Write as _},
     os::fd::AsFd as _,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proxytrace_ebpf::abi::Event;
 use tokio::time::MissedTickBehavior;
 
 use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
-    cli::{Tracing, seconds},
+    cli::{Show, Tracing, seconds},
     kernel::Events,
-    model::{AddressFilter, Body, Cause, FORMAT, Filter, Header, Key, Lost, Record},
-    output::{Colour, Human, summary},
+    model::{Body, Filter, Key, Lost, Record},
+    output::{Colour, Printer, summary},
+    recording::{self, Recorder},
     reloads::CHECK,
     watch::Watch,
 };
@@ -28,25 +30,22 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Show established connects too, and workers that start or end in an orderly way; not only what fails.
-    #[arg(long)]
-    all: bool,
-    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock; give
-    /// it again for more.
-    #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
-    addresses: Vec<AddressFilter>,
-    /// Show only this cause, such as refused or stalled; give it again for more (all are in the README).
-    #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
-    causes: Vec<Cause>,
-    /// Print JSON, one object a line.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
     /// End after so long.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
     /// End after so many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Write every record to this file as well, whatever is shown, for `proxytrace replay`; established connects only with
+    /// --all. The file must not be there yet; nobody else may read it.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Let the recording take no more than twice this size: when FILE has reached it, what is in it moves to FILE.1, and
+    /// FILE begins again. Such as 64M.
+    #[arg(long, value_name = "SIZE", requires = "record", value_parser = recording::size)]
+    record_max: Option<u64>,
     #[command(flatten)]
     tracing: Tracing,
 }
@@ -57,18 +56,19 @@ pub struct Args {
 /// The host does not let us trace, or standard output is gone.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     block_on(async {
-        let Args { all, addresses, causes, json, duration, count, tracing } = args;
+        let Args { show, duration, count, record, record_max, tracing } = args;
         let mut shutdown = Shutdown::new().context("handle signals")?;
-        let wants_established = *all || causes.iter().any(Cause::is_established);
-        let options = tracing.options(wants_established);
+        let options = tracing.options(show.wants_established());
         let (watch, mut events) = Watch::start(&options, usize::MAX)?;
+        let header = recording::header(show.wants_established()).context("ask for the host's name")?;
+        let create = |path: &PathBuf| Recorder::create(path, *record_max, &header);
+        let recorder = record.as_ref().map(create).transpose()?;
         give_up_privileges(tracing, &watch)?;
-        let filter = Filter { addresses: addresses.clone(), causes: causes.clone(), routine: *all };
-        let mut session = Session::new(watch, filter, *json, *count);
+        let mut session = Session::new(watch, show, recorder, *count);
         if !quiet {
             session.note_start(&options.wanted.names)?;
         }
-        session.printer.begin()?;
+        session.begin(&header)?;
         let end = async {
             match duration {
                 Some(duration) => tokio::time::sleep(*duration).await,
@@ -88,6 +88,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
                         return Ok(());
                     }
                     session.note_losses()?;
+                    session.flush_recording()?;
                 }
                 _ = check.tick(), if session.watch.is_reload_open() => session.note_rejected_reloads()?,
                 result = session.take_batch(&mut events) => result?,
@@ -102,6 +103,7 @@ struct Session {
     watch: Watch,
     filter: Filter,
     printer: Printer,
+    recorder: Option<Recorder>,
     started: Instant,
     left: Option<u64>,
     lost: u64,
@@ -110,13 +112,25 @@ struct Session {
 }
 
 impl Session {
-    fn new(watch: Watch, filter: Filter, json: bool, count: Option<u64>) -> Self {
-        let printer = if json {
-            Printer::Json
-        } else {
-            Printer::Human(Human::new(Colour::of_stdout(), TimeZone::system()))
-        };
-        Self { watch, filter, printer, started: Instant::now(), left: count, lost: 0, is_waiting: false }
+    fn new(watch: Watch, show: &Show, recorder: Option<Recorder>, count: Option<u64>) -> Self {
+        Self {
+            watch,
+            filter: show.filter(),
+            printer: show.printer(),
+            recorder,
+            started: Instant::now(),
+            left: count,
+            lost: 0,
+            is_waiting: false,
+        }
+    }
+
+    /// Tells whoever reads that tracing has begun.
+    fn begin(&mut self, header: &Record) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        self.printer.begin(&mut out)?;
+        self.printer.print(&mut out, header)?;
+        Ok(out.flush()?)
     }
 
     fn is_complete(&self) -> bool {
@@ -164,6 +178,9 @@ impl Session {
     }
 
     fn show_record(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.write(record).context("write the recording")?;
+        }
         if self.filter.passes(&record.body) && self.printer.print(out, record)? {
             self.left = self.left.map(|left| left.saturating_sub(1));
         }
@@ -185,9 +202,15 @@ impl Session {
         if lost > self.lost {
             let body = Body::Lost(Lost { count: lost - self.lost });
             self.lost = lost;
-            self.printer.print(&mut io::stdout().lock(), &Record { time: Timestamp::now(), body })?;
+            let left = self.left;
+            self.show_record(&mut io::stdout().lock(), &Record { time: Timestamp::now(), body })?;
+            self.left = left;
         }
         Ok(())
+    }
+
+    fn flush_recording(&mut self) -> anyhow::Result<()> {
+        self.recorder.as_mut().map_or(Ok(()), Recorder::flush).context("write the recording")
     }
 
     /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
@@ -198,6 +221,7 @@ impl Session {
         events.drain(|event| batch.push(event));
         self.show(&batch)?;
         self.note_losses()?;
+        self.flush_recording()?;
         let view = self.watch.view()?;
         let wanted =
             |key: &Key| key.address.parse().is_ok_and(|address| self.filter.passes_address(&address));
@@ -211,48 +235,6 @@ impl Session {
             Printer::Json => {}
         }
         Ok(())
-    }
-}
-
-/// Where records go.
-enum Printer {
-    Human(Human),
-    Json,
-}
-
-impl Printer {
-    /// Tells whoever reads that tracing has begun.
-    fn begin(&mut self) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        match self {
-            Self::Human(human) => writeln!(out, "{}", human.title())?,
-            Self::Json => {
-                let host = nix::sys::utsname::uname().context("ask for the host's name")?;
-                let header = Header {
-                    format: FORMAT,
-                    host: host.nodename().to_string_lossy().into_owned(),
-                    kernel: host.release().to_string_lossy().into_owned(),
-                    version: env!("CARGO_PKG_VERSION"),
-                };
-                self.print(&mut out, &Record { time: Timestamp::now(), body: Body::Header(header) })?;
-            }
-        }
-        Ok(out.flush()?)
-    }
-
-    /// Whether there was something to print.
-    fn print(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<bool> {
-        match self {
-            Self::Human(human) => match human.line(record) {
-                Some(line) => writeln!(out, "{line}")?,
-                None => return Ok(false),
-            },
-            Self::Json => {
-                serde_json::to_writer(&mut *out, record).map_err(io::Error::from)?;
-                out.write_all(b"\n")?;
-            }
-        }
-        Ok(true)
     }
 }
 

@@ -14,8 +14,8 @@ pub struct Filter {
     pub addresses: Vec<AddressFilter>,
     /// How an attempt ended or a connection broke.
     pub causes: Vec<Cause>,
-    /// Whether processes that start, and that end in an orderly way, are wanted too.
-    pub routine: bool,
+    /// Whether what goes well is wanted too: established attempts, processes that start and that end in an orderly way.
+    pub all: bool,
 }
 
 impl Filter {
@@ -26,11 +26,13 @@ impl Filter {
             Body::Connect(attempt) => (&attempt.route.address, attempt.outcome.map(Outcome::name)),
             Body::Stalled(attempt) => (&attempt.route.address, Some(Cause::STALLED)),
             Body::Broken(connection) => (&connection.route.address, Some(connection.cause.name())),
-            Body::WorkerStarted(_) => return self.routine,
-            Body::WorkerExited(exit) => return self.routine || !exit.is_orderly(),
+            Body::WorkerStarted(_) => return self.all,
+            Body::WorkerExited(exit) => return self.all || !exit.is_orderly(),
             Body::Header(_) | Body::Reload(_) | Body::Lost(_) => return true,
         };
+        let is_established = cause == Some(Outcome::Established.name());
         self.passes_address(address)
+            && (self.all || !is_established || !self.causes.is_empty())
             && (self.causes.is_empty() || self.causes.iter().any(|wanted| Some(wanted.0) == cause))
     }
 

@@ -6,6 +6,7 @@ mod book;
 mod clock;
 mod filter;
 mod record;
+mod tally;
 
 pub use address::Address;
 pub use book::{Book, Idle, Key, Series};
@@ -14,6 +15,7 @@ pub use filter::{AddressFilter, Cause, Filter};
 pub use record::{
     Attempt, Body, Connection, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route, Worker,
 };
+pub use tally::Tally;
 
 /// The upstream of an attempt whose proxy's configuration is not known.
 pub const UNKNOWN_UPSTREAM: &str = "unknown";

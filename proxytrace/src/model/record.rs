@@ -1,5 +1,5 @@
-//! Records: what `trace --json` prints, one object a line. Fields are only ever added, never changed; readers skip
-//! the ones they do not know.
+//! Records: what `trace --json` prints and a recording holds, one object a line. Fields are only ever added, never changed;
+//! readers skip the ones they do not know.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use proxytrace_ebpf::{
     abi,
     outcome::{Broken, Outcome},
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Address;
 
@@ -16,10 +16,10 @@ use super::Address;
 pub const FORMAT: u32 = 1;
 
 /// Something that happened.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// When, with nanoseconds, in UTC.
-    #[serde(serialize_with = "nanoseconds")]
+    #[serde(serialize_with = "nanoseconds", deserialize_with = "time")]
     pub time: Timestamp,
     /// What.
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub struct Record {
 }
 
 /// What happened, by `kind`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
     /// The first line: tracing has begun.
@@ -49,7 +49,7 @@ pub enum Body {
 }
 
 /// What the following records are from.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`].
     pub format: u32,
@@ -58,11 +58,14 @@ pub struct Header {
     /// The kernel's release.
     pub kernel: String,
     /// The version of proxytrace.
-    pub version: &'static str,
+    pub version: String,
+    /// Whether established connects have records of their own; otherwise they are only counted, elsewhere.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Who connects, and where to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The proxy's name.
     pub proxy: Arc<str>,
@@ -75,18 +78,23 @@ pub struct Route {
     /// Where to.
     pub address: Address,
     /// Where from; missing where no address was chosen.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<Address>,
 }
 
 /// One connect() to an upstream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Who, and where to.
     #[serde(flatten)]
     pub route: Route,
     /// How it ended; missing while in flight.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "outcome_name")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "outcome_name",
+        deserialize_with = "outcome"
+    )]
     pub outcome: Option<Outcome>,
     /// The error, 0 for none.
     pub errno: u32,
@@ -97,13 +105,13 @@ pub struct Attempt {
 }
 
 /// One established connection.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     /// Who, and where to.
     #[serde(flatten)]
     pub route: Route,
     /// How it broke.
-    #[serde(serialize_with = "broken_name")]
+    #[serde(serialize_with = "broken_name", deserialize_with = "broken")]
     pub cause: Broken,
     /// The error, 0 for none.
     pub errno: u32,
@@ -177,7 +185,7 @@ impl Exit {
 }
 
 /// Records that the reader missed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// How many.
     pub count: u64,
@@ -193,6 +201,28 @@ fn outcome_name<S: Serializer>(outcome: &Option<Outcome>, serializer: S) -> Resu
 
 fn broken_name<S: Serializer>(broken: &Broken, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(broken.name())
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+fn outcome<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Outcome>, D::Error> {
+    named(deserializer, "outcome", |name| Outcome::ALL.into_iter().find(|outcome| outcome.name() == name))
+        .map(Some)
+}
+
+fn broken<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Broken, D::Error> {
+    named(deserializer, "cause", |name| Broken::ALL.into_iter().find(|broken| broken.name() == name))
+}
+
+fn named<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    what: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    find(&name).ok_or_else(|| de::Error::custom(format_args!("there is no {what} {name:?}")))
 }
 
 #[cfg(test)]
@@ -222,5 +252,7 @@ mod tests {
         let line = serde_json::to_string(&Record { time, body: Body::Connect(attempt) }).unwrap();
         let expected = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx.service","pid":9694,"generation":2,"upstream":"api","address":"10.0.0.5:8080","local":"10.0.0.1:47538","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
         assert_eq!(line, expected);
+        let read: Record = serde_json::from_str(expected).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), expected);
     }
 }

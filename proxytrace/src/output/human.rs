@@ -115,7 +115,8 @@ struct About {
 impl About {
     fn route(route: &Route, us: u64) -> Self {
         let Route { proxy, pid, generation, address, .. } = route;
-        Self { address: address.to_string(), duration: duration(us), who: who(proxy, *pid, *generation) }
+        let address = printable(&address.to_string());
+        Self { address, duration: duration(us), who: who(proxy, *pid, *generation) }
     }
 
     fn process(Worker { proxy, pid, generation }: &Worker) -> Self {
@@ -173,10 +174,16 @@ fn exited(exit: &Exit) -> Columns<'static> {
 
 /// Which process, and since which reload; the configuration that was there first needs no mention.
 fn who(proxy: &str, pid: u32, generation: u32) -> String {
+    let proxy = printable(proxy);
     match generation {
         0 => format!("{proxy}[{pid}]"),
         n => format!("{proxy}[{pid}] reload {n}"),
     }
+}
+
+/// Names in a recording are whatever somebody wrote into it; control characters would be obeyed by a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Three digits and a unit.

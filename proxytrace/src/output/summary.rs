@@ -7,9 +7,9 @@ use proxytrace_ebpf::{
     outcome::{Broken, Outcome},
 };
 
-use super::{Colour, Paint};
+use super::{Colour, Paint, human::printable};
 use crate::{
-    model::{Key, Series},
+    model::{Key, Series, Tally},
     watch::View,
 };
 
@@ -24,19 +24,7 @@ const NUMBERS: std::ops::Range<usize> = 2..8;
 /// The summary of `took`, over the series that `wanted` lets pass.
 #[must_use]
 pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
-    let nothing = if view.series.is_empty() {
-        "no connect to an upstream was seen\n"
-    } else {
-        "no connect to such an address was seen; there were others\n"
-    };
-    let series: BTreeMap<_, _> = view.series.iter().filter(|(key, _)| wanted(key)).collect();
-    let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
-    if series.is_empty() {
-        text += nothing;
-    } else {
-        let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
-        text += &table(&rows, colour);
-    }
+    let mut text = counts(&view.series, took, colour, wanted);
     let losses = Loss::ALL.into_iter().map(|loss| (loss, view.losses[loss as usize]));
     for (loss, count) in losses.filter(|(_, count)| *count > 0) {
         text += &match loss {
@@ -47,10 +35,46 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
     text
 }
 
+/// The same of what records tell.
+#[must_use]
+pub fn summary_of_records(tally: &Tally, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+    let mut text = counts(&tally.series(), tally.span(), colour, wanted);
+    if tally.lacks_established() {
+        text +=
+            "established connects were not recorded and are in no count above; trace --all records them\n";
+    }
+    if tally.lost() > 0 {
+        text += &format!("{} records are missing and are in no count above\n", tally.lost());
+    }
+    text
+}
+
+fn counts(
+    all: &BTreeMap<Key, Series>,
+    took: Duration,
+    colour: Colour,
+    wanted: impl Fn(&Key) -> bool,
+) -> String {
+    let nothing = if all.is_empty() {
+        "no connect to an upstream was seen\n"
+    } else {
+        "no connect to such an address was seen; there were others\n"
+    };
+    let series: BTreeMap<_, _> = all.iter().filter(|(key, _)| wanted(key)).collect();
+    let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
+    if series.is_empty() {
+        text += nothing;
+    } else {
+        let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
+        text += &table(&rows, colour);
+    }
+    text
+}
+
 fn row(key: &Key, series: &Series) -> [String; COLUMNS] {
     [
-        key.proxy.to_string(),
-        key.address.to_string(),
+        printable(&key.proxy),
+        printable(&key.address),
         series.counts().attempts.to_string(),
         series.outcome(Outcome::Established).to_string(),
         series.failures().to_string(),
