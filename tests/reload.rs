@@ -92,6 +92,38 @@ fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
 }
 
 #[test]
+fn many_reloads_upon_each_other_are_counted_as_nginx_itself_says() {
+    const RELOADS: u64 = 60;
+    let (_netns, nginx, watch) = failing(2);
+    for n in 0..RELOADS {
+        // Sometimes the next comes while nginx still is at the one before, or ends its old workers.
+        nginx.configure(if n % 3 == 1 { BROKEN } else { "" });
+        nginx.signal(Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(n * 37 % 23 * 5));
+    }
+    nginx.reload(&proxy_to(ADDRESS, ""));
+
+    // Signals that come while one is pending are one; a file that nginx reads while it is written is broken as well.
+    let said = |words: &str| nginx.error_log().matches(words).count() as u64;
+    let (asked, rejected) = (said(": reconfiguring"), said("[emerg]"));
+    assert!(asked > RELOADS / 4 && rejected > 3, "asked {asked}, rejected {rejected}");
+    let accepted = asked - rejected;
+    counted(&watch, &nginx, &Counts { generation: accepted, accepted, rejected, crashes: 0 });
+
+    let mut told = (0, 0);
+    while told.0 + told.1 < asked {
+        match &*watch.trace.next_among(&["reload"]).result {
+            "accepted" => told.0 += 1,
+            _ => told.1 += 1,
+        }
+    }
+    assert_eq!(told, (accepted, rejected));
+    assert_eq!(nginx.get("/"), 502);
+    assert_eq!(u64::from(watch.trace.next_of("connect").generation), accepted);
+    watch.end();
+}
+
+#[test]
 fn a_crash_is_told_from_an_orderly_end() {
     let (_netns, nginx, watch) = failing(1);
     for (signal, crashes) in [(Signal::SIGSEGV, 1), (Signal::SIGKILL, 2)] {
