@@ -11,6 +11,7 @@ use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, Options, proxy_to};
 use proxytrace_tests::proxytrace::{self, Agent, Trace};
 use proxytrace_tests::skip;
+use proxytrace_tests::wait::{self, SOON};
 
 use crate::scene::counted;
 
@@ -35,7 +36,9 @@ fn root_gives_up_all_but_what_it_needs_and_still_sees_everything() {
         assert_eq!(set(&pid.to_string(), "CapBnd"), 0, "a process that may shrink the bounding set does");
     }
     let words = ["keeps CAP_SYS_PTRACE", "system calls"];
-    assert!(words.iter().all(|word| agent.stderr().contains(word)), "{}", agent.stderr());
+    wait::until_true("it to say what it keeps", SOON, || {
+        words.iter().all(|word| agent.stderr().contains(word))
+    });
 
     // Nothing of it was there when the privileges were given up.
     nginx.launch(&netns);
@@ -110,7 +113,7 @@ fn where_proc_hides_processes_it_takes_sys_ptrace_to_find_and_to_name_them() {
         let agent = Agent::by(where_proc_hides(&confined(&program, NOBODY, given)), &arguments);
         check_lowered(agent.pid(), if sees { SYS_PTRACE } else { 0 });
         let says = if sees { "tracing pid" } else { "no process to trace runs yet" };
-        assert!(agent.stderr().contains(says), "{}", agent.stderr());
+        wait::until_true(says, SOON, || agent.stderr().contains(says));
         assert_eq!(nginx.get("/"), 502);
         if sees {
             counted(&agent, nginx.name(), ADDRESS, &refused(1));

@@ -3,8 +3,10 @@
 //! - [`causes`], [`crossing`], [`unix`], [`broken`]: a story per row of the truth table, with a real nginx
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
+//! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see
+//! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
 //! - [`check`], [`routing`]: what is said of a configuration, next to what nginx says and does
@@ -30,6 +32,8 @@ mod ledger;
 mod metrics;
 mod privilege;
 mod processes;
+mod reload;
+mod replay;
 mod requirements;
 mod routing;
 mod storm;

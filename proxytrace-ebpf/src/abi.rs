@@ -88,10 +88,17 @@ pub const OUTCOME_SLOTS: usize = 16;
 abi! {
     /// One proxy: the root of a process tree. Its id is made by [`proxy_id`].
     pub struct Proxy {
-        /// How often its configuration was reloaded since it has been known.
+        /// How often its configuration was reloaded since it has been known: accepted reloads and binary upgrades.
         pub generation: u32,
         /// Not used; zero.
         pub reserved: u32,
+        /// Reloads that were asked for and after which no worker came. One that is still open is not among them, see
+        /// [`Process::reload_asked_ns`].
+        pub rejected: u64,
+        /// Workers that a signal ended.
+        pub crashes: u64,
+        /// When the generation was last raised, boot time in nanoseconds; 0 for never.
+        pub reloaded_ns: u64,
     }
 
     /// One traced process (thread group).
@@ -100,11 +107,14 @@ abi! {
         pub proxy: u64,
         /// Its traced children that are alive.
         pub children: u64,
+        /// When a reload was asked for of which it is not known yet whether it is accepted, boot time in nanoseconds; 0
+        /// where there is none.
+        pub reload_asked_ns: u64,
         /// The generation of the configuration that it runs, and that its children will.
         pub generation: u32,
         /// The process that forked it, in the host's pid namespace; 0 where it was found already running at the root.
         pub parent: u32,
-        /// [`Process::NAMED`], [`Process::KEPT`].
+        /// [`Process::NAMED`] and so on.
         pub flags: u32,
         /// Not used; zero.
         pub reserved: u32,
@@ -210,7 +220,8 @@ abi! {
         pub time_ns: u64,
         /// Which proxy.
         pub proxy: u64,
-        /// How long the attempt has taken, or the connection has lived, in nanoseconds.
+        /// How long the attempt has taken, the connection has lived, or it is since the reload was asked for, in
+        /// nanoseconds.
         pub duration_ns: u64,
         /// The upstream's address.
         pub remote: Address,
@@ -222,7 +233,8 @@ abi! {
         pub pid: u32,
         /// [`Event::CONNECT`] and so on.
         pub kind: u32,
-        /// The [`crate::outcome::Outcome`] or [`Broken`].
+        /// The [`crate::outcome::Outcome`] or [`Broken`]; the status of an exit as wait(2) gives it; for a reload that was
+        /// asked for [`Process::WAITS_FOR_SIGNALS`] or 0.
         pub what: u32,
         /// The error, 0 where there was none.
         pub errno: u32,
@@ -251,6 +263,11 @@ impl Process {
     pub const NAMED: u32 = 1;
     /// It was asked for by pid: it and its descendants stay, whatever they execute.
     pub const KEPT: u32 = 2;
+    /// It was forked by another process of its proxy, and has forked none itself: a worker, or a helper.
+    pub const WORKER: u32 = 4;
+    /// It holds signals back but for the moment at which it waits for one, as nginx's master does: a signal that it gets
+    /// proves that it is done with what an earlier one asked for.
+    pub const WAITS_FOR_SIGNALS: u32 = 8;
 }
 
 impl Call {
@@ -279,8 +296,16 @@ impl Event {
     pub const BROKEN: u32 = 3;
     /// A process became the root of a new proxy.
     pub const ENTERED: u32 = 4;
-    /// The generation of a proxy was raised, to `generation`.
+    /// The generation of a proxy was raised, to `generation`: a reload was accepted, or the binary upgraded.
     pub const RELOADED: u32 = 5;
+    /// A reload was asked for; whether it is accepted is not known yet.
+    pub const RELOAD_ASKED: u32 = 6;
+    /// No worker came after a reload was asked for: the configuration of before stays.
+    pub const RELOAD_REJECTED: u32 = 7;
+    /// A master forked a process: a worker, or a helper.
+    pub const WORKER_STARTED: u32 = 8;
+    /// Such a process ended.
+    pub const WORKER_EXITED: u32 = 9;
 }
 
 /// Where something could not be followed. The discriminant is the index in the loss array.
@@ -398,6 +423,25 @@ pub mod room {
 #[must_use]
 pub const fn proxy_id(pid: u32, boot_ns: u64) -> u64 {
     ((boot_ns >> 20) << 32) | pid as u64
+}
+
+/// The signal in the status of an exit, as wait(2) gives it; 0 where the process ended by itself.
+#[inline(always)]
+#[must_use]
+pub const fn exit_signal(status: u32) -> u32 {
+    status & 0x7f
+}
+
+/// The exit code in such a status.
+#[must_use]
+pub const fn exit_code(status: u32) -> u32 {
+    status >> 8 & 0xff
+}
+
+/// Whether memory was dumped, in such a status.
+#[must_use]
+pub const fn dumped_core(status: u32) -> bool {
+    status & 0x80 != 0
 }
 
 /// The pid of the root process of a proxy, in the host's pid namespace.

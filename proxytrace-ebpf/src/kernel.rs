@@ -211,11 +211,22 @@ impl<A: Access> Task<A> {
         A::read(self.0, offset!(task_tgid))
     }
 
-    /// Whether a signal has ended it, for a task that exits.
+    /// How it ends, for a task that exits: a status as wait(2) gives it. All threads of a process that ends have the same.
     #[inline(always)]
-    pub(crate) fn was_killed(self) -> bool {
-        const SIGNAL: u32 = 0x7f; // wait(2): the low seven bits of the status
-        A::read::<u32>(self.0, offset!(task_exit_code)) & SIGNAL != 0
+    pub(crate) fn exit_status(self) -> u32 {
+        A::read(self.0, offset!(task_exit_code))
+    }
+
+    /// Whether it holds the signal back.
+    #[inline(always)]
+    pub(crate) fn blocks(self, signal: i32) -> bool {
+        A::read::<u64>(self.0, offset!(task_blocked)) & bit_of(signal) != 0
+    }
+
+    /// Whether it will hold the signal back again when it no longer waits for signals. Right while one is delivered.
+    #[inline(always)]
+    pub(crate) fn will_block(self, signal: i32) -> bool {
+        A::read::<u64>(self.0, offset!(task_saved_sigmask)) & bit_of(signal) != 0
     }
 
     /// Whether no thread of its process is left, for a task that exits.
@@ -224,6 +235,21 @@ impl<A: Access> Task<A> {
         let signal = A::read::<*const c_void>(self.0, offset!(task_signal));
         A::read::<u32>(signal, offset!(signal_live)) == 0
     }
+}
+
+impl Task<Probed> {
+    /// The current thread.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: a helper call without arguments.
+        Self::new(unsafe { generated::bpf_get_current_task() } as *const c_void)
+    }
+}
+
+/// The bit of a signal in a `sigset_t`.
+#[inline(always)]
+const fn bit_of(signal: i32) -> u64 {
+    1 << (signal - 1)
 }
 
 /// Which kind of upstream socket a connect() was called on.
@@ -301,9 +327,7 @@ impl Arguments {
 #[inline(always)]
 fn file_of(descriptor: u32) -> Option<*const c_void> {
     let read = |base: *const c_void, offset: u32| Probed::read::<*const c_void>(base, offset);
-    // SAFETY: a helper call without arguments.
-    let task = unsafe { generated::bpf_get_current_task() } as *const c_void;
-    let table = read(read(task, offset!(task_files)), offset!(files_table));
+    let table = read(read(Task::current().0, offset!(task_files)), offset!(files_table));
     if descriptor >= Probed::read::<u32>(table, offset!(table_size)) {
         return None;
     }

@@ -55,6 +55,8 @@ offsets! {
     task_signal: ["task_struct.signal"],
     task_files: ["task_struct.files"],
     task_exit_code: ["task_struct.exit_code"],
+    task_blocked: ["task_struct.blocked"],
+    task_saved_sigmask: ["task_struct.saved_sigmask"],
     signal_live: ["signal_struct.live"],
     files_table: ["files_struct.fdt"],
     table_files: ["fdtable.fd"],

@@ -2,7 +2,7 @@
 //!
 //! Kept in the kernel, so that no connect is missed between a fork and userspace noticing it.
 
-use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Proxy, proxy_id};
+use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Proxy, exit_signal, proxy_id};
 
 use crate::{
     connect, events,
@@ -19,16 +19,26 @@ pub(crate) fn current() -> Option<(u32, Process)> {
     find(pid).map(|process| (pid, process))
 }
 
-/// A traced process forks: the child is of its proxy and its generation.
+/// A traced process forks: the child is of its proxy and its generation. After a reload was asked for, this is how it is
+/// seen to be accepted: a master that took the new configuration forks new workers, before anything else.
 #[inline(always)]
 pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
-    let (parent, pid) = (parent.process(), child.process());
+    let (pid, is_master) = (child.process(), parent.blocks(SIGHUP));
     if pid != child.thread() {
         return; // a new thread
     }
-    let Some(process) = find(parent) else { return };
+    let parent = parent.process();
+    let Some(mut process) = find(parent) else { return };
     events::seen(Place::Fork);
-    enter(pid, Process { parent, children: 0, ..process });
+    if process.reload_asked_ns != 0 {
+        process.generation = raise_generation(parent, process);
+    }
+    let flags = process.flags & !Process::WAITS_FOR_SIGNALS | Process::WORKER;
+    enter(pid, Process { parent, children: 0, reload_asked_ns: 0, flags, ..process });
+    // A program's way into the background is a fork as well: of a process that does not act as a master yet.
+    if is_master || process.children > 0 {
+        tell(Event::WORKER_STARTED, pid, process, 0, 0);
+    }
     count_child(parent, 1);
 }
 
@@ -53,7 +63,9 @@ pub(crate) fn executed() {
             events::tell(Event { time_ns: now_ns, proxy, pid, kind: Event::ENTERED, ..Event::ZERO });
         }
         // nginx's binary upgrade (USR2), HAProxy's reload: the same program over again.
-        (Some(process), Some(_)) if process.flags & Process::NAMED != 0 => raise_generation(pid, process),
+        (Some(process), Some(_)) if process.flags & Process::NAMED != 0 => {
+            raise_generation(pid, process);
+        }
         (Some(process), Some(_)) => enter(pid, Process { flags: process.flags | Process::NAMED, ..process }),
         (Some(process), None) if process.flags & Process::KEPT == 0 => leave(pid, process),
         (Some(process), None) => enter(pid, Process { flags: process.flags & !Process::NAMED, ..process }),
@@ -61,17 +73,36 @@ pub(crate) fn executed() {
     }
 }
 
-/// A signal is about to be handled by the current process. A SIGHUP to a proxy's master asks for a reload; new
-/// workers are forked after this, so they are of the new generation from their first connect on.
+/// A signal is about to be handled by the current process. A SIGHUP to a proxy's master asks for a reload; new workers
+/// are forked after this.
+///
+/// Whether a reload was rejected shows at the next signal, at the latest. nginx's master holds SIGHUP back from the moment
+/// that it handles one until it waits for signals again, in sigsuspend(). So a signal that comes while SIGHUP is not held
+/// back proves that the master is done with the reload, and it has forked nobody. The worker that takes the place of a
+/// crashed one is forked after such a signal (SIGCHLD), and is not mistaken for one of a new configuration.
 #[inline(always)]
 pub(crate) fn signalled(signal: i32) {
-    if signal != SIGHUP {
-        return;
-    }
     let Some((pid, process)) = current() else { return };
-    events::seen(Place::Signal);
-    if process.children > 0 {
-        raise_generation(pid, process);
+    if signal == SIGHUP {
+        events::seen(Place::Signal);
+    }
+    let master = Task::current();
+    let waits = process.flags & Process::WAITS_FOR_SIGNALS != 0;
+    if process.reload_asked_ns != 0 && waits && !master.blocks(SIGHUP) {
+        reject(pid, process);
+    }
+    if signal == SIGHUP && process.children > 0 {
+        let waits = if master.will_block(SIGHUP) { Process::WAITS_FOR_SIGNALS } else { 0 };
+        let now_ns = kernel::now_ns();
+        if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
+            // SAFETY: a value of the map, of the process that runs this; only count_child() writes to it elsewhere, to
+            // another member.
+            unsafe {
+                (*own).reload_asked_ns = now_ns;
+                (*own).flags = process.flags & !Process::WAITS_FOR_SIGNALS | waits;
+            }
+        }
+        tell(Event::RELOAD_ASKED, pid, process, waits, now_ns);
     }
 }
 
@@ -81,9 +112,19 @@ pub(crate) fn exited<A: Access>(task: Task<A>) {
     let pid = task.process();
     let Some(process) = find(pid) else { return };
     events::seen(Place::Exit);
-    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()), task.was_killed());
-    if task.is_last_of_process() {
-        leave(pid, process);
+    let status = task.exit_status();
+    let was_killed = exit_signal(status) != 0;
+    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()), was_killed);
+    if !task.is_last_of_process() {
+        return;
+    }
+    leave(pid, process);
+    if process.flags & Process::WORKER != 0 {
+        if was_killed && let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
+            // SAFETY: a value of the map.
+            kernel::add(unsafe { &raw mut (*proxy).crashes }, 1);
+        }
+        tell(Event::WORKER_EXITED, pid, process, status, 0);
     }
 }
 
@@ -112,21 +153,55 @@ fn count_child(parent: u32, change: i64) {
     if let Some(process) = PROCESSES.get_ptr_mut(&parent) {
         // SAFETY: a value of the map.
         kernel::add(unsafe { &raw mut (*process).children }, change.cast_unsigned());
+        if change > 0 {
+            // SAFETY: a value of the map; a process forks one child at a time.
+            unsafe { (*process).flags &= !Process::WORKER };
+        }
     }
 }
 
+/// The process and its proxy run a new configuration. Gives the generation.
 #[inline(always)]
-fn raise_generation(pid: u32, process: Process) {
-    let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) else { return };
+fn raise_generation(pid: u32, process: Process) -> u32 {
+    let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) else { return process.generation };
+    let now_ns = kernel::now_ns();
     // SAFETY: a value of the map. Only a proxy's master comes here, so nothing races with the addition.
     let generation = unsafe {
+        (*proxy).reloaded_ns = now_ns;
         (*proxy).generation += 1;
         (*proxy).generation
     };
     if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
         // SAFETY: a value of the map, of the process that runs this.
-        unsafe { (*own).generation = generation };
+        unsafe {
+            (*own).generation = generation;
+            (*own).reload_asked_ns = 0;
+            (*own).flags &= !Process::WORKER;
+        }
     }
-    let event = Event { time_ns: kernel::now_ns(), proxy: process.proxy, generation, pid, ..Event::ZERO };
-    events::tell(Event { kind: Event::RELOADED, ..event });
+    tell(Event::RELOADED, pid, Process { generation, ..process }, 0, process.reload_asked_ns);
+    generation
+}
+
+/// The reload that was asked for last has not been accepted.
+#[inline(always)]
+fn reject(pid: u32, process: Process) {
+    if let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
+        // SAFETY: a value of the map.
+        kernel::add(unsafe { &raw mut (*proxy).rejected }, 1);
+    }
+    if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
+        // SAFETY: a value of the map, of the process that runs this.
+        unsafe { (*own).reload_asked_ns = 0 };
+    }
+    tell(Event::RELOAD_REJECTED, pid, process, 0, process.reload_asked_ns);
+}
+
+/// Tells of something in the life of a process, that began at `since_ns` where it is not 0.
+#[inline(always)]
+fn tell(kind: u32, pid: u32, process: Process, what: u32, since_ns: u64) {
+    let time_ns = kernel::now_ns();
+    let duration_ns = if since_ns == 0 { 0 } else { time_ns.saturating_sub(since_ns) };
+    let Process { proxy, generation, .. } = process;
+    events::tell(Event { time_ns, proxy, duration_ns, generation, pid, kind, what, ..Event::ZERO });
 }

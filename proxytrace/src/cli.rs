@@ -1,13 +1,16 @@
 //! The command line: what is common to the commands, and their list.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::tz::TimeZone;
 
 use crate::{
-    commands::{agent, check, doctor, trace},
+    commands::{agent, check, doctor, replay, trace},
     doctor::subject,
     kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
+    model::{AddressFilter, Cause, Filter},
+    output::{Colour, Human, Printer},
     reader::serve,
 };
 
@@ -28,6 +31,8 @@ pub struct Cli {
 pub enum Command {
     /// Show each failed connect to an upstream as it happens.
     Trace(trace::Args),
+    /// Show recordings of `trace --record` again; without tracing.
+    Replay(replay::Args),
     /// Run as a service and serve metrics to Prometheus until SIGTERM.
     Agent(agent::Args),
     /// Report what an nginx configuration would misroute, before it is deployed; without tracing.
@@ -83,7 +88,11 @@ pub struct Tracing {
     #[arg(long = "pid", value_name = "PID", env = "PROXYTRACE_PID", value_delimiter = ',',
           value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
-    /// The proxy's own connect timeout: one that closes after it has timed out, one that closes earlier has cancelled.
+    /// Read this configuration, instead of the one that the running nginx names; a path as nginx sees it.
+    #[arg(long, value_name = "FILE", env = "PROXYTRACE_NGINX_CONFIG", value_parser = absolute)]
+    pub nginx_config: Option<PathBuf>,
+    /// The proxy's own connect timeout, where no configuration tells it: one that closes after it has timed out, one that
+    /// closes earlier has cancelled.
     #[arg(long, value_name = "SECONDS", default_value = "60", env = "PROXYTRACE_CONNECT_TIMEOUT", value_parser = seconds)]
     connect_timeout: Duration,
     /// The size of the buffer between kernel and reader: a power of two, at least a page (4096).
@@ -128,6 +137,56 @@ impl Tracing {
     }
 }
 
+/// What of the records is shown, and how.
+#[derive(Clone, Debug, Args)]
+pub struct Show {
+    /// Show established connects too, and workers that start or end in an orderly way; not only what fails.
+    #[arg(long)]
+    pub all: bool,
+    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock; give
+    /// it again for more.
+    #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
+    addresses: Vec<AddressFilter>,
+    /// Show only this upstream, by the name in nginx's configuration, or undeclared, or unknown; give it again for more.
+    #[arg(long = "upstream", value_name = "NAME", value_delimiter = ',')]
+    upstreams: Vec<String>,
+    /// Show only this cause, such as refused or stalled; give it again for more (all are in the README).
+    #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
+    causes: Vec<Cause>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Show {
+    /// What passes.
+    #[must_use]
+    pub fn filter(&self) -> Filter {
+        Filter {
+            addresses: self.addresses.clone(),
+            upstreams: self.upstreams.clone(),
+            causes: self.causes.clone(),
+            all: self.all,
+        }
+    }
+
+    /// Whether established connects are shown.
+    #[must_use]
+    pub fn wants_established(&self) -> bool {
+        self.all || self.causes.iter().any(Cause::is_established)
+    }
+
+    /// Where to.
+    #[must_use]
+    pub fn printer(&self) -> Printer {
+        if self.json {
+            Printer::Json
+        } else {
+            Printer::Human(Human::new(Colour::of_stdout(), TimeZone::system()))
+        }
+    }
+}
+
 /// A number of seconds, with a fraction if need be.
 ///
 /// # Errors
@@ -138,6 +197,11 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("this must be more than 0".to_owned()),
     }
+}
+
+/// A path that means the same wherever it is read.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| format!("this is no path: {error}"))
 }
 
 /// The kernel keeps 15 bytes of a process's name.
@@ -186,6 +250,9 @@ mod tests {
         check("proxytrace trace --hook-via connect=magic", "connect can be attached by fentry");
         check("proxytrace agent --table-size attempts=0", "from 1 to");
         check("proxytrace trace --colour", "unexpected argument");
+        check("proxytrace trace --record-max 64M", "--record <FILE>");
+        check("proxytrace trace --record r --record-max 1K", "at least 64K");
+        check("proxytrace replay", "<FILE>");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{check::source::Unreadable, kernel};
+use crate::{check::source::Unreadable, commands::replay, kernel, recording::Unusable};
 
 /// How a command ended that was not done well. (Usage errors found by the command line parser exit with 2 as well.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ use crate::{check::source::Unreadable, kernel};
 pub enum Failure {
     /// Something went wrong.
     Failed = 1,
-    /// What was asked for cannot be read.
+    /// What was asked for cannot be read, or not be written to.
     Usage = 2,
     /// This host does not let us trace.
     CannotTrace = 3,
@@ -24,7 +24,7 @@ impl Failure {
         if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed_pipe) {
             return None;
         }
-        if error.is::<Unreadable>() {
+        if error.is::<Unreadable>() || error.is::<replay::Unreadable>() || error.is::<Unusable>() {
             return Some(Self::Usage);
         }
         let is_host = error.downcast_ref::<kernel::Error>().is_some_and(kernel::Error::is_host);

@@ -1,6 +1,7 @@
 //! What the agent serves over HTTP:
 //!
 //! * `GET /metrics`: everything that is counted, for Prometheus.
+//! * `GET /routes`: where the proxies' configurations send requests, as JSON.
 //! * `GET /healthz`: 200 while the agent is alive.
 //! * `GET /readyz`: 200 while the hooks are attached and the kernel's counts can be read.
 
@@ -32,6 +33,12 @@ pub trait Pages: Send + Sync + 'static {
     /// # Errors
     /// What went wrong.
     fn metrics(&self, format: Format) -> anyhow::Result<String>;
+
+    /// The routes as JSON, or why they cannot be told.
+    ///
+    /// # Errors
+    /// What went wrong.
+    fn routes(&self) -> anyhow::Result<String>;
 
     /// Whether the kernel's counts can be read.
     ///
@@ -88,13 +95,17 @@ fn respond<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>>
                 Err(error) => unavailable(&error),
             }
         }
+        "/routes" => match pages.routes() {
+            Ok(text) => response(StatusCode::OK, "application/json", text),
+            Err(error) => unavailable(&error),
+        },
         "/healthz" => plain(StatusCode::OK, "alive\n"),
         "/readyz" => match pages.check() {
             Ok(()) => plain(StatusCode::OK, "ready\n"),
             Err(error) => unavailable(&error),
         },
-        "/" => plain(StatusCode::OK, "proxytrace: /metrics /healthz /readyz\n"),
-        _ => plain(StatusCode::NOT_FOUND, "not here; there are /metrics, /healthz and /readyz\n"),
+        "/" => plain(StatusCode::OK, "proxytrace: /metrics /routes /healthz /readyz\n"),
+        _ => plain(StatusCode::NOT_FOUND, "not here; there are /metrics, /routes, /healthz and /readyz\n"),
     }
 }
 
@@ -127,6 +138,10 @@ mod tests {
             self.check().map(|()| format!("{format:?}"))
         }
 
+        fn routes(&self) -> anyhow::Result<String> {
+            self.check().map(|()| "[]".to_owned())
+        }
+
         fn check(&self) -> anyhow::Result<()> {
             if self.0 { Ok(()) } else { anyhow::bail!("kernel map LEDGER: gone") }
         }
@@ -145,6 +160,7 @@ mod tests {
     fn pages_answer_as_documented() {
         check(true, "GET", "/metrics", 200, "text/plain; version=0.0.4");
         check(true, "HEAD", "/metrics?x=1", 200, "text/plain; version=0.0.4");
+        check(true, "GET", "/routes", 200, "application/json");
         check(true, "GET", "/readyz", 200, "text/plain");
         check(true, "GET", "/healthz", 200, "text/plain");
         check(true, "GET", "/", 200, "text/plain");
@@ -156,6 +172,7 @@ mod tests {
     fn an_agent_that_cannot_read_the_kernel_is_alive_but_not_ready() {
         check(false, "GET", "/healthz", 200, "text/plain");
         check(false, "GET", "/readyz", 503, "text/plain");
+        check(false, "GET", "/routes", 503, "text/plain");
         check(false, "GET", "/metrics", 503, "text/plain");
     }
 }

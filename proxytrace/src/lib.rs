@@ -3,8 +3,9 @@
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
 //! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
+//! * [`recording`]: records in a file, and back.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
-//! * [`watch`]: a running trace that knows names.
+//! * [`watch`]: a running trace that knows names; [`reloads`]: what becomes of reloads.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
@@ -30,4 +31,6 @@ pub mod nginx;
 pub mod output;
 pub mod privilege;
 pub mod reader;
+pub mod recording;
+pub mod reloads;
 pub mod watch;

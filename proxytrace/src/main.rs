@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use proxytrace::{
     cli::{Cli, Command},
-    commands::{agent, check, doctor, trace},
+    commands::{agent, check, doctor, replay, trace},
     doctor::subject,
     exit::Failure,
     logging,
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
         Command::Trace(args) => {
             logging::start(&log, "warn");
             trace::run(&args, log.quiet).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Replay(args) => {
+            logging::start(&log, "warn");
+            replay::run(&args, log.quiet).map(|()| ExitCode::SUCCESS)
         }
         Command::Agent(args) => {
             logging::start(&log, "info");

@@ -14,9 +14,7 @@ use proxytrace_ebpf::abi::RowKey;
 use crate::{
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
     nginx::names::Names,
-    reader::{
-        Addresses, Answer, Configuration, Lookup, Of, Question, Reply, Request, client::Reader,
-    },
+    reader::{Addresses, Answer, Configuration, Lookup, Of, Question, Reply, Request, client::Reader},
 };
 
 /// How long an answer is waited for: more than the reader gives itself (10 s).
@@ -64,9 +62,9 @@ struct Known {
 impl Naming {
     /// Nothing known yet. `config` is read instead of the file that the running process names.
     #[must_use]
-    pub fn new(reader: Option<Reader>, config: Option<PathBuf>) -> Self {
+    pub fn new(reader: Reader, config: Option<PathBuf>) -> Self {
         Self {
-            reader,
+            reader: Some(reader),
             config,
             states: HashMap::new(),
             decided: HashMap::new(),
@@ -79,6 +77,16 @@ impl Naming {
     #[must_use]
     pub fn is_asked(&self, of: Of) -> bool {
         self.states.contains_key(&of)
+    }
+
+    /// Whether an answer is on its way.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.states.values().any(|state| match state {
+            State::Asked(since) => since.elapsed() < PATIENCE,
+            State::Known(known) => known.asked.is_some(),
+            State::Unknown => false,
+        })
     }
 
     /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first.

@@ -84,6 +84,11 @@ pub struct Record {
     pub cause: String,
     /// Of a `lost` record.
     pub count: u64,
+    /// Of a `reload` record.
+    pub result: String,
+    /// Of a `worker_exited` record.
+    pub signal: Option<i32>,
+    pub code: Option<i32>,
 }
 
 impl Record {
@@ -160,6 +165,19 @@ impl Trace {
             Some(record) => record,
             None => panic!("no record came; stderr: {}", self.stderr.text()),
         }
+    }
+
+    /// The next record of one of these kinds; others are passed over.
+    #[track_caller]
+    #[must_use]
+    pub fn next_among(&self, kinds: &[&str]) -> Record {
+        let deadline = Instant::now() + patient(SOON * 3);
+        while let Some(record) = self.before(deadline) {
+            if kinds.contains(&&*record.kind) {
+                return record;
+            }
+        }
+        panic!("no record of {kinds:?} came; stderr: {}", self.stderr.text())
     }
 
     /// The next record about a connection, or about lost ones; those about processes and the like are passed over.

@@ -73,7 +73,7 @@ const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
 
 /// The truth table and exact counts: what must not depend on the way in which hooks are attached.
 const TRUTH_TABLE: &[&str] =
-    &["causes::", "unix::", "crossing::", "broken::", "clients::", "processes::", "ledger::"];
+    &["causes::", "unix::", "crossing::", "broken::", "clients::", "processes::", "reload::", "ledger::"];
 
 pub(crate) fn run(Args { stories, kernels, filter }: Args) -> Result<()> {
     setup::run()?;

@@ -4,10 +4,11 @@ use std::{
     io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::MissedTickBehavior};
 
 use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
@@ -21,10 +22,13 @@ use crate::{
     watch::Watch,
 };
 
+/// How often it is looked for names whose addresses may have changed.
+const FOLLOW: Duration = Duration::from_secs(1);
+
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to serve /metrics, /healthz and /readyz.
+    /// Where to serve /metrics, /routes, /healthz and /readyz.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
     listen: SocketAddr,
     /// How many addresses have series of their own; the rest is summed under `~other`.
@@ -50,17 +54,29 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             };
             anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
         })?;
-        let (watch, mut events) = Watch::start(&tracing.options(false), *max_addresses)?;
+        let config = tracing.nginx_config.clone();
+        let (watch, mut events, mut replies) = Watch::start(&tracing.options(false), config, *max_addresses)?;
         log_start(&watch, &listener)?;
         give_up_privileges(tracing, &watch)?;
 
         let watch = Arc::new(Mutex::new(watch));
         let serving = tokio::spawn(http::serve(listener, Arc::new(Live(Arc::clone(&watch)))));
+        let mut follow = tokio::time::interval(FOLLOW);
+        follow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
         loop {
-            tokio::select! {
+            let noted = tokio::select! {
                 () = shutdown.requested() => break,
-                // Only for the names of proxies, while they live: what is counted is read when somebody asks.
-                () = events.next_batch(|event| lock(&watch).note(&event)) => {}
+                // Only for the names of proxies and upstreams: what is counted is read when somebody asks.
+                () = events.next_batch(|event| batch.push(event)) => {
+                    let mut watch = lock(&watch);
+                    batch.drain(..).try_for_each(|event| watch.note(&event))
+                }
+                reply = replies.next() => lock(&watch).answer(reply),
+                _ = follow.tick() => lock(&watch).follow_names(),
+            };
+            if let Err(error) = noted {
+                tracing::error!("{error}");
             }
         }
         serving.abort();
@@ -82,6 +98,10 @@ impl Pages for Live {
         let mut watch = lock(&self.0);
         let hooks = watch.hooks().iter().map(hook_labels).collect();
         Ok(metrics::render(watch.view()?, hooks, format)?)
+    }
+
+    fn routes(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string(&lock(&self.0).routes()?)?)
     }
 
     fn check(&self) -> anyhow::Result<()> {

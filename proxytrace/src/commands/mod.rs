@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod check;
 pub mod doctor;
+pub mod replay;
 pub mod trace;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -3,21 +3,26 @@
 use std::{
     io::{self, Write as _},
     os::fd::AsFd as _,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proxytrace_ebpf::abi::Event;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
-    cli::{Tracing, seconds},
+    cli::{Show, Tracing, seconds},
     kernel::Events,
-    model::{AddressFilter, Body, Cause, FORMAT, Filter, Header, Key, Lost, Record},
-    output::{Colour, Human, summary},
-    watch::Watch,
+    model::{Body, Filter, Key, Lost, Record},
+    output::{Colour, Printer, summary},
+    reader::{Reply, client::Replies},
+    recording::{self, Recorder},
+    reloads::CHECK,
+    watch::{PATIENCE, Watch},
 };
 
 /// Losses, and whether anybody still reads, are looked at this often.
@@ -26,25 +31,22 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Show established connects too, not only failures.
-    #[arg(long)]
-    all: bool,
-    /// Show only this address, port or network: 10.0.0.5, 10.0.0.5:8080, :8080, 10.0.0.0/8, unix:/run/app.sock; give
-    /// it again for more.
-    #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
-    addresses: Vec<AddressFilter>,
-    /// Show only this cause, such as refused or stalled; give it again for more (all are in the README).
-    #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
-    causes: Vec<Cause>,
-    /// Print JSON, one object a line.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    show: Show,
     /// End after so long.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
     /// End after so many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Write every record to this file as well, whatever is shown, for `proxytrace replay`; established connects only with
+    /// --all. The file must not be there yet; nobody else may read it.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Let the recording take no more than twice this size: when FILE has reached it, what is in it moves to FILE.1, and
+    /// FILE begins again. Such as 64M.
+    #[arg(long, value_name = "SIZE", requires = "record", value_parser = recording::size)]
+    record_max: Option<u64>,
     #[command(flatten)]
     tracing: Tracing,
 }
@@ -55,18 +57,20 @@ pub struct Args {
 /// The host does not let us trace, or standard output is gone.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     block_on(async {
-        let Args { all, addresses, causes, json, duration, count, tracing } = args;
+        let Args { show, duration, count, record, record_max, tracing } = args;
         let mut shutdown = Shutdown::new().context("handle signals")?;
-        let wants_established = *all || causes.iter().any(Cause::is_established);
-        let options = tracing.options(wants_established);
-        let (watch, mut events) = Watch::start(&options, usize::MAX)?;
+        let options = tracing.options(show.wants_established());
+        let (watch, mut events, mut replies) =
+            Watch::start(&options, tracing.nginx_config.clone(), usize::MAX)?;
+        let header = recording::header(show.wants_established()).context("ask for the host's name")?;
+        let create = |path: &PathBuf| Recorder::create(path, *record_max, &header);
+        let recorder = record.as_ref().map(create).transpose()?;
         give_up_privileges(tracing, &watch)?;
-        let filter = Filter { addresses: addresses.clone(), causes: causes.clone() };
-        let mut session = Session::new(watch, filter, *json, *count);
+        let mut session = Session::new(watch, show, recorder, *count);
         if !quiet {
             session.note_start(&options.wanted.names)?;
         }
-        session.printer.begin()?;
+        session.begin(&header)?;
         let end = async {
             match duration {
                 Some(duration) => tokio::time::sleep(*duration).await,
@@ -75,6 +79,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         };
         tokio::pin!(end);
         let mut look = tokio::time::interval(LOOK);
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !session.is_complete() {
             tokio::select! {
                 () = shutdown.requested() => break,
@@ -84,11 +90,18 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
                         return Ok(());
                     }
                     session.note_losses()?;
+                    session.flush_recording()?;
+                    session.watch.follow_names()?;
+                }
+                reply = replies.next() => session.take_reply(reply)?,
+                _ = check.tick(), if session.watch.is_reload_open() || session.watch.holds_events() => {
+                    session.note_rejected_reloads()?;
+                    session.show_known(PATIENCE)?;
                 }
                 result = session.take_batch(&mut events) => result?,
             }
         }
-        session.end(&mut events, quiet)
+        session.end(&mut events, &mut replies, quiet).await
     })
 }
 
@@ -97,6 +110,7 @@ struct Session {
     watch: Watch,
     filter: Filter,
     printer: Printer,
+    recorder: Option<Recorder>,
     started: Instant,
     left: Option<u64>,
     lost: u64,
@@ -105,13 +119,25 @@ struct Session {
 }
 
 impl Session {
-    fn new(watch: Watch, filter: Filter, json: bool, count: Option<u64>) -> Self {
-        let printer = if json {
-            Printer::Json
-        } else {
-            Printer::Human(Human::new(Colour::of_stdout(), TimeZone::system()))
-        };
-        Self { watch, filter, printer, started: Instant::now(), left: count, lost: 0, is_waiting: false }
+    fn new(watch: Watch, show: &Show, recorder: Option<Recorder>, count: Option<u64>) -> Self {
+        Self {
+            watch,
+            filter: show.filter(),
+            printer: show.printer(),
+            recorder,
+            started: Instant::now(),
+            left: count,
+            lost: 0,
+            is_waiting: false,
+        }
+    }
+
+    /// Tells whoever reads that tracing has begun.
+    fn begin(&mut self, header: &Record) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        self.printer.begin(&mut out)?;
+        self.printer.print(&mut out, header)?;
+        Ok(out.flush()?)
     }
 
     fn is_complete(&self) -> bool {
@@ -138,23 +164,53 @@ impl Session {
     async fn take_batch(&mut self, events: &mut Events) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         events.next_batch(|event| batch.push(event)).await;
-        self.show(&batch)
+        self.take(&batch)?;
+        self.show_known(PATIENCE)
     }
 
-    fn show(&mut self, batch: &[Event]) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
+    fn take(&mut self, batch: &[Event]) -> anyhow::Result<()> {
         for event in batch {
-            if self.left == Some(0) {
-                break;
-            }
             if self.is_waiting && event.kind == Event::ENTERED {
                 self.is_waiting = false;
                 writeln!(io::stderr(), "it has started: tracing {}", trees(&[event.pid]))?;
             }
-            let Some(record) = self.watch.record(event)? else { continue };
-            if self.filter.passes(&record.body) && self.printer.print(&mut out, &record)? {
-                self.left = self.left.map(|left| left - 1);
+            self.watch.take(event)?;
+        }
+        Ok(())
+    }
+
+    fn take_reply(&mut self, reply: Reply) -> anyhow::Result<()> {
+        self.watch.answer(reply)?;
+        self.show_known(PATIENCE)
+    }
+
+    /// Shows everything whose upstream is known, or that has waited for `patience`.
+    fn show_known(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        for record in self.watch.records(patience)? {
+            if self.is_complete() {
+                break;
             }
+            self.show_record(&mut out, &record)?;
+        }
+        Ok(out.flush()?)
+    }
+
+    fn show_record(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.write(record).context("write the recording")?;
+        }
+        if self.filter.passes(&record.body) && self.printer.print(out, record)? {
+            self.left = self.left.map(|left| left.saturating_sub(1));
+        }
+        Ok(())
+    }
+
+    /// Tells of reloads that turn out to be rejected.
+    fn note_rejected_reloads(&mut self) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        for record in self.watch.rejected_reloads()? {
+            self.show_record(&mut out, &record)?;
         }
         Ok(out.flush()?)
     }
@@ -165,22 +221,39 @@ impl Session {
         if lost > self.lost {
             let body = Body::Lost(Lost { count: lost - self.lost });
             self.lost = lost;
-            self.printer.print(&mut io::stdout().lock(), &Record { time: Timestamp::now(), body })?;
+            let left = self.left;
+            self.show_record(&mut io::stdout().lock(), &Record { time: Timestamp::now(), body })?;
+            self.left = left;
         }
         Ok(())
     }
 
+    fn flush_recording(&mut self) -> anyhow::Result<()> {
+        self.recorder.as_mut().map_or(Ok(()), Recorder::flush).context("write the recording")
+    }
+
     /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
-    fn end(mut self, events: &mut Events, quiet: bool) -> anyhow::Result<()> {
+    async fn end(mut self, events: &mut Events, replies: &mut Replies, quiet: bool) -> anyhow::Result<()> {
         let took = self.started.elapsed();
         self.watch.detach();
         let mut batch = Vec::new();
         events.drain(|event| batch.push(event));
-        self.show(&batch)?;
+        self.take(&batch)?;
+        self.show_known(PATIENCE)?;
+        let answers = async {
+            while self.watch.is_naming() {
+                let reply = replies.next().await;
+                self.take_reply(reply)?;
+            }
+            anyhow::Ok(())
+        };
+        // What is named by then is named.
+        let _ = timeout(PATIENCE, answers).await;
+        self.show_known(Duration::ZERO)?;
         self.note_losses()?;
+        self.flush_recording()?;
         let view = self.watch.view()?;
-        let wanted =
-            |key: &Key| key.address.parse().is_ok_and(|address| self.filter.passes_address(&address));
+        let wanted = |key: &Key| self.filter.passes_key(key);
         match self.printer {
             Printer::Human(_) => {
                 let text = summary(&view, took, Colour::of_stdout(), wanted);
@@ -191,48 +264,6 @@ impl Session {
             Printer::Json => {}
         }
         Ok(())
-    }
-}
-
-/// Where records go.
-enum Printer {
-    Human(Human),
-    Json,
-}
-
-impl Printer {
-    /// Tells whoever reads that tracing has begun.
-    fn begin(&mut self) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        match self {
-            Self::Human(human) => writeln!(out, "{}", human.title())?,
-            Self::Json => {
-                let host = nix::sys::utsname::uname().context("ask for the host's name")?;
-                let header = Header {
-                    format: FORMAT,
-                    host: host.nodename().to_string_lossy().into_owned(),
-                    kernel: host.release().to_string_lossy().into_owned(),
-                    version: env!("CARGO_PKG_VERSION"),
-                };
-                self.print(&mut out, &Record { time: Timestamp::now(), body: Body::Header(header) })?;
-            }
-        }
-        Ok(out.flush()?)
-    }
-
-    /// Whether there was something to print.
-    fn print(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<bool> {
-        match self {
-            Self::Human(human) => match human.line(record) {
-                Some(line) => writeln!(out, "{line}")?,
-                None => return Ok(false),
-            },
-            Self::Json => {
-                serde_json::to_writer(&mut *out, record).map_err(io::Error::from)?;
-                out.write_all(b"\n")?;
-            }
-        }
-        Ok(true)
     }
 }
 

@@ -32,7 +32,11 @@ mod tests {
         let id = Some("0123456789ab");
         check("/system.slice/nginx.service", Some("nginx.service"), None);
         check("/system.slice/system-nginx.slice/nginx@edge.service", Some("nginx@edge.service"), None);
-        check("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service", Some("web.service"), None);
+        check(
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service",
+            Some("web.service"),
+            None,
+        );
         check("/user.slice/user-0.slice/session-3.scope", None, None);
         check("/", None, None);
         check("/system.slice/docker-ID.scope", None, id);

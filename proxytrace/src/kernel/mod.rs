@@ -242,6 +242,12 @@ impl Tracer {
         Ok(Snapshot { rows: self.ledger.entries()?, processes, proxies, losses: self.losses()? })
     }
 
+    /// A traced process, if it is one and lives.
+    #[must_use]
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        self.processes.get(&pid)
+    }
+
     /// What could not be followed, index [`Loss`].
     ///
     /// # Errors

@@ -97,6 +97,9 @@ fn count_children(selected: &mut [(u32, Process)]) {
     }
     for (pid, process) in selected {
         process.children = counts.get(pid).copied().unwrap_or(0);
+        if process.parent != 0 && process.children == 0 {
+            process.flags |= Process::WORKER;
+        }
     }
 }
 
@@ -141,25 +144,25 @@ mod tests {
 
     #[test]
     fn each_tree_of_the_name_is_a_proxy() {
-        let named = Process::NAMED;
+        let (named, worker) = (Process::NAMED, Process::NAMED | Process::WORKER);
         let expected = [
             (10, 10, named, 2),
-            (11, 10, named, 0),
-            (12, 10, named, 0),
+            (11, 10, worker, 0),
+            (12, 10, worker, 0),
             (21, 21, named, 1),
-            (22, 21, named, 0),
+            (22, 21, worker, 0),
         ];
         check(NGINX, &["nginx"], &[], &expected);
     }
 
     #[test]
     fn a_pid_brings_all_its_descendants() {
-        let kept = Process::KEPT;
+        let (kept, worker) = (Process::KEPT, Process::KEPT | Process::WORKER);
         check(
             NGINX,
             &[],
             &[20],
-            &[(20, 20, kept, 2), (21, 20, kept, 1), (22, 20, kept, 0), (30, 20, kept, 0)],
+            &[(20, 20, kept, 2), (21, 20, kept, 1), (22, 20, worker, 0), (30, 20, worker, 0)],
         );
     }
 
@@ -169,10 +172,10 @@ mod tests {
         let named = Process::NAMED;
         let expected = [
             (10, 10, named, 2),
-            (11, 10, named, 0),
-            (12, 10, named, 0),
+            (11, 10, named | Process::WORKER, 0),
+            (12, 10, named | Process::WORKER, 0),
             (21, 21, both, 1),
-            (22, 21, both, 0),
+            (22, 21, both | Process::WORKER, 0),
         ];
         check(NGINX, &["nginx"], &[21], &expected);
         check(NGINX, &[], &[], &[]);

@@ -37,6 +37,7 @@ fn page() -> String {
          `--max-addresses`.\n\
          - `cause` of a failure: {}.\n\
          - `cause` of a broken connection: {}.\n\
+         - `result` of a reload: `accepted`, `rejected`.\n\
          - `why`: {}.\n\n\
          For every series `attempts = established + failures of all causes + in flight`. Every cause is 0, not absent, \
          once an address is known; an address that was not used for an hour goes away.\n",

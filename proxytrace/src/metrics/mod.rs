@@ -23,7 +23,7 @@ use proxytrace_ebpf::{
 use crate::{
     kernel::hooks::NO_WAY,
     model::{Key, Series},
-    watch::View,
+    watch::{ProxyInfo, ProxyView, View},
 };
 use process::ProcessView;
 use table::{Kind, Metric};
@@ -122,6 +122,18 @@ impl Collector for Scrape {
     }
 }
 
+impl Scrape {
+    /// Boot time in nanoseconds as seconds since 1970; 0 for never.
+    fn time(&self, boot_ns: u64) -> f64 {
+        if boot_ns == 0 { 0.0 } else { self.view.clock.at(boot_ns).as_duration().as_secs_f64() }
+    }
+
+    /// A sample of each proxy.
+    fn each_proxy(&self, mut sample: impl FnMut(&str, &ProxyView) -> Result<(), Error>) -> Result<(), Error> {
+        self.view.proxies.iter().try_for_each(|(name, proxy)| sample(name, proxy))
+    }
+}
+
 type AddressSamples = fn(&Scrape, &mut Family, &Key, &Series) -> Result<(), Error>;
 
 /// Metrics of each proxy, upstream and address.
@@ -157,11 +169,7 @@ const BY_ADDRESS: &[(&Metric, AddressSamples)] = &[
         })
     }),
     (&table::LAST_ESTABLISHED, |scrape, family, key, series| {
-        let time = match series.counts().last_established_ns {
-            0 => 0.0,
-            boot_ns => scrape.view.clock.at(boot_ns).as_duration().as_secs_f64(),
-        };
-        family.number(&labels(key), time)
+        family.number(&labels(key), scrape.time(series.counts().last_established_ns))
     }),
 ];
 
@@ -169,16 +177,33 @@ type Samples = fn(&Scrape, &mut Family) -> Result<(), Error>;
 
 /// Metrics of proxies, and of the agent itself.
 const WHOLE: &[(&Metric, Samples)] = &[
+    (&table::UPSTREAM_DECLARED, |scrape, family| {
+        // Those that have series of their own: no more of them than of others.
+        let declared = scrape.view.declared.iter().filter(|key| scrape.view.series.contains_key(key));
+        declared.into_iter().try_for_each(|key| family.count(&labels(key), 1))
+    }),
+    (&table::PROXY_INFO, |scrape, family| {
+        scrape.each_proxy(|name, proxy| {
+            let ProxyInfo { exe, config, unit, container } = &proxy.info;
+            family.info(&[name, exe, config, unit, container])
+        })
+    }),
     (&table::CONFIG_GENERATION, |scrape, family| {
-        scrape
-            .view
-            .proxies
-            .iter()
-            .try_for_each(|(name, proxy)| family.count(&[name], proxy.generation.into()))
+        scrape.each_proxy(|name, proxy| family.count(&[name], proxy.generation.into()))
     }),
-    (&table::WORKERS, |scrape, family| {
-        scrape.view.proxies.iter().try_for_each(|(name, proxy)| family.count(&[name], proxy.workers))
+    (&table::RELOADS, |scrape, family| {
+        scrape.each_proxy(|name, proxy| {
+            family.count(&[name, "accepted"], proxy.generation.into())?;
+            family.count(&[name, "rejected"], proxy.rejected)
+        })
     }),
+    (&table::LAST_RELOAD, |scrape, family| {
+        scrape.each_proxy(|name, proxy| family.number(&[name], scrape.time(proxy.reloaded_ns)))
+    }),
+    (&table::WORKER_CRASHES, |scrape, family| {
+        scrape.each_proxy(|name, proxy| family.count(&[name], proxy.crashes))
+    }),
+    (&table::WORKERS, |scrape, family| scrape.each_proxy(|name, proxy| family.count(&[name], proxy.workers))),
     (&table::UNTRACKED, |scrape, family| {
         // Events are lost to a reader, not to the counts.
         let places = Loss::ALL.into_iter().filter(|&loss| loss != Loss::RingFull);
@@ -193,11 +218,7 @@ const WHOLE: &[(&Metric, Samples)] = &[
     (&table::KERNEL_MEMORY, |scrape, family| {
         scrape.view.memory_bytes.map_or(Ok(()), |bytes| family.count(&[], bytes))
     }),
-    (&table::BUILD_INFO, |_, family| {
-        let labels = [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH];
-        let labels: Vec<_> = table::BUILD_INFO.labels.iter().copied().zip(labels).collect();
-        family.encoder.encode_info(&labels.as_slice())
-    }),
+    (&table::BUILD_INFO, |_, family| family.info(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH])),
 ];
 
 /// One metric being written.
@@ -237,6 +258,11 @@ impl Family<'_> {
         buckets: &[(f64, u64)],
     ) -> Result<(), Error> {
         self.sample(values, |encoder| encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None))
+    }
+
+    fn info(&mut self, values: &[&str]) -> Result<(), Error> {
+        let labels: Vec<_> = self.metric.labels.iter().copied().zip(values.iter().copied()).collect();
+        self.encoder.encode_info(&labels.as_slice())
     }
 
     fn sample(
@@ -288,6 +314,7 @@ mod tests {
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
         View {
             series,
+            declared: Vec::new(),
             proxies: BTreeMap::new(),
             losses: Default::default(),
             memory_bytes: Some(17_000_000),

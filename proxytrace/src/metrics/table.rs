@@ -67,8 +67,18 @@ metrics! {
         "Established connections that the upstream reset, or closed without an answer to a request";
     LAST_ESTABLISHED: Gauge "proxytrace_last_established_timestamp_seconds" [proxy, upstream, address]
         "When a handshake was last completed, in seconds since 1970, 0 for never";
+    UPSTREAM_DECLARED: Gauge "proxytrace_upstream_declared" [proxy, upstream, address]
+        "1 for each address that the configuration of the proxy names";
+    PROXY_INFO: Info "proxytrace_proxy_info" [proxy, exe, config, unit, container]
+        "What a proxy is: its program, its configuration as it sees it, its systemd unit, its container";
     CONFIG_GENERATION: Gauge "proxytrace_config_generation" [proxy]
-        "How often a reload of the proxy was asked for since it has been known";
+        "How often the proxy took a new configuration or binary since it has been known";
+    RELOADS: Counter "proxytrace_reloads_total" [proxy, result]
+        "Reloads of the proxy since it has been known, binary upgrades included: accepted, or rejected, after which no new worker came";
+    LAST_RELOAD: Gauge "proxytrace_last_reload_timestamp_seconds" [proxy]
+        "When the proxy last took a new configuration or binary, in seconds since 1970, 0 for never";
+    WORKER_CRASHES: Counter "proxytrace_worker_crashes_total" [proxy]
+        "Processes of the proxy below its master that a signal ended";
     WORKERS: Gauge "proxytrace_workers" [proxy]
         "Processes of the proxy below its master: workers, and helpers such as a cache manager";
     UNTRACKED: Counter "proxytrace_untracked_total" [why]

@@ -31,6 +31,12 @@ pub struct Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series(Row);
 
+impl From<Row> for Series {
+    fn from(row: Row) -> Self {
+        Self(row)
+    }
+}
+
 impl Default for Series {
     fn default() -> Self {
         Self(Row::ZERO)

@@ -5,35 +5,50 @@ use std::{net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Address, Body};
+use super::{Address, Body, Key};
 
 /// Which records pass. Conditions of one kind are alternatives; an empty list lets everything pass.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Where to.
     pub addresses: Vec<AddressFilter>,
+    /// Names of upstreams; where several upstreams have an address, its name is all of theirs, any of which will do.
+    pub upstreams: Vec<String>,
     /// How an attempt ended or a connection broke.
     pub causes: Vec<Cause>,
+    /// Whether what goes well is wanted too: established attempts, processes that start and that end in an orderly way.
+    pub all: bool,
 }
 
 impl Filter {
-    /// Whether the record is wanted. Records that are about no address always are.
+    /// Whether the record is wanted. Those about no address are, but for the routine.
     #[must_use]
     pub fn passes(&self, body: &Body) -> bool {
-        let (address, cause) = match body {
-            Body::Connect(attempt) => (&attempt.route.address, attempt.outcome.map(Outcome::name)),
-            Body::Stalled(attempt) => (&attempt.route.address, Some(Cause::STALLED)),
-            Body::Broken(connection) => (&connection.route.address, Some(connection.cause.name())),
-            Body::Header(_) | Body::Lost(_) => return true,
+        let (route, cause) = match body {
+            Body::Connect(attempt) => (&attempt.route, attempt.outcome.map(Outcome::name)),
+            Body::Stalled(attempt) => (&attempt.route, Some(Cause::STALLED)),
+            Body::Broken(connection) => (&connection.route, Some(connection.cause.name())),
+            Body::WorkerStarted(_) => return self.all,
+            Body::WorkerExited(exit) => return self.all || !exit.is_orderly(),
+            Body::Header(_) | Body::Reload(_) | Body::Lost(_) => return true,
         };
-        self.passes_address(address)
+        let is_established = cause == Some(Outcome::Established.name());
+        self.passes_destination(&route.upstream, &route.address)
+            && (self.all || !is_established || !self.causes.is_empty())
             && (self.causes.is_empty() || self.causes.iter().any(|wanted| Some(wanted.0) == cause))
     }
 
-    /// Whether the address is wanted.
+    /// Whether the series is wanted, whatever its causes.
     #[must_use]
-    pub fn passes_address(&self, address: &Address) -> bool {
-        self.addresses.is_empty() || self.addresses.iter().any(|filter| filter.matches(address))
+    pub fn passes_key(&self, key: &Key) -> bool {
+        key.address.parse().is_ok_and(|address| self.passes_destination(&key.upstream, &address))
+    }
+
+    fn passes_destination(&self, upstream: &str, address: &Address) -> bool {
+        let is_wanted =
+            |wanted: &String| wanted == upstream || upstream.split(',').any(|part| part == wanted);
+        (self.upstreams.is_empty() || self.upstreams.iter().any(is_wanted))
+            && (self.addresses.is_empty() || self.addresses.iter().any(|filter| filter.matches(address)))
     }
 }
 

@@ -6,12 +6,16 @@ mod book;
 mod clock;
 mod filter;
 mod record;
+mod tally;
 
 pub use address::Address;
 pub use book::{Book, Idle, Key, Series};
 pub use clock::Clock;
 pub use filter::{AddressFilter, Cause, Filter};
-pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record, Route};
+pub use record::{
+    Attempt, Body, Connection, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route, Worker,
+};
+pub use tally::Tally;
 
 /// The upstream of an attempt that goes where the proxy's configuration names nothing.
 pub const UNDECLARED_UPSTREAM: &str = "undeclared";

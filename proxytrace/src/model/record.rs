@@ -1,11 +1,14 @@
-//! Records: what `trace --json` prints, one object a line. Fields are only ever added, never changed; readers skip
-//! the ones they do not know.
+//! Records: what `trace --json` prints and a recording holds, one object a line. Fields are only ever added, never changed;
+//! readers skip the ones they do not know.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use proxytrace_ebpf::outcome::{Broken, Outcome};
-use serde::{Serialize, Serializer};
+use proxytrace_ebpf::{
+    abi,
+    outcome::{Broken, Outcome},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Address;
 
@@ -13,10 +16,10 @@ use super::Address;
 pub const FORMAT: u32 = 1;
 
 /// Something that happened.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// When, with nanoseconds, in UTC.
-    #[serde(serialize_with = "nanoseconds")]
+    #[serde(serialize_with = "nanoseconds", deserialize_with = "time")]
     pub time: Timestamp,
     /// What.
     #[serde(flatten)]
@@ -24,7 +27,7 @@ pub struct Record {
 }
 
 /// What happened, by `kind`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
     /// The first line: tracing has begun.
@@ -35,12 +38,18 @@ pub enum Body {
     Stalled(Attempt),
     /// An established connection broke.
     Broken(Connection),
+    /// A reload was asked for, and is accepted or rejected now; or the binary was upgraded.
+    Reload(Reload),
+    /// A master forked a worker, or a helper such as a cache manager.
+    WorkerStarted(Worker),
+    /// Such a process ended.
+    WorkerExited(Exit),
     /// The reader missed records; no count is wrong by that.
     Lost(Lost),
 }
 
 /// What the following records are from.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`].
     pub format: u32,
@@ -49,11 +58,14 @@ pub struct Header {
     /// The kernel's release.
     pub kernel: String,
     /// The version of proxytrace.
-    pub version: &'static str,
+    pub version: String,
+    /// Whether established connects have records of their own; otherwise they are only counted, elsewhere.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Who connects, and where to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The proxy's name.
     pub proxy: Arc<str>,
@@ -66,18 +78,23 @@ pub struct Route {
     /// Where to.
     pub address: Address,
     /// Where from; missing where no address was chosen.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<Address>,
 }
 
 /// One connect() to an upstream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Who, and where to.
     #[serde(flatten)]
     pub route: Route,
     /// How it ended; missing while in flight.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "outcome_name")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "outcome_name",
+        deserialize_with = "outcome"
+    )]
     pub outcome: Option<Outcome>,
     /// The error, 0 for none.
     pub errno: u32,
@@ -88,13 +105,13 @@ pub struct Attempt {
 }
 
 /// One established connection.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     /// Who, and where to.
     #[serde(flatten)]
     pub route: Route,
     /// How it broke.
-    #[serde(serialize_with = "broken_name")]
+    #[serde(serialize_with = "broken_name", deserialize_with = "broken")]
     pub cause: Broken,
     /// The error, 0 for none.
     pub errno: u32,
@@ -102,8 +119,73 @@ pub struct Connection {
     pub duration_us: u64,
 }
 
+/// A process of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// The process, in the host's pid namespace.
+    pub pid: u32,
+    /// The configuration that it runs.
+    pub generation: u32,
+}
+
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// The master, and the generation that runs now: after a rejected reload that of before.
+    #[serde(flatten)]
+    pub master: Worker,
+    /// What the master made of it.
+    pub result: ReloadResult,
+}
+
+/// What a master makes of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadResult {
+    /// It forked workers with the new configuration.
+    Accepted,
+    /// It forked none, and goes on with the configuration of before.
+    Rejected,
+}
+
+/// How a worker ended: by a signal or with an exit code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The process.
+    #[serde(flatten)]
+    pub worker: Worker,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u32>,
+    /// Whether the signal made it dump its memory; missing where it did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub core: bool,
+    /// The exit code where no signal ended it, 0 for an orderly end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+}
+
+impl Exit {
+    /// The end of `worker` with the status that wait(2) would give.
+    #[must_use]
+    pub fn of_status(worker: Worker, status: u32) -> Self {
+        match abi::exit_signal(status) {
+            0 => Self { worker, signal: None, core: false, code: Some(abi::exit_code(status)) },
+            signal => Self { worker, signal: Some(signal), core: abi::dumped_core(status), code: None },
+        }
+    }
+
+    /// Whether it ended as it was meant to.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
 /// Records that the reader missed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// How many.
     pub count: u64,
@@ -119,6 +201,28 @@ fn outcome_name<S: Serializer>(outcome: &Option<Outcome>, serializer: S) -> Resu
 
 fn broken_name<S: Serializer>(broken: &Broken, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(broken.name())
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+fn outcome<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Outcome>, D::Error> {
+    named(deserializer, "outcome", |name| Outcome::ALL.into_iter().find(|outcome| outcome.name() == name))
+        .map(Some)
+}
+
+fn broken<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Broken, D::Error> {
+    named(deserializer, "cause", |name| Broken::ALL.into_iter().find(|broken| broken.name() == name))
+}
+
+fn named<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    what: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    find(&name).ok_or_else(|| de::Error::custom(format_args!("there is no {what} {name:?}")))
 }
 
 #[cfg(test)]
@@ -148,5 +252,7 @@ mod tests {
         let line = serde_json::to_string(&Record { time, body: Body::Connect(attempt) }).unwrap();
         let expected = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx.service","pid":9694,"generation":2,"upstream":"api","address":"10.0.0.5:8080","local":"10.0.0.1:47538","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
         assert_eq!(line, expected);
+        let read: Record = serde_json::from_str(expected).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), expected);
     }
 }

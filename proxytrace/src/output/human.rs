@@ -6,10 +6,12 @@ use jiff::tz::TimeZone;
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{Colour, Paint, words};
-use crate::model::{Attempt, Body, Connection, Record, Route};
+use crate::model::{Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route, Worker};
 
 /// The longest name of a cause, `closed_before_response`.
 const CAUSE_WIDTH: usize = 22;
+/// What most names of upstreams need; grows with the longest seen.
+const UPSTREAM_WIDTH: usize = 10;
 /// What `255.255.255.255:65535` needs; grows with the longest address seen.
 const ADDRESS_WIDTH: usize = 21;
 const DURATION_WIDTH: usize = 8;
@@ -20,6 +22,7 @@ const WHO_WIDTH: usize = 29;
 pub struct Human {
     colour: Colour,
     zone: TimeZone,
+    upstream_width: usize,
     address_width: usize,
     who_width: usize,
 }
@@ -28,19 +31,27 @@ impl Human {
     /// Lines with times of day in `zone`.
     #[must_use]
     pub const fn new(colour: Colour, zone: TimeZone) -> Self {
-        Self { colour, zone, address_width: ADDRESS_WIDTH, who_width: WHO_WIDTH }
+        Self {
+            colour,
+            zone,
+            upstream_width: UPSTREAM_WIDTH,
+            address_width: ADDRESS_WIDTH,
+            who_width: WHO_WIDTH,
+        }
     }
 
     /// The line above the columns.
     #[must_use]
     pub fn title(&self) -> String {
         let line = format!(
-            "{:<12}  {:<CAUSE_WIDTH$}  {:<width$}  {:>DURATION_WIDTH$}  {:<who_width$}  MEANING",
+            "{:<12}  {:<CAUSE_WIDTH$}  {:<upstream_width$}  {:<width$}  {:>DURATION_WIDTH$}  {:<who_width$}  MEANING",
             "TIME",
             "CAUSE",
+            "UPSTREAM",
             "ADDRESS",
             "AFTER",
             "PROXY",
+            upstream_width = self.upstream_width,
             width = self.address_width,
             who_width = self.who_width,
         );
@@ -55,14 +66,22 @@ impl Human {
             Body::Stalled(attempt) => Columns {
                 paint: Paint::Yellow,
                 cause: "stalled",
-                about: Some((&attempt.route, attempt.duration_us)),
+                about: About::route(&attempt.route, attempt.duration_us),
                 words: words::STALLED.to_owned(),
             },
             Body::Broken(connection) => broken(connection),
+            Body::Reload(reload) => self::reload(reload),
+            Body::WorkerStarted(worker) => Columns {
+                paint: Paint::Dim,
+                cause: "worker_started",
+                about: About::process(worker),
+                words: String::new(),
+            },
+            Body::WorkerExited(exit) => exited(exit),
             Body::Lost(lost) => Columns {
                 paint: Paint::Yellow,
                 cause: "lost",
-                about: None,
+                about: About::default(),
                 words: format!(
                     "{} records were not read in time; the counts in the summary are right",
                     lost.count
@@ -73,20 +92,20 @@ impl Human {
     }
 
     fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
-        let (address, duration, who) = match columns.about {
-            Some((route, us)) => (route.address.to_string(), duration(us), who(route)),
-            None => Default::default(),
-        };
+        let About { upstream, address, duration, who } = &columns.about;
+        self.upstream_width = self.upstream_width.max(upstream.chars().count());
         self.address_width = self.address_width.max(address.chars().count());
         self.who_width = self.who_width.max(who.chars().count());
         let time = record.time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f");
-        format!(
-            "{time}  {}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
+        let line = format!(
+            "{time}  {}  {upstream:<upstream_width$}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
             self.colour.paint(columns.paint, &format!("{:<CAUSE_WIDTH$}", columns.cause)),
             self.colour.paint(Paint::Dim, &format!("{who:<who_width$}", who_width = self.who_width)),
             columns.words,
+            upstream_width = self.upstream_width,
             width = self.address_width,
-        )
+        );
+        line.trim_end().to_owned()
     }
 }
 
@@ -94,8 +113,29 @@ impl Human {
 struct Columns<'a> {
     paint: Paint,
     cause: &'a str,
-    about: Option<(&'a Route, u64)>,
+    about: About,
     words: String,
+}
+
+/// Where to, after how long, and who.
+#[derive(Default)]
+struct About {
+    upstream: String,
+    address: String,
+    duration: String,
+    who: String,
+}
+
+impl About {
+    fn route(route: &Route, us: u64) -> Self {
+        let Route { proxy, pid, generation, upstream, address, .. } = route;
+        let (upstream, address) = (printable(upstream), printable(&address.to_string()));
+        Self { upstream, address, duration: duration(us), who: who(proxy, *pid, *generation) }
+    }
+
+    fn process(Worker { proxy, pid, generation }: &Worker) -> Self {
+        Self { who: who(proxy, *pid, *generation), ..Self::default() }
+    }
 }
 
 fn connect(attempt: &Attempt) -> Columns<'_> {
@@ -115,7 +155,7 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
     Columns {
         paint: if outcome == Outcome::Established { Paint::Green } else { Paint::Red },
         cause: outcome.name(),
-        about: Some((&attempt.route, attempt.duration_us)),
+        about: About::route(&attempt.route, attempt.duration_us),
         words,
     }
 }
@@ -124,17 +164,40 @@ fn broken(connection: &Connection) -> Columns<'_> {
     Columns {
         paint: Paint::Red,
         cause: connection.cause.name(),
-        about: Some((&connection.route, connection.duration_us)),
+        about: About::route(&connection.route, connection.duration_us),
         words: words::broken(connection.cause).to_owned(),
     }
 }
 
+fn reload(Reload { master, result }: &Reload) -> Columns<'static> {
+    let (paint, cause, words) = match result {
+        ReloadResult::Accepted => (Paint::Green, "reload_accepted", words::RELOAD_ACCEPTED),
+        ReloadResult::Rejected => (Paint::Red, "reload_rejected", words::RELOAD_REJECTED),
+    };
+    Columns { paint, cause, about: About::process(master), words: words.to_owned() }
+}
+
+fn exited(exit: &Exit) -> Columns<'static> {
+    let (paint, cause, words) = match (exit.signal, exit.code) {
+        (Some(signal), _) => (Paint::Red, "worker_crashed", words::signal(signal, exit.core)),
+        (None, None | Some(0)) => (Paint::Dim, "worker_exited", String::new()),
+        (None, Some(code)) => (Paint::Red, "worker_failed", format!("ended with exit code {code}")),
+    };
+    Columns { paint, cause, about: About::process(&exit.worker), words }
+}
+
 /// Which process, and since which reload; the configuration that was there first needs no mention.
-fn who(Route { proxy, pid, generation, .. }: &Route) -> String {
+fn who(proxy: &str, pid: u32, generation: u32) -> String {
+    let proxy = printable(proxy);
     match generation {
         0 => format!("{proxy}[{pid}]"),
         n => format!("{proxy}[{pid}] reload {n}"),
     }
+}
+
+/// Names in a recording are whatever somebody wrote into it; control characters would be obeyed by a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Three digits and a unit.
@@ -155,14 +218,14 @@ mod tests {
     use proxytrace_ebpf::outcome::{Broken, Outcome};
 
     use super::{Colour, Human, duration};
-    use crate::model::{Attempt, Body, Connection, Lost, Record, Route};
+    use crate::model::{Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Worker};
 
     fn route(address: &str, generation: u32) -> Route {
         Route {
             proxy: "nginx.service".into(),
             pid: 9694,
             generation,
-            upstream: "unknown".into(),
+            upstream: "api".into(),
             address: address.parse().unwrap(),
             local: None,
         }
@@ -181,30 +244,30 @@ mod tests {
     #[test]
     fn lines_are_aligned_and_say_the_cause_in_words() {
         let human = Human::new(Colour::Off, TimeZone::UTC);
-        let title = "TIME          CAUSE                   ADDRESS                   AFTER  PROXY                          MEANING";
+        let title = "TIME          CAUSE                   UPSTREAM    ADDRESS                   AFTER  PROXY                          MEANING";
         assert_eq!(human.title(), title);
         check(
             Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)),
-            "14:30:02.123  refused                 10.0.0.5:8081            330 us  nginx.service[9694]            nobody listens there",
+            "14:30:02.123  refused                 api         10.0.0.5:8081            330 us  nginx.service[9694]            nobody listens there",
         );
         check(
             Body::Connect(attempt(Some(Outcome::ProxyTimeout), 0, 5_000_000, 2)),
-            "14:30:02.123  proxy_timeout           10.0.0.5:8081            5.00 s  nginx.service[9694]            no answer within the proxy's connect timeout, 2 SYNs sent again",
+            "14:30:02.123  proxy_timeout           api         10.0.0.5:8081            5.00 s  nginx.service[9694]            no answer within the proxy's connect timeout, 2 SYNs sent again",
         );
         check(
             Body::Connect(Attempt {
                 route: route("10.0.0.5:8081", 2),
                 ..attempt(Some(Outcome::Other), 22, 12_300, 0)
             }),
-            "14:30:02.123  other                   10.0.0.5:8081           12.3 ms  nginx.service[9694] reload 2   connect failed: Invalid argument (os error 22)",
+            "14:30:02.123  other                   api         10.0.0.5:8081           12.3 ms  nginx.service[9694] reload 2   connect failed: Invalid argument (os error 22)",
         );
         check(
             Body::Connect(attempt(Some(Outcome::Cancelled), 0, 3_000_000, 1)),
-            "14:30:02.123  cancelled               10.0.0.5:8081            3.00 s  nginx.service[9694]            the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
+            "14:30:02.123  cancelled               api         10.0.0.5:8081            3.00 s  nginx.service[9694]            the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
         );
         check(
             Body::Stalled(attempt(None, 0, 1_020_000, 1)),
-            "14:30:02.123  stalled                 10.0.0.5:8081            1.02 s  nginx.service[9694]            no answer yet, SYN sent again: packets are dropped, or the listener's backlog is full",
+            "14:30:02.123  stalled                 api         10.0.0.5:8081            1.02 s  nginx.service[9694]            no answer yet, SYN sent again: packets are dropped, or the listener's backlog is full",
         );
         let connection = Connection {
             route: route("unix:/run/php-fpm/a-rather-long-name.sock", 0),
@@ -214,11 +277,38 @@ mod tests {
         };
         check(
             Body::Broken(connection),
-            "14:30:02.123  closed_before_response  unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
+            "14:30:02.123  closed_before_response  api         unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
+        );
+        let worker = Worker { proxy: "nginx.service".into(), pid: 9694, generation: 1 };
+        let reload = |result: ReloadResult| Body::Reload(Reload { master: worker.clone(), result });
+        let exited = |status: u32| Body::WorkerExited(Exit::of_status(worker.clone(), status));
+        check(
+            reload(ReloadResult::Accepted),
+            "14:30:02.123  reload_accepted                                                      nginx.service[9694] reload 1   new workers have started",
+        );
+        check(
+            reload(ReloadResult::Rejected),
+            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the configuration of before stays: nginx -t says why",
+        );
+        check(
+            Body::WorkerStarted(worker.clone()),
+            "14:30:02.123  worker_started                                                       nginx.service[9694] reload 1",
+        );
+        check(
+            exited(11 | 0x80),
+            "14:30:02.123  worker_crashed                                                       nginx.service[9694] reload 1   ended by SIGSEGV, memory dumped",
+        );
+        check(
+            exited(2 << 8),
+            "14:30:02.123  worker_failed                                                        nginx.service[9694] reload 1   ended with exit code 2",
+        );
+        check(
+            exited(0),
+            "14:30:02.123  worker_exited                                                        nginx.service[9694] reload 1",
         );
         check(
             Body::Lost(Lost { count: 7 }),
-            "14:30:02.123  lost                                                                                    7 records were not read in time; the counts in the summary are right",
+            "14:30:02.123  lost                                                                                                7 records were not read in time; the counts in the summary are right",
         );
     }
 

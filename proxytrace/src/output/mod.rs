@@ -2,12 +2,14 @@
 
 mod diagnosis;
 mod human;
+mod printer;
 mod summary;
 mod words;
 
 pub use diagnosis::diagnosis;
 pub use human::Human;
-pub use summary::summary;
+pub use printer::{Printer, write_json};
+pub use summary::{summary, summary_of_records};
 
 use proxytrace_ebpf::outcome::Outcome;
 

@@ -7,36 +7,34 @@ use proxytrace_ebpf::{
     outcome::{Broken, Outcome},
 };
 
-use super::{Colour, Paint};
+use super::{Colour, Paint, human::printable};
 use crate::{
-    model::{Key, Series},
+    model::{Key, Series, Tally},
     watch::View,
 };
 
-const COLUMNS: usize = 9;
+const COLUMNS: usize = 10;
 
-const TITLES: [&str; COLUMNS] =
-    ["PROXY", "ADDRESS", "ATTEMPTS", "ESTABLISHED", "FAILED", "IN FLIGHT", "BROKEN", "SYN RESENT", "CAUSES"];
+const TITLES: [&str; COLUMNS] = [
+    "PROXY",
+    "UPSTREAM",
+    "ADDRESS",
+    "ATTEMPTS",
+    "ESTABLISHED",
+    "FAILED",
+    "IN FLIGHT",
+    "BROKEN",
+    "SYN RESENT",
+    "CAUSES",
+];
 
 /// The columns that hold numbers, and are aligned to the right.
-const NUMBERS: std::ops::Range<usize> = 2..8;
+const NUMBERS: std::ops::Range<usize> = 3..9;
 
 /// The summary of `took`, over the series that `wanted` lets pass.
 #[must_use]
 pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
-    let nothing = if view.series.is_empty() {
-        "no connect to an upstream was seen\n"
-    } else {
-        "no connect to such an address was seen; there were others\n"
-    };
-    let series: BTreeMap<_, _> = view.series.iter().filter(|(key, _)| wanted(key)).collect();
-    let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
-    if series.is_empty() {
-        text += nothing;
-    } else {
-        let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
-        text += &table(&rows, colour);
-    }
+    let mut text = counts(&view.series, took, colour, wanted);
     let losses = Loss::ALL.into_iter().map(|loss| (loss, view.losses[loss as usize]));
     for (loss, count) in losses.filter(|(_, count)| *count > 0) {
         text += &match loss {
@@ -47,10 +45,48 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
     text
 }
 
+/// The same of what records tell.
+#[must_use]
+pub fn summary_of_records(tally: &Tally, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+    let mut text = counts(&tally.series(), tally.span(), colour, wanted);
+    if tally.lacks_established() {
+        text +=
+            "established connects were not recorded and are in no count above; trace --all records them\n";
+    }
+    if tally.lost() > 0 {
+        text += &format!("{} records are missing and are in no count above\n", tally.lost());
+    }
+    text
+}
+
+fn counts(
+    all: &BTreeMap<Key, Series>,
+    took: Duration,
+    colour: Colour,
+    wanted: impl Fn(&Key) -> bool,
+) -> String {
+    let nothing = if all.values().all(|series| series.counts().attempts == 0) {
+        "no connect to an upstream was seen\n"
+    } else {
+        "no connect to such an address was seen; there were others\n"
+    };
+    let series: BTreeMap<_, _> =
+        all.iter().filter(|(key, series)| wanted(key) && series.counts().attempts > 0).collect();
+    let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
+    if series.is_empty() {
+        text += nothing;
+    } else {
+        let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
+        text += &table(&rows, colour);
+    }
+    text
+}
+
 fn row(key: &Key, series: &Series) -> [String; COLUMNS] {
     [
-        key.proxy.to_string(),
-        key.address.to_string(),
+        printable(&key.proxy),
+        printable(&key.upstream),
+        printable(&key.address),
         series.counts().attempts.to_string(),
         series.outcome(Outcome::Established).to_string(),
         series.failures().to_string(),
@@ -110,14 +146,20 @@ mod tests {
         let rows: Vec<_> = rows
             .iter()
             .map(|(address, row)| {
-                let key =
-                    Key { proxy: "nginx".into(), upstream: "unknown".into(), address: (*address).into() };
+                let key = Key { proxy: "nginx".into(), upstream: "api".into(), address: (*address).into() };
                 (RowKey::ZERO, *row, key)
             })
             .collect();
         let (series, _) = Book::new(10, u64::MAX).update(0, &rows, &[]);
         let clock = Clock::new(0, Timestamp::UNIX_EPOCH);
-        View { series, proxies: BTreeMap::new(), losses: Default::default(), memory_bytes: None, clock }
+        View {
+            series,
+            declared: Vec::new(),
+            proxies: BTreeMap::new(),
+            losses: Default::default(),
+            memory_bytes: None,
+            clock,
+        }
     }
 
     #[test]
@@ -132,9 +174,9 @@ mod tests {
         view.losses[Loss::RingFull as usize] = 5;
         let expected = "\
 summary of 12.3 s
-PROXY  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  BROKEN  SYN RESENT  CAUSES
-nginx  10.0.0.5:8080         9            9       0          0       1           0  closed_before_response 1
-nginx  10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
+PROXY  UPSTREAM  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  BROKEN  SYN RESENT  CAUSES
+nginx  api       10.0.0.5:8080         9            9       0          0       1           0  closed_before_response 1
+nginx  api       10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
 5 records were not read in time; the counts above are right
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);

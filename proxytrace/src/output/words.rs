@@ -1,5 +1,6 @@
 //! Outcomes in words, for somebody who reads them at 3 a.m.
 
+use nix::sys::signal::Signal;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 /// What an outcome means.
@@ -38,3 +39,17 @@ pub(super) const CANCELLED_LATE: &str = "; or its connect timeout is shorter tha
 /// What a first SYN sent again means.
 pub(super) const STALLED: &str =
     "no answer yet, SYN sent again: packets are dropped, or the listener's backlog is full";
+
+/// What an accepted reload means.
+pub(super) const RELOAD_ACCEPTED: &str = "new workers have started";
+
+/// What a rejected one means.
+pub(super) const RELOAD_REJECTED: &str =
+    "no new worker came, the configuration of before stays: nginx -t says why";
+
+/// The signal that ended a process.
+pub(super) fn signal(number: u32, dumped_core: bool) -> String {
+    let known = Signal::try_from(number.cast_signed());
+    let name = known.map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned());
+    format!("ended by {name}{}", if dumped_core { ", memory dumped" } else { "" })
+}

@@ -90,6 +90,10 @@ const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        why: "begin the file of trace --record again when it is full",
+        calls: &[any(libc::SYS_ftruncate)],
+    },
+    Group {
         why: "answer a scraper; connect nowhere",
         calls: &[
             any(libc::SYS_accept4),

@@ -124,7 +124,9 @@ impl Watch {
         let mut used = in_use(snapshot);
         let newest = snapshot.proxies.iter().map(|(id, proxy)| self.newest_known(*id, proxy.generation));
         used.extend(newest.flatten().collect::<Vec<_>>());
-        used.extend(snapshot.proxies.iter().map(|&(proxy, state)| Of { proxy, generation: state.generation }));
+        used.extend(
+            snapshot.proxies.iter().map(|&(proxy, state)| Of { proxy, generation: state.generation }),
+        );
         let rows = snapshot.rows.iter().map(|(row, _)| *row).collect();
         for (of, names) in self.naming.retain(&used, &rows) {
             for (row, _) in self.connect_timeouts(of, &names) {
@@ -178,7 +180,8 @@ fn in_use(snapshot: &Snapshot) -> HashSet<Of> {
 fn pids(snapshot: &Snapshot, of: Of) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
         snapshot.processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
-    candidates.sort_by_key(|(pid, process)| (process.generation != of.generation, process.children == 0, *pid));
+    candidates
+        .sort_by_key(|(pid, process)| (process.generation != of.generation, process.children == 0, *pid));
     candidates.into_iter().take(MOST_CANDIDATES).map(|(pid, _)| *pid).collect()
 }
 

@@ -1,22 +1,31 @@
 //! A trace that knows names: joins the kernel half, the identities of proxies and the book.
 
+mod configurations;
+mod records;
+mod view;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use anyhow::Context as _;
 use jiff::Timestamp;
-use proxytrace_ebpf::{
-    abi::{self, Event, Loss, Process},
-    outcome::{Broken, Outcome},
-};
+use proxytrace_ebpf::abi::{self, Event, Loss, Process};
 
 use crate::{
-    identity::Names,
+    identity::{Identity, Names},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Attempt, Body, Book, Clock, Connection, Key, Record, Route, Series, UNKNOWN_UPSTREAM},
+    model::{Address, Body, Book, Clock, Key, Record, Reload, ReloadResult, Worker},
+    naming::Naming,
+    reader::client::{self, Replies},
+    reloads::{Open, Reloads},
 };
+
+pub use records::PATIENCE;
+pub use view::{ProxyInfo, ProxyView, View};
 
 /// Series of addresses that were not used for so long go away.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -26,51 +35,42 @@ pub struct Watch {
     tracer: Tracer,
     names: Names,
     book: Book,
-    unknown_upstream: Arc<str>,
-}
-
-/// What a running trace knows at one moment.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// What was counted.
-    pub series: BTreeMap<Key, Series>,
-    /// The proxies that have processes.
-    pub proxies: BTreeMap<Arc<str>, ProxyView>,
-    /// What could not be followed, index [`Loss`].
-    pub losses: [u64; Loss::ALL.len()],
-    /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
-    pub memory_bytes: Option<u64>,
-    /// From the kernel half's clock to the time of day.
-    pub clock: Clock,
-}
-
-/// What is known of one proxy.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProxyView {
-    /// Its processes below the master.
-    pub workers: u64,
-    /// How often it was reloaded since it has been known.
-    pub generation: u32,
+    reloads: Reloads,
+    naming: Naming,
+    held: records::Held,
+    /// Where no configuration tells one.
+    connect_timeout: Duration,
 }
 
 impl Watch {
-    /// Starts tracing. At most `most_addresses` addresses get series of their own.
+    /// Starts tracing. At most `most_addresses` addresses get series of their own. Also starts the process that reads the
+    /// proxies' configurations, or `config` instead of what they name; it keeps privileges that a trace gives up.
     ///
     /// # Errors
     /// Why that is not possible here.
-    pub fn start(options: &Options, most_addresses: usize) -> Result<(Self, Events), Error> {
+    pub fn start(
+        options: &Options,
+        config: Option<PathBuf>,
+        most_addresses: usize,
+    ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
+        let (reader, replies) =
+            client::start().context("start the process that reads nginx's configuration")?;
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
         let mut watch = Self {
             tracer,
             names: Names::new(fallback),
             book: Book::new(most_addresses, IDLE.as_nanos() as u64),
-            unknown_upstream: UNKNOWN_UPSTREAM.into(),
+            reloads: Reloads::default(),
+            naming: Naming::new(reader, config),
+            held: records::Held::new(),
+            connect_timeout: options.connect_timeout,
         };
         let snapshot = watch.tracer.snapshot()?;
         watch.look_at(&snapshot);
+        watch.ask_for_all(&snapshot);
         watch.log_hooks();
-        Ok((watch, events))
+        Ok((watch, events, replies))
     }
 
     /// Every hook, and how it was attached.
@@ -89,34 +89,25 @@ impl Watch {
         Ok(roots)
     }
 
-    /// Notes what an event tells of proxies.
-    pub fn note(&mut self, event: &Event) {
-        if event.kind == Event::ENTERED {
-            self.names.look(event.proxy, event.pid);
-        }
+    /// Whether there is a reload of which it is not known what became of it: then [`Watch::rejected_reloads`] is to be
+    /// asked again and again.
+    #[must_use]
+    pub fn is_reload_open(&self) -> bool {
+        self.reloads.is_any_open()
     }
 
-    /// The record of an event; `None` for one that is only of use here.
+    /// The reloads that turn out to be rejected now.
     ///
     /// # Errors
     /// A map that was needed for it could not be read.
-    pub fn record(&mut self, event: &Event) -> Result<Option<Record>, Error> {
-        if event.remote.family != 0 && self.address(&event.remote).is_name_service() {
-            return Ok(None);
-        }
-        let body = match event.kind {
-            Event::CONNECT => Body::Connect(self.attempt(event, Outcome::from_index(event.what))?),
-            Event::STALLED => Body::Stalled(self.attempt(event, None)?),
-            Event::BROKEN => match Broken::from_index(event.what) {
-                Some(cause) => Body::Broken(self.connection(event, cause)?),
-                None => return Ok(None),
-            },
-            _ => {
-                self.note(event);
-                return Ok(None);
-            }
+    pub fn rejected_reloads(&mut self) -> Result<Vec<Record>, Error> {
+        let rejected = self.reloads.rejected(boot_ns(), |open| is_open(&self.tracer, open));
+        let record = |Open { proxy, pid, generation, .. }| {
+            let event = Event { proxy, pid, generation, ..Event::ZERO };
+            let reload = Reload { master: self.worker(&event)?, result: ReloadResult::Rejected };
+            Ok(Record { time: Timestamp::now(), body: Body::Reload(reload) })
         };
-        Ok(Some(Record { time: clock().at(event.time_ns), body }))
+        rejected.into_iter().map(record).collect()
     }
 
     /// What is known now. Also the moment at which what is no longer needed is forgotten.
@@ -126,17 +117,20 @@ impl Watch {
     pub fn view(&mut self) -> Result<View, Error> {
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
+        self.ask_for_all(&snapshot);
         let mut rows = Vec::with_capacity(snapshot.rows.len());
         for (row_key, row) in &snapshot.rows {
             let address = self.address(&row_key.address);
             if address.is_name_service() {
                 continue;
             }
+            // Its counts show as soon as its name is known.
+            let Some(upstream) = self.upstream(row_key, &address)? else { continue };
             let proxy = self.names.name(row_key.proxy, &living);
-            let upstream = Arc::clone(&self.unknown_upstream);
             rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
         }
-        let (series, idle) = self.book.update(boot_ns(), &rows);
+        let declared = self.declared(&snapshot, &living);
+        let (series, idle) = self.book.update(boot_ns(), &rows, &declared);
         for (row_key, key) in idle {
             if let Some(row) = self.tracer.take_idle(&row_key)? {
                 self.book.carry(&key, &row);
@@ -144,10 +138,11 @@ impl Watch {
         }
         let proxies = self.proxies(&snapshot, &living);
         self.tracer.forget_ended_proxies(&snapshot)?;
+        self.forget_configurations(&snapshot);
         let counted: HashSet<u64> = snapshot.rows.iter().map(|(key, _)| key.proxy).collect();
         self.names.retain(|proxy| living.contains(&proxy) || counted.contains(&proxy));
         let memory_bytes = self.tracer.memory_bytes();
-        Ok(View { series, proxies, losses: snapshot.losses, memory_bytes, clock: clock() })
+        Ok(View { series, declared, proxies, losses: snapshot.losses, memory_bytes, clock: clock() })
     }
 
     /// How many events were lost so far because the ring buffer was full.
@@ -181,39 +176,16 @@ impl Watch {
         }
     }
 
-    fn attempt(&mut self, event: &Event, outcome: Option<Outcome>) -> Result<Attempt, Error> {
-        Ok(Attempt {
-            route: self.route(event)?,
-            outcome,
-            errno: event.errno,
-            duration_us: event.duration_ns / 1000,
-            syn_retransmits: event.syn_retransmits,
-        })
+    fn worker(&mut self, event: &Event) -> Result<Worker, Error> {
+        Ok(Worker { proxy: self.proxy_name(event.proxy)?, pid: event.pid, generation: event.generation })
     }
 
-    fn connection(&mut self, event: &Event, cause: Broken) -> Result<Connection, Error> {
-        let route = self.route(event)?;
-        Ok(Connection { route, cause, errno: event.errno, duration_us: event.duration_ns / 1000 })
-    }
-
-    fn route(&mut self, event: &Event) -> Result<Route, Error> {
-        Ok(Route {
-            proxy: self.proxy(event)?,
-            pid: event.pid,
-            generation: event.generation,
-            upstream: Arc::clone(&self.unknown_upstream),
-            address: self.address(&event.remote),
-            local: local(event),
-        })
-    }
-
-    fn proxy(&mut self, event: &Event) -> Result<Arc<str>, Error> {
-        if let Some(name) = self.names.given(event.proxy) {
+    fn proxy_name(&mut self, proxy: u64) -> Result<Arc<str>, Error> {
+        if let Some(name) = self.names.given(proxy) {
             return Ok(name);
         }
-        self.names.look(event.proxy, event.pid);
         let living = living(&self.tracer.snapshot()?);
-        Ok(self.names.name(event.proxy, &living))
+        Ok(self.names.name(proxy, &living))
     }
 
     fn address(&mut self, address: &abi::Address) -> Address {
@@ -235,7 +207,27 @@ impl Watch {
         living(snapshot)
     }
 
+    fn info(&self, proxy: u64, generation: u32) -> ProxyInfo {
+        let Identity { unit, container, .. } = self.names.identity(proxy);
+        let known = self.newest_known(proxy, generation).and_then(|of| self.naming.configuration(of));
+        let path = |path: &Path| path.display().to_string();
+        ProxyInfo {
+            exe: known.map(|(configuration, _)| path(&configuration.exe)).unwrap_or_default(),
+            config: known.map(|(configuration, _)| path(&configuration.path)).unwrap_or_default(),
+            unit: unit.unwrap_or_default(),
+            container: container.unwrap_or_default(),
+        }
+    }
+
     fn proxies(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> BTreeMap<Arc<str>, ProxyView> {
+        self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
+        let now_ns = boot_ns();
+        let mut rejected: HashMap<u64, u64> = HashMap::new();
+        for open in snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process)) {
+            if self.reloads.is_rejected(&open, now_ns, |open| is_open(&self.tracer, open)) {
+                *rejected.entry(open.proxy).or_default() += 1;
+            }
+        }
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
@@ -243,7 +235,14 @@ impl Watch {
             let workers = of_proxy().filter(|(_, process)| {
                 process.children == 0 && of_proxy().any(|(pid, _)| *pid == process.parent)
             });
-            let view = ProxyView { workers: workers.count() as u64, generation: proxy.generation };
+            let view = ProxyView {
+                workers: workers.count() as u64,
+                generation: proxy.generation,
+                rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
+                reloaded_ns: proxy.reloaded_ns,
+                crashes: proxy.crashes,
+                info: self.info(*id, proxy.generation),
+            };
             views.insert(self.names.name(*id, living), view);
         }
         views
@@ -254,9 +253,9 @@ fn living(snapshot: &Snapshot) -> HashSet<u64> {
     snapshot.processes.iter().map(|(_, process)| process.proxy).collect()
 }
 
-fn local(event: &Event) -> Option<Address> {
-    let has_address = event.local.family != 0 && event.local.port != 0;
-    has_address.then(|| Address::of_abi(&event.local, None))
+/// Whether the kernel half has not seen what became of the reload.
+fn is_open(tracer: &Tracer, open: &Open) -> bool {
+    tracer.process(open.pid).is_some_and(|process| process.reload_asked_ns == open.asked_ns)
 }
 
 fn clock() -> Clock {

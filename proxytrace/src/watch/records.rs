@@ -1,6 +1,6 @@
 //! Records of what the kernel half tells. Events wait, in their order, until the upstream is known that they are about.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use proxytrace_ebpf::{
     abi::{Event, RowKey},
@@ -10,7 +10,7 @@ use proxytrace_ebpf::{
 use super::{Watch, clock};
 use crate::{
     kernel::{Error, boot_ns},
-    model::{Address, Attempt, Body, Connection, Record, Route},
+    model::{Address, Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route},
 };
 
 /// Longer than that no record is held back: then its upstream is told as unknown.
@@ -26,7 +26,14 @@ impl Watch {
     /// A map that was needed for it could not be read.
     pub fn take(&mut self, event: &Event) -> Result<(), Error> {
         self.note(event)?;
-        if event.remote.family != 0 && !self.address(&event.remote).is_name_service() {
+        let is_told = match event.kind {
+            Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED => {
+                self.reloads.note(event) && event.kind != Event::RELOAD_ASKED
+            }
+            Event::WORKER_STARTED | Event::WORKER_EXITED => true,
+            _ => event.remote.family != 0 && !self.address(&event.remote).is_name_service(),
+        };
+        if is_told {
             self.held.push_back(*event);
         }
         Ok(())
@@ -40,19 +47,22 @@ impl Watch {
     pub fn records(&mut self, patience: Duration) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         while let Some(event) = self.held.front().copied() {
-            let address = self.address(&event.remote);
-            let row = row(&event);
-            let upstream = match self.upstream(&row, &address)? {
-                Some(upstream) => upstream,
-                None if boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => break,
-                None => self.naming.unknown(),
+            let body = if event.remote.family == 0 {
+                self.lifecycle(&event)?
+            } else {
+                let Some(route) = self.route(&event, patience)? else { break };
+                about_a_route(&event, route)
             };
             self.held.pop_front();
-            if let Some(body) = self.body(&event, address, upstream)? {
-                records.push(Record { time: clock().at(event.time_ns), body });
-            }
+            records.extend(body.map(|body| Record { time: clock().at(event.time_ns), body }));
         }
         Ok(records)
+    }
+
+    /// Whether something that was seen waits for the name of its upstream.
+    #[must_use]
+    pub fn is_naming(&self) -> bool {
+        self.holds_events() || self.naming.is_asking()
     }
 
     /// Whether events wait for the names of their upstreams.
@@ -61,24 +71,52 @@ impl Watch {
         !self.held.is_empty()
     }
 
-    fn body(&mut self, event: &Event, address: Address, upstream: Arc<str>) -> Result<Option<Body>, Error> {
-        let route = Route {
-            proxy: self.proxy(event)?,
+    /// What became of a process or a reload.
+    fn lifecycle(&mut self, event: &Event) -> Result<Option<Body>, Error> {
+        Ok(match event.kind {
+            Event::RELOADED => {
+                Some(Body::Reload(Reload { master: self.worker(event)?, result: ReloadResult::Accepted }))
+            }
+            Event::RELOAD_REJECTED => {
+                Some(Body::Reload(Reload { master: self.worker(event)?, result: ReloadResult::Rejected }))
+            }
+            Event::WORKER_STARTED => Some(Body::WorkerStarted(self.worker(event)?)),
+            Event::WORKER_EXITED => {
+                Some(Body::WorkerExited(Exit::of_status(self.worker(event)?, event.what)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Who connected where; `None` while it is worth waiting for the upstream's name.
+    fn route(&mut self, event: &Event, patience: Duration) -> Result<Option<Route>, Error> {
+        let address = self.address(&event.remote);
+        let row = RowKey { proxy: event.proxy, generation: event.generation, address: event.remote };
+        let upstream = match self.upstream(&row, &address)? {
+            Some(upstream) => upstream,
+            None if boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => return Ok(None),
+            None => self.naming.unknown(),
+        };
+        Ok(Some(Route {
+            proxy: self.proxy_name(event.proxy)?,
             pid: event.pid,
             generation: event.generation,
             upstream,
             address,
             local: local(event),
-        };
-        Ok(match event.kind {
-            Event::CONNECT => Some(Body::Connect(attempt(event, route, Outcome::from_index(event.what)))),
-            Event::STALLED => Some(Body::Stalled(attempt(event, route, None))),
-            Event::BROKEN => Broken::from_index(event.what).map(|cause| {
-                let duration_us = event.duration_ns / 1000;
-                Body::Broken(Connection { route, cause, errno: event.errno, duration_us })
-            }),
-            _ => None,
-        })
+        }))
+    }
+}
+
+fn about_a_route(event: &Event, route: Route) -> Option<Body> {
+    match event.kind {
+        Event::CONNECT => Some(Body::Connect(attempt(event, route, Outcome::from_index(event.what)))),
+        Event::STALLED => Some(Body::Stalled(attempt(event, route, None))),
+        Event::BROKEN => Broken::from_index(event.what).map(|cause| {
+            let duration_us = event.duration_ns / 1000;
+            Body::Broken(Connection { route, cause, errno: event.errno, duration_us })
+        }),
+        _ => None,
     }
 }
 
@@ -90,11 +128,6 @@ fn attempt(event: &Event, route: Route, outcome: Option<Outcome>) -> Attempt {
         duration_us: event.duration_ns / 1000,
         syn_retransmits: event.syn_retransmits,
     }
-}
-
-/// The row that counts what the event is about.
-const fn row(event: &Event) -> RowKey {
-    RowKey { proxy: event.proxy, generation: event.generation, address: event.remote }
 }
 
 fn local(event: &Event) -> Option<Address> {

@@ -30,6 +30,12 @@ pub struct ProxyView {
     pub workers: u64,
     /// How often it was reloaded since it has been known.
     pub generation: u32,
+    /// Reloads that were asked for and that it did not take.
+    pub rejected: u64,
+    /// When the generation was last raised, boot time in nanoseconds; 0 for never.
+    pub reloaded_ns: u64,
+    /// Workers that a signal ended.
+    pub crashes: u64,
     /// What it is.
     pub info: ProxyInfo,
 }

@@ -27,6 +27,7 @@ pub(super) const PROFILES: &[Profile] = &[
             "broken::",
             "clients::",
             "processes::",
+            "reload::",
             "ledger::",
             "storm::",
             "crowd::",
@@ -51,7 +52,7 @@ pub(super) const PROFILES: &[Profile] = &[
         name: "raw_tp",
         forced: RAW_TP,
         at_once: 6,
-        stories: &["causes::ipv4", "unix::", "processes::", "ledger::"],
+        stories: &["causes::ipv4", "unix::", "processes::", "reload::", "ledger::"],
     },
 ];
 

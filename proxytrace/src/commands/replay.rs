@@ -1,0 +1,108 @@
+//! `proxytrace replay`: recordings, through the same display as `trace`.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    cli::Show,
+    model::{Filter, Key, Tally},
+    output::{Colour, Printer, summary_of_records},
+    recording::{Damage, Reader},
+};
+
+/// Options of `proxytrace replay`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Recordings, in the order of their times: FILE.1 before FILE; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    show: Show,
+}
+
+/// Recordings that were not read to their end.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\nproxytrace: "))]
+pub struct Unreadable(Vec<String>);
+
+/// Shows what is in the recordings, each up to its end or to where it is damaged.
+///
+/// # Errors
+/// Standard output is gone; or, after all was shown, that some recordings could not be read or are damaged.
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    let Args { files, show } = args;
+    let mut replay = Replay { filter: show.filter(), printer: show.printer(), tally: Tally::default() };
+    let mut troubles = Vec::new();
+    replay.printer.begin(&mut io::stdout().lock())?;
+    for file in files {
+        let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
+        match open(file) {
+            Ok(input) => {
+                let damage = replay.file(input, &name, quiet)?;
+                troubles.extend(damage.map(|damage| format!("{name}: {damage}")));
+            }
+            Err(error) => troubles.push(format!("open {name}: {error}")),
+        }
+    }
+    replay.end(quiet)?;
+    if troubles.is_empty() { Ok(()) } else { Err(Unreadable(troubles).into()) }
+}
+
+/// Recordings being shown.
+struct Replay {
+    filter: Filter,
+    printer: Printer,
+    tally: Tally,
+}
+
+impl Replay {
+    /// Shows one; gives where it is damaged, if it is.
+    fn file(&mut self, input: impl BufRead, name: &str, quiet: bool) -> io::Result<Option<Damage>> {
+        let mut reader = Reader::new(input);
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        let damage = loop {
+            match reader.next_record() {
+                Ok(Some(record)) => {
+                    self.tally.add(&record);
+                    if self.filter.passes(&record.body) {
+                        self.printer.print(&mut out, &record)?;
+                    }
+                }
+                Ok(None) => break None,
+                Err(damage) => break Some(damage),
+            }
+        };
+        out.flush()?;
+        if reader.skipped() > 0 && !quiet {
+            let why =
+                if reader.is_newer() { "a newer proxytrace wrote it" } else { "they are not understood" };
+            writeln!(io::stderr(), "{name}: passed over {} records: {why}", reader.skipped())?;
+        }
+        Ok(damage)
+    }
+
+    fn end(self, quiet: bool) -> io::Result<()> {
+        let wanted = |key: &Key| self.filter.passes_key(key);
+        let summary = |colour: Colour| summary_of_records(&self.tally, colour, wanted);
+        match self.printer {
+            Printer::Human(_) => write!(io::stdout(), "\n{}", summary(Colour::of_stdout())),
+            // Standard output is for programs then.
+            Printer::Json if !quiet => write!(io::stderr(), "{}", summary(Colour::Off)),
+            Printer::Json => Ok(()),
+        }
+    }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
+    if is_stdin(file) {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    Ok(Box::new(BufReader::new(File::open(file)?)))
+}

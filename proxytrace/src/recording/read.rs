@@ -1,0 +1,216 @@
+//! Reads a recording, up to where it is damaged.
+
+use std::io::{self, BufRead, Read as _};
+
+use serde::Deserialize;
+
+use crate::model::{Body, FORMAT, Record};
+
+/// No record is nearly as long; a file without line ends is none of ours, and not to be taken into memory.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// Where a recording ends too early, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// The last line has no end.
+    #[error("line {0} is cut off; everything before it was read")]
+    CutOff(u64),
+    /// A line is something else.
+    #[error("line {line} is no record ({what}); everything before it was read")]
+    NoRecord {
+        /// Its number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It is no recording at all.
+    #[error("this is no recording of proxytrace: it does not begin with a header")]
+    NoHeader,
+    /// The file could not be read on.
+    #[error("line {line} could not be read: {source}")]
+    Unreadable {
+        /// Its number, from 1.
+        line: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What every record has, also one of a kind that is not known yet.
+#[derive(Deserialize)]
+struct AnyRecord {
+    #[serde(rename = "kind")]
+    _kind: String,
+}
+
+/// Reads records from `R`.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    buffer: Vec<u8>,
+    line: u64,
+    skipped: u64,
+    newest_format: u32,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Begins with the first line of `input`.
+    pub const fn new(input: R) -> Self {
+        Self { input, buffer: Vec::new(), line: 0, skipped: 0, newest_format: 0 }
+    }
+
+    /// The next record that is understood; `None` at the end. An empty input is an empty recording.
+    ///
+    /// # Errors
+    /// The input is damaged here. There is nothing to read behind that.
+    pub fn next_record(&mut self) -> Result<Option<Record>, Damage> {
+        loop {
+            self.buffer.clear();
+            self.line += 1;
+            let line = self.line;
+            let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.buffer);
+            if read.map_err(|source| Damage::Unreadable { line, source })? == 0 {
+                return Ok(None);
+            }
+            match serde_json::from_slice::<Record>(&self.buffer) {
+                Ok(Record { body: Body::Header(header), time }) => {
+                    self.newest_format = self.newest_format.max(header.format);
+                    return Ok(Some(Record { time, body: Body::Header(header) }));
+                }
+                Ok(_) if self.line == 1 => return Err(Damage::NoHeader),
+                Ok(record) => return Ok(Some(record)),
+                Err(error) => {
+                    let is_record = serde_json::from_slice::<AnyRecord>(&self.buffer).is_ok();
+                    match (is_record, self.line) {
+                        (true, 2..) => self.skipped += 1,
+                        (_, 1) => return Err(Damage::NoHeader),
+                        _ if !self.buffer.ends_with(b"\n") && (self.buffer.len() as u64) < LONGEST_LINE => {
+                            return Err(Damage::CutOff(line));
+                        }
+                        _ => return Err(Damage::NoRecord { line, what: in_words(&error) }),
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many records were passed over because they are of a kind, or have values, that this version does not know.
+    #[must_use]
+    pub const fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Whether a newer proxytrace wrote it, in a format that this one does not know.
+    #[must_use]
+    pub const fn is_newer(&self) -> bool {
+        self.newest_format > FORMAT
+    }
+}
+
+/// What is wrong, without the place, which serde counts within the line.
+fn in_words(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => "it lacks a kind".to_owned(),
+        _ => "it is not JSON".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, proptest};
+
+    use super::{Damage, Reader};
+    use crate::model::{Body, Record};
+
+    const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":1,"host":"h","kernel":"6.1","version":"0.1.0","all":true}"#;
+    const CONNECT: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"10.0.0.5:8080","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
+    const STALLED: &str = r#"{"time":"2026-11-22T06:39:52.120000000Z","kind":"stalled","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"unix:/a","errno":0,"duration_us":330,"syn_retransmits":1}"#;
+    const EXITED: &str = r#"{"time":"2026-11-22T06:39:53.000000000Z","kind":"worker_exited","proxy":"nginx","pid":9,"generation":2,"signal":11,"core":true}"#;
+
+    fn read(bytes: &[u8]) -> (Vec<Record>, Option<Damage>, u64) {
+        let mut reader = Reader::new(bytes);
+        let mut records = Vec::new();
+        loop {
+            match reader.next_record() {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => return (records, None, reader.skipped()),
+                Err(damage) => return (records, Some(damage), reader.skipped()),
+            }
+        }
+    }
+
+    fn lines(lines: &[&str]) -> String {
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let text = lines(&[HEADER, CONNECT, STALLED, EXITED]);
+        let (records, damage, skipped) = read(text.as_bytes());
+        assert!(damage.is_none(), "{damage:?}");
+        assert_eq!(skipped, 0);
+        let again: Vec<_> = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect();
+        assert_eq!(again, [HEADER, CONNECT, STALLED, EXITED]);
+    }
+
+    #[test]
+    fn wherever_it_is_cut_off_everything_before_is_there() {
+        let text = lines(&[HEADER, CONNECT, EXITED]);
+        for length in 0..text.len() {
+            let cut = &text[..length];
+            let (records, damage, _) = read(cut.as_bytes());
+            // A last record that lacks its line end only is whole.
+            let whole = [HEADER, CONNECT, EXITED].iter().take_while(|line| {
+                let end = text.find(**line).unwrap() + line.len();
+                end <= length
+            });
+            assert_eq!(records.len(), whole.count(), "{length}");
+            let is_whole = cut.is_empty() || cut.ends_with(['}', '\n']);
+            assert_eq!(damage.is_none(), is_whole, "{length}: {damage:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_passed_over_with_a_count() {
+        let header = HEADER.replace(r#""format":1"#, r#""format":2,"new":{"a":[1]}"#);
+        let connect = CONNECT.replace(r#""errno""#, r#""colour":"blue","errno""#);
+        let kind = r#"{"time":"2026-11-22T06:39:53Z","kind":"frobnicated","proxy":"nginx"}"#;
+        let outcome = CONNECT.replace("refused", "frozen");
+        let text = lines(&[&header, &connect, kind, &outcome, EXITED]);
+        let (records, damage, skipped) = read(text.as_bytes());
+        assert!(damage.is_none(), "{damage:?}");
+        assert_eq!((records.len(), skipped), (3, 2));
+        assert!(matches!(&records[0].body, Body::Header(header) if header.format == 2));
+    }
+
+    #[test]
+    fn damage_is_told_with_its_line() {
+        let check = |text: &str, records: usize, expected: &str| {
+            let (read, damage, _) = read(text.as_bytes());
+            assert_eq!(read.len(), records, "{text}");
+            let damage = damage.unwrap().to_string();
+            assert!(damage.starts_with(expected), "{damage}");
+        };
+        check(&lines(&["hello"]), 0, "this is no recording");
+        check(&lines(&[CONNECT]), 0, "this is no recording");
+        check(&lines(&[HEADER, CONNECT, "\0\0\0", EXITED]), 2, "line 3 is no record (it is not JSON)");
+        check(&lines(&[HEADER, "[1]", EXITED]), 1, "line 2 is no record (it lacks a kind)");
+        check(&lines(&[HEADER, "", EXITED]), 1, "line 2 is no record");
+        check(&(lines(&[HEADER]) + &"x".repeat(100_000)), 1, "line 2 is no record");
+    }
+
+    proptest! {
+        #[test]
+        fn it_reads_whatever_there_is_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            read(&bytes);
+        }
+
+        #[test]
+        fn a_byte_that_was_changed_spoils_no_record_before_it(at in 0_usize..600, byte in any::<u8>()) {
+            let mut bytes = lines(&[HEADER, CONNECT, STALLED, EXITED]).into_bytes();
+            let whole = bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+            bytes[at] = byte;
+            assert!(read(&bytes).0.len() >= whole);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Writes a recording, and turns it over when it is full.
+//!
+//! Everything is opened at the start, because a running trace may open no file to write. So a full file is not renamed: what
+//! is in it is copied to the second file, and it begins again.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{model::Record, output::write_json};
+
+/// The least size to turn over at: some hundred records.
+const LEAST: u64 = 64 * 1024;
+
+/// Why a recording cannot be written to that file.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// There is something by that name.
+    #[error("record to {}: it is there already; take another name, or remove it", .0.display())]
+    Exists(PathBuf),
+    /// It cannot be made.
+    #[error("record to {}: {source}; take a directory that is there and may be written to", .path.display())]
+    NotMade {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A recording being written.
+#[derive(Debug)]
+pub struct Recorder {
+    out: BufWriter<File>,
+    header: Record,
+    /// What is in the file, in bytes.
+    size: u64,
+    turn: Option<Turn>,
+}
+
+/// When and where to a full file goes.
+#[derive(Debug)]
+struct Turn {
+    most: u64,
+    previous: File,
+}
+
+impl Recorder {
+    /// Makes the file, which only its owner may read, and writes the header. With `most` bytes, also a second file of
+    /// that name and `.1`.
+    ///
+    /// # Errors
+    /// One of them is there already, or cannot be made.
+    pub fn create(path: &Path, most: Option<u64>, header: &Record) -> Result<Self, Unusable> {
+        let previous = || {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".1");
+            create(Path::new(&name))
+        };
+        let turn = most.map(|most| Ok(Turn { most, previous: previous()? })).transpose()?;
+        let mut recorder = Self { out: BufWriter::new(create(path)?), header: header.clone(), size: 0, turn };
+        let begun = recorder.write(header).and_then(|()| recorder.flush());
+        begun.map_err(|source| Unusable::NotMade { path: path.to_owned(), source })?;
+        Ok(recorder)
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// The file took no more.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = Vec::with_capacity(512);
+        write_json(&mut line, record)?;
+        let size = line.len() as u64;
+        if let Some(turn) = &self.turn
+            && self.size > 0
+            && self.size + size > turn.most
+        {
+            self.turn_over()?;
+        }
+        self.size += size;
+        self.out.write_all(&line)
+    }
+
+    /// Hands everything to the kernel: it outlives this process then, however that ends.
+    ///
+    /// # Errors
+    /// The file took no more.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// What is in the file replaces what is in the second one, and the file begins again. Whenever this is interrupted,
+    /// each record of the full file is in one of them.
+    fn turn_over(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        if let Some(Turn { previous, .. }) = &mut self.turn {
+            let full = self.out.get_ref();
+            previous.set_len(0)?;
+            let (mut buffer, mut at) = (vec![0; 64 * 1024], 0);
+            loop {
+                let read = full.read_at(&mut buffer, at)?;
+                if read == 0 {
+                    break;
+                }
+                previous.write_all(&buffer[..read])?;
+                at += read as u64;
+            }
+            full.set_len(0)?;
+        }
+        let mut header = Vec::new();
+        write_json(&mut header, &self.header)?;
+        self.size = header.len() as u64;
+        self.out.write_all(&header)
+    }
+}
+
+fn create(path: &Path) -> Result<File, Unusable> {
+    // To append, so that a file that begins again is written from its beginning.
+    OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path).map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => Unusable::Exists(path),
+            _ => Unusable::NotMade { path, source },
+        }
+    })
+}
+
+/// A size in bytes, as people write it: 500K, 64M, 2G.
+///
+/// # Errors
+/// It is none, or too small to be of use.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1 << 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 1 << 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(size) if size >= LEAST => Ok(size),
+        Some(_) => Err("this must be at least 64K".to_owned()),
+        None => Err("this is no size; write 500K, 64M or 2G".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::{LEAST, Recorder, Unusable, size};
+    use crate::{
+        model::{Body, Lost, Record},
+        recording::{Reader, header},
+    };
+
+    fn lost(count: u64) -> Record {
+        Record { time: "2026-11-22T06:39:51Z".parse().unwrap(), body: Body::Lost(Lost { count }) }
+    }
+
+    fn read(path: &std::path::Path) -> Vec<Record> {
+        let bytes = fs::read(path).unwrap();
+        let mut reader = Reader::new(&*bytes);
+        std::iter::from_fn(|| reader.next_record().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_full_file_turns_over_and_no_record_of_the_last_two_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("recording");
+        let previous = directory.path().join("recording.1");
+        let mut recorder = Recorder::create(&path, Some(LEAST), &header(true).unwrap()).unwrap();
+        for count in 0..3000 {
+            recorder.write(&lost(count)).unwrap();
+        }
+        recorder.flush().unwrap();
+
+        let (old, new) = (read(&previous), read(&path));
+        for (file, records) in [(&previous, &old), (&path, &new)] {
+            let metadata = fs::metadata(file).unwrap();
+            assert!(metadata.len() <= LEAST, "{}", metadata.len());
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+            assert!(matches!(records[0].body, Body::Header(_)));
+        }
+        let counts: Vec<_> =
+            old.iter().skip(1).chain(new.iter().skip(1)).map(|record| &record.body).collect();
+        let first = 3000 - counts.len() as u64;
+        assert!(first > 0 && counts.len() > 500, "it turned over more than once: {first}");
+        for (body, count) in counts.into_iter().zip(first..) {
+            assert_eq!(*body, Body::Lost(Lost { count }));
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("recording");
+        let create = |most: Option<u64>| Recorder::create(&path, most, &header(true).unwrap());
+        drop(create(None).unwrap());
+        assert!(matches!(create(None), Err(Unusable::Exists(other)) if other == path));
+        fs::rename(&path, directory.path().join("recording.1")).unwrap();
+        assert!(matches!(create(Some(LEAST)), Err(Unusable::Exists(_))));
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(size(text).ok(), expected, "{text}");
+        check("64M", Some(64 << 20));
+        check("500k", Some(500 << 10));
+        check("2G", Some(2 << 30));
+        check("100000", Some(100_000));
+        check("63K", None);
+        check("M", None);
+        check("", None);
+        check("99999999999999G", None);
+    }
+}

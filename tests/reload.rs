@@ -1,0 +1,288 @@
+//! Reloads and workers: what the proxy took and what it did not, and who crashed.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use proxytrace_tests::backend::{Backend, Manner};
+use proxytrace_tests::child::as_pid;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, Options, proxy_to, server};
+use proxytrace_tests::proxytrace::{Record, Trace};
+use proxytrace_tests::stage::{Family, Stage};
+use proxytrace_tests::wait::{self, SOON, patient};
+
+use crate::scene::Watch;
+
+/// Where nobody listens.
+const ADDRESS: &str = "127.0.0.1:8081";
+/// nginx reads it and refuses.
+const BROKEN: &str = "no_such_directive on;";
+
+#[test]
+fn an_accepted_reload_is_told_with_its_new_and_its_old_workers() {
+    let (_netns, nginx, watch) = failing(2);
+    let old = nginx.reload(&proxy_to(ADDRESS, ""));
+    let new = nginx.worker_pids();
+
+    let reload = watch.trace.next_among(LIFECYCLE);
+    assert_eq!((&*reload.kind, &*reload.result), ("reload", "accepted"), "before all else: {reload:?}");
+    assert_eq!((&*reload.proxy, reload.pid, reload.generation), (nginx.name(), nginx.master_pid(), 1));
+    for _ in 0..2 {
+        let started = watch.trace.next_among(LIFECYCLE);
+        assert_eq!((&*started.kind, started.generation), ("worker_started", 1), "{started:?}");
+        assert!(new.contains(&started.pid), "{started:?} is none of {new:?}");
+    }
+    for _ in 0..2 {
+        let exited = watch.trace.next_among(LIFECYCLE);
+        assert_eq!(
+            (&*exited.kind, exited.generation, exited.signal, exited.code),
+            ("worker_exited", 0, None, Some(0))
+        );
+        assert!(old.contains(&exited.pid), "{exited:?} is none of {old:?}");
+    }
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 0, crashes: 0 });
+    let metrics = watch.agent.metrics();
+    let time = metrics.sum("proxytrace_last_reload_timestamp_seconds", &[("proxy", nginx.name())]);
+    let now = jiff::Timestamp::now().as_duration().as_secs_f64();
+    assert!((now - 60.0..=now + 1.0).contains(&time), "{time} is not just before {now}");
+    watch.end();
+}
+
+#[test]
+fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
+    let (_netns, nginx, watch) = failing(1);
+    nginx.configure(BROKEN);
+    for n in 1..=2 {
+        let asked = Instant::now();
+        nginx.signal(Signal::SIGHUP);
+        let reload = watch.trace.next_among(LIFECYCLE);
+        let took = asked.elapsed();
+        assert_eq!(
+            (&*reload.kind, &*reload.result, reload.generation),
+            ("reload", "rejected", 0),
+            "{reload:?}"
+        );
+        assert_eq!(reload.pid, nginx.master_pid());
+        assert!(took < patient(Duration::from_secs(1)), "{took:?}");
+        nginx.says("unknown directive");
+        counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: n, crashes: 0 });
+    }
+
+    // Who takes the place of a crashed worker runs the configuration of before.
+    let crashed = nginx.worker_pids()[0];
+    kill(as_pid(crashed), Signal::SIGKILL).expect("kill the worker");
+    let exited = watch.trace.next_among(LIFECYCLE);
+    assert_eq!(
+        (&*exited.kind, exited.pid, exited.signal, exited.code),
+        ("worker_exited", crashed, Some(9), None)
+    );
+    let started = watch.trace.next_among(LIFECYCLE);
+    assert_eq!((&*started.kind, started.generation), ("worker_started", 0), "{started:?}");
+    assert_eq!(nginx.get("/"), 502);
+    let record = watch.trace.next_of("connect");
+    assert_eq!((record.pid, record.generation), (started.pid, 0));
+    counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: 2, crashes: 1 });
+
+    // What is mended is accepted.
+    nginx.reload(&proxy_to(ADDRESS, ""));
+    let reload = watch.trace.next_among(LIFECYCLE);
+    assert_eq!((&*reload.kind, &*reload.result, reload.generation), ("reload", "accepted", 1), "{reload:?}");
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 2, crashes: 1 });
+    watch.end();
+}
+
+#[test]
+fn many_reloads_upon_each_other_are_counted_as_nginx_itself_says() {
+    const RELOADS: u64 = 60;
+    let (_netns, nginx, watch) = failing(2);
+    for n in 0..RELOADS {
+        // Sometimes the next comes while nginx still is at the one before, or ends its old workers.
+        nginx.configure(if n % 3 == 1 { BROKEN } else { "" });
+        nginx.signal(Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(n * 37 % 23 * 5));
+    }
+    nginx.reload(&proxy_to(ADDRESS, ""));
+
+    // Signals that come while one is pending are one; a file that nginx reads while it is written is broken as well.
+    let said = |words: &str| nginx.error_log().matches(words).count() as u64;
+    let (asked, rejected) = (said(": reconfiguring"), said("[emerg]"));
+    assert!(asked > RELOADS / 4 && rejected > 3, "asked {asked}, rejected {rejected}");
+    let accepted = asked - rejected;
+    counted(&watch, &nginx, &Counts { generation: accepted, accepted, rejected, crashes: 0 });
+
+    let mut told = (0, 0);
+    while told.0 + told.1 < asked {
+        match &*watch.trace.next_among(&["reload"]).result {
+            "accepted" => told.0 += 1,
+            _ => told.1 += 1,
+        }
+    }
+    assert_eq!(told, (accepted, rejected));
+    assert_eq!(nginx.get("/"), 502);
+    assert_eq!(u64::from(watch.trace.next_of("connect").generation), accepted);
+    watch.end();
+}
+
+#[test]
+fn a_crash_is_told_from_an_orderly_end() {
+    let (_netns, nginx, watch) = failing(1);
+    for (signal, crashes) in [(Signal::SIGSEGV, 1), (Signal::SIGKILL, 2)] {
+        let worker = nginx.worker_pids()[0];
+        kill(as_pid(worker), signal).expect("signal the worker");
+        let exited = watch.trace.next_among(LIFECYCLE);
+        assert_eq!(
+            (&*exited.kind, exited.pid, exited.signal),
+            ("worker_exited", worker, Some(signal as i32))
+        );
+        assert_eq!(watch.trace.next_among(LIFECYCLE).kind, "worker_started");
+        counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: 0, crashes });
+    }
+    let seen_by_people = Trace::start(&["--process", nginx.name()]);
+
+    // A worker that its master did not ask to go, but that goes in an orderly way; and the end of all.
+    let worker = nginx.worker_pids()[0];
+    kill(as_pid(worker), Signal::SIGTERM).expect("signal the worker");
+    let orderly = |record: &Record| (record.kind.clone(), record.signal, record.code);
+    let exit = ("worker_exited".to_owned(), None, Some(0));
+    assert_eq!(orderly(&watch.trace.next_among(LIFECYCLE)), exit);
+    let started = watch.trace.next_among(LIFECYCLE);
+    assert_eq!(started.kind, "worker_started");
+    nginx.signal(Signal::SIGTERM);
+    let last = watch.trace.next_among(LIFECYCLE);
+    assert_eq!((orderly(&last), last.pid), (exit, started.pid));
+
+    let shown: Vec<_> = seen_by_people.stop().records.into_iter().map(|record| record.kind).collect();
+    assert!(shown.is_empty(), "the routine is not shown: {shown:?}");
+    watch.end();
+}
+
+#[test]
+fn both_generations_are_right_to_the_attempt_while_old_workers_go_on() {
+    const OLD: u64 = 3;
+    const NEW: u64 = 4;
+    let stage = Stage::new(Family::V4);
+    let (holding, next, moved) =
+        (stage.upstream_address(8080), stage.upstream_address(8081), stage.upstream_address(8082));
+    let upstream = Backend::start(&stage.upstream, &holding, Manner::HoldThenClose);
+    let nginx = Nginx::start(
+        &stage.proxy,
+        &format!(
+            "upstream api {{ server {holding} max_fails=0; server {next} max_fails=0 backup; }} {}",
+            server("location / { proxy_pass http://api; proxy_next_upstream error; }")
+        ),
+    );
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    let clients: Vec<_> = (0..OLD).map(|_| nginx.begin("/")).collect();
+    for _ in 0..OLD {
+        assert_eq!(watch.trace.next_of("connect").outcome, "established");
+    }
+
+    let old = nginx.reload(&proxy_to(&moved, ""));
+    // One that is rejected while the old workers still serve changes nothing.
+    nginx.configure(BROKEN);
+    nginx.signal(Signal::SIGHUP);
+    nginx.says("unknown directive");
+    for _ in 0..NEW {
+        assert_eq!(nginx.get("/"), 502);
+        let record = watch.trace.next_of("connect");
+        assert_eq!((&*record.address, &*record.outcome, record.generation), (&*moved, "refused", 1));
+        assert!(!old.contains(&record.pid), "{record:?}");
+    }
+    upstream.release();
+    for mut client in clients {
+        assert_eq!(proxytrace_tests::http::answer(&mut client).status, 502);
+    }
+    let (mut broken, mut refused) = (0, 0);
+    for _ in 0..2 * OLD {
+        let record = watch.trace.next_about_connections();
+        assert_eq!(record.generation, 0, "{record:?}");
+        assert!(old.contains(&record.pid), "{record:?}");
+        match &*record.kind {
+            "broken" => broken += 1,
+            _ => refused += u64::from(record.outcome == "refused" && record.address == next),
+        }
+    }
+    assert_eq!((broken, refused), (OLD, OLD));
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 1, crashes: 0 });
+    watch.end();
+}
+
+#[test]
+fn a_binary_upgrade_is_an_accepted_reload_by_the_new_master() {
+    let netns = Netns::new();
+    let options = Options { daemon: true, ..Options::default() };
+    let mut nginx = Nginx::prepare(options, &proxy_to(ADDRESS, ""));
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    // Going into the background is a fork as well, and no worker.
+    nginx.launch(&netns);
+    let started = watch.trace.next_among(LIFECYCLE);
+    assert_eq!((&*started.kind, started.pid), ("worker_started", nginx.worker_pids()[0]));
+
+    let old_worker = started.pid;
+    let old_master = nginx.upgrade();
+    let (new_master, worker) = (nginx.master_pid(), nginx.worker_pids()[0]);
+    let next = || {
+        let Record { kind, pid, generation, .. } = watch.trace.next_among(LIFECYCLE);
+        (kind, pid, generation)
+    };
+    // For a moment the new master is a process of the old one's, like a worker.
+    assert_eq!(next(), ("worker_started".to_owned(), new_master, 0));
+    assert_eq!(next(), ("reload".to_owned(), new_master, 1));
+    assert_eq!(next(), ("worker_started".to_owned(), worker, 1));
+    assert_eq!(next(), ("worker_exited".to_owned(), old_worker, 0));
+
+    kill(as_pid(old_master), Signal::SIGQUIT).expect("end the old master");
+    wait::until_true("the old master to end", SOON, || kill(as_pid(old_master), None).is_err());
+    kill(as_pid(worker), Signal::SIGKILL).expect("kill the worker");
+    assert_eq!(next(), ("worker_exited".to_owned(), worker, 1), "a master's end is no worker's");
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 0, crashes: 1 });
+    watch.end();
+}
+
+/// The kinds of records that these stories are about.
+const LIFECYCLE: &[&str] = &["reload", "worker_started", "worker_exited"];
+
+/// What the agent counts of a proxy.
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    generation: u64,
+    accepted: u64,
+    rejected: u64,
+    crashes: u64,
+}
+
+/// The agent comes to count just this.
+#[track_caller]
+fn counted(watch: &Watch, nginx: &Nginx, expected: &Counts) {
+    let counts = || {
+        let metrics = watch.agent.metrics();
+        let count = |name: &str, labels: &[(&str, &str)]| {
+            metrics.count(name, &[&[("proxy", nginx.name())], labels].concat())
+        };
+        Counts {
+            generation: count("proxytrace_config_generation", &[]),
+            accepted: count("proxytrace_reloads_total", &[("result", "accepted")]),
+            rejected: count("proxytrace_reloads_total", &[("result", "rejected")]),
+            crashes: count("proxytrace_worker_crashes_total", &[]),
+        }
+    };
+    let is_reached = wait::within(SOON, || (counts() == *expected).then_some(()));
+    assert!(is_reached.is_some(), "{:?} and not {expected:?}", counts());
+}
+
+/// nginx in front of a port where nobody listens, watched. The agent knows of no reload and no crash yet, which are 0.
+fn failing(workers: usize) -> (Netns, Nginx, Watch) {
+    let netns = Netns::new();
+    let nginx = Nginx::with(Options { workers, ..Options::default() }, &netns, &proxy_to(ADDRESS, ""));
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    let metrics = watch.agent.metrics();
+    for name in [
+        "proxytrace_reloads_total",
+        "proxytrace_worker_crashes_total",
+        "proxytrace_last_reload_timestamp_seconds",
+    ] {
+        assert!(metrics.has(name, &[("proxy", nginx.name())]), "{name}");
+    }
+    counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: 0, crashes: 0 });
+    (netns, nginx, watch)
+}

@@ -1,0 +1,262 @@
+//! Recordings: what `trace --record` keeps, and `replay` shows again.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::Signal;
+use proxytrace_tests::backend::{Backend, Manner};
+use proxytrace_tests::child::{Captured, Guarded};
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, proxy_to};
+use proxytrace_tests::proxytrace::{self, Trace};
+use proxytrace_tests::stage::{Family, Stage};
+use proxytrace_tests::wait::{self, SOON};
+use proxytrace_tests::{scratch, skip};
+
+#[test]
+fn an_outage_is_replayed_as_it_was_shown() {
+    let stage = Stage::new(Family::V4);
+    let (good, bad) = (stage.upstream_address(8080), stage.upstream_address(8081));
+    let _upstream = Backend::start(&stage.upstream, &good, Manner::Answer);
+    let nginx = Nginx::start(&stage.proxy, &proxy_to(&good, ""));
+    let directory = scratch::directory();
+    let (for_people, for_programs) = (directory.path().join("people"), directory.path().join("programs"));
+    let (people, stdout, mut notes) = live(&nginx, &for_people, &[]);
+    let (programs, json, mut json_notes) = live(&nginx, &for_programs, &["--json"]);
+
+    assert_eq!(nginx.get("/"), 200);
+    nginx.reload(&proxy_to(&bad, ""));
+    for _ in 0..3 {
+        assert_eq!(nginx.get("/"), 502);
+    }
+    nginx.reload(&proxy_to(&good, ""));
+    assert_eq!(nginx.get("/"), 200);
+
+    let (shown, printed) = (end(people, stdout), end(programs, json));
+    assert!(shown.contains("reload_accepted") && shown.contains("refused"), "{shown}");
+    let (again, said) = replay(&[for_people.as_os_str().to_str().expect("a path"), "--all"]);
+    assert_eq!(said, "");
+    let without_time = |text: &str| {
+        text.lines().filter(|line| !line.starts_with("summary of ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(without_time(&again), without_time(&shown), "{}", notes.whole());
+    let (again, summary) = replay(&[for_programs.as_os_str().to_str().expect("a path"), "--all", "--json"]);
+    assert_eq!(again, printed);
+    let summary_of = |text: &str| {
+        text.lines().filter(|line| line.contains("10.0.0.5")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(summary_of(&summary), summary_of(&json_notes.whole()));
+}
+
+#[test]
+fn what_is_recorded_does_not_depend_on_what_is_shown() {
+    let (_netns, nginx) = failing();
+    let (_directory, file) = place();
+    let path = file.to_str().expect("a path");
+    let trace = Trace::start(&["--process", nginx.name(), "--record", path, "--address", ":1"]);
+    assert_eq!(nginx.get("/"), 502);
+    wait_for(&file, "refused");
+    let ended = trace.stop();
+    assert!(ended.status.success() && ended.records.is_empty(), "{ended:?}");
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+
+    let rows: &[(&[&str], bool)] = &[
+        (&[], true),
+        (&["--address", "127.0.0.1:8081"], true),
+        (&["--address", "10.0.0.0/8"], false),
+        (&["--cause", "refused"], true),
+        (&["--cause", "stalled"], false),
+    ];
+    for (filters, is_shown) in rows {
+        let (shown, _) = replay(&[&[path, "--json"], *filters].concat());
+        assert_eq!(shown.contains("\"outcome\":\"refused\""), *is_shown, "{filters:?}: {shown}");
+    }
+    let (shown, _) = replay(&[path]);
+    assert!(shown.contains("established connects were not recorded"), "{shown}");
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let (_directory, file) = place();
+    fs::write(&file, "precious").expect("write a file");
+    let output = proxytrace::command().arg("trace").arg("--record").arg(&file).output().expect("run trace");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is there already"), "{output:?}");
+    assert_eq!(fs::read_to_string(&file).expect("read it"), "precious");
+}
+
+#[test]
+fn what_was_seen_a_second_before_a_kill_is_there() {
+    let (_netns, nginx) = failing();
+    let (_directory, file) = place();
+    let trace = Trace::start(&["--process", nginx.name(), "--record", file.to_str().expect("a path")]);
+    assert_eq!(nginx.get("/"), 502);
+    wait_for(&file, "refused");
+    trace.signal(Signal::SIGKILL);
+    let (shown, _) = replay(&[file.to_str().expect("a path")]);
+    assert!(shown.contains("127.0.0.1:8081"), "{shown}");
+}
+
+#[test]
+fn a_full_recording_turns_over_while_everything_but_that_is_forbidden() {
+    const ATTEMPTS: usize = 600;
+    let (_netns, nginx) = failing();
+    let (_directory, file) = place();
+    let path = file.to_str().expect("a path");
+    let previous = format!("{path}.1");
+    let trace = Trace::start(&["--process", nginx.name(), "--record", path, "--record-max", "64K"]);
+    for _ in 0..ATTEMPTS {
+        assert_eq!(nginx.get("/"), 502);
+    }
+    let ended = trace.stop();
+    assert!(ended.status.success(), "{}", ended.stderr);
+
+    for file in [path, &*previous] {
+        let metadata = fs::metadata(file).expect("a file");
+        assert!(metadata.len() <= 64 * 1024, "{file}: {}", metadata.len());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    }
+    let (shown, _) = replay(&["--json", &*previous, path]);
+    let shown: Vec<_> = shown.lines().filter(|line| line.contains("refused")).collect();
+    let live: Vec<_> = ended.records.iter().filter_map(|record| record.time.as_deref()).collect();
+    assert_eq!(live.len(), ATTEMPTS);
+    assert!(shown.len() > 100 && shown.len() < ATTEMPTS, "the oldest are gone: {}", shown.len());
+    for (line, time) in shown.iter().rev().zip(live.iter().rev()) {
+        assert!(line.contains(time), "{line} is not of {time}");
+    }
+}
+
+#[test]
+fn wherever_a_recording_is_cut_off_everything_before_is_shown() {
+    let (_netns, nginx) = failing();
+    let (directory, file) = place();
+    let trace = Trace::start(&["--process", nginx.name(), "--record", file.to_str().expect("a path")]);
+    for _ in 0..3 {
+        assert_eq!(nginx.get("/"), 502);
+    }
+    assert!(trace.stop().status.success());
+    let whole = fs::read(&file).expect("read the recording");
+    let cut = directory.path().join("cut");
+    for length in (0..whole.len()).step_by(23).chain([whole.len() - 1, whole.len()]) {
+        fs::write(&cut, &whole[..length]).expect("write a part");
+        let output = proxytrace::command().args(["replay", "--json"]).arg(&cut).output().expect("run replay");
+        let (shown, said) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let ends = whole[..length].iter().filter(|byte| **byte == b'\n').count();
+        let rest = whole[..length].rsplit(|byte| *byte == b'\n').next().expect("a part");
+        let is_whole = rest.is_empty() || rest.ends_with(b"}");
+        assert_eq!(
+            shown.lines().count(),
+            ends + usize::from(!rest.is_empty() && is_whole),
+            "{length}: {shown}"
+        );
+        assert_eq!(output.status.code(), Some(if is_whole { 0 } else { 2 }), "{length}: {said}");
+        let words =
+            if ends == 0 { "no recording".to_owned() } else { format!("line {} is cut off", ends + 1) };
+        assert_eq!(said.contains(&words), !is_whole, "{length}: {said}");
+    }
+}
+
+#[test]
+fn what_is_no_recording_or_is_newer_is_said() {
+    const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":9,"host":"h","kernel":"k","version":"9.0.0"}"#;
+    const CONNECT: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"10.0.0.5:8080","new":[],"outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
+    const UNKNOWN: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"unheard_of","proxy":"nginx"}"#;
+    let check = |bytes: &[u8], code: i32, shown: &str, said: &str| {
+        let output = through_stdin(bytes);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{err}");
+        assert!(out.contains(shown), "{shown:?} in {out}");
+        assert!(err.contains(said), "{said:?} in {err}");
+        assert!(!err.contains("panic"), "{err}");
+    };
+    check(&[0xff, 0, b'\n', 7, 0x80].repeat(100), 2, "no connect to an upstream", "no recording");
+    check(b"error_log /var/log/nginx;\n", 2, "no connect", "no recording");
+    let newer = format!("{HEADER}\n{UNKNOWN}\n{CONNECT}\n{UNKNOWN}\n");
+    check(newer.as_bytes(), 0, "nobody listens there", "passed over 2 records: a newer proxytrace wrote it");
+    let damaged = format!("{HEADER}\n{CONNECT}\n\0\0\0\n{CONNECT}\n");
+    check(damaged.as_bytes(), 2, "nobody listens there", "line 3 is no record");
+    check(b"", 0, "no connect", "");
+
+    // What cannot be read does not keep the rest from being shown.
+    let (_directory, file) = place();
+    fs::write(&file, newer).expect("write a recording");
+    let output =
+        proxytrace::command().args(["replay", "/no/such/file"]).arg(&file).output().expect("run replay");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("10.0.0.5:8080"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/file"), "{output:?}");
+}
+
+#[test]
+fn replay_needs_no_privileges() {
+    if !skip::unless_installed("setpriv") {
+        return;
+    }
+    let (_directory, program) = proxytrace::copy_for_everybody();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+    let output = command.arg(program).args(["replay", "/dev/null"]).output().expect("run setpriv");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// nginx in front of a port where nobody listens.
+fn failing() -> (Netns, Nginx) {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &proxy_to("127.0.0.1:8081", ""));
+    (netns, nginx)
+}
+
+/// A path where nothing is yet.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = scratch::directory();
+    let file = directory.path().join("recording");
+    (directory, file)
+}
+
+/// A running `trace --all --record`, and what it prints, when it is attached.
+fn live(nginx: &Nginx, file: &Path, arguments: &[&str]) -> (Guarded, Captured, Captured) {
+    let mut command = proxytrace::command();
+    command.args(["trace", "--process", nginx.name(), "--all", "--record"]).arg(file).args(arguments);
+    let mut trace = Guarded::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let stdout = Captured::from(trace.inner().stdout.take().expect("a pipe"));
+    let stderr = Captured::from(trace.inner().stderr.take().expect("a pipe"));
+    wait::until_true("the first line", SOON, || !stdout.text().is_empty());
+    (trace, stdout, stderr)
+}
+
+/// Ends it, and gives all that it printed.
+fn end(mut trace: Guarded, mut stdout: Captured) -> String {
+    trace.signal(Signal::SIGINT);
+    assert!(trace.wait(SOON).success());
+    stdout.whole()
+}
+
+/// What `replay` prints, and says, about something that is well.
+#[track_caller]
+fn replay(arguments: &[&str]) -> (String, String) {
+    let output = proxytrace::command().arg("replay").args(arguments).output().expect("run replay");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {said}", output.status);
+    (String::from_utf8_lossy(&output.stdout).into_owned(), said)
+}
+
+fn through_stdin(bytes: &[u8]) -> Output {
+    let mut command = proxytrace::command();
+    command.args(["replay", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut replay = command.spawn().expect("start replay");
+    // It may end before it has read everything.
+    let _ = replay.stdin.take().expect("a pipe").write_all(bytes);
+    replay.wait_with_output().expect("wait for replay")
+}
+
+/// The recording comes to hold these words, without its trace being asked to end.
+#[track_caller]
+fn wait_for(file: &Path, words: &str) {
+    wait::until_true("the recording", SOON, || {
+        fs::read_to_string(file).is_ok_and(|text| text.contains(words))
+    });
+}
