@@ -17,12 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// SIGHUP in a set of signals.
 const SIGHUP: u64 = 1;
 
-/// The reloads that are open, and those that were found to be rejected.
+/// The reloads that are open, and those that were found to be rejected. What is told and what is counted are apart: who
+/// looks at the counts takes nothing away from who waits to be told.
 #[derive(Debug, Default)]
 pub struct Reloads {
     open: HashMap<u32, Open>,
-    /// When the reload was asked for that was rejected last, by master.
-    rejected: HashMap<u32, u64>,
+    /// When the reload was asked for that was told of as rejected last, by master.
+    told: HashMap<u32, u64>,
+    /// The same of the one that was counted last, while the kernel half holds it open.
+    counted: HashMap<u32, u64>,
 }
 
 /// A reload that was asked for.
@@ -86,7 +89,7 @@ impl Reloads {
             }
             Event::RELOAD_REJECTED => {
                 self.open.retain(|pid, open| *pid != event.pid || open.asked_ns != asked_ns);
-                self.rejected.insert(event.pid, asked_ns) != Some(asked_ns)
+                self.told.insert(event.pid, asked_ns) != Some(asked_ns)
             }
             _ => true,
         }
@@ -100,19 +103,18 @@ impl Reloads {
         for open in done {
             self.open.remove(&open.pid);
         }
-        self.rejected.extend(rejected.iter().map(|open| (open.pid, open.asked_ns)));
+        self.told.extend(rejected.iter().map(|open| (open.pid, open.asked_ns)));
         rejected
     }
 
-    /// Whether a reload that the kernel half holds open is rejected: once it is, it stays so.
+    /// Whether a reload that the kernel half holds open counts as rejected: once it does, it stays so.
     pub fn is_rejected(&mut self, open: &Open, now_ns: u64, is_open: impl Fn(&Open) -> bool) -> bool {
-        if self.rejected.get(&open.pid) == Some(&open.asked_ns) {
+        if self.counted.get(&open.pid) == Some(&open.asked_ns) {
             return true;
         }
         let is_rejected = open.is_done(now_ns) && is_open(open);
         if is_rejected {
-            self.rejected.insert(open.pid, open.asked_ns);
-            self.open.remove(&open.pid);
+            self.counted.insert(open.pid, open.asked_ns);
         }
         is_rejected
     }
@@ -120,6 +122,92 @@ impl Reloads {
     /// Forgets the masters that are gone.
     pub fn retain(&mut self, is_there: impl Fn(u32) -> bool) {
         self.open.retain(|pid, _| is_there(*pid));
-        self.rejected.retain(|pid, _| is_there(*pid));
+        self.told.retain(|pid, _| is_there(*pid));
+        self.counted.retain(|pid, _| is_there(*pid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use proxytrace_ebpf::abi::{Event, Process};
+
+    use super::{Open, PATIENCE, Reloads};
+
+    const ASKED_NS: u64 = 1_000;
+    const LATER_NS: u64 = ASKED_NS + PATIENCE.as_nanos() as u64;
+
+    /// A process that waits, and holds no signal back. (This one's main thread does for moments, when it makes threads.)
+    struct Master(Child);
+
+    impl Master {
+        fn new() -> Self {
+            Self(Command::new("sleep").arg("60").spawn().unwrap())
+        }
+
+        /// An event about a reload of it.
+        fn event(&self, kind: u32, what: u32) -> Event {
+            let (time_ns, duration_ns) = (ASKED_NS + 10, 10);
+            Event { time_ns, duration_ns, pid: self.0.id(), kind, what, ..Event::ZERO }
+        }
+
+        fn asked(&self, what: u32) -> Reloads {
+            let mut reloads = Reloads::default();
+            reloads.note(&self.event(Event::RELOAD_ASKED, what));
+            assert!(reloads.is_any_open());
+            reloads
+        }
+    }
+
+    impl Drop for Master {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_master_that_waits_for_signals_again_has_rejected_what_is_open() {
+        let master = Master::new();
+        let mut reloads = master.asked(Process::WAITS_FOR_SIGNALS);
+        let rejected = reloads.rejected(ASKED_NS, |open| open.asked_ns == ASKED_NS);
+        assert_eq!(rejected.len(), 1);
+        assert!(!reloads.is_any_open());
+        // The kernel half comes to see it as well, later.
+        assert!(!reloads.note(&master.event(Event::RELOAD_REJECTED, 0)), "it is told twice");
+    }
+
+    #[test]
+    fn what_the_kernel_half_has_settled_is_left_to_it() {
+        let master = Master::new();
+        let mut reloads = master.asked(Process::WAITS_FOR_SIGNALS);
+        assert!(reloads.rejected(ASKED_NS, |_| false).is_empty());
+        assert!(reloads.note(&master.event(Event::RELOAD_REJECTED, 0)));
+        let mut reloads = master.asked(Process::WAITS_FOR_SIGNALS);
+        assert!(reloads.note(&master.event(Event::RELOADED, 0)));
+        assert!(!reloads.is_any_open());
+    }
+
+    #[test]
+    fn a_master_that_does_not_show_when_it_is_done_is_given_time() {
+        let master = Master::new();
+        let mut reloads = master.asked(0);
+        assert!(reloads.rejected(LATER_NS - 1, |_| true).is_empty());
+        assert!(reloads.is_any_open());
+        assert_eq!(reloads.rejected(LATER_NS, |_| true).len(), 1);
+    }
+
+    #[test]
+    fn what_is_counted_stays_so_and_is_told_all_the_same() {
+        let master = Master::new();
+        let mut reloads = master.asked(Process::WAITS_FOR_SIGNALS);
+        let flags = Process::WAITS_FOR_SIGNALS;
+        let process = Process { reload_asked_ns: ASKED_NS, flags, ..Process::ZERO };
+        let open = Open::of_process(master.0.id(), &process).unwrap();
+        assert!(reloads.is_rejected(&open, ASKED_NS, |_| true));
+        assert!(reloads.is_rejected(&open, ASKED_NS, |_| false), "a count does not fall");
+        assert_eq!(reloads.rejected(ASKED_NS, |_| true).len(), 1);
+        assert!(Open::of_process(1, &Process::ZERO).is_none());
     }
 }
