@@ -4,14 +4,19 @@
 mod address;
 mod book;
 mod clock;
+mod counts;
 mod filter;
 mod record;
 
 pub use address::Address;
 pub use book::{Book, Idle, Key, Series};
 pub use clock::Clock;
+pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};
 pub use record::{Attempt, Body, Connection, FORMAT, Header, Lost, Record, Route};
+
+/// The upstream of an attempt that goes where the proxy's configuration names nothing.
+pub const UNDECLARED_UPSTREAM: &str = "undeclared";
 
 /// The upstream of an attempt whose proxy's configuration is not known.
 pub const UNKNOWN_UPSTREAM: &str = "unknown";
