@@ -17,6 +17,7 @@ pub mod cli;
 pub mod commands;
 pub mod doctor;
 pub mod exit;
+pub mod findings;
 pub mod http;
 pub mod identity;
 pub mod kernel;

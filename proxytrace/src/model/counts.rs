@@ -16,6 +16,8 @@ use super::{Address, Clock};
 pub struct Counted {
     /// The proxy's name.
     pub proxy: Arc<str>,
+    /// The proxy's first process: after a restart its name is the same, and its generations begin anew.
+    pub pid: u32,
     /// The generation of the workers that were counted.
     pub generation: u32,
     /// The name in the proxy's configuration.
@@ -210,6 +212,7 @@ mod tests {
     fn counted(counts: Counts) -> Counted {
         Counted {
             proxy: "nginx.service".into(),
+            pid: 9694,
             generation: 2,
             upstream: "api".into(),
             address: Address::Internet("10.0.0.5:8080".parse().unwrap()),
@@ -219,7 +222,7 @@ mod tests {
 
     fn check(counts: Counts, expected: &str) {
         let line = serde_json::to_string(&counted(counts.clone())).unwrap();
-        let whose = r#"{"proxy":"nginx.service","generation":2,"upstream":"api","address":"10.0.0.5:8080""#;
+        let whose = r#"{"proxy":"nginx.service","pid":9694,"generation":2,"upstream":"api","address":"10.0.0.5:8080""#;
         assert_eq!(line, format!("{whose}{expected}}}"));
         assert_eq!(serde_json::from_str::<Counted>(&line).unwrap(), counted(counts));
     }

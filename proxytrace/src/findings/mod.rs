@@ -1,0 +1,6 @@
+//! Findings.
+mod declared;
+mod evidence;
+mod finding;
+mod pace;
+mod service;
