@@ -131,6 +131,7 @@ pub(super) struct Trouble {
     clean: u64,
     chance: f64,
     seen: u64,
+    of: u64,
     since: Option<Timestamp>,
     is_proof: bool,
 }
@@ -138,6 +139,9 @@ pub(super) struct Trouble {
 impl Trouble {
     /// Takes in what was seen at one look.
     pub(super) fn add(&mut self, time: Timestamp, good: u64, bad: u64) {
+        if bad > 0 || self.seen > 0 {
+            self.of = self.of.saturating_add(good).saturating_add(bad);
+        }
         if bad > 0 {
             self.past.add(self.clean.saturating_add(good), bad);
             self.clean = 0;
@@ -162,6 +166,11 @@ impl Trouble {
     /// How often it was seen since it began.
     pub(super) const fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// All attempts since then.
+    pub(super) const fn of(&self) -> u64 {
+        self.of
     }
 
     /// When it began.

@@ -30,12 +30,12 @@ pub(super) struct Pace {
 impl Pace {
     /// Takes in what was counted between two looks.
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
-        let all: u64 = seen.durations.iter().sum();
+        let all = sum(&seen.durations);
         let Some(slow_from) = self.slow_from() else {
             self.remember(seen);
             return;
         };
-        let slow: u64 = seen.durations[slow_from..].iter().sum();
+        let slow = sum(&seen.durations[slow_from..]);
         let normal = all - slow;
         self.streak.add(time, normal, slow);
         if normal > 0 {
@@ -77,6 +77,7 @@ impl Pace {
         position.filter(|_| all >= PAST)
     }
 
+    /// The first bucket whose handshakes are slow; none where there is no past, or nothing is above it.
     fn slow_from(&self) -> Option<usize> {
         self.usual()
             .map(|usual| (usual + BUCKETS_ABOVE).max(SLOW_AT_LEAST))
@@ -91,6 +92,10 @@ impl Pace {
             self.past.iter_mut().for_each(|n| *n /= 2);
         }
     }
+}
+
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().copied().fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What was counted of one destination since tracing began, as findings and recordings take it.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, ops::AddAssign, sync::Arc};
 
 use jiff::Timestamp;
 use proxytrace_ebpf::{
@@ -79,16 +79,23 @@ impl Counts {
         self.outcome(Outcome::Established)
     }
 
+    /// Attempts that ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.outcomes.into_iter().fold(0, u64::saturating_add)
+    }
+
     /// Attempts under way.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.attempts.saturating_sub(self.outcomes.iter().sum())
+        self.attempts.saturating_sub(self.ended())
     }
 
     /// Established connections that gave no byte of an answer.
     #[must_use]
     pub const fn unanswered(&self) -> u64 {
-        self.broken[Broken::ResetBeforeResponse as usize] + self.broken[Broken::ClosedBeforeResponse as usize]
+        let [reset, closed] = [Broken::ResetBeforeResponse, Broken::ClosedBeforeResponse];
+        self.broken[reset as usize].saturating_add(self.broken[closed as usize])
     }
 
     /// What was counted from `earlier` on. Where a count fell, its row was forgotten and has begun anew, and all of it is new.
@@ -106,6 +113,22 @@ impl Counts {
             last_established: self.last_established,
         }
     }
+}
+
+impl AddAssign<&Self> for Counts {
+    fn add_assign(&mut self, more: &Self) {
+        self.attempts = self.attempts.saturating_add(more.attempts);
+        add(&mut self.outcomes, &more.outcomes);
+        add(&mut self.broken, &more.broken);
+        self.syn_retransmits = self.syn_retransmits.saturating_add(more.syn_retransmits);
+        add(&mut self.durations, &more.durations);
+        self.duration_sum_us = self.duration_sum_us.saturating_add(more.duration_sum_us);
+        self.last_established = self.last_established.max(more.last_established);
+    }
+}
+
+fn add<const N: usize>(sums: &mut [u64; N], more: &[u64; N]) {
+    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
 }
 
 fn difference<const N: usize>(now: &[u64; N], earlier: &[u64; N]) -> [u64; N] {

@@ -1,0 +1,327 @@
+//! What was seen of each proxy, kept as far as findings ask for it and within bounds.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    declared::Declared,
+    upstream::{Peer, Upstream},
+};
+use crate::model::{Address, Counted, Counts, UNDECLARED_UPSTREAM};
+
+/// How much is kept, over all proxies. What does not fit is left out, and counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Proxies.
+    pub proxies: usize,
+    /// Generations of each proxy, the newest.
+    pub generations: usize,
+    /// Addresses, each counted once for each upstream that uses it.
+    pub addresses: usize,
+}
+
+impl Default for Limits {
+    /// As many as the kernel half has room for in its ledger; about 10 MB.
+    fn default() -> Self {
+        Self { proxies: 256, generations: 8, addresses: 8192 }
+    }
+}
+
+/// What has not been used for so long is forgotten, unless something is proven of it.
+const IDLE: SignedDuration = SignedDuration::from_hours(1);
+
+/// What was seen of all proxies.
+#[derive(Debug)]
+pub(super) struct History {
+    limits: Limits,
+    proxies: BTreeMap<Arc<str>, Proxy>,
+    left_out: u64,
+}
+
+/// What was seen of one proxy.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    pub(super) name: Arc<str>,
+    pub(super) upstreams: BTreeMap<Arc<str>, Upstream>,
+    pub(super) rejected: Option<Rejected>,
+    generations: BTreeMap<Epoch, Generation>,
+    /// The epoch in which the generations of each instance begin, by its first process.
+    instances: BTreeMap<u32, Epoch>,
+    rows: BTreeMap<(Epoch, Address), Counts>,
+    /// Connects of the newest generation in the look that is going on, to upstreams that the one before used too.
+    fresh: u64,
+}
+
+/// Generations of a proxy in a row that goes on over its restarts: to findings, a restart is a reload.
+pub(super) type Epoch = u32;
+
+/// One generation of a proxy.
+#[derive(Debug)]
+pub(super) struct Generation {
+    /// When it was first known of.
+    pub(super) began: Timestamp,
+    /// What the proxy itself counts.
+    pub(super) number: u32,
+    /// What its configuration says, if that could be read.
+    pub(super) declared: Option<Declared>,
+}
+
+/// Reloads that were asked for in vain, since the last that was not.
+#[derive(Clone, Debug)]
+pub(super) struct Rejected {
+    pub(super) first: Timestamp,
+    pub(super) times: u64,
+    pub(super) reason: Option<Arc<str>>,
+}
+
+impl History {
+    pub(super) const fn new(limits: Limits) -> Self {
+        Self { limits, proxies: BTreeMap::new(), left_out: 0 }
+    }
+
+    pub(super) fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+        self.proxies.values()
+    }
+
+    /// How often something was left out because there was no room.
+    pub(super) const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// How many addresses are kept.
+    pub(super) fn addresses(&self) -> usize {
+        self.proxies
+            .values()
+            .flat_map(|proxy| proxy.upstreams.values())
+            .map(|upstream| upstream.peers.len())
+            .sum()
+    }
+
+    /// Takes in the rows that a look found changed, in any order.
+    pub(super) fn look(&mut self, time: Timestamp, rows: &[Counted]) {
+        let mut room = self.limits.addresses.saturating_sub(self.addresses());
+        if room == 0 {
+            self.proxies.values_mut().for_each(|proxy| proxy.forget(time));
+            room = self.limits.addresses.saturating_sub(self.addresses());
+        }
+        let mut rows: Vec<_> = rows.iter().collect();
+        // Old workers first, so that what they did before the reload counts as such.
+        rows.sort_by_key(|row| row.generation);
+        for row in rows {
+            let limits = self.limits;
+            let seen = self.proxy(&row.proxy).is_some_and(|proxy| proxy.row(time, row, limits, &mut room));
+            self.left_out += u64::from(!seen);
+        }
+        self.proxies.values_mut().for_each(|proxy| proxy.end_look(time));
+    }
+
+    /// A generation of a proxy began.
+    pub(super) fn begin(&mut self, time: Timestamp, name: &Arc<str>, pid: u32, generation: u32) {
+        let limits = self.limits;
+        if let Some(proxy) = self.proxy(name) {
+            proxy.rejected = None;
+            let epoch = proxy.epoch(pid, generation);
+            proxy.begin(time, epoch, generation, limits);
+        }
+    }
+
+    /// A reload was rejected.
+    pub(super) fn reject(&mut self, time: Timestamp, name: &Arc<str>, reason: Option<Arc<str>>) {
+        if let Some(proxy) = self.proxy(name) {
+            let rejected = proxy.rejected.get_or_insert(Rejected { first: time, times: 0, reason: None });
+            rejected.times += 1;
+            rejected.reason = reason;
+        }
+    }
+
+    /// The configuration of a generation was read.
+    pub(super) fn declare(
+        &mut self,
+        time: Timestamp,
+        name: &Arc<str>,
+        (pid, generation): (u32, u32),
+        declared: Declared,
+    ) {
+        let limits = self.limits;
+        if let Some(proxy) = self.proxy(name) {
+            let epoch = proxy.epoch(pid, generation);
+            proxy.begin(time, epoch, generation, limits);
+            if let Some(generation) = proxy.generations.get_mut(&epoch) {
+                generation.declared = Some(declared);
+            }
+        }
+    }
+
+    fn proxy(&mut self, name: &Arc<str>) -> Option<&mut Proxy> {
+        let has_room = self.proxies.len() < self.limits.proxies;
+        match self.proxies.entry(Arc::clone(name)) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => has_room.then(|| {
+                entry.insert(Proxy {
+                    name: Arc::clone(name),
+                    upstreams: BTreeMap::new(),
+                    rejected: None,
+                    generations: BTreeMap::new(),
+                    instances: BTreeMap::new(),
+                    rows: BTreeMap::new(),
+                    fresh: 0,
+                })
+            }),
+        }
+    }
+}
+
+impl Proxy {
+    /// The newest generation.
+    pub(super) fn newest(&self) -> Option<&Generation> {
+        self.generations.values().next_back()
+    }
+
+    /// A generation, if it is still known.
+    pub(super) fn generation(&self, epoch: Epoch) -> Option<&Generation> {
+        self.generations.get(&epoch)
+    }
+
+    /// What the newest configuration says, if it could be read.
+    pub(super) fn declared(&self) -> Option<&Declared> {
+        self.newest()?.declared.as_ref()
+    }
+
+    /// What the proxy itself counts a generation as.
+    pub(super) fn number(&self, epoch: Epoch) -> Option<u32> {
+        self.generation(epoch).map(|generation| generation.number)
+    }
+
+    /// Every address of every upstream.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&Arc<str>, &Address, &Peer)> {
+        self.upstreams.iter().flat_map(|(name, upstream)| {
+            upstream.peers.iter().map(move |(address, peer)| (name, address, peer))
+        })
+    }
+
+    fn epoch(&mut self, pid: u32, generation: u32) -> Epoch {
+        let next = self.generations.keys().next_back().map_or(0, |newest| newest.saturating_add(1));
+        self.instances.entry(pid).or_insert(next).saturating_add(generation)
+    }
+
+    fn begin(&mut self, time: Timestamp, epoch: Epoch, number: u32, limits: Limits) {
+        let newest = self.generations.keys().next_back().copied();
+        let Entry::Vacant(entry) = self.generations.entry(epoch) else {
+            return;
+        };
+        entry.insert(Generation { began: time, number, declared: None });
+        if let Some(newest) = newest.filter(|newest| *newest < epoch) {
+            self.forget(time);
+            let used: BTreeMap<_, _> = self
+                .upstreams
+                .iter()
+                .map(|(name, upstream)| (Arc::clone(name), upstream.used(time)))
+                .collect();
+            let all: u64 = used.values().map(|used| used.connects).sum();
+            for (name, upstream) in &mut self.upstreams {
+                let used = used[name];
+                upstream.superseded((newest, epoch), used, all - used.connects);
+            }
+        }
+        while self.generations.len() > limits.generations.max(1) {
+            self.generations.pop_first();
+        }
+        let oldest = self.oldest();
+        self.rows.retain(|(epoch, _), _| *epoch >= oldest);
+        // An instance is known by where it begins as long as there can be more of it.
+        while self.instances.len() > limits.generations.max(1) {
+            let first = self.instances.iter().min_by_key(|(_, begins)| **begins).map(|(pid, _)| *pid);
+            first.and_then(|pid| self.instances.remove(&pid));
+        }
+    }
+
+    fn oldest(&self) -> Epoch {
+        self.generations.keys().next().copied().unwrap_or(0)
+    }
+
+    /// Whether there was room for it.
+    fn row(&mut self, time: Timestamp, row: &Counted, limits: Limits, room: &mut usize) -> bool {
+        let epoch = self.epoch(row.pid, row.generation);
+        if !self.generations.is_empty() && epoch < self.oldest() {
+            return true;
+        }
+        let key = (epoch, row.address.clone());
+        if self.rows.len() >= limits.addresses.saturating_mul(2) && !self.rows.contains_key(&key) {
+            return false;
+        }
+        self.begin(time, epoch, row.generation, limits);
+        let seen = row.counts.since(self.rows.get(&key).unwrap_or(&Counts::default()));
+        self.rows.insert(key, row.counts.clone());
+        let names = self.names(epoch, row);
+        let fresh = if self.generations.keys().next_back() == Some(&epoch) { seen.attempts } else { 0 };
+        let mut had_room = true;
+        for name in names {
+            let before = self.before(epoch, &name, &row.address);
+            let upstream = self.upstreams.entry(Arc::clone(&name)).or_default();
+            if !upstream.peers.contains_key(&row.address) {
+                if *room == 0 {
+                    had_room = false;
+                    continue;
+                }
+                *room -= 1;
+            }
+            upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), before);
+            if upstream.was_used_before() {
+                self.fresh = self.fresh.saturating_add(fresh);
+            }
+        }
+        self.upstreams.retain(|_, upstream| !upstream.peers.is_empty());
+        had_room
+    }
+
+    fn end_look(&mut self, time: Timestamp) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let newest = self.generations.keys().next_back().copied().unwrap_or(0);
+        for upstream in self.upstreams.values_mut() {
+            upstream.end_look(time);
+            upstream.others_connect(newest, fresh);
+        }
+    }
+
+    /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.
+    fn names(&self, epoch: Epoch, row: &Counted) -> Vec<Arc<str>> {
+        let declared = self.generation(epoch).and_then(|generation| generation.declared.as_ref());
+        let names: Vec<_> =
+            declared.into_iter().flat_map(|declared| declared.upstreams_of(&row.address)).cloned().collect();
+        if names.is_empty() { vec![Arc::clone(&row.upstream)] } else { names }
+    }
+
+    /// Whether the configuration with which the upstream last worked before this generation has the address as well.
+    fn before(&self, epoch: Epoch, name: &str, address: &Address) -> bool {
+        let worked = self.upstreams.get(name).and_then(|upstream| upstream.worked_before(epoch));
+        let declared = worked.and_then(|worked| self.generation(worked)?.declared.as_ref());
+        declared.is_some_and(|declared| declared.has(name, address))
+    }
+
+    /// Whether the newest generation still connects to an address, as far as that can be told.
+    pub(super) fn is_current(&self, upstream: &str, address: &Address) -> bool {
+        let is_used = || self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_current(address));
+        match self.declared() {
+            Some(declared) if upstream == UNDECLARED_UPSTREAM => {
+                declared.upstreams_of(address).next().is_none() && is_used()
+            }
+            Some(declared) => declared.has(upstream, address),
+            None => is_used(),
+        }
+    }
+
+    fn forget(&mut self, time: Timestamp) {
+        let upstreams = &mut self.upstreams;
+        for upstream in upstreams.values_mut() {
+            upstream.peers.retain(|_, peer| !peer.is_idle(time, IDLE) || peer.is_proof());
+        }
+        upstreams.retain(|_, upstream| !upstream.peers.is_empty());
+        self.rows.retain(|(_, address), _| {
+            upstreams.values().any(|upstream| upstream.peers.contains_key(address))
+        });
+    }
+}
