@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     declared::Declared,
-    upstream::{Peer, Upstream},
+    misrouted,
+    upstream::{Peer, Upstream, Whose},
 };
 use crate::model::{Address, Counted, Counts, UNDECLARED_UPSTREAM};
 
@@ -257,10 +258,11 @@ impl Proxy {
         let seen = row.counts.since(self.rows.get(&key).unwrap_or(&Counts::default()));
         self.rows.insert(key, row.counts.clone());
         let names = self.names(epoch, row);
-        let fresh = if self.generations.keys().next_back() == Some(&epoch) { seen.attempts } else { 0 };
+        let is_old = self.generations.keys().next_back().is_some_and(|newest| *newest > epoch);
+        let fresh = if is_old { 0 } else { seen.attempts };
         let mut had_room = true;
         for name in names {
-            let before = self.before(epoch, &name, &row.address);
+            let whose = Whose { is_old, was_declared: self.was_declared(epoch, &name, &row.address) };
             let upstream = self.upstreams.entry(Arc::clone(&name)).or_default();
             if !upstream.peers.contains_key(&row.address) {
                 if *room == 0 {
@@ -269,7 +271,7 @@ impl Proxy {
                 }
                 *room -= 1;
             }
-            upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), before);
+            upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), whose);
             if upstream.was_used_before() {
                 self.fresh = self.fresh.saturating_add(fresh);
             }
@@ -285,6 +287,12 @@ impl Proxy {
             upstream.end_look(time);
             upstream.others_connect(newest, fresh);
         }
+        for (name, address) in misrouted::proven(self) {
+            let upstream = self.upstreams.get_mut(&name);
+            if let Some(peer) = upstream.and_then(|upstream| upstream.peers.get_mut(&address)) {
+                peer.is_misrouted = true;
+            }
+        }
     }
 
     /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.
@@ -296,7 +304,7 @@ impl Proxy {
     }
 
     /// Whether the configuration with which the upstream last worked before this generation has the address as well.
-    fn before(&self, epoch: Epoch, name: &str, address: &Address) -> bool {
+    fn was_declared(&self, epoch: Epoch, name: &str, address: &Address) -> bool {
         let worked = self.upstreams.get(name).and_then(|upstream| upstream.worked_before(epoch));
         let declared = worked.and_then(|worked| self.generation(worked)?.declared.as_ref());
         declared.is_some_and(|declared| declared.has(name, address))

@@ -67,13 +67,25 @@ pub(super) fn peers<'a>(
     name: &'a Arc<str>,
     upstream: &'a Upstream,
 ) -> impl Iterator<Item = (&'a Address, &'a Peer)> {
-    upstream.peers.iter().filter(move |(address, peer)| {
-        peer.is_newcomer
-            && peer.worked.is_none()
-            && **name != *UNDECLARED_UPSTREAM
-            && proxy.is_current(name, address)
-            && is_proof(proxy, name, upstream, peer)
-    })
+    let misrouted = upstream.peers.iter().filter(|(_, peer)| peer.is_misrouted);
+    misrouted.filter(|(address, _)| proxy.is_current(name, address))
+}
+
+/// What is newly proven: upstreams and addresses. Once it is, that other addresses work is nothing to the contrary.
+pub(super) fn proven(proxy: &Proxy) -> Vec<(Arc<str>, Address)> {
+    let named = proxy.upstreams.iter().filter(|(name, _)| ***name != *UNDECLARED_UPSTREAM);
+    let proven = named.flat_map(|(name, upstream)| {
+        let newcomers = upstream
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.is_newcomer && peer.worked.is_none() && !peer.is_misrouted);
+        newcomers
+            .filter(|(address, peer)| {
+                proxy.is_current(name, address) && is_proof(proxy, name, upstream, peer)
+            })
+            .map(|(address, _)| (Arc::clone(name), address.clone()))
+    });
+    proven.collect()
 }
 
 fn is_proof(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &Peer) -> bool {

@@ -62,6 +62,8 @@ pub(super) struct Peer {
     pub(super) entered: Epoch,
     /// Whether the upstream worked elsewhere before that.
     pub(super) is_newcomer: bool,
+    /// Whether it was proven that traffic was sent here by mistake. Stays so until it works.
+    pub(super) is_misrouted: bool,
     /// What was counted since it came here.
     pub(super) counts: Counts,
     /// What the newest generation has in flight.
@@ -84,6 +86,15 @@ pub(super) struct Peer {
     pub(super) pace: Pace,
     first: Timestamp,
     last: Timestamp,
+}
+
+/// What a proxy knows of the workers and the address that a row is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whose {
+    /// A newer generation has begun.
+    pub(super) is_old: bool,
+    /// The configuration with which the upstream last worked has the address as well.
+    pub(super) was_declared: bool,
 }
 
 /// How much an upstream is used.
@@ -111,29 +122,28 @@ pub(super) struct Silence {
 }
 
 impl Upstream {
-    /// Takes in what was counted of an address between two looks, by the workers of one generation. `seen` has the difference, and
-    /// what is in flight; `before` says whether the configuration with which the upstream last worked had the address.
+    /// Takes in what was counted of an address between two looks, by the workers of one generation: the difference, and what is in
+    /// flight.
     pub(super) fn row(
         &mut self,
         time: Timestamp,
         epoch: Epoch,
         address: &Address,
         (seen, in_flight): (&Counts, u64),
-        before: bool,
+        Whose { is_old, was_declared }: Whose,
     ) {
         if epoch > self.epoch {
             self.worked_before = self.worked;
             self.epoch = epoch;
             self.connects = 0;
             self.now = (0, 0);
-            self.peers.values_mut().for_each(|peer| peer.old = Fared::default());
         }
         self.slot(time, seen.attempts);
         let worked_before = self.worked_before.filter(|worked| *worked < epoch);
-        let is_newcomer = worked_before.is_some() && !before;
+        let is_newcomer = worked_before.is_some() && !was_declared;
         let known = self.peers.get(address).filter(|peer| {
             // Back after the upstream worked without it: that is another time, and its own history is of an earlier one.
-            peer.epoch >= epoch || worked_before.is_none_or(|worked| worked <= peer.epoch) || before
+            peer.epoch >= epoch || worked_before.is_none_or(|worked| worked <= peer.epoch) || was_declared
         });
         if known.is_none() {
             self.peers.insert(address.clone(), Peer::new(time, epoch, is_newcomer));
@@ -141,8 +151,10 @@ impl Upstream {
         let Some(peer) = self.peers.get_mut(address) else {
             return;
         };
-        if epoch < self.epoch {
+        if is_old {
             peer.old += fared(seen);
+        }
+        if epoch < self.epoch {
             return;
         }
         self.silence = None;
@@ -190,6 +202,7 @@ impl Upstream {
     /// A newer generation of the proxy began, which may or may not connect to it.
     pub(super) fn superseded(&mut self, (newest, epoch): (Epoch, Epoch), before: Used, others_before: u64) {
         self.before = before;
+        self.peers.values_mut().for_each(|peer| peer.old = Fared::default());
         // Where it was silent already, it goes on being so.
         if self.epoch == newest {
             self.silence = Some(Silence { epoch, before, others_before, others: 0 });
@@ -229,6 +242,7 @@ impl Peer {
             epoch,
             entered: epoch,
             is_newcomer,
+            is_misrouted: false,
             counts: Counts::default(),
             in_flight: 0,
             old: Fared::default(),
@@ -258,6 +272,7 @@ impl Peer {
         }
         if established > 0 {
             self.worked = Some(epoch);
+            self.is_misrouted = false;
         }
         let answers = sum(seen, ANSWERS);
         self.answers.add(time, answers, seen.syn_retransmits);
@@ -284,7 +299,8 @@ impl Peer {
 
     /// Whether something may be proven of it, so that it must not be forgotten.
     pub(super) fn is_proof(&self) -> bool {
-        self.reach.run() > 0
+        self.is_misrouted
+            || self.reach.run() > 0
             || self.answers.is_proof()
             || self.service.is_wrong()
             || self.pace.is_slow()
