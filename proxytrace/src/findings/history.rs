@@ -79,6 +79,17 @@ pub(super) struct Rejected {
     pub(super) reason: Option<Arc<str>>,
 }
 
+/// How much is kept, each over all proxies.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) proxies: usize,
+    pub(super) generations: usize,
+    pub(super) instances: usize,
+    pub(super) addresses: usize,
+    pub(super) rows: usize,
+}
+
 impl History {
     pub(super) const fn new(limits: Limits) -> Self {
         Self { limits, proxies: BTreeMap::new(), left_out: 0 }
@@ -100,6 +111,19 @@ impl History {
             .flat_map(|proxy| proxy.upstreams.values())
             .map(|upstream| upstream.peers.len())
             .sum()
+    }
+
+    /// How much is kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Kept {
+        let sum = |of: fn(&Proxy) -> usize| self.proxies.values().map(of).sum();
+        Kept {
+            proxies: self.proxies.len(),
+            generations: sum(|proxy| proxy.generations.len()),
+            instances: sum(|proxy| proxy.instances.len()),
+            addresses: self.addresses(),
+            rows: sum(|proxy| proxy.rows.len()),
+        }
     }
 
     /// Takes in the rows that a look found changed, in any order.
@@ -204,6 +228,16 @@ impl Proxy {
         })
     }
 
+    /// What the newest configuration says that could be read. Right after a reload that is the one before.
+    pub(super) fn last_declared(&self) -> Option<&Declared> {
+        self.generations.values().rev().find_map(|generation| generation.declared.as_ref())
+    }
+
+    /// What the configuration of a generation says; the newest, where that one is not known any more.
+    pub(super) fn declared_in(&self, epoch: Epoch) -> Option<&Declared> {
+        self.generation(epoch).or_else(|| self.newest())?.declared.as_ref()
+    }
+
     fn epoch(&mut self, pid: u32, generation: u32) -> Epoch {
         let next = self.generations.keys().next_back().map_or(0, |newest| newest.saturating_add(1));
         self.instances.entry(pid).or_insert(next).saturating_add(generation)
@@ -222,10 +256,10 @@ impl Proxy {
                 .iter()
                 .map(|(name, upstream)| (Arc::clone(name), upstream.used(time)))
                 .collect();
-            let all: u64 = used.values().map(|used| used.connects).sum();
+            let all = used.values().fold(0_u64, |sum, used| sum.saturating_add(used.connects));
             for (name, upstream) in &mut self.upstreams {
                 let used = used[name];
-                upstream.superseded((newest, epoch), used, all - used.connects);
+                upstream.superseded((newest, epoch), used, all.saturating_sub(used.connects));
             }
         }
         while self.generations.len() > limits.generations.max(1) {

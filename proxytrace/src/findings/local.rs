@@ -27,3 +27,62 @@ pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenes::check;
+
+    #[test]
+    fn what_this_host_refuses_is_found_and_over_when_it_is_over() {
+        for (cause, kind) in [("no_local_port", "ports_exhausted"), ("permission_denied", "denied")] {
+            check(
+                kind,
+                &format!(
+                    "config 0 api 5:8080
+                     20 x 0 api 5:8080 established 9
+                     2 x 0 api 5:8080 established 9 {cause} 1
+                     =>
+                     0 api 5:8080 established 9 {cause} 1
+                     => {kind} api 5:8080
+                     wait 7200
+                     200 x 0 api 5:8080 established 9 {cause} 1
+                     10 x 0 api 5:8080 established 9
+                     =>
+                     10 x 0 api 5:8080 established 9
+                     => not {kind} api 5:8080",
+                ),
+            );
+        }
+        check(
+            "all fail, and then none: that upstream is not down, it was never tried",
+            "60 x 0 unknown unix:/run/app.sock backlog_full 1
+             => backlog_full unknown unix:/run/app.sock
+             6 x 0 unknown unix:/run/app.sock established 1
+             => not backlog_full unknown unix:/run/app.sock",
+        );
+    }
+
+    #[test]
+    fn the_sentence_has_the_ratio() {
+        let scene =
+            check("", "0 unknown 5:8080 established 7 no_local_port 3\n=> ports_exhausted unknown 5:8080");
+        assert_eq!(
+            scene.said(),
+            "ports_exhausted: no local port was left for 3 of 10 connects to 10.0.0.5:8080 since 14:30:00Z. Reuse connections \
+             (\"keepalive\"), add source addresses (\"proxy_bind\"), or widen net.ipv4.ip_local_port_range."
+        );
+    }
+
+    #[test]
+    fn one_failure_in_a_while_is_none() {
+        check(
+            "hours apart",
+            "0 unknown 5:8080 no_local_port 1
+             500 x 0 unknown 5:8080 established 30
+             0 unknown 5:8080 no_local_port 1
+             500 x 0 unknown 5:8080 established 30
+             0 unknown 5:8080 no_local_port 1
+             =>",
+        );
+    }
+}

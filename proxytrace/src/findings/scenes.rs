@@ -4,7 +4,8 @@
 //!
 //! - `1 api 5:8080 established 3 refused 2; 0 api ...` a look: of which generation, upstream and address what was counted;
 //!   `20 x` before it repeats it. `unanswered`, `resent`, `flying` and `slow` count what their names say.
-//! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0
+//! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; `+open` and
+//!   `+followed` before the upstreams say that not all is in it
 //! - `reload 1` a generation begins, and its configuration is not known; `rejected` one that does not begin
 //! - `restart` the proxy's first process is another, and generations begin at 0
 //! - `wait 60` seconds in which nothing happens
@@ -160,7 +161,13 @@ fn address(text: &str) -> Address {
 }
 
 fn declared(text: &str) -> Declared {
-    let mut declared = Declared::default();
+    let mut declared = Declared {
+        is_open: text.contains("+open"),
+        is_followed: text.contains("+followed"),
+        ..Declared::default()
+    };
+    let text =
+        text.trim_start_matches(['+', ' ']).trim_start_matches("open ").trim_start_matches("followed ");
     for (line, upstream) in text.split('|').enumerate() {
         let mut words = upstream.split_whitespace();
         let name: Arc<str> = words.next().unwrap().into();

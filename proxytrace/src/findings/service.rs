@@ -67,9 +67,11 @@ impl Service {
         }
     }
 
-    /// Whether this is no service that understands the proxy.
+    /// Whether this is no service that understands the proxy: that is not known before the first could have been answered, so
+    /// at least most must be broken that were established since.
     pub(super) const fn is_wrong(&self) -> bool {
-        self.streak.is_proof() && self.broken_later >= FEWEST
+        let most_are_broken = self.streak.run().saturating_mul(4) >= self.established.saturating_mul(3);
+        self.streak.is_proof() && self.broken_later >= FEWEST && most_are_broken
     }
 
     /// The connections on end that were not answered.

@@ -26,7 +26,7 @@ pub(super) fn find(proxy: &Proxy, now: Timestamp, found: &mut Vec<Finding>) {
             continue;
         };
         // An upstream that the new configuration does without was taken out on purpose.
-        let is_declared = proxy.declared().is_some_and(|declared| declared.upstreams.contains_key(name));
+        let is_declared = proxy.last_declared().is_some_and(|declared| declared.upstreams.contains_key(name));
         let Some(reload) = proxy.generation(silence.epoch).map(|generation| generation.began) else {
             continue;
         };
@@ -53,4 +53,93 @@ fn is_steady(silence: &Silence) -> bool {
 /// How many connects to it would have come about by now, had its share remained the same.
 fn expected(silence: &Silence) -> u64 {
     silence.others.saturating_mul(silence.before.connects).checked_div(silence.others_before).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenes::check;
+
+    #[test]
+    fn an_upstream_that_a_reload_cut_off_is_silent() {
+        let scene = check(
+            "until it is connected to again",
+            "config 0 api 5:8080 | web 7:80
+             160 x 0 api 5:8080 established 1; 0 web 7:80 established 1
+             config 1 api 5:8080 | web 7:80
+             19 x 1 web 7:80 established 1
+             =>
+             1 web 7:80 established 1; 0 api 5:8080 established 4
+             => silent_upstream api
+             wait 86400
+             500 x 1 web 7:80 established 1
+             =>",
+        );
+        assert_eq!(
+            scene.said(),
+            "silent_upstream: upstream \"api\" is not connected to since the reload at 14:30:40Z; about 520 connects were to \
+             be expected by now. Check the locations that should lead there."
+        );
+        check(
+            "another reload brings it back",
+            "config 0 api 5:8080 | web 7:80
+             160 x 0 api 5:8080 established 1; 0 web 7:80 established 1
+             config 1 api 5:8080 | web 7:80
+             30 x 1 web 7:80 established 1
+             => silent_upstream api
+             config 2 api 5:8080 | web 7:80
+             30 x 2 web 7:80 established 1
+             =>
+             2 api 5:8080 refused 1
+             => not silent_upstream api",
+        );
+    }
+
+    #[test]
+    fn quiet_alone_is_no_silence() {
+        check(
+            "no traffic at all since the reload",
+            "config 0 api 5:8080 | web 7:80
+             160 x 0 api 5:8080 established 1; 0 web 7:80 established 1
+             config 1 api 5:8080 | web 7:80
+             wait 86400
+             =>",
+        );
+        check(
+            "it was taken out",
+            "config 0 api 5:8080 | web 7:80
+             160 x 0 api 5:8080 established 1; 0 web 7:80 established 1
+             config 1 web 7:80
+             90 x 1 web 7:80 established 1
+             =>",
+        );
+        check(
+            "it was used in a burst",
+            "config 0 api 5:8080 | web 7:80
+             20 x 0 api 5:8080 established 9; 0 web 7:80 established 1
+             160 x 0 web 7:80 established 1
+             config 1 api 5:8080 | web 7:80
+             90 x 1 web 7:80 established 1
+             =>",
+        );
+        check(
+            "it was used seldom",
+            "config 0 api 5:8080 | web 7:80
+             4 x 0 api 5:8080 established 1
+             wait 10
+             0 api 5:8080 established 1
+             wait 10
+             160 x 0 web 7:80 established 3
+             config 1 api 5:8080 | web 7:80
+             90 x 1 web 7:80 established 3
+             =>",
+        );
+        check(
+            "a new upstream is busy, the others are not",
+            "config 0 api 5:8080 | web 7:80
+             160 x 0 api 5:8080 established 1; 0 web 7:80 established 1
+             config 1 api 5:8080 | web 7:80 | new 8:80
+             90 x 1 new 8:80 established 9
+             =>",
+        );
+    }
 }

@@ -157,7 +157,7 @@ impl Upstream {
         if epoch < self.epoch {
             return;
         }
-        self.silence = None;
+        self.silence = self.silence.filter(|silence| epoch < silence.epoch);
         self.connects = self.connects.saturating_add(seen.attempts);
         self.now.0 = self.now.0.saturating_add(seen.established());
         self.now.1 = self.now.1.saturating_add(unreached(seen));
@@ -196,7 +196,8 @@ impl Upstream {
         let lately = self.slots.iter().filter(|(slot, _)| now.saturating_sub(*slot) < SLOTS as i64);
         let of_slots =
             lately.clone().next().map_or(0, |(first, _)| now.saturating_sub(*first).max(0) as u64 + 1);
-        Used { connects: lately.clone().map(|(_, n)| n).sum(), slots: lately.count() as u64, of_slots }
+        let connects = lately.clone().fold(0, |sum, (_, n)| n.saturating_add(sum));
+        Used { connects, slots: lately.count() as u64, of_slots }
     }
 
     /// A newer generation of the proxy began, which may or may not connect to it.
