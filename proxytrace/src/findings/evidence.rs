@@ -19,6 +19,8 @@ const BEYOND_DOUBT: f64 = 1e-9;
 /// A clean run that would come about by chance less often than this shows that a trouble is over. Nobody is hurt by a finding
 /// that stays a little longer, but by one that comes and goes.
 const OVER: f64 = 1e-6;
+/// And no shorter one does, as where few were seen the past may have looked worse than it was.
+const CLEAN_AT_LEAST: u64 = 20;
 /// How long a refuted proof is remembered.
 const WARY: SignedDuration = SignedDuration::from_hours(1);
 /// What was seen longer ago than about so many attempts is forgotten by and by. In attempts and not in time, so that a quiet night
@@ -152,7 +154,7 @@ impl Trouble {
             let chance = if self.clean == 0 { 1.0 } else { self.chance };
             self.chance = chance * self.past.reversed().chance(self.clean, good);
             self.clean = self.clean.saturating_add(good);
-            if self.chance < OVER {
+            if self.clean >= CLEAN_AT_LEAST && self.chance < OVER {
                 *self = Self { past: self.past, ..Self::default() };
             }
         }
@@ -235,7 +237,8 @@ mod tests {
         check("--", false);
         check("- 5+ - 5+ -", true);
         check("3- 3+", true);
-        check("100- 5+", false);
+        check("100- 19+", true);
+        check("100- 20+", false);
         check("3- 300+", false);
         check("10+- 30+", true);
         check("10+- 100+", false);

@@ -57,7 +57,9 @@ mod tests {
             "all fail, and then none: that upstream is not down, it was never tried",
             "60 x 0 unknown unix:/run/app.sock backlog_full 1
              => backlog_full unknown unix:/run/app.sock
-             6 x 0 unknown unix:/run/app.sock established 1
+             19 x 0 unknown unix:/run/app.sock established 1
+             =>
+             0 unknown unix:/run/app.sock established 1
              => not backlog_full unknown unix:/run/app.sock",
         );
     }

@@ -25,6 +25,7 @@ pub(super) struct Service {
     established: u64,
     /// Broken of those.
     broken_later: u64,
+    is_wrong: bool,
 }
 
 impl Service {
@@ -40,6 +41,9 @@ impl Service {
             self.broken_later = self.broken_later.saturating_add(of_these);
             self.streak.add(time, 0, broken);
         }
+        // Before the first could have been answered, that none was tells nothing; but that most were broken does.
+        let most_are_broken = self.streak.run().saturating_mul(4) >= self.established.saturating_mul(3);
+        self.is_wrong |= self.streak.is_proof() && self.broken_later >= FEWEST && most_are_broken;
         let survivors = seen.established().saturating_sub(broken);
         if self.streak.run() > 0 {
             self.established = self.established.saturating_add(seen.established());
@@ -63,15 +67,13 @@ impl Service {
         }
         if answered > 0 {
             self.streak.add(time, answered, 0);
-            (self.established, self.broken_later) = (0, 0);
+            (self.established, self.broken_later, self.is_wrong) = (0, 0, false);
         }
     }
 
-    /// Whether this is no service that understands the proxy: that is not known before the first could have been answered, so
-    /// at least most must be broken that were established since.
+    /// Whether this is no service that understands the proxy. Stays so until one connection is answered.
     pub(super) const fn is_wrong(&self) -> bool {
-        let most_are_broken = self.streak.run().saturating_mul(4) >= self.established.saturating_mul(3);
-        self.streak.is_proof() && self.broken_later >= FEWEST && most_are_broken
+        self.is_wrong
     }
 
     /// The connections on end that were not answered.
