@@ -10,8 +10,8 @@ use crate::model::Counts;
 const PAST: u64 = 100;
 /// The past halves when it has so many, so that it follows what changes over days.
 const FORGET: u64 = 8192;
-/// Slow is what is at least so many buckets above where 99 of 100 handshakes were: about four times as long.
-const BUCKETS_ABOVE: usize = 2;
+/// Slow is what is at least so many buckets above where 99 of 100 handshakes were, with two in between: at least four times as long.
+const BUCKETS_ABOVE: usize = 3;
 /// What is quicker than this is nobody's trouble, however quick it was before. The bucket of 10 to 25 ms.
 const SLOW_AT_LEAST: usize = 8;
 /// Fewer slow handshakes on end prove nothing: three lost SYNs at once look the same.
@@ -126,7 +126,8 @@ mod tests {
         check("it was over", &[(200, 3), (20, 14), (1, 3)], false);
         check("quicker than anybody cares for", &[(200, 0), (50, 6)], false);
         check("far away, and as far as ever", &[(200, 10), (50, 11)], false);
-        check("far away, and farther", &[(200, 10), (50, 12)], true);
+        check("far away, and a little farther", &[(200, 10), (50, 12)], false);
+        check("far away, and much farther", &[(200, 10), (50, 13)], true);
         check("nothing is above the last bucket", &[(200, 19), (50, 19)], false);
     }
 
