@@ -4,7 +4,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
-//! - [`metrics`], [`trace`]: what monitoring systems and people get to see
+//! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`]: what monitoring systems alert on
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
 //! - [`check`], [`routing`]: what is said of a configuration, next to what nginx says and does
@@ -32,6 +32,7 @@ mod privilege;
 mod processes;
 mod requirements;
 mod routing;
+mod rules;
 mod storm;
 mod trace;
 mod unix;

@@ -5,6 +5,7 @@
 //! * [`doctor`]: what the host lets us do.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names.
+//! * [`findings`]: what is wrong, as sentences with evidence; no I/O.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`privilege`]: what is given up once a trace runs.

@@ -4,8 +4,8 @@ use proxytrace_ebpf::outcome::Outcome;
 
 use super::{
     finding::{Evidence, Finding, Kind},
-    history::Proxy,
-    upstream::{Peer, causes},
+    peer::{Peer, causes},
+    proxy::Proxy,
 };
 
 /// What a connect into a black hole ends in.

@@ -10,9 +10,10 @@ use jiff::SignedDuration;
 use super::{
     black_hole,
     finding::{Evidence, Finding, Kind},
-    history::Proxy,
     misrouted,
-    upstream::{Peer, Upstream, causes},
+    peer::{Peer, causes},
+    proxy::Proxy,
+    upstream::Upstream,
 };
 use crate::model::{Address, UNDECLARED_UPSTREAM};
 

@@ -5,14 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{
-    declared::Declared,
-    misrouted,
-    upstream::{Peer, Upstream, Whose},
-};
-use crate::model::{Address, Counted, Counts, UNDECLARED_UPSTREAM};
+use super::{declared::Declared, proxy::Proxy};
+use crate::model::Counted;
 
 /// How much is kept, over all proxies. What does not fit is left out, and counted.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +28,6 @@ impl Default for Limits {
     }
 }
 
-/// What has not been used for so long is forgotten, unless something is proven of it.
-const IDLE: SignedDuration = SignedDuration::from_hours(1);
-
 /// What was seen of all proxies.
 #[derive(Debug)]
 pub(super) struct History {
@@ -43,45 +36,9 @@ pub(super) struct History {
     left_out: u64,
 }
 
-/// What was seen of one proxy.
-#[derive(Debug)]
-pub(super) struct Proxy {
-    pub(super) name: Arc<str>,
-    pub(super) upstreams: BTreeMap<Arc<str>, Upstream>,
-    pub(super) rejected: Option<Rejected>,
-    generations: BTreeMap<Epoch, Generation>,
-    /// The epoch in which the generations of each instance begin, by its first process.
-    instances: BTreeMap<u32, Epoch>,
-    rows: BTreeMap<(Epoch, Address), Counts>,
-    /// Connects of the newest generation in the look that is going on, to upstreams that the one before used too.
-    fresh: u64,
-}
-
-/// Generations of a proxy in a row that goes on over its restarts: to findings, a restart is a reload.
-pub(super) type Epoch = u32;
-
-/// One generation of a proxy.
-#[derive(Debug)]
-pub(super) struct Generation {
-    /// When it was first known of.
-    pub(super) began: Timestamp,
-    /// What the proxy itself counts.
-    pub(super) number: u32,
-    /// What its configuration says, if that could be read.
-    pub(super) declared: Option<Declared>,
-}
-
-/// Reloads that were asked for in vain, since the last that was not.
-#[derive(Clone, Debug)]
-pub(super) struct Rejected {
-    pub(super) first: Timestamp,
-    pub(super) times: u64,
-    pub(super) reason: Option<Arc<str>>,
-}
-
 /// How much is kept, each over all proxies.
 #[cfg(test)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) proxies: usize,
     pub(super) generations: usize,
@@ -116,14 +73,9 @@ impl History {
     /// How much is kept.
     #[cfg(test)]
     pub(super) fn kept(&self) -> Kept {
-        let sum = |of: fn(&Proxy) -> usize| self.proxies.values().map(of).sum();
-        Kept {
-            proxies: self.proxies.len(),
-            generations: sum(|proxy| proxy.generations.len()),
-            instances: sum(|proxy| proxy.instances.len()),
-            addresses: self.addresses(),
-            rows: sum(|proxy| proxy.rows.len()),
-        }
+        let mut kept = Kept { proxies: self.proxies.len(), addresses: self.addresses(), ..Kept::default() };
+        self.proxies.values().for_each(|proxy| proxy.count_kept(&mut kept));
+        kept
     }
 
     /// Takes in the rows that a look found changed, in any order.
@@ -144,40 +96,26 @@ impl History {
         self.proxies.values_mut().for_each(|proxy| proxy.end_look(time));
     }
 
-    /// A generation of a proxy began.
-    pub(super) fn begin(&mut self, time: Timestamp, name: &Arc<str>, pid: u32, generation: u32) {
+    /// A generation of a proxy began: its first process, and its number.
+    pub(super) fn accept(&mut self, time: Timestamp, name: &Arc<str>, of: (u32, u32)) {
         let limits = self.limits;
         if let Some(proxy) = self.proxy(name) {
-            proxy.rejected = None;
-            let epoch = proxy.epoch(pid, generation);
-            proxy.begin(time, epoch, generation, limits);
+            proxy.accept(time, of, limits);
         }
     }
 
     /// A reload was rejected.
     pub(super) fn reject(&mut self, time: Timestamp, name: &Arc<str>, reason: Option<Arc<str>>) {
         if let Some(proxy) = self.proxy(name) {
-            let rejected = proxy.rejected.get_or_insert(Rejected { first: time, times: 0, reason: None });
-            rejected.times += 1;
-            rejected.reason = reason;
+            proxy.reject(time, reason);
         }
     }
 
     /// The configuration of a generation was read.
-    pub(super) fn declare(
-        &mut self,
-        time: Timestamp,
-        name: &Arc<str>,
-        (pid, generation): (u32, u32),
-        declared: Declared,
-    ) {
+    pub(super) fn declare(&mut self, time: Timestamp, name: &Arc<str>, of: (u32, u32), declared: Declared) {
         let limits = self.limits;
         if let Some(proxy) = self.proxy(name) {
-            let epoch = proxy.epoch(pid, generation);
-            proxy.begin(time, epoch, generation, limits);
-            if let Some(generation) = proxy.generations.get_mut(&epoch) {
-                generation.declared = Some(declared);
-            }
+            proxy.declare(time, of, declared, limits);
         }
     }
 
@@ -185,185 +123,7 @@ impl History {
         let has_room = self.proxies.len() < self.limits.proxies;
         match self.proxies.entry(Arc::clone(name)) {
             Entry::Occupied(entry) => Some(entry.into_mut()),
-            Entry::Vacant(entry) => has_room.then(|| {
-                entry.insert(Proxy {
-                    name: Arc::clone(name),
-                    upstreams: BTreeMap::new(),
-                    rejected: None,
-                    generations: BTreeMap::new(),
-                    instances: BTreeMap::new(),
-                    rows: BTreeMap::new(),
-                    fresh: 0,
-                })
-            }),
+            Entry::Vacant(entry) => has_room.then(|| entry.insert(Proxy::new(name))),
         }
-    }
-}
-
-impl Proxy {
-    /// The newest generation.
-    pub(super) fn newest(&self) -> Option<&Generation> {
-        self.generations.values().next_back()
-    }
-
-    /// A generation, if it is still known.
-    pub(super) fn generation(&self, epoch: Epoch) -> Option<&Generation> {
-        self.generations.get(&epoch)
-    }
-
-    /// What the newest configuration says, if it could be read.
-    pub(super) fn declared(&self) -> Option<&Declared> {
-        self.newest()?.declared.as_ref()
-    }
-
-    /// What the proxy itself counts a generation as.
-    pub(super) fn number(&self, epoch: Epoch) -> Option<u32> {
-        self.generation(epoch).map(|generation| generation.number)
-    }
-
-    /// Every address of every upstream.
-    pub(super) fn peers(&self) -> impl Iterator<Item = (&Arc<str>, &Address, &Peer)> {
-        self.upstreams.iter().flat_map(|(name, upstream)| {
-            upstream.peers.iter().map(move |(address, peer)| (name, address, peer))
-        })
-    }
-
-    /// What the newest configuration says that could be read. Right after a reload that is the one before.
-    pub(super) fn last_declared(&self) -> Option<&Declared> {
-        self.generations.values().rev().find_map(|generation| generation.declared.as_ref())
-    }
-
-    /// What the configuration of a generation says; the newest, where that one is not known any more.
-    pub(super) fn declared_in(&self, epoch: Epoch) -> Option<&Declared> {
-        self.generation(epoch).or_else(|| self.newest())?.declared.as_ref()
-    }
-
-    fn epoch(&mut self, pid: u32, generation: u32) -> Epoch {
-        let next = self.generations.keys().next_back().map_or(0, |newest| newest.saturating_add(1));
-        self.instances.entry(pid).or_insert(next).saturating_add(generation)
-    }
-
-    fn begin(&mut self, time: Timestamp, epoch: Epoch, number: u32, limits: Limits) {
-        let newest = self.generations.keys().next_back().copied();
-        let Entry::Vacant(entry) = self.generations.entry(epoch) else {
-            return;
-        };
-        entry.insert(Generation { began: time, number, declared: None });
-        if let Some(newest) = newest.filter(|newest| *newest < epoch) {
-            self.forget(time);
-            let used: BTreeMap<_, _> = self
-                .upstreams
-                .iter()
-                .map(|(name, upstream)| (Arc::clone(name), upstream.used(time)))
-                .collect();
-            let all = used.values().fold(0_u64, |sum, used| sum.saturating_add(used.connects));
-            for (name, upstream) in &mut self.upstreams {
-                let used = used[name];
-                upstream.superseded((newest, epoch), used, all.saturating_sub(used.connects));
-            }
-        }
-        while self.generations.len() > limits.generations.max(1) {
-            self.generations.pop_first();
-        }
-        let oldest = self.oldest();
-        self.rows.retain(|(epoch, _), _| *epoch >= oldest);
-        // An instance is known by where it begins as long as there can be more of it.
-        while self.instances.len() > limits.generations.max(1) {
-            let first = self.instances.iter().min_by_key(|(_, begins)| **begins).map(|(pid, _)| *pid);
-            first.and_then(|pid| self.instances.remove(&pid));
-        }
-    }
-
-    fn oldest(&self) -> Epoch {
-        self.generations.keys().next().copied().unwrap_or(0)
-    }
-
-    /// Whether there was room for it.
-    fn row(&mut self, time: Timestamp, row: &Counted, limits: Limits, room: &mut usize) -> bool {
-        let epoch = self.epoch(row.pid, row.generation);
-        if !self.generations.is_empty() && epoch < self.oldest() {
-            return true;
-        }
-        let key = (epoch, row.address.clone());
-        if self.rows.len() >= limits.addresses.saturating_mul(2) && !self.rows.contains_key(&key) {
-            return false;
-        }
-        self.begin(time, epoch, row.generation, limits);
-        let seen = row.counts.since(self.rows.get(&key).unwrap_or(&Counts::default()));
-        self.rows.insert(key, row.counts.clone());
-        let names = self.names(epoch, row);
-        let is_old = self.generations.keys().next_back().is_some_and(|newest| *newest > epoch);
-        let fresh = if is_old { 0 } else { seen.attempts };
-        let mut had_room = true;
-        for name in names {
-            let whose = Whose { is_old, was_declared: self.was_declared(epoch, &name, &row.address) };
-            let upstream = self.upstreams.entry(Arc::clone(&name)).or_default();
-            if !upstream.peers.contains_key(&row.address) {
-                if *room == 0 {
-                    had_room = false;
-                    continue;
-                }
-                *room -= 1;
-            }
-            upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), whose);
-            if upstream.was_used_before() {
-                self.fresh = self.fresh.saturating_add(fresh);
-            }
-        }
-        self.upstreams.retain(|_, upstream| !upstream.peers.is_empty());
-        had_room
-    }
-
-    fn end_look(&mut self, time: Timestamp) {
-        let fresh = std::mem::take(&mut self.fresh);
-        let newest = self.generations.keys().next_back().copied().unwrap_or(0);
-        for upstream in self.upstreams.values_mut() {
-            upstream.end_look(time);
-            upstream.others_connect(newest, fresh);
-        }
-        for (name, address) in misrouted::proven(self) {
-            let upstream = self.upstreams.get_mut(&name);
-            if let Some(peer) = upstream.and_then(|upstream| upstream.peers.get_mut(&address)) {
-                peer.is_misrouted = true;
-            }
-        }
-    }
-
-    /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.
-    fn names(&self, epoch: Epoch, row: &Counted) -> Vec<Arc<str>> {
-        let declared = self.generation(epoch).and_then(|generation| generation.declared.as_ref());
-        let names: Vec<_> =
-            declared.into_iter().flat_map(|declared| declared.upstreams_of(&row.address)).cloned().collect();
-        if names.is_empty() { vec![Arc::clone(&row.upstream)] } else { names }
-    }
-
-    /// Whether the configuration with which the upstream last worked before this generation has the address as well.
-    fn was_declared(&self, epoch: Epoch, name: &str, address: &Address) -> bool {
-        let worked = self.upstreams.get(name).and_then(|upstream| upstream.worked_before(epoch));
-        let declared = worked.and_then(|worked| self.generation(worked)?.declared.as_ref());
-        declared.is_some_and(|declared| declared.has(name, address))
-    }
-
-    /// Whether the newest generation still connects to an address, as far as that can be told.
-    pub(super) fn is_current(&self, upstream: &str, address: &Address) -> bool {
-        let is_used = || self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_current(address));
-        match self.declared() {
-            Some(declared) if upstream == UNDECLARED_UPSTREAM => {
-                declared.upstreams_of(address).next().is_none() && is_used()
-            }
-            Some(declared) => declared.has(upstream, address),
-            None => is_used(),
-        }
-    }
-
-    fn forget(&mut self, time: Timestamp) {
-        let upstreams = &mut self.upstreams;
-        for upstream in upstreams.values_mut() {
-            upstream.peers.retain(|_, peer| !peer.is_idle(time, IDLE) || peer.is_proof());
-        }
-        upstreams.retain(|_, upstream| !upstream.peers.is_empty());
-        self.rows.retain(|(_, address), _| {
-            upstreams.values().any(|upstream| upstream.peers.contains_key(address))
-        });
     }
 }

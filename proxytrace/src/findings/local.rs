@@ -2,8 +2,8 @@
 
 use super::{
     finding::{Evidence, Finding, Kind},
-    history::Proxy,
-    upstream::LOCAL,
+    peer::LOCAL,
+    proxy::Proxy,
 };
 
 /// In the order of [`LOCAL`].

@@ -16,8 +16,9 @@ use super::{
     down::NOT_A_RESTART,
     evidence::FEWEST,
     finding::{Evidence, Fared, Finding, Kind},
-    history::Proxy,
-    upstream::{Peer, Upstream, causes, fared, sum},
+    peer::{Peer, causes, fared, sum},
+    proxy::Proxy,
+    upstream::Upstream,
 };
 use crate::model::{Address, UNDECLARED_UPSTREAM};
 

@@ -12,6 +12,8 @@ mod evidence;
 mod finding;
 mod history;
 mod pace;
+mod peer;
+mod proxy;
 mod service;
 mod upstream;
 mod words;
@@ -42,7 +44,8 @@ pub use finding::{Change, Evidence, Fared, Finding, Kind, State, Subject};
 pub use history::Limits;
 
 use crate::model::{Address, Counted};
-use history::{History, Proxy};
+use history::History;
+use proxy::Proxy;
 
 /// What is seen of proxies.
 #[derive(Clone, Debug)]
@@ -128,7 +131,7 @@ impl Findings {
                 time
             }
             Input::Accepted { time, of } => {
-                self.history.begin(time, &of.proxy, of.pid, of.number);
+                self.history.accept(time, &of.proxy, (of.pid, of.number));
                 time
             }
             Input::Rejected { time, proxy, reason } => {

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     finding::{Evidence, Finding, Kind},
-    history::Proxy,
+    proxy::Proxy,
     upstream::Silence,
 };
 use crate::model::{UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};

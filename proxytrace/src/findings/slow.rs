@@ -2,7 +2,7 @@
 
 use super::{
     finding::{Evidence, Finding, Kind},
-    history::Proxy,
+    proxy::Proxy,
 };
 
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {

@@ -3,8 +3,8 @@
 use super::{
     down::NOT_A_RESTART,
     finding::{Evidence, Fared, Finding, Kind},
-    history::Proxy,
-    upstream::{causes, fared},
+    peer::{causes, fared},
+    proxy::Proxy,
 };
 use crate::model::UNDECLARED_UPSTREAM;
 
