@@ -121,7 +121,7 @@ impl Peer {
     /// Whether something may be proven of it, so that it must not be forgotten.
     pub(super) fn is_proof(&self) -> bool {
         self.is_misrouted
-            || self.reach.run() > 0
+            || self.reach.is_proof()
             || self.answers.is_proof()
             || self.service.is_wrong()
             || self.pace.is_slow()

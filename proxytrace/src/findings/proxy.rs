@@ -1,7 +1,7 @@
 //! What was seen of one proxy: its generations, its upstreams, and the rows that they are counted from.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -150,12 +150,16 @@ impl Proxy {
 
     fn begin(&mut self, time: Timestamp, epoch: Epoch, number: u32, limits: Limits) {
         let newest = self.generations.keys().next_back().copied();
-        let Entry::Vacant(entry) = self.generations.entry(epoch) else {
-            return;
+        match self.generations.entry(epoch) {
+            Entry::Vacant(entry) => entry.insert(Generation { began: time, number, declared: None }),
+            Entry::Occupied(entry) => {
+                let generation = entry.into_mut();
+                generation.began = generation.began.min(time);
+                return;
+            }
         };
-        entry.insert(Generation { began: time, number, declared: None });
         if let Some(newest) = newest.filter(|newest| *newest < epoch) {
-            self.forget(time);
+            self.forget(time, false);
             let used: BTreeMap<_, _> = self
                 .upstreams
                 .iter()
@@ -202,20 +206,19 @@ impl Proxy {
         let mut had_room = true;
         for name in names {
             let whose = Whose { is_old, was_declared: self.was_declared(epoch, &name, &row.address) };
-            let upstream = self.upstreams.entry(Arc::clone(&name)).or_default();
-            if !upstream.peers.contains_key(&row.address) {
-                if *room == 0 {
-                    had_room = false;
-                    continue;
-                }
-                *room -= 1;
+            let is_known =
+                self.upstreams.get(&name).is_some_and(|upstream| upstream.peers.contains_key(&row.address));
+            if !is_known && *room == 0 {
+                had_room = false;
+                continue;
             }
+            *room -= usize::from(!is_known);
+            let upstream = self.upstreams.entry(name).or_default();
             upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), whose);
             if upstream.was_used_before() {
                 self.fresh = self.fresh.saturating_add(fresh);
             }
         }
-        self.upstreams.retain(|_, upstream| !upstream.peers.is_empty());
         had_room
     }
 
@@ -238,6 +241,8 @@ impl Proxy {
     /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.
     fn names(&self, epoch: Epoch, row: &Counted) -> Vec<Arc<str>> {
         let declared = self.generation(epoch).and_then(|generation| generation.declared.as_ref());
+        // Most have one name, and need no search.
+        let declared = declared.filter(|declared| !declared.has(&row.upstream, &row.address));
         let names: Vec<_> =
             declared.into_iter().flat_map(|declared| declared.upstreams_of(&row.address)).cloned().collect();
         if names.is_empty() { vec![Arc::clone(&row.upstream)] } else { names }
@@ -262,15 +267,24 @@ impl Proxy {
         }
     }
 
-    /// Forgets what was not used for long.
-    pub(super) fn forget(&mut self, time: Timestamp) {
-        let upstreams = &mut self.upstreams;
-        for upstream in upstreams.values_mut() {
-            upstream.peers.retain(|_, peer| !peer.is_idle(time, IDLE) || peer.is_proof());
-        }
-        upstreams.retain(|_, upstream| !upstream.peers.is_empty());
-        self.rows.retain(|(_, address), _| {
-            upstreams.values().any(|upstream| upstream.peers.contains_key(address))
+    /// Forgets what was not used for long; what is proven of it as well, where there `must` be room.
+    pub(super) fn forget(&mut self, time: Timestamp, must: bool) {
+        let declared = self.last_declared();
+        let is_silent = |name: &str, upstream: &Upstream| {
+            upstream.silence.is_some()
+                && declared.is_some_and(|declared| declared.upstreams.contains_key(name))
+        };
+        let idle = self.peers().filter(|(name, address, peer)| {
+            let stands = (peer.is_proof() && self.is_current(name, address))
+                || self.upstreams.get(*name).is_some_and(|upstream| is_silent(name, upstream));
+            peer.is_idle(time, IDLE) && (must || !stands)
         });
+        let idle: Vec<_> = idle.map(|(name, address, _)| (Arc::clone(name), address.clone())).collect();
+        for (name, address) in idle {
+            self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.remove(&address));
+        }
+        self.upstreams.retain(|_, upstream| !upstream.peers.is_empty());
+        let kept: BTreeSet<_> = self.upstreams.values().flat_map(|upstream| upstream.peers.keys()).collect();
+        self.rows.retain(|(_, address), _| kept.contains(address));
     }
 }
