@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(
             scene.said(),
             "upstream_down: upstream \"api\" cannot be reached since 15:30:22Z; the last 8 connects all failed (refused \
-             4, timed_out 4). Check the service behind it, then the \"server\" lines at /etc/nginx/nginx.conf:1."
+             4, timed_out 4). Check the service behind it, then the \"server\" line at /etc/nginx/nginx.conf:1."
         );
         check(
             "it never worked",

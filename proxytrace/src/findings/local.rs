@@ -65,6 +65,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reload_took_out_does_not_come_back_with_the_next() {
+        check(
+            "while its configuration is not read yet",
+            "config 0 api 5:8080 | web 7:80
+             5 x 0 api 5:8080 permission_denied 1; 0 web 7:80 established 1
+             => denied api 5:8080
+             config 1 api 6:8080 | web 7:80
+             => not denied api 5:8080
+             reload 2
+             2 web 7:80 established 1
+             config 2 api 6:8080 | web 7:80
+             config 3 api 5:8080 | web 7:80
+             =>",
+        );
+    }
+
+    #[test]
     fn the_sentence_has_the_ratio() {
         let scene =
             check("", "0 unknown 5:8080 established 7 no_local_port 3\n=> ports_exhausted unknown 5:8080");

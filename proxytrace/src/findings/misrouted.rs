@@ -237,6 +237,27 @@ mod tests {
              =>",
         );
         check(
+            "taken out, and back in: judged anew",
+            "config 0 api 5:8080
+             10 x 0 api 5:8080 established 1
+             config 1 api 5:8081
+             1 api 5:8081 refused 5
+             => misrouted api 5:8081
+             config 2 api 5:8080
+             => not misrouted api 5:8081
+             10 x 2 api 5:8080 established 1
+             config 3 api 5:8081
+             =>
+             3 api 5:8081 refused 1
+             => misrouted api 5:8081
+             config 4 api 5:8080
+             => not misrouted api 5:8081
+             reload 5
+             =>
+             5 api 5:8081 refused 3
+             => misrouted api 5:8081",
+        );
+        check(
             "back and forth between two colours, one of which is dead the second time",
             "config 0 api 5:8080
              10 x 0 api 5:8080 established 1

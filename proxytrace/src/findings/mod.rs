@@ -165,9 +165,11 @@ impl Findings {
         }
         let mut before = std::mem::take(&mut self.active);
         let mut changes = Vec::new();
-        for finding in found {
-            if before.remove(&finding.subject).is_none() {
-                changes.push(Change { state: State::Raised, finding: finding.clone() });
+        for mut finding in found {
+            match before.remove(&finding.subject) {
+                // Right after a reload the new configuration is not known yet.
+                Some(known) => finding.place = finding.place.or(known.place),
+                None => changes.push(Change { state: State::Raised, finding: finding.clone() }),
             }
             self.active.insert(finding.subject.clone(), finding);
         }

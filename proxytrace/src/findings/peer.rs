@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) is_newcomer: bool,
     /// Whether it was proven that traffic was sent here by mistake. Stays so until it works.
     pub(super) is_misrouted: bool,
+    /// Whether a configuration took it out after that.
+    pub(super) is_retired: bool,
     /// What was counted since it came here.
     pub(super) counts: Counts,
     /// What the newest generation has in flight.
@@ -63,6 +65,7 @@ impl Peer {
             entered: epoch,
             is_newcomer,
             is_misrouted: false,
+            is_retired: false,
             counts: Counts::default(),
             in_flight: 0,
             old: Fared::default(),
@@ -76,6 +79,21 @@ impl Peer {
             first: time,
             last: time,
         }
+    }
+
+    /// Forgets what is proven of it. Where the upstream was connected to before is still known.
+    pub(super) fn retire(&mut self) {
+        let Self { epoch, entered, counts, in_flight, old, worked, first, last, .. } = self;
+        *self = Self {
+            entered: *entered,
+            counts: std::mem::take(counts),
+            in_flight: *in_flight,
+            old: *old,
+            worked: *worked,
+            last: *last,
+            is_retired: true,
+            ..Self::new(*first, *epoch, false)
+        };
     }
 
     /// Takes in what the newest generation did between two looks.

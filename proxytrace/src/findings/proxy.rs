@@ -96,6 +96,13 @@ impl Proxy {
         if let Some(generation) = self.generations.get_mut(&epoch) {
             generation.declared = Some(declared);
         }
+        // What is taken out and comes back later is judged anew.
+        let peers = self.peers().filter(|(name, address, _)| !self.is_current(name, address));
+        let retired: Vec<_> = peers.map(|(name, address, _)| (Arc::clone(name), address.clone())).collect();
+        for (name, address) in retired {
+            let peer = self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.get_mut(&address));
+            peer.into_iter().for_each(Peer::retire);
+        }
     }
 
     /// Adds how much is kept.
@@ -255,16 +262,24 @@ impl Proxy {
         declared.is_some_and(|declared| declared.has(name, address))
     }
 
-    /// Whether the newest generation still connects to an address, as far as that can be told.
+    /// Whether the newest generation still connects to an address, as far as that can be told. What was taken out by a
+    /// configuration does not come back because the next one is not read yet.
     pub(super) fn is_current(&self, upstream: &str, address: &Address) -> bool {
-        let is_used = || self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_current(address));
-        match self.declared() {
-            Some(declared) if upstream == UNDECLARED_UPSTREAM => {
-                declared.upstreams_of(address).next().is_none() && is_used()
-            }
-            Some(declared) => declared.has(upstream, address),
-            None => is_used(),
-        }
+        let used = self.upstreams.get(upstream).filter(|upstream| upstream.is_current(address));
+        let used_in = used.and_then(|upstream| upstream.peers.get(address)).map(|peer| peer.epoch);
+        let declared =
+            self.generations.iter().rev().find_map(|(epoch, generation)| {
+                generation.declared.as_ref().map(|declared| (*epoch, declared))
+            });
+        let Some((read, declared)) = declared else {
+            return used_in.is_some();
+        };
+        let is_declared = || match upstream {
+            UNDECLARED_UPSTREAM => used_in.is_some() && declared.upstreams_of(address).next().is_none(),
+            upstream => declared.has(upstream, address),
+        };
+        let is_newest = self.generations.keys().next_back() == Some(&read);
+        if is_newest { is_declared() } else { used_in.is_some_and(|epoch| epoch > read || is_declared()) }
     }
 
     /// Forgets what was not used for long; what is proven of it as well, where there `must` be room.

@@ -95,8 +95,9 @@ impl Upstream {
         let worked_before = self.worked_before.filter(|worked| *worked < epoch);
         let is_newcomer = worked_before.is_some() && !was_declared;
         let known = self.peers.get(address).filter(|peer| {
-            // Back after the upstream worked without it: that is another time, and its own history is of an earlier one.
-            peer.epoch >= epoch || worked_before.is_none_or(|worked| worked <= peer.epoch) || was_declared
+            // Back after a configuration took it out, or the upstream worked without it: that is another time.
+            let worked_without = worked_before.is_some_and(|worked| worked > peer.epoch) && !was_declared;
+            peer.epoch >= epoch || !(peer.is_retired || worked_without)
         });
         if known.is_none() {
             self.peers.insert(address.clone(), Peer::new(time, epoch, is_newcomer));

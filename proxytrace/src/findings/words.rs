@@ -33,15 +33,18 @@ impl Finding {
     /// What to do about it: a sentence.
     #[must_use]
     pub fn advice(&self) -> String {
-        let line = || self.place.as_deref().map_or_else(String::new, |place| format!(" at {place}"));
+        let line = || match &self.place {
+            Some(place) => format!("the \"server\" line at {place}"),
+            None => "its \"server\" line".to_owned(),
+        };
         match self.subject.kind {
             Kind::Misrouted => match &self.place {
                 Some(place) => format!("Check the \"server\" line at {place}."),
                 None => "Check what the reload changed, or go back to the configuration before it.".to_owned(),
             },
-            Kind::UpstreamDown => format!("Check the service behind it, then the \"server\" lines{}.", line()),
+            Kind::UpstreamDown => format!("Check the service behind it, then {}.", line()),
             Kind::AddressDown => {
-                format!("Check the service there; mark it \"down\"{} until it is back.", line())
+                format!("Check the service there; mark {} \"down\" until it is back.", line())
             }
             Kind::UndeclaredDestination => {
                 "Check which request makes nginx go there, and whether the configuration was changed without a reload.".to_owned()
@@ -49,7 +52,10 @@ impl Finding {
             Kind::SilentUpstream => "Check the locations that should lead there.".to_owned(),
             Kind::BlackHole => "Check that the host is up, and firewalls and routes on the way.".to_owned(),
             Kind::WrongService => {
-                format!("Check what listens there, and whether it expects TLS or another protocol{}.", line())
+                format!(
+                    "Check what listens there, whether it expects TLS or another protocol, and {}.",
+                    line()
+                )
             }
             Kind::ReloadRejected => "Run `nginx -t`, mend what it names, and reload again.".to_owned(),
             Kind::PortsExhausted => {

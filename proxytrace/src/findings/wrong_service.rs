@@ -45,8 +45,8 @@ mod tests {
         assert_eq!(
             scene.said(),
             "wrong_service: 10.0.0.5:9090 of upstream \"api\" accepts connections and does not answer; 20 were closed or \
-             reset unanswered since 14:30:06Z. Check what listens there, and whether it expects TLS or another protocol at \
-             /etc/nginx/nginx.conf:1."
+             reset unanswered since 14:30:06Z. Check what listens there, whether it expects TLS or another protocol, and the \"server\" \
+             line at /etc/nginx/nginx.conf:1."
         );
         check(
             "the right one listens there again",
