@@ -180,3 +180,49 @@ pub enum State {
     /// The contrary was seen.
     Cleared,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Evidence, Fared, Finding, Kind, State, Subject};
+
+    #[test]
+    fn a_record_has_what_is_known_and_leaves_out_the_rest() {
+        let subject = Subject {
+            proxy: "nginx.service".into(),
+            kind: Kind::Misrouted,
+            upstream: Some("api".into()),
+            address: Some("10.0.0.5:8081".parse().unwrap()),
+        };
+        let evidence = Evidence {
+            failed: 312,
+            of: 312,
+            causes: [("refused".into(), 312)].into(),
+            from: vec!["10.0.0.5:8080".parse().unwrap()],
+            reload: Some("2025-03-01T14:30:02Z".parse().unwrap()),
+            generation: Some(1),
+            old_workers: Some(Fared { failed: 0, of: 41 }),
+            ..Evidence::default()
+        };
+        let finding = Finding {
+            subject,
+            since: "2025-03-01T14:30:02Z".parse().unwrap(),
+            place: Some("/etc/nginx/conf.d/api.conf:4".into()),
+            evidence,
+        };
+        assert_eq!(
+            finding.to_string(),
+            "misrouted: upstream \"api\" moved from 10.0.0.5:8080 to 10.0.0.5:8081 with the reload at 14:30:02Z; 312 of 312 \
+             connects since were refused (old workers: 0 of 41 failed). Check the \"server\" line at \
+             /etc/nginx/conf.d/api.conf:4."
+        );
+        let change = Change { state: State::Raised, finding };
+        let line = serde_json::to_string(&change).unwrap();
+        let expected = r#"{"state":"raised","proxy":"nginx.service","finding":"misrouted","upstream":"api","address":"10.0.0.5:8081","since":"2025-03-01T14:30:02Z","place":"/etc/nginx/conf.d/api.conf:4","evidence":{"failed":312,"of":312,"causes":{"refused":312},"from":["10.0.0.5:8080"],"reload":"2025-03-01T14:30:02Z","generation":1,"old_workers":{"failed":0,"of":41}}}"#;
+        assert_eq!(line, expected);
+        assert_eq!(serde_json::from_str::<Change>(&line).unwrap(), change);
+        let newer = line
+            .replace("\"state\"", "\"mood\":1,\"state\"")
+            .replace("{\"failed\"", "{\"odds\":2,\"failed\"");
+        assert_eq!(serde_json::from_str::<Change>(&newer).unwrap(), change);
+    }
+}
