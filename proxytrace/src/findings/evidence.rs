@@ -16,6 +16,8 @@ pub(super) const FEWEST: u64 = 3;
 const CONVINCING: f64 = 1e-4;
 /// The same where a proof was refuted within [`WARY`]: at a thousand connects a second, by chance once in weeks.
 const BEYOND_DOUBT: f64 = 1e-9;
+/// A run of so many over so long a time is proof whatever was before: one lone success among thousands must not hide an outage.
+const LASTING: (u64, SignedDuration) = (100, SignedDuration::from_mins(10));
 /// A clean run that would come about by chance less often than this shows that a trouble is over. Nobody is hurt by a finding
 /// that stays a little longer, but by one that comes and goes.
 const OVER: f64 = 1e-6;
@@ -100,7 +102,8 @@ impl Streak {
             let limit = if is_wary { BEYOND_DOUBT } else { CONVINCING };
             // Where nothing ever succeeded, there is no past that the run would have to stand out from.
             let stands_out = self.past.good == 0.0 || self.chance < limit;
-            self.is_proof |= self.run >= FEWEST && stands_out;
+            let is_lasting = self.run >= LASTING.0 && self.length() >= LASTING.1;
+            self.is_proof |= self.run >= FEWEST && (stands_out || is_lasting);
         }
     }
 
@@ -229,6 +232,8 @@ mod tests {
         check("100+ 3- + 3-", false);
         check("100+ 3- + 500-", false);
         check("100+ 3- + 500+ 9-", true);
+        check("5000- + 2300-", false);
+        check("5000- + 2500-", true);
     }
 
     #[test]
