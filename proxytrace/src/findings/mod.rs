@@ -38,6 +38,7 @@ mod scenes;
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub use declared::{Declared, Upstream};
 pub use finding::{Change, Evidence, Fared, Finding, Kind, State, Subject};
@@ -85,14 +86,15 @@ pub enum Input<'a> {
     },
 }
 
-/// One generation of one proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One generation of one proxy. Can be recorded, beside what it [`Declared`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     /// The proxy's name.
     pub proxy: Arc<str>,
     /// Its first process, as in [`Counted::pid`].
     pub pid: u32,
     /// How often it was reloaded.
+    #[serde(rename = "generation")]
     pub number: u32,
 }
 
