@@ -118,7 +118,11 @@ fn saw_broken(scene: &Scene, family: Family, connections: u64, cause: &str) {
         let established_record = scene.watch.trace.next_of("connect");
         let record = scene.watch.trace.next_of("broken");
         assert_eq!((&*record.cause, &*record.address), (cause, &*scene.address), "{record:?}");
-        assert_eq!((&*record.proxy, &*record.upstream), (scene.nginx.name(), "unknown"), "{record:?}");
+        assert_eq!(
+            (&*record.proxy, &*record.upstream),
+            (scene.nginx.name(), scene.watch.upstream_of(&scene.address)),
+            "{record:?}"
+        );
         assert_eq!(record.local, established_record.local, "the same connection");
     }
     wait::until_true("the broken connections to be counted", SOON, || broken(scene, cause) == connections);

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use proxytrace_tests::client::Truth;
 use proxytrace_tests::metrics::{Account, Metrics};
 use proxytrace_tests::netns::Netns;
-use proxytrace_tests::nginx::{Nginx, proxy_to};
+use proxytrace_tests::nginx::{self, Nginx, proxy_to};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
 use proxytrace_tests::wait::{self, SOON};
 
@@ -180,6 +180,17 @@ impl Watch {
         self.agent.stop();
     }
 
+    /// What an upstream is called: an nginx of a story names its addresses in `proxy_pass`, without more. A client of our
+    /// own has no configuration.
+    pub(crate) fn upstream_of<'a>(&self, address: &'a str) -> &'a str {
+        let is_nginx = self.proxy.starts_with(nginx::NAME);
+        match address.rsplit_once(':') {
+            _ if !is_nginx => "unknown",
+            Some((host, _)) if host != "unix" => host,
+            _ => address,
+        }
+    }
+
     /// The record is as expected.
     #[track_caller]
     pub(crate) fn check(&self, record: &Record, address: &str, expected: &Expected) {
@@ -188,7 +199,7 @@ impl Watch {
         assert_eq!(record.errno.unwrap_or(0), errno, "{record:?}");
         assert_eq!(
             (&*record.proxy, &*record.upstream, record.generation),
-            (&*self.proxy, "unknown", 0),
+            (&*self.proxy, self.upstream_of(address), 0),
             "{record:?}"
         );
         assert!(took.contains(&record.duration()), "not in {took:?}: {record:?}");

@@ -5,7 +5,7 @@
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
-//! - [`metrics`], [`trace`]: what monitoring systems and people get to see
+//! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
@@ -36,6 +36,7 @@ mod reload;
 mod replay;
 mod requirements;
 mod routing;
+mod rules;
 mod storm;
 mod trace;
 mod unix;

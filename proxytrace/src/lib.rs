@@ -6,6 +6,7 @@
 //! * [`recording`]: records in a file, and back.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names; [`reloads`]: what becomes of reloads.
+//! * [`findings`]: what is wrong, as sentences with evidence; no I/O.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod commands;
 pub mod doctor;
 pub mod exit;
+pub mod findings;
 pub mod http;
 pub mod identity;
 pub mod kernel;

@@ -28,6 +28,9 @@ pub struct Nginx {
     child: Option<Guarded>,
 }
 
+/// What the name of each begins with.
+pub const NAME: &str = "ngx";
+
 /// How nginx is run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -75,7 +78,7 @@ impl Nginx {
     /// Lays everything out, but starts nothing yet: [`Nginx::launch`] or [`Nginx::command`] does.
     #[must_use]
     pub fn prepare(options: Options, http: &str) -> Self {
-        let (name, directory) = (scratch::unique_name("ngx"), scratch::directory());
+        let (name, directory) = (scratch::unique_name(NAME), scratch::directory());
         scratch::alias(Path::new("/usr/sbin/nginx"), directory.path(), &name);
         let nginx = Self { name, directory, options, child: None };
         nginx.configure(http);

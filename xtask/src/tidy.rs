@@ -16,6 +16,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 
 /// Code without input and output: it serves a live host, a recording and a unit test alike.
 const PURE: &[&str] = &[
+    "proxytrace/src/findings/",
     "proxytrace/src/model/",
     "proxytrace/src/nginx/",
     "proxytrace/src/kernel/btf.rs",

@@ -185,7 +185,8 @@ const WHOLE: &[(&Metric, Samples)] = &[
     (&table::PROXY_INFO, |scrape, family| {
         scrape.each_proxy(|name, proxy| {
             let ProxyInfo { exe, config, unit, container } = &proxy.info;
-            family.info(&[name, exe, config, unit, container])
+            // Control groups tell the container only; namespace and pod are the orchestrator's to say.
+            family.info(&[name, exe, config, unit, "", "", container])
         })
     }),
     (&table::CONFIG_GENERATION, |scrape, family| {

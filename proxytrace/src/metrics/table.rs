@@ -69,7 +69,7 @@ metrics! {
         "When a handshake was last completed, in seconds since 1970, 0 for never";
     UPSTREAM_DECLARED: Gauge "proxytrace_upstream_declared" [proxy, upstream, address]
         "1 for each address that the configuration of the proxy names";
-    PROXY_INFO: Info "proxytrace_proxy_info" [proxy, exe, config, unit, container]
+    PROXY_INFO: Info "proxytrace_proxy_info" [proxy, exe, config, unit, namespace, pod, container]
         "What a proxy is: its program, its configuration as it sees it, its systemd unit, its container";
     CONFIG_GENERATION: Gauge "proxytrace_config_generation" [proxy]
         "How often the proxy took a new configuration or binary since it has been known";

@@ -4,6 +4,7 @@
 mod address;
 mod book;
 mod clock;
+mod counts;
 mod filter;
 mod record;
 mod tally;
@@ -11,11 +12,15 @@ mod tally;
 pub use address::Address;
 pub use book::{Book, Idle, Key, Series};
 pub use clock::Clock;
+pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};
 pub use record::{
     Attempt, Body, Connection, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route, Worker,
 };
 pub use tally::Tally;
+
+/// The upstream of an attempt that goes where the proxy's configuration names nothing.
+pub const UNDECLARED_UPSTREAM: &str = "undeclared";
 
 /// The upstream of an attempt that goes where the proxy's configuration names nothing.
 pub const UNDECLARED_UPSTREAM: &str = "undeclared";

@@ -1,0 +1,97 @@
+//! What the configuration of one generation declares, as far as findings ask for it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{model::Address, nginx::routes::Routes};
+
+/// The upstreams of a configuration with their addresses. Can be recorded, so that a replay knows what the live trace knew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// By name.
+    pub upstreams: BTreeMap<Arc<str>, Upstream>,
+    /// nginx may connect to more than stands there: variables that only a request fills, or peers chosen by code.
+    #[serde(default)]
+    pub is_open: bool,
+    /// nginx looks names up while it runs, so that it may know an address a little earlier than we do.
+    #[serde(default)]
+    pub is_followed: bool,
+}
+
+/// An upstream as it is declared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Each address with the `path:line` that it comes from.
+    pub addresses: BTreeMap<Address, Arc<str>>,
+}
+
+impl Declared {
+    /// What `routes` declare; `addresses` are those of [`Routes::hosts`].
+    #[must_use]
+    pub fn new(routes: &Routes, addresses: &HashMap<String, Vec<IpAddr>>) -> Self {
+        let mut declared =
+            Self { is_open: routes.is_open(), is_followed: routes.is_followed(), ..Self::default() };
+        let peers = routes.upstreams.iter().flat_map(|upstream| {
+            upstream.peers.iter().map(|peer| (&upstream.name, &peer.endpoint, &peer.place))
+        });
+        let others = routes.others.iter().map(|other| (&other.name, &other.endpoint, &other.place));
+        for (name, endpoint, place) in peers.chain(others) {
+            let upstream = declared.upstreams.entry(name.as_str().into()).or_default();
+            for address in endpoint.addresses(addresses) {
+                upstream.addresses.entry(address).or_insert_with(|| place.as_str().into());
+            }
+        }
+        declared
+    }
+
+    /// The upstreams that have this address.
+    pub(super) fn upstreams_of<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = &'a Arc<str>> {
+        self.upstreams
+            .iter()
+            .filter(|(_, upstream)| upstream.addresses.contains_key(address))
+            .map(|(name, _)| name)
+    }
+
+    /// Whether this upstream has this address.
+    pub(super) fn has(&self, upstream: &str, address: &Address) -> bool {
+        self.place(upstream, address).is_some()
+    }
+
+    /// The line that gives an address to an upstream.
+    pub(super) fn place(&self, upstream: &str, address: &Address) -> Option<&Arc<str>> {
+        self.upstreams.get(upstream)?.addresses.get(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::{Declared, Routes};
+    use crate::nginx::tests::config;
+
+    #[test]
+    fn a_declaration_has_each_address_with_its_line() {
+        let routes = Routes::of(&config(
+            "http { upstream api { server 10.0.0.5:8080; server app:81; }\n\
+             server { location / { proxy_pass http://api; } location /b { proxy_pass http://10.0.0.6; } } }",
+        ));
+        let addresses = HashMap::from([("app".to_owned(), vec!["10.0.0.7".parse().unwrap()])]);
+        let declared = Declared::new(&routes, &addresses);
+        let shown: Vec<_> = declared
+            .upstreams
+            .iter()
+            .flat_map(|(name, upstream)| {
+                upstream.addresses.iter().map(move |(address, place)| format!("{name} {address} {place}"))
+            })
+            .collect();
+        assert_eq!(shown, ["10.0.0.6 10.0.0.6:80 n:2", "api 10.0.0.5:8080 n:1", "api 10.0.0.7:81 n:1"]);
+        let text = serde_json::to_string(&declared).unwrap();
+        assert_eq!(serde_json::from_str::<Declared>(&text).unwrap(), declared);
+    }
+}

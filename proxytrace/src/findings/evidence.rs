@@ -1,0 +1,288 @@
+//! When a run of failures proves something, and when a run of successes proves the contrary.
+//!
+//! The rate of failures proves nothing: nginx leaves a dead peer alone after `max_fails`, and then there are few. What
+//! proves is that nothing succeeds any more, in a run that is not to be expected from how things went before. A peer of
+//! which every third connect fails now and then fails four times on end, and that is no news; a peer that never failed and
+//! then fails three times on end is.
+//!
+//! A finding must not flap with the thing that it is about. So a success after a run that was taken as proof also unmakes
+//! the past that the run was held against, and for an hour far more is asked of a proof.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Fewer failures on end prove nothing: one can be a restart, and two its neighbour's.
+pub(super) const FEWEST: u64 = 3;
+/// A run proves something that would come about by chance less often than this.
+const CONVINCING: f64 = 1e-4;
+/// The same where a proof was refuted within [`WARY`]: at a thousand connects a second, by chance once in weeks.
+const BEYOND_DOUBT: f64 = 1e-9;
+/// A run of so many over so long a time is proof whatever was before: one lone success among thousands must not hide an outage.
+const LASTING: (u64, SignedDuration) = (100, SignedDuration::from_mins(10));
+/// A clean run that would come about by chance less often than this shows that a trouble is over. Nobody is hurt by a finding
+/// that stays a little longer, but by one that comes and goes.
+const OVER: f64 = 1e-6;
+/// And no shorter one does, as where few were seen the past may have looked worse than it was.
+const CLEAN_AT_LEAST: u64 = 20;
+/// How long a refuted proof is remembered.
+const WARY: SignedDuration = SignedDuration::from_hours(1);
+/// What was seen longer ago than about so many attempts is forgotten by and by. In attempts and not in time, so that a quiet night
+/// changes nothing.
+const MEMORY: f64 = 1024.0;
+
+/// How things went before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past {
+    good: f64,
+    bad: f64,
+}
+
+/// What is believed before anything was seen: half a success, and a twentieth of a failure. Peers are mostly well or
+/// broken, seldom in between; so ten successes are enough for three failures to be news.
+const PRIOR: Past = Past { good: 0.5, bad: 0.05 };
+/// A run is followed one by one so far, and from there with the chance of its last.
+const ONE_BY_ONE: u64 = 64;
+
+impl Past {
+    fn add(&mut self, good: u64, bad: u64) {
+        self.good += good as f64;
+        self.bad += bad as f64;
+        let most = (self.good + self.bad) / MEMORY;
+        if most > 1.0 {
+            self.good /= most;
+            self.bad /= most;
+        }
+    }
+
+    fn reversed(self) -> Self {
+        Self { good: self.bad, bad: self.good }
+    }
+
+    /// How likely `more` failures are after a run of `run`.
+    fn chance(self, run: u64, more: u64) -> f64 {
+        let next = |run: u64| {
+            let bad = self.bad + PRIOR.bad + run as f64;
+            bad / (bad + self.good + PRIOR.good)
+        };
+        let followed = more.min(ONE_BY_ONE);
+        let chance = (run..run.saturating_add(followed)).map(next).product::<f64>();
+        let rest = i32::try_from(more - followed).unwrap_or(i32::MAX);
+        if rest == 0 { chance } else { chance * next(run.saturating_add(more)).powi(rest) }
+    }
+}
+
+/// Failures on end: proof that something is dead, which one success refutes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Streak {
+    past: Past,
+    run: u64,
+    chance: f64,
+    span: Option<(Timestamp, Timestamp)>,
+    refuted: Option<Timestamp>,
+    is_proof: bool,
+}
+
+impl Streak {
+    /// Takes in what was seen at one look. The order within it is not known, so a success among failures ends the run.
+    pub(super) fn add(&mut self, time: Timestamp, good: u64, bad: u64) {
+        if good > 0 {
+            if self.is_proof {
+                self.refuted = Some(time);
+                self.past = Past::default();
+            }
+            self.past.add(good, self.run.saturating_add(bad));
+            self.run = 0;
+            self.span = None;
+            self.is_proof = false;
+        } else if bad > 0 {
+            let chance = if self.run == 0 { 1.0 } else { self.chance };
+            self.chance = chance * self.past.chance(self.run, bad);
+            self.run = self.run.saturating_add(bad);
+            self.span = Some((self.span.map_or(time, |(first, _)| first), time));
+            let is_wary = self.refuted.is_some_and(|refuted| time.duration_since(refuted) < WARY);
+            let limit = if is_wary { BEYOND_DOUBT } else { CONVINCING };
+            // Where nothing ever succeeded, there is no past that the run would have to stand out from.
+            let stands_out = self.past.good == 0.0 || self.chance < limit;
+            let is_lasting = self.run >= LASTING.0 && self.length() >= LASTING.1;
+            self.is_proof |= self.run >= FEWEST && (stands_out || is_lasting);
+        }
+    }
+
+    /// Whether the run is proof.
+    pub(super) const fn is_proof(&self) -> bool {
+        self.is_proof
+    }
+
+    /// How many failures there are since the last success.
+    pub(super) const fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// When the run began.
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.span.map(|(first, _)| first)
+    }
+
+    /// From the first failure of the run to the last.
+    pub(super) fn length(&self) -> SignedDuration {
+        self.span.map_or(SignedDuration::ZERO, |(first, last)| last.duration_since(first))
+    }
+}
+
+/// Failures among successes, of a kind that a healthy host does not have at all: three are proof, and a clean run refutes it
+/// that is far longer than those that came before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble {
+    past: Past,
+    clean: u64,
+    chance: f64,
+    seen: u64,
+    of: u64,
+    since: Option<Timestamp>,
+    is_proof: bool,
+}
+
+impl Trouble {
+    /// Takes in what was seen at one look.
+    pub(super) fn add(&mut self, time: Timestamp, good: u64, bad: u64) {
+        if bad > 0 || self.seen > 0 {
+            self.of = self.of.saturating_add(good).saturating_add(bad);
+        }
+        if bad > 0 {
+            self.past.add(self.clean.saturating_add(good), bad);
+            self.clean = 0;
+            self.seen = self.seen.saturating_add(bad);
+            self.since.get_or_insert(time);
+            self.is_proof |= self.seen >= FEWEST;
+        } else if good > 0 && self.seen > 0 {
+            let chance = if self.clean == 0 { 1.0 } else { self.chance };
+            self.chance = chance * self.past.reversed().chance(self.clean, good);
+            self.clean = self.clean.saturating_add(good);
+            if self.clean >= CLEAN_AT_LEAST && self.chance < OVER {
+                *self = Self { past: self.past, ..Self::default() };
+            }
+        }
+    }
+
+    /// Whether the trouble is proven and not over.
+    pub(super) const fn is_proof(&self) -> bool {
+        self.is_proof
+    }
+
+    /// How often it was seen since it began.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// All attempts since then.
+    pub(super) const fn of(&self) -> u64 {
+        self.of
+    }
+
+    /// When it began.
+    pub(super) const fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Streak, Timestamp, Trouble};
+
+    fn at(look: usize) -> Timestamp {
+        Timestamp::from_millisecond(1_700_000_000_000 + 250 * look as i64).unwrap()
+    }
+
+    /// Looks as text, `+` a success, `-` a failure, a space between looks; a number before a look repeats it.
+    fn looks(text: &str) -> Vec<(u64, u64)> {
+        let looks = text.split_whitespace().flat_map(|look| {
+            let (times, look) = look.split_at(look.find(['+', '-']).unwrap());
+            let count = |mark| look.matches(mark).count() as u64;
+            std::iter::repeat_n((count('+'), count('-')), times.parse().unwrap_or(1))
+        });
+        looks.collect()
+    }
+
+    fn streak(text: &str) -> Streak {
+        let mut streak = Streak::default();
+        looks(text).into_iter().enumerate().for_each(|(n, (good, bad))| streak.add(at(n), good, bad));
+        streak
+    }
+
+    fn trouble(text: &str) -> Trouble {
+        let mut trouble = Trouble::default();
+        looks(text).into_iter().enumerate().for_each(|(n, (good, bad))| trouble.add(at(n), good, bad));
+        trouble
+    }
+
+    #[test]
+    fn a_streak_is_proof_when_it_stands_out_from_the_past() {
+        let check = |text: &str, expected: bool| assert_eq!(streak(text).is_proof(), expected, "{text}");
+        check("", false);
+        check("- -", false);
+        check("- - -", true);
+        check("---", true);
+        check("10+ 2-", false);
+        check("10+ 3-", true);
+        check("1000+ ---", true);
+        check("1000+ +---", false);
+        check("4+ 5-", false);
+        check("4+ 6-", true);
+        check("50+ 50- + 50+ 3-", false);
+        check("100+ 3- +", false);
+        check("100+ 3- + 3-", false);
+        check("100+ 3- + 500-", false);
+        check("100+ 3- + 500+ 9-", true);
+        check("5000- + 2300-", false);
+        check("5000- + 2500-", true);
+    }
+
+    #[test]
+    fn a_trouble_is_proof_until_a_clean_run_is_long_enough() {
+        let check = |text: &str, expected: bool| assert_eq!(trouble(text).is_proof(), expected, "{text}");
+        check("--", false);
+        check("- 5+ - 5+ -", true);
+        check("3- 3+", true);
+        check("100- 19+", true);
+        check("100- 20+", false);
+        check("3- 300+", false);
+        check("10+- 30+", true);
+        check("10+- 100+", false);
+        check("- 1000000+ - 1000000+ -", false);
+    }
+
+    /// The next of a row of numbers that looks random and is always the same.
+    fn random(state: &mut u64) -> f64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    #[test]
+    fn nothing_flaps_at_a_constant_ratio() {
+        let mut worst = (0, 0);
+        for ratio in [0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999] {
+            for seed in 0..40 {
+                for most in [1, 2, 10] {
+                    let (mut streak, mut trouble) = (Streak::default(), Trouble::default());
+                    let mut state = seed * 7919 + 17;
+                    let (mut raised_streak, mut raised_trouble) = (0, 0);
+                    for look in 0..2000 {
+                        let attempts = 1 + (random(&mut state) * most as f64) as u64;
+                        let bad = (0..attempts).filter(|_| random(&mut state) < ratio).count() as u64;
+                        let was = (streak.is_proof(), trouble.is_proof());
+                        streak.add(at(look), attempts - bad, bad);
+                        trouble.add(at(look), attempts - bad, bad);
+                        raised_streak += i32::from(streak.is_proof() && !was.0);
+                        raised_trouble += i32::from(trouble.is_proof() && !was.1);
+                    }
+                    worst = (worst.0.max(raised_streak), worst.1.max(raised_trouble));
+                    assert!(raised_streak <= 1, "ratio {ratio}, seed {seed}: {raised_streak} times");
+                    assert!(
+                        raised_trouble <= 1,
+                        "trouble, ratio {ratio}, seed {seed}: {raised_trouble} times"
+                    );
+                }
+            }
+        }
+        assert_eq!(worst, (1, 1));
+    }
+}

@@ -1,0 +1,228 @@
+//! A finding: what is wrong, with whom, since when, and the evidence.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Address;
+
+/// A kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// After a reload an upstream's traffic goes to an address that it did not go to before, and fails there.
+    Misrouted,
+    /// Nothing that an upstream is connected to at accepts a connection any more.
+    UpstreamDown,
+    /// One address of several does not accept a connection any more.
+    AddressDown,
+    /// Connects to an address that the configuration does not name.
+    UndeclaredDestination,
+    /// An upstream in use before a reload is not connected to any more.
+    SilentUpstream,
+    /// SYNs are sent again, and nothing answers.
+    BlackHole,
+    /// Connections are established, and then closed or reset unanswered.
+    WrongService,
+    /// A reload was asked for, and no new worker came.
+    ReloadRejected,
+    /// No local port is left to connect from.
+    PortsExhausted,
+    /// A unix socket's listener does not accept fast enough.
+    BacklogFull,
+    /// This host does not allow the connect.
+    Denied,
+    /// Handshakes take much longer than this address's own past.
+    SlowConnect,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Misrouted,
+        Self::UpstreamDown,
+        Self::AddressDown,
+        Self::UndeclaredDestination,
+        Self::SilentUpstream,
+        Self::BlackHole,
+        Self::WrongService,
+        Self::ReloadRejected,
+        Self::PortsExhausted,
+        Self::BacklogFull,
+        Self::Denied,
+        Self::SlowConnect,
+    ];
+
+    /// The name in records, in metric labels, and as the anchor in docs/findings.md.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Misrouted => "misrouted",
+            Self::UpstreamDown => "upstream_down",
+            Self::AddressDown => "address_down",
+            Self::UndeclaredDestination => "undeclared_destination",
+            Self::SilentUpstream => "silent_upstream",
+            Self::BlackHole => "black_hole",
+            Self::WrongService => "wrong_service",
+            Self::ReloadRejected => "reload_rejected",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::BacklogFull => "backlog_full",
+            Self::Denied => "denied",
+            Self::SlowConnect => "slow_connect",
+        }
+    }
+}
+
+/// What a finding is about. There is at most one of a kind about the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Subject {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// What is wrong. Goes by the name `finding` in a record, where `kind` is the kind of the record.
+    #[serde(rename = "finding")]
+    pub kind: Kind,
+    /// The upstream, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Arc<str>>,
+    /// The address, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+}
+
+/// Something that is wrong. Its `Display` is a sentence for an engineer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What is wrong, and with whom.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// When it began: the first sign of it, which is before it was proven.
+    pub since: Timestamp,
+    /// `path:line` of the configuration that is to blame, where one is and is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Arc<str>>,
+    /// What proves it.
+    pub evidence: Evidence,
+}
+
+/// What proves a finding. Each kind has the members that it needs; the others are zero or missing, and left out of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// Connects that show it, of those in `of`; what that means depends on the kind.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: u64,
+    /// All connects in question, those aside that the proxy cancelled.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub of: u64,
+    /// The failures, by cause.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub causes: BTreeMap<Arc<str>, u64>,
+    /// Where the traffic went before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Address>,
+    /// The reload that it began with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Timestamp>,
+    /// The generation that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// How the workers of earlier generations have fared since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_workers: Option<Fared>,
+    /// SYNs sent again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub syn_retransmits: u64,
+    /// Connects that have no end yet.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub in_flight: u64,
+    /// How long handshakes take now, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub handshake_us: u64,
+    /// How long they take at most usually, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usual_us: u64,
+    /// What the proxy itself says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+}
+
+/// Connects, and how many of them failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fared {
+    /// Those that failed.
+    pub failed: u64,
+    /// All that ended, those aside that the proxy cancelled.
+    pub of: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A finding that came or went. The body of a record of kind `finding`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Whether it came or went.
+    pub state: State,
+    /// The finding: as it was proven, or as it was known last.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// Whether a finding came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It was proven.
+    Raised,
+    /// The contrary was seen.
+    Cleared,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Evidence, Fared, Finding, Kind, State, Subject};
+
+    #[test]
+    fn a_record_has_what_is_known_and_leaves_out_the_rest() {
+        let subject = Subject {
+            proxy: "nginx.service".into(),
+            kind: Kind::Misrouted,
+            upstream: Some("api".into()),
+            address: Some("10.0.0.5:8081".parse().unwrap()),
+        };
+        let evidence = Evidence {
+            failed: 312,
+            of: 312,
+            causes: [("refused".into(), 312)].into(),
+            from: vec!["10.0.0.5:8080".parse().unwrap()],
+            reload: Some("2025-03-01T14:30:02Z".parse().unwrap()),
+            generation: Some(1),
+            old_workers: Some(Fared { failed: 0, of: 41 }),
+            ..Evidence::default()
+        };
+        let finding = Finding {
+            subject,
+            since: "2025-03-01T14:30:02Z".parse().unwrap(),
+            place: Some("/etc/nginx/conf.d/api.conf:4".into()),
+            evidence,
+        };
+        assert_eq!(
+            finding.to_string(),
+            "misrouted: upstream \"api\" moved from 10.0.0.5:8080 to 10.0.0.5:8081 with the reload at 14:30:02Z; 312 of 312 \
+             connects since were refused (old workers: 0 of 41 failed). Check the \"server\" line at \
+             /etc/nginx/conf.d/api.conf:4."
+        );
+        let change = Change { state: State::Raised, finding };
+        let line = serde_json::to_string(&change).unwrap();
+        let expected = r#"{"state":"raised","proxy":"nginx.service","finding":"misrouted","upstream":"api","address":"10.0.0.5:8081","since":"2025-03-01T14:30:02Z","place":"/etc/nginx/conf.d/api.conf:4","evidence":{"failed":312,"of":312,"causes":{"refused":312},"from":["10.0.0.5:8080"],"reload":"2025-03-01T14:30:02Z","generation":1,"old_workers":{"failed":0,"of":41}}}"#;
+        assert_eq!(line, expected);
+        assert_eq!(serde_json::from_str::<Change>(&line).unwrap(), change);
+        let newer = line
+            .replace("\"state\"", "\"mood\":1,\"state\"")
+            .replace("{\"failed\"", "{\"odds\":2,\"failed\"");
+        assert_eq!(serde_json::from_str::<Change>(&newer).unwrap(), change);
+    }
+}

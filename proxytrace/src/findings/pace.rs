@@ -1,0 +1,139 @@
+//! Whether the handshakes with an address take longer than they used to.
+
+use jiff::Timestamp;
+use proxytrace_ebpf::abi::{DURATION_BOUNDS_NS, DURATION_BUCKETS};
+
+use super::evidence::Streak;
+use crate::model::Counts;
+
+/// So many handshakes make a past that others can be held against.
+const PAST: u64 = 100;
+/// The past halves when it has so many, so that it follows what changes over days.
+const FORGET: u64 = 8192;
+/// Slow is what is at least so many buckets above where 99 of 100 handshakes were, with two in between: at least four times as long.
+const BUCKETS_ABOVE: usize = 3;
+/// What is quicker than this is nobody's trouble, however quick it was before. The bucket of 10 to 25 ms.
+const SLOW_AT_LEAST: usize = 8;
+/// Fewer slow handshakes on end prove nothing: three lost SYNs at once look the same.
+const FEWEST: u64 = 10;
+
+const _: () = assert!(DURATION_BOUNDS_NS[SLOW_AT_LEAST] == 25_000_000, "the bucket that the comment names");
+
+/// How long the handshakes with one address take.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pace {
+    past: [u64; DURATION_BUCKETS],
+    streak: Streak,
+    slow_sum_us: u64,
+}
+
+impl Pace {
+    /// Takes in what was counted between two looks.
+    pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
+        let all = sum(&seen.durations);
+        let Some(slow_from) = self.slow_from() else {
+            self.remember(seen);
+            return;
+        };
+        let slow = sum(&seen.durations[slow_from..]);
+        let normal = all - slow;
+        self.streak.add(time, normal, slow);
+        if normal > 0 {
+            self.slow_sum_us = 0;
+            self.remember(seen);
+        } else {
+            self.slow_sum_us = self.slow_sum_us.saturating_add(seen.duration_sum_us);
+        }
+    }
+
+    /// Whether all of them are slow now.
+    pub(super) const fn is_slow(&self) -> bool {
+        self.streak.is_proof() && self.streak.run() >= FEWEST
+    }
+
+    /// The slow ones on end.
+    pub(super) const fn slow(&self) -> &Streak {
+        &self.streak
+    }
+
+    /// How long the slow ones took on average, in microseconds.
+    pub(super) fn slow_us(&self) -> u64 {
+        self.slow_sum_us.checked_div(self.streak.run()).unwrap_or(0)
+    }
+
+    /// Within what 99 of 100 handshakes were completed before, in microseconds.
+    pub(super) fn usual_us(&self) -> u64 {
+        self.usual().and_then(|bucket| DURATION_BOUNDS_NS.get(bucket)).map_or(0, |ns| ns / 1000)
+    }
+
+    /// The bucket in which the 99th of 100 past handshakes is.
+    fn usual(&self) -> Option<usize> {
+        let all: u64 = self.past.iter().sum();
+        let mut above = all;
+        let position = self.past.iter().position(|n| {
+            above -= n;
+            above * 100 <= all
+        });
+        position.filter(|_| all >= PAST)
+    }
+
+    /// The first bucket whose handshakes are slow; none where there is no past, or nothing is above it.
+    fn slow_from(&self) -> Option<usize> {
+        self.usual()
+            .map(|usual| (usual + BUCKETS_ABOVE).max(SLOW_AT_LEAST))
+            .filter(|from| *from < DURATION_BUCKETS)
+    }
+
+    fn remember(&mut self, seen: &Counts) {
+        for (past, n) in self.past.iter_mut().zip(seen.durations) {
+            *past = past.saturating_add(n.min(FORGET));
+        }
+        while self.past.iter().sum::<u64>() >= FORGET {
+            self.past.iter_mut().for_each(|n| *n /= 2);
+        }
+    }
+}
+
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().copied().fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, Pace, Timestamp};
+
+    /// Looks at handshakes: how many, and in which bucket.
+    fn pace(looks: &[(u64, usize)]) -> Pace {
+        let mut pace = Pace::default();
+        for (look, (n, bucket)) in looks.iter().enumerate() {
+            let mut seen = Counts { duration_sum_us: n * 1_200_000, ..Counts::default() };
+            seen.durations[*bucket] = *n;
+            pace.add(Timestamp::from_second(look as i64).unwrap(), &seen);
+        }
+        pace
+    }
+
+    #[test]
+    fn slow_is_held_against_the_past_of_the_address() {
+        let check = |what: &str, looks: &[(u64, usize)], expected: bool| {
+            assert_eq!(pace(looks).is_slow(), expected, "{what}");
+        };
+        check("no past", &[(20, 14)], false);
+        check("a past too short", &[(99, 3), (20, 14)], false);
+        check("seconds instead of milliseconds", &[(200, 3), (5, 14), (5, 14)], true);
+        check("a few only", &[(200, 3), (9, 14)], false);
+        check("a normal one in between", &[(200, 3), (9, 14), (1, 3), (9, 14)], false);
+        check("it was over", &[(200, 3), (20, 14), (1, 3)], false);
+        check("quicker than anybody cares for", &[(200, 0), (50, 6)], false);
+        check("far away, and as far as ever", &[(200, 10), (50, 11)], false);
+        check("far away, and a little farther", &[(200, 10), (50, 12)], false);
+        check("far away, and much farther", &[(200, 10), (50, 13)], true);
+        check("nothing is above the last bucket", &[(200, 19), (50, 19)], false);
+    }
+
+    #[test]
+    fn both_times_are_told() {
+        let pace = pace(&[(200, 3), (10, 14)]);
+        assert_eq!((pace.usual_us(), pace.slow_us()), (500, 1_200_000));
+    }
+}

@@ -1,0 +1,191 @@
+//! What holds for all findings, whatever is seen.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use proxytrace_ebpf::outcome::{Broken, Outcome};
+
+use super::{Declared, Findings, Generation, Input, Limits, State, Subject, Upstream};
+use crate::model::{Address, Counted, Counts};
+
+const LIMITS: Limits = Limits { proxies: 3, generations: 3, addresses: 8 };
+
+/// Something that may be seen, made of small numbers so that things meet; and of large ones.
+#[derive(Clone, Debug)]
+enum Seen {
+    Look(Vec<(u8, u32, u32, u8, u8, Counts)>),
+    Accepted(u8, u32, u32),
+    Rejected(u8),
+    Declared(u8, u32, u32, Vec<(u8, u8)>),
+}
+
+fn address(n: u8) -> Address {
+    format!("10.0.0.{n}:80").parse().unwrap()
+}
+
+fn name(n: u8) -> std::sync::Arc<str> {
+    ["api", "web", "undeclared", "unknown", "api,web"]
+        .get(usize::from(n))
+        .map_or_else(|| n.to_string(), ToString::to_string)
+        .into()
+}
+
+fn counts() -> impl Strategy<Value = Counts> {
+    let number = prop_oneof![5 => 0..4_u64, 1 => any::<u64>()];
+    let outcomes = prop::array::uniform13(number.clone());
+    (outcomes, prop::array::uniform3(number.clone()), prop::array::uniform20(number.clone()), number)
+        .prop_map(|(outcomes, broken, durations, n)| Counts {
+            attempts: outcomes.into_iter().fold(n, u64::saturating_add),
+            outcomes,
+            broken,
+            syn_retransmits: n,
+            durations,
+            duration_sum_us: n,
+            last_established: None,
+        })
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    let proxy = || 0..6_u8;
+    let pid = || 1..4_u32;
+    let generation = || prop_oneof![9 => 0..6_u32, 1 => any::<u32>()];
+    let row = (proxy(), pid(), generation(), 0..7_u8, 0..20_u8, counts());
+    let declared = prop::collection::vec((0..7_u8, 0..20_u8), 0..6);
+    prop_oneof![
+        8 => prop::collection::vec(row, 0..6).prop_map(Seen::Look),
+        1 => (proxy(), pid(), generation()).prop_map(|(proxy, pid, n)| Seen::Accepted(proxy, pid, n)),
+        1 => proxy().prop_map(Seen::Rejected),
+        1 => (proxy(), pid(), generation(), declared).prop_map(|(proxy, pid, n, d)| Seen::Declared(proxy, pid, n, d)),
+    ]
+}
+
+fn rows(seen: &[(u8, u32, u32, u8, u8, Counts)]) -> Vec<Counted> {
+    let rows = seen.iter().map(|(proxy, pid, generation, upstream, at, counts)| Counted {
+        proxy: proxy.to_string().into(),
+        pid: *pid,
+        generation: *generation,
+        upstream: name(*upstream),
+        address: address(*at),
+        counts: counts.clone(),
+    });
+    rows.collect()
+}
+
+fn observe(findings: &mut Findings, time: Timestamp, seen: &Seen) -> Vec<super::Change> {
+    let of = |proxy: &u8, pid: &u32, number: &u32| Generation {
+        proxy: proxy.to_string().into(),
+        pid: *pid,
+        number: *number,
+    };
+    match seen {
+        Seen::Look(seen) => findings.observe(Input::Look { time, rows: &rows(seen) }),
+        Seen::Accepted(proxy, pid, n) => findings.observe(Input::Accepted { time, of: of(proxy, pid, n) }),
+        Seen::Rejected(proxy) => {
+            findings.observe(Input::Rejected { time, proxy: proxy.to_string().into(), reason: None })
+        }
+        Seen::Declared(proxy, pid, n, addresses) => {
+            let mut declared = Declared::default();
+            for (upstream, at) in addresses {
+                let upstream: &mut Upstream = declared.upstreams.entry(name(*upstream)).or_default();
+                upstream.addresses.insert(address(*at), "n:1".into());
+            }
+            findings.observe(Input::Declared { time, of: of(proxy, pid, n), declared })
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_it_panic_or_grow(
+        history in prop::collection::vec((seen(), -1..4000_i64), 1..60),
+    ) {
+        let mut findings = Findings::new(LIMITS);
+        let mut now = Timestamp::from_second(1_700_000_000).unwrap();
+        let mut standing = BTreeMap::new();
+        for (seen, seconds) in &history {
+            now += SignedDuration::from_secs(*seconds);
+            for change in observe(&mut findings, now, seen) {
+                let text = serde_json::to_string(&change).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<super::Change>(&text).unwrap(), &change);
+                let subject = change.finding.subject.clone();
+                let was_standing = match change.state {
+                    State::Raised => standing.insert(subject, ()).is_some(),
+                    State::Cleared => standing.remove(&subject).is_none(),
+                };
+                prop_assert!(!was_standing, "{:?}", change);
+                prop_assert!(!change.finding.to_string().is_empty());
+            }
+            let active: Vec<&Subject> = findings.active().map(|finding| &finding.subject).collect();
+            prop_assert_eq!(active, standing.keys().collect::<Vec<_>>());
+            let kept = findings.history.kept();
+            prop_assert!(kept.proxies <= LIMITS.proxies, "{:?}", kept);
+            prop_assert!(kept.generations <= LIMITS.proxies * LIMITS.generations, "{:?}", kept);
+            prop_assert!(kept.instances <= LIMITS.proxies * LIMITS.generations, "{:?}", kept);
+            prop_assert!(kept.addresses <= LIMITS.addresses, "{:?}", kept);
+            prop_assert!(kept.rows <= LIMITS.proxies * LIMITS.addresses * 2, "{:?}", kept);
+        }
+    }
+}
+
+/// The next of a row of numbers from 0 to 1 that looks random and is always the same.
+fn random(state: &mut u64) -> f64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// One connect that goes well or not, in one of the ways that findings are about.
+fn connect(counts: &mut Counts, way: usize, is_bad: bool) {
+    let outcome = match (way, is_bad) {
+        (0, true) => Outcome::Refused,
+        (1, true) => Outcome::NoLocalPort,
+        (2, true) => Outcome::ProxyTimeout,
+        _ => Outcome::Established,
+    };
+    counts.attempts += 1;
+    counts.outcomes[outcome as usize] += 1;
+    counts.syn_retransmits += u64::from(is_bad && way == 2);
+    counts.broken[Broken::ClosedBeforeResponse as usize] += u64::from(is_bad && way == 3);
+    counts.durations[if is_bad && way == 4 { 14 } else { 3 }] += u64::from(outcome == Outcome::Established);
+}
+
+#[test]
+fn no_finding_flaps_at_a_constant_ratio() {
+    let mut raised_at_all = 0;
+    for ratio in [0.002, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98] {
+        for way in 0..5 {
+            for seed in 0..6 {
+                let mut findings = Findings::new(Limits::default());
+                let mut state = 1000 * seed + way as u64;
+                let mut counts = [Counts::default(), Counts::default()];
+                let mut raised: BTreeMap<Subject, usize> = BTreeMap::new();
+                for look in 0..1200 {
+                    if look % 400 == 0 {
+                        counts = Default::default();
+                    }
+                    for counts in &mut counts {
+                        for _ in 0..(random(&mut state) * 4.0) as usize {
+                            let is_bad = random(&mut state) < ratio;
+                            connect(counts, way, is_bad);
+                        }
+                    }
+                    let rows = [5, 6].into_iter().zip(&counts);
+                    let rows: Vec<_> =
+                        rows.map(|(at, counts)| (0, 1, look / 400, 0, at, counts.clone())).collect();
+                    let time =
+                        Timestamp::from_millisecond(1_700_000_000_000 + 250 * i64::from(look)).unwrap();
+                    for change in observe(&mut findings, time, &Seen::Look(rows)) {
+                        if change.state == State::Raised {
+                            *raised.entry(change.finding.subject).or_default() += 1;
+                        }
+                    }
+                }
+                raised_at_all += raised.len();
+                for (subject, times) in raised {
+                    assert!(times <= 1, "{subject:?} was raised {times} times, ratio {ratio}, seed {seed}");
+                }
+            }
+        }
+    }
+    assert!(raised_at_all > 50, "only {raised_at_all} findings were raised: this proves nothing");
+}

@@ -1,0 +1,179 @@
+//! Histories told as text, for the tests of all kinds of findings.
+//!
+//! A line is something that happens, a quarter of a second after the line before:
+//!
+//! - `1 api 5:8080 established 3 refused 2; 0 api ...` a look: of which generation, upstream and address what was counted;
+//!   `20 x` before it repeats it. `unanswered`, `resent`, `flying` and `slow` count what their names say.
+//! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; `+open` and
+//!   `+followed` before the upstreams say that not all is in it
+//! - `reload 1` a generation begins, and its configuration is not known; `rejected` one that does not begin
+//! - `restart` the proxy's first process is another, and generations begin at 0
+//! - `wait 60` seconds in which nothing happens
+//!
+//! `=>` says which findings that raised, and with `not` before them cleared, since the last `=>`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use proxytrace_ebpf::outcome::{Broken, Outcome};
+
+use super::{Declared, Findings, Generation, Input, Limits, State, Upstream};
+use crate::model::{Address, Counted, Counts};
+
+/// A quick handshake and a slow one, as buckets of durations.
+const QUICK: usize = 3;
+const SLOW: usize = 14;
+
+pub(super) struct Scene {
+    pub(super) findings: Findings,
+    pub(super) now: Timestamp,
+    pid: u32,
+    rows: BTreeMap<(u32, u32, String, Address), Counts>,
+    changes: Vec<String>,
+}
+
+/// Plays a history, and says at which line it does not go as expected.
+#[track_caller]
+pub(super) fn check(what: &str, history: &str) -> Scene {
+    let mut scene = Scene {
+        findings: Findings::new(Limits::default()),
+        now: "2025-03-01T14:30:00Z".parse().unwrap(),
+        pid: 1,
+        rows: BTreeMap::new(),
+        changes: Vec::new(),
+    };
+    for line in history.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("=>") {
+            Some(expected) => {
+                let mut expected: Vec<_> =
+                    expected.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
+                expected.sort_unstable();
+                let mut seen = std::mem::take(&mut scene.changes);
+                seen.sort_unstable();
+                assert_eq!(seen, expected, "{what}, at {} in\n{history}", scene.now);
+            }
+            None => scene.play(line),
+        }
+    }
+    assert!(scene.changes.is_empty(), "{what}: {:?} at the end of\n{history}", scene.changes);
+    scene
+}
+
+impl Scene {
+    fn play(&mut self, line: &str) {
+        if let Some(seconds) = line.strip_prefix("wait ") {
+            self.now += SignedDuration::from_secs(seconds.parse().unwrap());
+            self.observe(|time| Input::Look { time, rows: &[] });
+        } else if line == "restart" {
+            self.pid += 1;
+        } else if line == "rejected" {
+            let reason = Some("unknown directive \"sever\" in /etc/nginx/nginx.conf:3".into());
+            self.observe(|time| Input::Rejected { time, proxy: "nginx".into(), reason });
+        } else if let Some(number) = line.strip_prefix("reload ") {
+            let of = self.generation(number);
+            self.observe(|time| Input::Accepted { time, of });
+        } else if let Some(config) = line.strip_prefix("config ") {
+            let (number, config) = config.split_once(' ').unwrap();
+            let of = self.generation(number);
+            if of.number > 0 {
+                self.observe(|time| Input::Accepted { time, of: of.clone() });
+            }
+            let declared = declared(config);
+            self.observe(|time| Input::Declared { time, of, declared });
+        } else {
+            let (times, look) = line.split_once(" x ").unwrap_or(("1", line));
+            for _ in 0..times.parse().unwrap() {
+                self.look(look);
+            }
+        }
+    }
+
+    fn generation(&self, number: &str) -> Generation {
+        Generation { proxy: "nginx".into(), pid: self.pid, number: number.parse().unwrap() }
+    }
+
+    fn look(&mut self, look: &str) {
+        let mut rows = Vec::new();
+        for row in look.split(';') {
+            let words: Vec<_> = row.split_whitespace().collect();
+            let [generation, upstream, at, counts @ ..] = &words[..] else { panic!("{row}") };
+            let key = (self.pid, generation.parse().unwrap(), (*upstream).to_owned(), address(at));
+            let counts_so_far = self.rows.entry(key.clone()).or_default();
+            for pair in counts.chunks(2) {
+                count(counts_so_far, pair[0], pair[1].parse().unwrap());
+            }
+            let (pid, generation, upstream, address) = key;
+            rows.push(Counted {
+                proxy: "nginx".into(),
+                pid,
+                generation,
+                upstream: upstream.into(),
+                address,
+                counts: counts_so_far.clone(),
+            });
+        }
+        self.observe(|time| Input::Look { time, rows: &rows });
+    }
+
+    fn observe<'a>(&mut self, input: impl FnOnce(Timestamp) -> Input<'a>) {
+        self.now += SignedDuration::from_millis(250);
+        for change in self.findings.observe(input(self.now)) {
+            let subject = change.finding.subject;
+            let mut words = Vec::new();
+            words.extend((change.state == State::Cleared).then(|| "not".to_owned()));
+            words.push(subject.kind.name().to_owned());
+            words.extend(subject.upstream.map(|upstream| upstream.to_string()));
+            words.extend(subject.address.map(|address| address.to_string().replace("10.0.0.", "")));
+            self.changes.push(words.join(" "));
+        }
+    }
+
+    /// The only finding there is, as a sentence.
+    #[track_caller]
+    pub(super) fn said(&self) -> String {
+        let said: Vec<_> = self.findings.active().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        said.concat()
+    }
+}
+
+fn count(counts: &mut Counts, what: &str, n: u64) {
+    match what {
+        "unanswered" => counts.broken[Broken::ClosedBeforeResponse as usize] += n,
+        "resent" => counts.syn_retransmits += n,
+        "flying" => counts.attempts += n,
+        "established" | "slow" => {
+            counts.attempts += n;
+            counts.outcomes[Outcome::Established as usize] += n;
+            counts.durations[if what == "slow" { SLOW } else { QUICK }] += n;
+            counts.duration_sum_us += n * if what == "slow" { 1_200_000 } else { 400 };
+        }
+        cause => {
+            counts.attempts += n;
+            let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == cause);
+            counts.outcomes[outcome.unwrap_or_else(|| panic!("{cause}")) as usize] += n;
+        }
+    }
+}
+
+fn address(text: &str) -> Address {
+    if text.starts_with("unix:") { text.parse() } else { format!("10.0.0.{text}").parse() }.unwrap()
+}
+
+fn declared(text: &str) -> Declared {
+    let mut declared = Declared {
+        is_open: text.contains("+open"),
+        is_followed: text.contains("+followed"),
+        ..Declared::default()
+    };
+    let text =
+        text.trim_start_matches(['+', ' ']).trim_start_matches("open ").trim_start_matches("followed ");
+    for (line, upstream) in text.split('|').enumerate() {
+        let mut words = upstream.split_whitespace();
+        let name: Arc<str> = words.next().unwrap().into();
+        let addresses =
+            words.map(|word| (address(word), format!("/etc/nginx/nginx.conf:{}", line + 1).into()));
+        declared.upstreams.insert(name, Upstream { addresses: addresses.collect() });
+    }
+    declared
+}

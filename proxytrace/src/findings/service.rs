@@ -1,0 +1,142 @@
+//! Whether connections that an address accepts are answered.
+
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::evidence::{FEWEST, Streak};
+use crate::model::Counts;
+
+/// A connection that has not been broken for so long is taken for one that gets its answer: a wrong service closes sooner.
+const GIVEN: SignedDuration = SignedDuration::from_secs(2);
+/// A service that dies takes its open connections with it, all at once. A wrong one goes on closing what it accepts, and so
+/// later than this.
+const ALL_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
+/// How finely connections are told apart by their time: enough for [`GIVEN`], and bounds what is kept.
+const GRAIN: SignedDuration = SignedDuration::from_millis(100);
+
+/// Connections that were answered and that were not, of one address.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Service {
+    streak: Streak,
+    /// Connections that may still be broken, by when they were established.
+    young: VecDeque<(Timestamp, u64)>,
+    /// Established since the streak began.
+    established: u64,
+    /// Broken of those.
+    broken_later: u64,
+    is_wrong: bool,
+}
+
+impl Service {
+    /// Takes in what was counted between two looks.
+    pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
+        self.mature(time);
+        let broken = seen.unanswered();
+        self.take_young(broken.saturating_sub(seen.established()));
+        if broken > 0 {
+            let is_later = self.streak.since().is_some_and(|since| time.duration_since(since) >= ALL_AT_ONCE);
+            let of_these =
+                if is_later { broken.min(self.established.saturating_add(seen.established())) } else { 0 };
+            self.broken_later = self.broken_later.saturating_add(of_these);
+            self.streak.add(time, 0, broken);
+        }
+        // Before the first could have been answered, that none was tells nothing; but that most were broken does.
+        let most_are_broken = self.streak.run().saturating_mul(4) >= self.established.saturating_mul(3);
+        self.is_wrong |= self.streak.is_proof() && self.broken_later >= FEWEST && most_are_broken;
+        let survivors = seen.established().saturating_sub(broken);
+        if self.streak.run() > 0 {
+            self.established = self.established.saturating_add(seen.established());
+        }
+        if survivors > 0 {
+            match self.young.back_mut() {
+                Some((first, n)) if time.duration_since(*first) < GRAIN => *n = n.saturating_add(survivors),
+                _ => self.young.push_back((time, survivors)),
+            }
+        }
+    }
+
+    /// Lets time pass: what has not been broken until now counts as answered.
+    pub(super) fn mature(&mut self, time: Timestamp) {
+        let mut answered = 0_u64;
+        while let Some((established, n)) = self.young.front().copied()
+            && time.duration_since(established) >= GIVEN
+        {
+            answered = answered.saturating_add(n);
+            self.young.pop_front();
+        }
+        if answered > 0 {
+            self.streak.add(time, answered, 0);
+            (self.established, self.broken_later, self.is_wrong) = (0, 0, false);
+        }
+    }
+
+    /// Whether this is no service that understands the proxy. Stays so until one connection is answered.
+    pub(super) const fn is_wrong(&self) -> bool {
+        self.is_wrong
+    }
+
+    /// The connections on end that were not answered.
+    pub(super) const fn unanswered(&self) -> &Streak {
+        &self.streak
+    }
+
+    /// The broken ones are no longer young. Which they were is not known: the youngest, since a wrong service closes soon. If they
+    /// were the oldest, so that one half were closed and one half answered, none would ever count as answered.
+    fn take_young(&mut self, mut broken: u64) {
+        while broken > 0
+            && let Some((_, n)) = self.young.back_mut()
+        {
+            let taken = broken.min(*n);
+            *n -= taken;
+            broken -= taken;
+            if *n == 0 {
+                self.young.pop_back();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxytrace_ebpf::outcome::{Broken, Outcome};
+
+    use super::{Counts, Service, Timestamp};
+
+    /// What is established and what is broken unanswered at each look, a quarter of a second apart.
+    fn check(what: &str, looks: &[(usize, u64, u64)], expected: bool) {
+        let mut service = Service::default();
+        let each = looks
+            .iter()
+            .flat_map(|(times, established, broken)| std::iter::repeat_n((*established, *broken), *times));
+        for (look, (established, broken)) in each.enumerate() {
+            let mut seen = Counts { attempts: established, ..Counts::default() };
+            seen.outcomes[Outcome::Established as usize] = established;
+            seen.broken[Broken::ClosedBeforeResponse as usize] = broken;
+            service.add(Timestamp::from_millisecond(250 * look as i64).unwrap(), &seen);
+        }
+        assert_eq!(service.is_wrong(), expected, "{what}");
+    }
+
+    #[test]
+    fn a_service_is_wrong_that_goes_on_closing_what_it_accepts() {
+        check("each is closed at once", &[(8, 2, 2)], true);
+        // The first ones are taken for answered, so it takes longer.
+        check("each is closed a second later", &[(4, 2, 0), (200, 2, 2)], true);
+        check(
+            "a few requests, one a second",
+            &[(1, 1, 1), (3, 0, 0), (1, 1, 1), (3, 0, 0), (1, 1, 1), (3, 0, 0), (1, 1, 1)],
+            true,
+        );
+        check("it was well before", &[(100, 2, 0), (20, 2, 2)], true);
+        check("all are answered", &[(100, 2, 0)], false);
+        check("half are answered", &[(200, 2, 1)], false);
+        check(
+            "it dies with its connections and comes back",
+            &[(40, 5, 0), (1, 5, 100), (20, 0, 0), (40, 5, 0)],
+            false,
+        );
+        check("and has not accepted anything since", &[(40, 5, 0), (1, 5, 100), (20, 0, 0)], false);
+        check("it was wrong and is well again", &[(40, 2, 2), (20, 2, 0)], false);
+    }
+}
