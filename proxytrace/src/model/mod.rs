@@ -22,8 +22,5 @@ pub use tally::Tally;
 /// The upstream of an attempt that goes where the proxy's configuration names nothing.
 pub const UNDECLARED_UPSTREAM: &str = "undeclared";
 
-/// The upstream of an attempt that goes where the proxy's configuration names nothing.
-pub const UNDECLARED_UPSTREAM: &str = "undeclared";
-
 /// The upstream of an attempt whose proxy's configuration is not known.
 pub const UNKNOWN_UPSTREAM: &str = "unknown";
