@@ -156,6 +156,9 @@ pub struct Show {
     /// Print JSON, one object a line.
     #[arg(long)]
     pub json: bool,
+    /// End with exit status 1 if there was a finding, shown or not.
+    #[arg(long)]
+    pub fail_on_finding: bool,
 }
 
 impl Show {

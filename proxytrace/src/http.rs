@@ -1,6 +1,7 @@
 //! What the agent serves over HTTP:
 //!
 //! * `GET /metrics`: everything that is counted, for Prometheus.
+//! * `GET /findings`: what is wrong now, as JSON.
 //! * `GET /routes`: where the proxies' configurations send requests, as JSON.
 //! * `GET /healthz`: 200 while the agent is alive.
 //! * `GET /readyz`: 200 while the hooks are attached and the kernel's counts can be read.
@@ -33,6 +34,12 @@ pub trait Pages: Send + Sync + 'static {
     /// # Errors
     /// What went wrong.
     fn metrics(&self, format: Format) -> anyhow::Result<String>;
+
+    /// What is wrong now, as JSON, or why that cannot be told.
+    ///
+    /// # Errors
+    /// What went wrong.
+    fn findings(&self) -> anyhow::Result<String>;
 
     /// The routes as JSON, or why they cannot be told.
     ///
@@ -95,17 +102,25 @@ fn respond<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>>
                 Err(error) => unavailable(&error),
             }
         }
-        "/routes" => match pages.routes() {
-            Ok(text) => response(StatusCode::OK, "application/json", text),
-            Err(error) => unavailable(&error),
-        },
+        "/findings" => json(pages.findings()),
+        "/routes" => json(pages.routes()),
         "/healthz" => plain(StatusCode::OK, "alive\n"),
         "/readyz" => match pages.check() {
             Ok(()) => plain(StatusCode::OK, "ready\n"),
             Err(error) => unavailable(&error),
         },
-        "/" => plain(StatusCode::OK, "proxytrace: /metrics /routes /healthz /readyz\n"),
-        _ => plain(StatusCode::NOT_FOUND, "not here; there are /metrics, /routes, /healthz and /readyz\n"),
+        "/" => plain(StatusCode::OK, "proxytrace: /metrics /findings /routes /healthz /readyz\n"),
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "not here; there are /metrics, /findings, /routes, /healthz and /readyz\n",
+        ),
+    }
+}
+
+fn json(text: anyhow::Result<String>) -> Response<Full<Bytes>> {
+    match text {
+        Ok(text) => response(StatusCode::OK, "application/json", text),
+        Err(error) => unavailable(&error),
     }
 }
 
@@ -138,6 +153,10 @@ mod tests {
             self.check().map(|()| format!("{format:?}"))
         }
 
+        fn findings(&self) -> anyhow::Result<String> {
+            self.routes()
+        }
+
         fn routes(&self) -> anyhow::Result<String> {
             self.check().map(|()| "[]".to_owned())
         }
@@ -161,6 +180,7 @@ mod tests {
         check(true, "GET", "/metrics", 200, "text/plain; version=0.0.4");
         check(true, "HEAD", "/metrics?x=1", 200, "text/plain; version=0.0.4");
         check(true, "GET", "/routes", 200, "application/json");
+        check(true, "GET", "/findings", 200, "application/json");
         check(true, "GET", "/readyz", 200, "text/plain");
         check(true, "GET", "/healthz", 200, "text/plain");
         check(true, "GET", "/", 200, "text/plain");

@@ -17,11 +17,11 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Trace(args) => {
             logging::start(&log, "warn");
-            trace::run(&args, log.quiet).map(|()| ExitCode::SUCCESS)
+            trace::run(&args, log.quiet)
         }
         Command::Replay(args) => {
             logging::start(&log, "warn");
-            replay::run(&args, log.quiet).map(|()| ExitCode::SUCCESS)
+            replay::run(&args, log.quiet)
         }
         Command::Agent(args) => {
             logging::start(&log, "info");

@@ -4,31 +4,29 @@ use std::{
     io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::{net::TcpListener, time::MissedTickBehavior};
+use tokio::net::TcpListener;
 
-use super::{Shutdown, block_on, give_up_privileges, trees};
+use super::{Pace, Shutdown, block_on, give_up_privileges, trees};
 use crate::{
     cli::Tracing,
+    findings::{Change, FindingView, State},
     http::{self, Pages},
     kernel::{
-        AttachedHook,
+        AttachedHook, Error,
         hooks::{NO_WAY, Via},
     },
     metrics::{self, Format, HookLabels},
+    model::Body,
     watch::Watch,
 };
-
-/// How often it is looked for names whose addresses may have changed.
-const FOLLOW: Duration = Duration::from_secs(1);
 
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to serve /metrics, /routes, /healthz and /readyz.
+    /// Where to serve /metrics, /findings, /routes, /healthz and /readyz.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
     listen: SocketAddr,
     /// How many addresses have series of their own; the rest is summed under `~other`.
@@ -61,19 +59,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
         let watch = Arc::new(Mutex::new(watch));
         let serving = tokio::spawn(http::serve(listener, Arc::new(Live(Arc::clone(&watch)))));
-        let mut follow = tokio::time::interval(FOLLOW);
-        follow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new();
         let mut batch = Vec::new();
         loop {
             let noted = tokio::select! {
                 () = shutdown.requested() => break,
-                // Only for the names of proxies and upstreams: what is counted is read when somebody asks.
+                // For names, and to look soon; what is counted is read from the kernel's tables.
                 () = events.next_batch(|event| batch.push(event)) => {
+                    pace.note_news();
                     let mut watch = lock(&watch);
-                    batch.drain(..).try_for_each(|event| watch.note(&event))
+                    batch.drain(..).try_for_each(|event| watch.note(&event).map(drop))
                 }
-                reply = replies.next() => lock(&watch).answer(reply),
-                _ = follow.tick() => lock(&watch).follow_names(),
+                reply = replies.next() => {
+                    pace.note_news();
+                    lock(&watch).answer(reply)
+                }
+                () = pace.due() => {
+                    pace.note_look();
+                    log_findings(&mut lock(&watch))
+                }
             };
             if let Err(error) = noted {
                 tracing::error!("{error}");
@@ -100,6 +104,12 @@ impl Pages for Live {
         Ok(metrics::render(watch.view()?, hooks, format)?)
     }
 
+    fn findings(&self) -> anyhow::Result<String> {
+        let watch = lock(&self.0);
+        let views: Vec<_> = watch.findings().map(FindingView::new).collect();
+        Ok(serde_json::to_string(&views)?)
+    }
+
     fn routes(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string(&lock(&self.0).routes()?)?)
     }
@@ -107,6 +117,22 @@ impl Pages for Live {
     fn check(&self) -> anyhow::Result<()> {
         Ok(lock(&self.0).events_lost().map(drop)?)
     }
+}
+
+/// Looks, and logs each finding once when it comes, and once when it goes.
+fn log_findings(watch: &mut Watch) -> Result<(), Error> {
+    watch.follow_names()?;
+    // Those found here are in the counts of the next look.
+    watch.rejected_reloads()?;
+    for record in watch.look()?.changes {
+        if let Body::Finding(Change { state, finding }) = record.body {
+            match state {
+                State::Raised => tracing::warn!("finding: {finding}"),
+                State::Cleared => tracing::info!("cleared: {finding}"),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn hook_labels(attached: &AttachedHook) -> HookLabels {

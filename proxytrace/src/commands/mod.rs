@@ -6,7 +6,12 @@ pub mod doctor;
 pub mod replay;
 pub mod trace;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::time::Duration;
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 
 use crate::{cli::Tracing, privilege, watch::Watch};
 
@@ -26,6 +31,35 @@ impl Shutdown {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// When findings look: soon after something happened, and every second otherwise.
+struct Pace {
+    has_news: bool,
+    last: Instant,
+}
+
+impl Pace {
+    const SOON: Duration = Duration::from_millis(100);
+    const SELDOM: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Self { has_news: false, last: Instant::now() }
+    }
+
+    const fn note_news(&mut self) {
+        self.has_news = true;
+    }
+
+    /// Waits until it is time to look. Safe to cancel.
+    async fn due(&self) {
+        sleep_until(self.last + if self.has_news { Self::SOON } else { Self::SELDOM }).await;
+    }
+
+    /// That has been done.
+    fn note_look(&mut self) {
+        *self = Self::new();
     }
 }
 

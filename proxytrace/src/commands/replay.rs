@@ -4,12 +4,14 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use crate::{
     cli::Show,
-    model::{Filter, Key, Tally},
-    output::{Colour, Printer, summary_of_records},
+    findings::Replayed,
+    model::{Filter, Key, Record, Tally},
+    output::{Colour, Found, Printer, summary_of_records},
     recording::{Damage, Reader},
 };
 
@@ -32,9 +34,15 @@ pub struct Unreadable(Vec<String>);
 ///
 /// # Errors
 /// Standard output is gone; or, after all was shown, that some recordings could not be read or are damaged.
-pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
     let Args { files, show } = args;
-    let mut replay = Replay { filter: show.filter(), printer: show.printer(), tally: Tally::default() };
+    let mut replay = Replay {
+        filter: show.filter(),
+        printer: show.printer(),
+        tally: Tally::default(),
+        findings: Replayed::default(),
+        found: Found::default(),
+    };
     let mut troubles = Vec::new();
     replay.printer.begin(&mut io::stdout().lock())?;
     for file in files {
@@ -47,8 +55,12 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
             Err(error) => troubles.push(format!("open {name}: {error}")),
         }
     }
-    replay.end(quiet)?;
-    if troubles.is_empty() { Ok(()) } else { Err(Unreadable(troubles).into()) }
+    let found = replay.end(quiet)?;
+    if troubles.is_empty() {
+        Ok(found.status(show.fail_on_finding))
+    } else {
+        Err(Unreadable(troubles).into())
+    }
 }
 
 /// Recordings being shown.
@@ -56,6 +68,8 @@ struct Replay {
     filter: Filter,
     printer: Printer,
     tally: Tally,
+    findings: Replayed,
+    found: Found,
 }
 
 impl Replay {
@@ -67,14 +81,18 @@ impl Replay {
             match reader.next_record() {
                 Ok(Some(record)) => {
                     self.tally.add(&record);
-                    if self.filter.passes(&record.body) {
-                        self.printer.print(&mut out, &record)?;
+                    for finding in self.findings.take(&record) {
+                        self.show(&mut out, &finding)?;
                     }
+                    self.show(&mut out, &record)?;
                 }
                 Ok(None) => break None,
                 Err(damage) => break Some(damage),
             }
         };
+        for finding in self.findings.finish() {
+            self.show(&mut out, &finding)?;
+        }
         out.flush()?;
         if reader.skipped() > 0 && !quiet {
             let why =
@@ -84,15 +102,26 @@ impl Replay {
         Ok(damage)
     }
 
-    fn end(self, quiet: bool) -> io::Result<()> {
-        let wanted = |key: &Key| self.filter.passes_key(key);
-        let summary = |colour: Colour| summary_of_records(&self.tally, colour, wanted);
-        match self.printer {
-            Printer::Human(_) => write!(io::stdout(), "\n{}", summary(Colour::of_stdout())),
-            // Standard output is for programs then.
-            Printer::Json if !quiet => write!(io::stderr(), "{}", summary(Colour::Off)),
-            Printer::Json => Ok(()),
+    fn show(&mut self, out: &mut impl io::Write, record: &Record) -> io::Result<()> {
+        self.found.note(&record.body);
+        if self.filter.passes(&record.body) {
+            self.printer.print(out, record)?;
         }
+        Ok(())
+    }
+
+    fn end(self, quiet: bool) -> io::Result<Found> {
+        let wanted = |key: &Key| self.filter.passes_key(key);
+        let summary = |colour: Colour| {
+            summary_of_records(&self.tally, colour, wanted) + &self.found.summary(colour, &self.filter)
+        };
+        match self.printer {
+            Printer::Human(_) => write!(io::stdout(), "\n{}", summary(Colour::of_stdout()))?,
+            // Standard output is for programs then.
+            Printer::Json if !quiet => write!(io::stderr(), "{}", summary(Colour::Off))?,
+            Printer::Json => {}
+        }
+        Ok(self.found)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     io::{self, Write as _},
     os::fd::AsFd as _,
     path::PathBuf,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -13,16 +14,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proxytrace_ebpf::abi::Event;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{Shutdown, block_on, give_up_privileges, trees};
+use super::{Pace, Shutdown, block_on, give_up_privileges, trees};
 use crate::{
     cli::{Show, Tracing, seconds},
     kernel::Events,
     model::{Body, Filter, Key, Lost, Record},
-    output::{Colour, Printer, summary},
+    output::{Colour, Found, Printer, summary},
     reader::{Reply, client::Replies},
     recording::{self, Recorder},
     reloads::CHECK,
-    watch::{PATIENCE, Watch},
+    watch::{Look, PATIENCE, Watch},
 };
 
 /// Losses, and whether anybody still reads, are looked at this often.
@@ -55,7 +56,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The host does not let us trace, or standard output is gone.
-pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
     block_on(async {
         let Args { show, duration, count, record, record_max, tracing } = args;
         let mut shutdown = Shutdown::new().context("handle signals")?;
@@ -79,6 +80,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         };
         tokio::pin!(end);
         let mut look = tokio::time::interval(LOOK);
+        let mut pace = Pace::new();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !session.is_complete() {
@@ -87,21 +89,32 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
                 () = &mut end => break,
                 _ = look.tick() => {
                     if stdout_is_closed() {
-                        return Ok(());
+                        return Ok(ExitCode::SUCCESS);
                     }
                     session.note_losses()?;
                     session.flush_recording()?;
                     session.watch.follow_names()?;
                 }
-                reply = replies.next() => session.take_reply(reply)?,
+                () = pace.due() => {
+                    pace.note_look();
+                    session.look()?;
+                }
+                reply = replies.next() => {
+                    pace.note_news();
+                    session.take_reply(reply)?;
+                }
                 _ = check.tick(), if session.watch.is_reload_open() || session.watch.holds_events() => {
                     session.note_rejected_reloads()?;
                     session.show_known(PATIENCE)?;
                 }
-                result = session.take_batch(&mut events) => result?,
+                result = session.take_batch(&mut events) => {
+                    pace.note_news();
+                    result?;
+                }
             }
         }
-        session.end(&mut events, &mut replies, quiet).await
+        let found = session.end(&mut events, &mut replies, quiet).await?;
+        Ok(found.status(show.fail_on_finding))
     })
 }
 
@@ -111,6 +124,7 @@ struct Session {
     filter: Filter,
     printer: Printer,
     recorder: Option<Recorder>,
+    found: Found,
     started: Instant,
     left: Option<u64>,
     lost: u64,
@@ -125,6 +139,7 @@ impl Session {
             filter: show.filter(),
             printer: show.printer(),
             recorder,
+            found: Found::default(),
             started: Instant::now(),
             left: count,
             lost: 0,
@@ -206,6 +221,22 @@ impl Session {
         Ok(())
     }
 
+    /// Shows which findings came and went.
+    fn look(&mut self) -> anyhow::Result<()> {
+        let Look { facts, changes } = self.watch.look()?;
+        if let Some(recorder) = &mut self.recorder {
+            facts.iter().try_for_each(|fact| recorder.write(fact)).context("write the recording")?;
+        }
+        let mut out = io::stdout().lock();
+        for change in &changes {
+            self.found.note(&change.body);
+            if self.filter.passes(&change.body) {
+                self.printer.print(&mut out, change)?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
     /// Tells of reloads that turn out to be rejected.
     fn note_rejected_reloads(&mut self) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
@@ -233,7 +264,7 @@ impl Session {
     }
 
     /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
-    async fn end(mut self, events: &mut Events, replies: &mut Replies, quiet: bool) -> anyhow::Result<()> {
+    async fn end(mut self, events: &mut Events, replies: &mut Replies, quiet: bool) -> anyhow::Result<Found> {
         let took = self.started.elapsed();
         self.watch.detach();
         let mut batch = Vec::new();
@@ -250,20 +281,21 @@ impl Session {
         // What is named by then is named.
         let _ = timeout(PATIENCE, answers).await;
         self.show_known(Duration::ZERO)?;
+        self.look()?;
         self.note_losses()?;
         self.flush_recording()?;
         let view = self.watch.view()?;
+        self.found.renew(self.watch.findings());
         let wanted = |key: &Key| self.filter.passes_key(key);
+        let text =
+            |colour: Colour| summary(&view, took, colour, wanted) + &self.found.summary(colour, &self.filter);
         match self.printer {
-            Printer::Human(_) => {
-                let text = summary(&view, took, Colour::of_stdout(), wanted);
-                write!(io::stdout(), "\n{text}")?;
-            }
+            Printer::Human(_) => write!(io::stdout(), "\n{}", text(Colour::of_stdout()))?,
             // Standard output is for programs then.
-            Printer::Json if !quiet => write!(io::stderr(), "{}", summary(&view, took, Colour::Off, wanted))?,
+            Printer::Json if !quiet => write!(io::stderr(), "{}", text(Colour::Off))?,
             Printer::Json => {}
         }
-        Ok(())
+        Ok(self.found)
     }
 }
 

@@ -105,6 +105,23 @@ pub struct Finding {
     pub evidence: Evidence,
 }
 
+/// A finding as `/findings` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct FindingView<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    /// What its `Display` says.
+    sentence: String,
+}
+
+impl<'a> FindingView<'a> {
+    /// With its sentence.
+    #[must_use]
+    pub fn new(finding: &'a Finding) -> Self {
+        Self { finding, sentence: finding.to_string() }
+    }
+}
+
 /// What proves a finding. Each kind has the members that it needs; the others are zero or missing, and left out of records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

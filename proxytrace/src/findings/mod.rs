@@ -14,6 +14,7 @@ mod history;
 mod pace;
 mod peer;
 mod proxy;
+mod replayed;
 mod service;
 mod upstream;
 mod words;
@@ -41,8 +42,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use declared::{Declared, Upstream};
-pub use finding::{Change, Evidence, Fared, Finding, Kind, State, Subject};
+pub use finding::{Change, Evidence, Fared, Finding, FindingView, Kind, State, Subject};
 pub use history::Limits;
+pub use replayed::Replayed;
 
 use crate::model::{Address, Counted};
 use history::History;

@@ -21,6 +21,7 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    findings::Subject,
     kernel::hooks::NO_WAY,
     model::{Key, Series},
     watch::{ProxyInfo, ProxyView, View},
@@ -182,6 +183,13 @@ const WHOLE: &[(&Metric, Samples)] = &[
         let declared = scrape.view.declared.iter().filter(|key| scrape.view.series.contains_key(key));
         declared.into_iter().try_for_each(|key| family.count(&labels(key), 1))
     }),
+    (&table::FINDING_ACTIVE, |scrape, family| {
+        scrape.view.findings.iter().try_for_each(|Subject { proxy, kind, upstream, address }| {
+            let upstream = upstream.as_deref().unwrap_or_default();
+            let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
+            family.count(&[proxy, kind.name(), upstream, &address], 1)
+        })
+    }),
     (&table::PROXY_INFO, |scrape, family| {
         scrape.each_proxy(|name, proxy| {
             let ProxyInfo { exe, config, unit, container } = &proxy.info;
@@ -316,6 +324,7 @@ mod tests {
         View {
             series,
             declared: Vec::new(),
+            findings: Vec::new(),
             proxies: BTreeMap::new(),
             losses: Default::default(),
             memory_bytes: Some(17_000_000),

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use super::{Address, Body, Key};
+use crate::findings::Subject;
 
 /// Which records pass. Conditions of one kind are alternatives; an empty list lets everything pass.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ impl Filter {
             Body::WorkerStarted(_) => return self.all,
             Body::WorkerExited(exit) => return self.all || !exit.is_orderly(),
             Body::Header(_) | Body::Reload(_) | Body::Lost(_) => return true,
+            Body::Finding(change) => return self.passes_subject(&change.finding.subject),
+            Body::Counts(_) | Body::Declared(_) => return false,
         };
         let is_established = cause == Some(Outcome::Established.name());
         self.passes_destination(&route.upstream, &route.address)
@@ -44,11 +47,25 @@ impl Filter {
         key.address.parse().is_ok_and(|address| self.passes_destination(&key.upstream, &address))
     }
 
+    /// Whether the finding is wanted. One that is about no upstream or no address is about all of them.
+    #[must_use]
+    pub fn passes_subject(&self, subject: &Subject) -> bool {
+        subject.upstream.as_deref().is_none_or(|upstream| self.passes_upstream(upstream))
+            && subject.address.as_ref().is_none_or(|address| self.passes_address(address))
+    }
+
     fn passes_destination(&self, upstream: &str, address: &Address) -> bool {
+        self.passes_upstream(upstream) && self.passes_address(address)
+    }
+
+    fn passes_upstream(&self, upstream: &str) -> bool {
         let is_wanted =
             |wanted: &String| wanted == upstream || upstream.split(',').any(|part| part == wanted);
-        (self.upstreams.is_empty() || self.upstreams.iter().any(is_wanted))
-            && (self.addresses.is_empty() || self.addresses.iter().any(|filter| filter.matches(address)))
+        self.upstreams.is_empty() || self.upstreams.iter().any(is_wanted)
+    }
+
+    fn passes_address(&self, address: &Address) -> bool {
+        self.addresses.is_empty() || self.addresses.iter().any(|filter| filter.matches(address))
     }
 }
 

@@ -15,7 +15,8 @@ pub use clock::Clock;
 pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};
 pub use record::{
-    Attempt, Body, Connection, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route, Worker,
+    Attempt, Body, Connection, Declaration, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route,
+    Worker,
 };
 pub use tally::Tally;
 

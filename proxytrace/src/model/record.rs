@@ -10,7 +10,8 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Address;
+use super::{Address, Counted};
+use crate::findings::{Change, Declared, Generation};
 
 /// The version of the record format.
 pub const FORMAT: u32 = 1;
@@ -44,6 +45,12 @@ pub enum Body {
     WorkerStarted(Worker),
     /// Such a process ended.
     WorkerExited(Exit),
+    /// A finding was raised or cleared.
+    Finding(Change),
+    /// What was counted of a destination so far. In recordings only: findings are made of it.
+    Counts(Counted),
+    /// What a configuration names. In recordings only, likewise.
+    Declared(Declaration),
     /// The reader missed records; no count is wrong by that.
     Lost(Lost),
 }
@@ -62,6 +69,16 @@ pub struct Header {
     /// Whether established connects have records of their own; otherwise they are only counted, elsewhere.
     #[serde(default)]
     pub all: bool,
+}
+
+/// What the configuration of one generation names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declaration {
+    /// Whose.
+    #[serde(flatten)]
+    pub of: Generation,
+    /// What it names.
+    pub declared: Declared,
 }
 
 /// Who connects, and where to.

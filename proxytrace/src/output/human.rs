@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{Colour, Paint, words};
+use crate::findings::{Change, State};
 use crate::model::{Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route, Worker};
 
 /// The longest name of a cause, `closed_before_response`.
@@ -61,7 +62,8 @@ impl Human {
     /// The line of a record, `None` for one that people need not see.
     pub fn line(&mut self, record: &Record) -> Option<String> {
         let columns = match &record.body {
-            Body::Header(_) => return None,
+            Body::Header(_) | Body::Counts(_) | Body::Declared(_) => return None,
+            Body::Finding(change) => return Some(self.finding(record, change)),
             Body::Connect(attempt) => connect(attempt),
             Body::Stalled(attempt) => Columns {
                 paint: Paint::Yellow,
@@ -91,12 +93,26 @@ impl Human {
         Some(self.aligned(record, &columns))
     }
 
+    /// Not in columns: a sentence, that one does not look for among connects.
+    fn finding(&self, record: &Record, Change { state, finding }: &Change) -> String {
+        let (paint, word) = match state {
+            State::Raised => (Paint::Red, "FINDING"),
+            State::Cleared => (Paint::Green, "CLEARED"),
+        };
+        let sentence = printable(&finding.in_zone(&self.zone));
+        format!("{}  {}  {sentence}", self.time(record), self.colour.paint(paint, word))
+    }
+
+    fn time(&self, record: &Record) -> String {
+        record.time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string()
+    }
+
     fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
         let About { upstream, address, duration, who } = &columns.about;
         self.upstream_width = self.upstream_width.max(upstream.chars().count());
         self.address_width = self.address_width.max(address.chars().count());
         self.who_width = self.who_width.max(who.chars().count());
-        let time = record.time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f");
+        let time = self.time(record);
         let line = format!(
             "{time}  {}  {upstream:<upstream_width$}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
             self.colour.paint(columns.paint, &format!("{:<CAUSE_WIDTH$}", columns.cause)),

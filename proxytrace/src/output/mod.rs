@@ -1,12 +1,14 @@
 //! How records, summaries and diagnoses look: for people and for programs.
 
 mod diagnosis;
+mod found;
 mod human;
 mod printer;
 mod summary;
 mod words;
 
 pub use diagnosis::diagnosis;
+pub use found::Found;
 pub use human::Human;
 pub use printer::{Printer, write_json};
 pub use summary::{summary, summary_of_records};

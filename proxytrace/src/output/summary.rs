@@ -155,6 +155,7 @@ mod tests {
         View {
             series,
             declared: Vec::new(),
+            findings: Vec::new(),
             proxies: BTreeMap::new(),
             losses: Default::default(),
             memory_bytes: None,

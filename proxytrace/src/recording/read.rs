@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::model::{Body, FORMAT, Record};
 
-/// No record is nearly as long; a file without line ends is none of ours, and not to be taken into memory.
-const LONGEST_LINE: u64 = 64 * 1024;
+/// No record is nearly as long, not even of a configuration with ten thousand addresses; a file without line ends is none of ours, and not to be taken into memory.
+const LONGEST_LINE: u64 = 16 << 20;
 
 /// Where a recording ends too early, and why.
 #[derive(Debug, thiserror::Error)]

@@ -14,11 +14,11 @@ use crate::{
 };
 
 impl Watch {
-    /// Notes what an event tells of proxies.
+    /// Notes what an event tells of proxies. Gives false for a rejected reload that was found before.
     ///
     /// # Errors
     /// A map that was needed for it could not be read.
-    pub fn note(&mut self, event: &Event) -> Result<(), Error> {
+    pub fn note(&mut self, event: &Event) -> Result<bool, Error> {
         self.names.look(event.proxy, event.pid);
         let of = Of { proxy: event.proxy, generation: event.generation };
         match event.kind {
@@ -26,7 +26,13 @@ impl Watch {
             _ if !self.naming.is_asked(of) => self.ask_for(of, &self.tracer.snapshot()?),
             _ => {}
         }
-        Ok(())
+        let is_about_a_reload =
+            matches!(event.kind, Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED);
+        let is_news = !is_about_a_reload || self.reloads.note(event);
+        if is_news && matches!(event.kind, Event::RELOADED | Event::RELOAD_REJECTED) {
+            self.known.reloaded(event);
+        }
+        Ok(is_news)
     }
 
     /// Takes an answer about a configuration, and says once what people should know.
@@ -40,6 +46,7 @@ impl Watch {
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
         self.set_connect_timeouts(of);
+        self.known.declared(of);
         Ok(())
     }
 

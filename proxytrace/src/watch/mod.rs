@@ -1,6 +1,7 @@
 //! A trace that knows names: joins the kernel half, the identities of proxies and the book.
 
 mod configurations;
+mod look;
 mod records;
 mod view;
 
@@ -24,6 +25,7 @@ use crate::{
     reloads::{Open, Reloads},
 };
 
+pub use look::Look;
 pub use records::PATIENCE;
 pub use view::{ProxyInfo, ProxyView, View};
 
@@ -38,6 +40,7 @@ pub struct Watch {
     reloads: Reloads,
     naming: Naming,
     held: records::Held,
+    known: look::Known,
     /// Where no configuration tells one.
     connect_timeout: Duration,
 }
@@ -64,6 +67,7 @@ impl Watch {
             reloads: Reloads::default(),
             naming: Naming::new(reader, config),
             held: records::Held::new(),
+            known: look::Known::new(),
             connect_timeout: options.connect_timeout,
         };
         let snapshot = watch.tracer.snapshot()?;
@@ -102,8 +106,9 @@ impl Watch {
     /// A map that was needed for it could not be read.
     pub fn rejected_reloads(&mut self) -> Result<Vec<Record>, Error> {
         let rejected = self.reloads.rejected(boot_ns(), |open| is_open(&self.tracer, open));
-        let record = |Open { proxy, pid, generation, .. }| {
+        let record = |Open { proxy, pid, generation, asked_ns, .. }| {
             let event = Event { proxy, pid, generation, ..Event::ZERO };
+            self.known.reloaded(&Event { kind: Event::RELOAD_REJECTED, time_ns: asked_ns, ..event });
             let reload = Reload { master: self.worker(&event)?, result: ReloadResult::Rejected };
             Ok(Record { time: Timestamp::now(), body: Body::Reload(reload) })
         };
@@ -142,7 +147,16 @@ impl Watch {
         let counted: HashSet<u64> = snapshot.rows.iter().map(|(key, _)| key.proxy).collect();
         self.names.retain(|proxy| living.contains(&proxy) || counted.contains(&proxy));
         let memory_bytes = self.tracer.memory_bytes();
-        Ok(View { series, declared, proxies, losses: snapshot.losses, memory_bytes, clock: clock() })
+        let findings = self.findings().map(|finding| finding.subject.clone()).collect();
+        Ok(View {
+            series,
+            declared,
+            findings,
+            proxies,
+            losses: snapshot.losses,
+            memory_bytes,
+            clock: clock(),
+        })
     }
 
     /// How many events were lost so far because the ring buffer was full.

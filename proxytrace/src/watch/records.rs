@@ -25,11 +25,9 @@ impl Watch {
     /// # Errors
     /// A map that was needed for it could not be read.
     pub fn take(&mut self, event: &Event) -> Result<(), Error> {
-        self.note(event)?;
+        let is_news = self.note(event)?;
         let is_told = match event.kind {
-            Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED => {
-                self.reloads.note(event) && event.kind != Event::RELOAD_ASKED
-            }
+            Event::RELOADED | Event::RELOAD_REJECTED => is_news,
             Event::WORKER_STARTED | Event::WORKER_EXITED => true,
             _ => event.remote.family != 0 && !self.address(&event.remote).is_name_service(),
         };

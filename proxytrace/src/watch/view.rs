@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proxytrace_ebpf::abi::Loss;
 
+use crate::findings::Subject;
 use crate::model::{Clock, Key, Series};
 
 /// What a running trace knows at one moment.
@@ -13,6 +14,8 @@ pub struct View {
     pub series: BTreeMap<Key, Series>,
     /// The addresses that the newest known configurations name.
     pub declared: Vec<Key>,
+    /// What is wrong.
+    pub findings: Vec<Subject>,
     /// The proxies that have processes.
     pub proxies: BTreeMap<Arc<str>, ProxyView>,
     /// What could not be followed, index [`Loss`].

@@ -1,0 +1,85 @@
+//! Finds in a recording what was found while it was made: the facts are the same, and so are the functions.
+
+use std::{collections::HashMap, mem, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{Change, Finding, Findings, Generation, Input, Limits};
+use crate::model::{Body, Counted, Record, ReloadResult};
+
+/// Findings that are told by records.
+#[derive(Debug)]
+pub struct Replayed {
+    findings: Findings,
+    /// The rows of one look, which have one time.
+    rows: Vec<Counted>,
+    time: Timestamp,
+    /// The first process of each proxy, where records have told it: reloads name the master, which may be another.
+    roots: HashMap<Arc<str>, u32>,
+}
+
+impl Default for Replayed {
+    fn default() -> Self {
+        Self {
+            findings: Findings::new(Limits::default()),
+            rows: Vec::new(),
+            time: Timestamp::UNIX_EPOCH,
+            roots: HashMap::new(),
+        }
+    }
+}
+
+impl Replayed {
+    /// Takes the next record, and gives the findings that came and went before it or by it.
+    pub fn take(&mut self, record: &Record) -> Vec<Record> {
+        let time = record.time;
+        let is_of_same_look = matches!(record.body, Body::Counts(_)) && time == self.time;
+        let mut changes = if is_of_same_look { Vec::new() } else { self.finish() };
+        match &record.body {
+            Body::Counts(counted) => {
+                self.roots.insert(Arc::clone(&counted.proxy), counted.pid);
+                self.rows.push(counted.clone());
+                self.time = time;
+            }
+            Body::Declared(declaration) => {
+                self.roots.insert(Arc::clone(&declaration.of.proxy), declaration.of.pid);
+                let (of, declared) = (declaration.of.clone(), declaration.declared.clone());
+                changes.extend(self.observe(time, Input::Declared { time, of, declared }));
+            }
+            Body::Reload(reload) => {
+                let proxy = Arc::clone(&reload.master.proxy);
+                let pid = self.roots.get(&proxy).copied().unwrap_or(reload.master.pid);
+                let input = match reload.result {
+                    ReloadResult::Accepted => Input::Accepted {
+                        time,
+                        of: Generation { proxy, pid, number: reload.master.generation },
+                    },
+                    ReloadResult::Rejected => Input::Rejected { time, proxy, reason: None },
+                };
+                changes.extend(self.observe(time, input));
+            }
+            _ => {}
+        }
+        changes
+    }
+
+    /// There is no more record of the same moment.
+    pub fn finish(&mut self) -> Vec<Record> {
+        let rows = mem::take(&mut self.rows);
+        if rows.is_empty() {
+            Vec::new()
+        } else {
+            self.observe(self.time, Input::Look { time: self.time, rows: &rows })
+        }
+    }
+
+    /// What is wrong at the end of what was taken.
+    pub fn active(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.active()
+    }
+
+    fn observe(&mut self, time: Timestamp, input: Input<'_>) -> Vec<Record> {
+        let record = |change: Change| Record { time, body: Body::Finding(change) };
+        self.findings.observe(input).into_iter().map(record).collect()
+    }
+}

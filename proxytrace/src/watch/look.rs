@@ -1,0 +1,147 @@
+//! Findings on a live host: from time to time what has changed is shown to them.
+
+use std::{collections::HashMap, mem};
+
+use jiff::Timestamp;
+use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
+
+use super::{Watch, clock};
+use crate::{
+    findings::{Change, Declared, Finding, Findings, Generation, Input, Limits},
+    kernel::Error,
+    model::{Body, Counted, Counts, Declaration, Record},
+    reader::Of,
+};
+
+/// What findings know, and what they have not been told yet.
+pub(super) struct Known {
+    findings: Findings,
+    /// Each row as it was at the last look.
+    rows: HashMap<RowKey, Row>,
+    /// What happened since then.
+    happened: Vec<Happened>,
+}
+
+/// What findings are told beside counts.
+enum Happened {
+    Accepted(Timestamp, Of),
+    Rejected(Timestamp, u64),
+    Declared(Timestamp, Of),
+}
+
+/// What a look has brought.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What it is based on, as records from which a replay finds the same.
+    pub facts: Vec<Record>,
+    /// Which findings came and went.
+    pub changes: Vec<Record>,
+}
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self { findings: Findings::new(Limits::default()), rows: HashMap::new(), happened: Vec::new() }
+    }
+
+    /// A reload was accepted or rejected.
+    pub(super) fn reloaded(&mut self, event: &Event) {
+        let time = clock().at(event.time_ns.saturating_sub(event.duration_ns));
+        self.happened.push(match event.kind {
+            Event::RELOADED => {
+                Happened::Accepted(time, Of { proxy: event.proxy, generation: event.generation })
+            }
+            _ => Happened::Rejected(time, event.proxy),
+        });
+    }
+
+    /// The configuration was read, or names in it were looked up again.
+    pub(super) fn declared(&mut self, of: Of) {
+        self.happened.push(Happened::Declared(Timestamp::now(), of));
+    }
+}
+
+impl Watch {
+    /// Shows findings what has changed. To be called a few times a second while something happens, and every second otherwise.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn look(&mut self) -> Result<Look, Error> {
+        let mut look = Look::default();
+        for happened in mem::take(&mut self.known.happened) {
+            self.tell(&happened, &mut look)?;
+        }
+        let time = Timestamp::now();
+        let rows = self.changed_rows()?;
+        let changes = self.known.findings.observe(Input::Look { time, rows: &rows });
+        look.add_changes(time, changes);
+        look.facts.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
+        Ok(look)
+    }
+
+    /// What is wrong now.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.known.findings.active()
+    }
+
+    fn tell(&mut self, happened: &Happened, look: &mut Look) -> Result<(), Error> {
+        let (time, changes) = match *happened {
+            Happened::Accepted(time, of) => {
+                let of = self.generation(of)?;
+                (time, self.known.findings.observe(Input::Accepted { time, of }))
+            }
+            Happened::Rejected(time, proxy) => {
+                let proxy = self.proxy_name(proxy)?;
+                (time, self.known.findings.observe(Input::Rejected { time, proxy, reason: None }))
+            }
+            Happened::Declared(time, of) => {
+                let Some((configuration, _)) = self.naming.configuration(of) else { return Ok(()) };
+                let declared = Declared::new(&configuration.routes, &configuration.addresses.of);
+                let of = self.generation(of)?;
+                let body = Body::Declared(Declaration { of: of.clone(), declared: declared.clone() });
+                look.facts.push(Record { time, body });
+                (time, self.known.findings.observe(Input::Declared { time, of, declared }))
+            }
+        };
+        look.add_changes(time, changes);
+        Ok(())
+    }
+
+    fn generation(&mut self, of: Of) -> Result<Generation, Error> {
+        let proxy = self.proxy_name(of.proxy)?;
+        Ok(Generation { proxy, pid: abi::root_pid(of.proxy), number: of.generation })
+    }
+
+    /// The rows that are not as they were at the last look, and whose upstreams are known.
+    fn changed_rows(&mut self) -> Result<Vec<Counted>, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let living = self.look_at(&snapshot);
+        let mut before = mem::take(&mut self.known.rows);
+        let mut changed = Vec::new();
+        let clock = clock();
+        for (key, row) in &snapshot.rows {
+            let last = before.remove(key);
+            let address = self.address(&key.address);
+            let upstream = if last == Some(*row) || address.is_name_service() {
+                None
+            } else {
+                self.upstream(key, &address)?
+            };
+            if let Some(upstream) = upstream {
+                let proxy = self.names.name(key.proxy, &living);
+                let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
+                let counts = Counts::of(row, &clock);
+                changed.push(Counted { proxy, pid, generation, upstream, address, counts });
+                self.known.rows.insert(*key, *row);
+            } else if let Some(last) = last {
+                self.known.rows.insert(*key, last);
+            }
+        }
+        Ok(changed)
+    }
+}
+
+impl Look {
+    fn add_changes(&mut self, time: Timestamp, changes: Vec<Change>) {
+        self.changes.extend(changes.into_iter().map(|change| Record { time, body: Body::Finding(change) }));
+    }
+}
