@@ -9,7 +9,7 @@ use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::stage::{Family, Stage};
 
 use crate::host::Host;
-use crate::scene::{Expected, Scene, Watch, wait_for_in_flight};
+use crate::scene::{Expected, Named, Scene, Watch, wait_for_in_flight};
 
 pub(crate) const CONNECTOR: &str = env!("CARGO_BIN_EXE_connector");
 
@@ -55,7 +55,7 @@ fn an_upstream_connection_that_is_kept_alive_is_one_attempt() {
     let stage = Stage::new(Family::V4);
     let address = stage.upstream_address(8080);
     let upstream = Backend::start(&stage.upstream, &address, Manner::Answer);
-    let scene = Scene::with(
+    let mut scene = Scene::with(
         &stage.proxy,
         &address,
         &format!(
@@ -66,6 +66,7 @@ fn an_upstream_connection_that_is_kept_alive_is_one_attempt() {
         ),
     );
 
+    scene.watch.named = Named::As("api");
     scene.gets(5, 200);
 
     assert_eq!(upstream.accepted(), 1);
@@ -85,7 +86,8 @@ fn a_request_that_goes_on_to_the_next_upstream_is_an_attempt_at_each() {
             server("location / { proxy_pass http://api; proxy_next_upstream error; }")
         ),
     );
-    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    let mut watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    watch.named = Named::As("api");
 
     for _ in 0..4 {
         assert_eq!(nginx.get("/"), 200);

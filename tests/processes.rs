@@ -13,7 +13,7 @@ use proxytrace_tests::stage::{Family, Stage};
 use proxytrace_tests::{scratch, wait};
 
 use crate::clients::CONNECTOR;
-use crate::scene::{Expected, Scene, Watch, counted, wait_for_in_flight};
+use crate::scene::{Expected, Named, Scene, Watch, counted, wait_for_in_flight};
 
 #[test]
 fn nginx_is_traced_whoever_was_there_first_and_however_it_runs() {
@@ -61,7 +61,7 @@ fn a_process_is_traced_with_its_descendants_those_to_come_included() {
             drop(script.inner().stdin.take());
             nginx.wait_until_serving();
         };
-        let watch = if nginx_first {
+        let mut watch = if nginx_first {
             launch();
             Watch::begin(&["--pid", &pid], &name)
         } else {
@@ -69,6 +69,8 @@ fn a_process_is_traced_with_its_descendants_those_to_come_included() {
             launch();
             watch
         };
+
+        watch.named = Named::ByHost;
 
         assert_eq!(stranger.get("/"), 502);
         assert_eq!(nginx.get("/"), 200);

@@ -95,11 +95,23 @@ impl Expected {
     }
 }
 
+/// Where upstreams have their names from.
+#[derive(Clone, Copy)]
+pub(crate) enum Named {
+    /// A client of our own has no configuration.
+    Unknown,
+    /// `proxy_pass` has the address itself, without more.
+    ByHost,
+    /// An `upstream` block.
+    As(&'static str),
+}
+
 /// `trace --all` and `agent` side by side, attached to the same processes.
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) agent: Agent,
     proxy: String,
+    pub(crate) named: Named,
     begun: Timestamp,
 }
 
@@ -108,7 +120,8 @@ impl Watch {
     pub(crate) fn begin(arguments: &[&str], proxy: &str) -> Self {
         let agent = Agent::start(arguments);
         let trace = Trace::start(&[arguments, &["--all"]].concat());
-        Self { trace, agent, proxy: proxy.to_owned(), begun: Timestamp::now() }
+        let named = if proxy.starts_with(nginx::NAME) { Named::ByHost } else { Named::Unknown };
+        Self { trace, agent, proxy: proxy.to_owned(), named, begun: Timestamp::now() }
     }
 
     /// The next `connect` records are so many, to that address, all as expected, and the agent has counted just them.
@@ -180,14 +193,13 @@ impl Watch {
         self.agent.stop();
     }
 
-    /// What an upstream is called: an nginx of a story names its addresses in `proxy_pass`, without more. A client of our
-    /// own has no configuration.
+    /// What an upstream is called.
     pub(crate) fn upstream_of<'a>(&self, address: &'a str) -> &'a str {
-        let is_nginx = self.proxy.starts_with(nginx::NAME);
-        match address.rsplit_once(':') {
-            _ if !is_nginx => "unknown",
-            Some((host, _)) if host != "unix" => host,
-            _ => address,
+        match (self.named, address.rsplit_once(':')) {
+            (Named::Unknown, _) => "unknown",
+            (Named::As(name), _) => name,
+            (Named::ByHost, Some((host, _))) if host != "unix" => host,
+            (Named::ByHost, _) => address,
         }
     }
 

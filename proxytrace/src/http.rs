@@ -4,7 +4,8 @@
 //! * `GET /findings`: what is wrong now, as JSON.
 //! * `GET /routes`: where the proxies' configurations send requests, as JSON.
 //! * `GET /healthz`: 200 while the agent is alive.
-//! * `GET /readyz`: 200 while the hooks are attached and the kernel's counts can be read.
+//! * `GET /readyz`: 200 while the hooks are attached and the kernel's counts can be read, from when the configurations of
+//!   the proxies are known that ran at the start.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -47,7 +48,7 @@ pub trait Pages: Send + Sync + 'static {
     /// What went wrong.
     fn routes(&self) -> anyhow::Result<String>;
 
-    /// Whether the kernel's counts can be read.
+    /// Whether the kernel's counts can be read, and named.
     ///
     /// # Errors
     /// Why not.
@@ -107,7 +108,10 @@ fn respond<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>>
         "/healthz" => plain(StatusCode::OK, "alive\n"),
         "/readyz" => match pages.check() {
             Ok(()) => plain(StatusCode::OK, "ready\n"),
-            Err(error) => unavailable(&error),
+            // Whoever asks asks again; where the kernel cannot be read, a scrape logs it.
+            Err(error) => {
+                response(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("{error:#}\n"))
+            }
         },
         "/" => plain(StatusCode::OK, "proxytrace: /metrics /findings /routes /healthz /readyz\n"),
         _ => plain(

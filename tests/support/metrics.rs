@@ -107,7 +107,13 @@ impl Metrics {
     /// The addresses that `proxy` made attempts to.
     #[must_use]
     pub fn addresses(&self, proxy: &str) -> Vec<String> {
-        self.values_of("address", "proxytrace_connect_attempts_total", &[("proxy", proxy)])
+        let labels = [("proxy", proxy)];
+        let attempts = self.matching("proxytrace_connect_attempts_total", &labels);
+        // What is only declared has a series as well.
+        let addresses =
+            attempts.filter(|sample| sample.value > 0.0).map(|sample| sample.labels["address"].clone());
+        let unique: BTreeSet<_> = addresses.collect();
+        unique.into_iter().collect()
     }
 
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {

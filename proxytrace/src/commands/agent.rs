@@ -115,7 +115,13 @@ impl Pages for Live {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        Ok(lock(&self.0).events_lost().map(drop)?)
+        let mut watch = lock(&self.0);
+        watch.events_lost()?;
+        anyhow::ensure!(
+            watch.has_started(),
+            "the proxies' configurations are being read: ask again in a moment"
+        );
+        Ok(())
     }
 }
 

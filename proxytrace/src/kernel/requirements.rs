@@ -37,6 +37,20 @@ pub const CAPABILITIES: &[Capability] = &[
     },
     SYS_PTRACE,
     Capability {
+        name: "CAP_DAC_READ_SEARCH",
+        bit: 2,
+        required: false,
+        why: "to read the configurations of proxies, whoever may read them",
+        without: "the upstreams of a proxy whose configuration it may not read are called unknown",
+    },
+    Capability {
+        name: "CAP_SYS_ADMIN",
+        bit: SYS_ADMIN,
+        required: false,
+        why: "to look host names up in the network namespace of a proxy, where that is not its own",
+        without: "there, upstreams that are configured by host name are not named",
+    },
+    Capability {
         name: "CAP_SYS_RESOURCE",
         bit: 24,
         required: false,
@@ -50,8 +64,8 @@ pub const SYS_PTRACE: Capability = Capability {
     name: "CAP_SYS_PTRACE",
     bit: 19,
     required: false,
-    why: "to see processes of others where /proc is mounted with hidepid",
-    without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for",
+    why: "to see processes of others where /proc is mounted with hidepid, and to look at their configurations",
+    without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for; upstreams of proxies of other users are called unknown",
 };
 
 impl Capability {

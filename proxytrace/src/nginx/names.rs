@@ -46,7 +46,8 @@ impl Names {
         }
         for other in &routes.others {
             for address in other.endpoint.addresses(addresses) {
-                index.add(address, &other.name, &other.place, None);
+                // No upstream: what connects there needs a name, but nobody waits for such a connect.
+                index.name(address, &other.name, &other.place, None);
             }
         }
         index.finish()
@@ -114,15 +115,23 @@ struct Index<'a> {
 
 impl<'a> Index<'a> {
     fn add(&mut self, address: Address, upstream: &'a str, place: &str, timeout: Option<Duration>) {
-        let (upstreams, named) = self.of_address.entry(address.clone()).or_insert_with(|| {
+        if self.name(address.clone(), upstream, place, timeout) {
+            self.declared.push((upstream.to_owned(), address));
+        }
+    }
+
+    /// Whether that name of the address is new.
+    fn name(&mut self, address: Address, upstream: &'a str, place: &str, timeout: Option<Duration>) -> bool {
+        let (upstreams, named) = self.of_address.entry(address).or_insert_with(|| {
             let named = Named { upstream: String::new(), place: place.to_owned(), connect_timeout: None };
             (Vec::new(), named)
         });
         named.connect_timeout = shorter(named.connect_timeout, timeout);
-        if !upstreams.contains(&upstream) {
+        let is_new = !upstreams.contains(&upstream);
+        if is_new {
             upstreams.push(upstream);
-            self.declared.push((upstream.to_owned(), address));
         }
+        is_new
     }
 
     fn finish(self) -> Names {

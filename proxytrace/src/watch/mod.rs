@@ -41,6 +41,7 @@ pub struct Watch {
     naming: Naming,
     held: records::Held,
     known: look::Known,
+    has_started: bool,
     /// Where no configuration tells one.
     connect_timeout: Duration,
 }
@@ -68,6 +69,7 @@ impl Watch {
             naming: Naming::new(reader, config),
             held: records::Held::new(),
             known: look::Known::new(),
+            has_started: false,
             connect_timeout: options.connect_timeout,
         };
         let snapshot = watch.tracer.snapshot()?;
@@ -157,6 +159,12 @@ impl Watch {
             memory_bytes,
             clock: clock(),
         })
+    }
+
+    /// Whether the configurations of the proxies that ran at the start have been read, or given up.
+    pub fn has_started(&mut self) -> bool {
+        self.has_started |= !self.naming.is_asking();
+        self.has_started
     }
 
     /// How many events were lost so far because the ring buffer was full.
