@@ -33,8 +33,13 @@ impl Tally {
             Body::Broken(connection) => self.row(&connection.route).broken[connection.cause as usize] += 1,
             Body::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             Body::Header(header) => self.lacks_established |= !header.all,
-            Body::Counts(_) | Body::Declared(_) | Body::Finding(_) | Body::Reload(_) | Body::Stalled(_) => {}
-            Body::WorkerStarted(_) | Body::WorkerExited(_) => {}
+            Body::Counts(_)
+            | Body::Declared(_)
+            | Body::Finding(_)
+            | Body::Reload(_)
+            | Body::Stalled(_)
+            | Body::WorkerStarted(_)
+            | Body::WorkerExited(_) => {}
         }
     }
 
