@@ -4,6 +4,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
+//! - [`names`]: what upstreams are called; [`findings`]: what is wrong, and what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
@@ -27,9 +28,11 @@ mod crossing;
 mod crowd;
 mod disclosure;
 mod doctor;
+mod findings;
 mod guests;
 mod ledger;
 mod metrics;
+mod names;
 mod privilege;
 mod processes;
 mod reload;

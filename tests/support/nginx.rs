@@ -144,9 +144,17 @@ impl Nginx {
     /// Asks for `path` and leaves it to the caller to wait for the answer, or to go away.
     #[track_caller]
     pub fn begin(&self, path: &str) -> UnixStream {
-        let mut stream = UnixStream::connect(self.path("clients")).expect("connect to nginx");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("limit the wait for an answer");
+        let mut stream = self.connect();
         http::ask(&mut stream, path, &[]);
+        stream
+    }
+
+    /// A client's connection, on which nothing was asked yet.
+    #[track_caller]
+    #[must_use]
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.path("clients")).expect("connect to nginx");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("limit the wait for an answer");
         stream
     }
 

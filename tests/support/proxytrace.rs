@@ -82,6 +82,10 @@ pub struct Record {
     pub syn_retransmits: Option<u32>,
     /// Of a `broken` record.
     pub cause: String,
+    /// Of a `finding` record: what kind, whether it is raised or cleared, and where in the configuration.
+    pub finding: String,
+    pub state: String,
+    pub place: Option<String>,
     /// Of a `lost` record.
     pub count: u64,
     /// Of a `reload` record.

@@ -113,6 +113,13 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &["the package nftables of any distribution"],
     },
     Need {
+        name: "dnsmasq",
+        why: "the name server of a story in which a host moves",
+        check: Check::Program("dnsmasq"),
+        steps: &[Step::Packages { names: &["dnsmasq-base"], services: &[] }],
+        otherwise: &["the package dnsmasq of any distribution"],
+    },
+    Need {
         name: "bpftrace",
         why: "traces the same nginx beside an agent in a story",
         check: Check::Program("bpftrace"),

@@ -1,0 +1,189 @@
+//! Upstreams are called what the configuration calls them that the running nginx uses.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use proxytrace_tests::child::Guarded;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, server};
+use proxytrace_tests::proxytrace::{Agent, Record, Trace};
+use proxytrace_tests::wait::{self, SOON};
+use proxytrace_tests::{http, scratch, skip};
+
+/// Where nobody listens.
+const ADDRESS: &str = "127.0.0.1:8081";
+
+/// A server that passes everything to the upstream `name`, which is at `address`.
+fn upstream(name: &str, address: &str) -> String {
+    format!(
+        "upstream {name} {{ server {address}; }} {}",
+        server(&format!("location / {{ proxy_pass http://{name}; }}"))
+    )
+}
+
+#[track_caller]
+fn named(record: &Record, proxy: &str, generation: u32, upstream: &str, address: &str) {
+    let told = (&*record.proxy, record.generation, &*record.upstream, &*record.address);
+    assert_eq!(told, (proxy, generation, upstream, address), "{record:?}");
+}
+
+#[track_caller]
+fn counted(agent: &Agent, proxy: &str, upstream: &str, address: &str, attempts: u64) {
+    let labels = [("proxy", proxy), ("upstream", upstream), ("address", address)];
+    wait::until_true(&format!("{attempts} attempts of {proxy} to {upstream}"), SOON, || {
+        agent.metrics().count("proxytrace_connect_attempts_total", &labels) == attempts
+    });
+}
+
+#[test]
+fn two_proxies_in_networks_of_their_own_have_the_same_addresses_and_their_own_names() {
+    let networks = [Netns::new(), Netns::new()];
+    let nginx = [("one", &networks[0]), ("two", &networks[1])]
+        .map(|(name, netns)| (name, Nginx::start(netns, &upstream(name, ADDRESS))));
+    let names: Vec<_> = nginx.iter().flat_map(|(_, nginx)| ["--process", nginx.name()]).collect();
+    let (trace, agent) = (Trace::start(&names), Agent::start(&names));
+
+    for (name, nginx) in &nginx {
+        assert_eq!(nginx.get("/"), 502);
+        named(&trace.next_of("connect"), nginx.name(), 0, name, ADDRESS);
+        counted(&agent, nginx.name(), name, ADDRESS, 1);
+        let labels = [("proxy", nginx.name()), ("upstream", *name), ("address", ADDRESS)];
+        assert_eq!(agent.metrics().count("proxytrace_upstream_declared", &labels), 1);
+    }
+    agent.stop();
+}
+
+#[test]
+fn after_a_reload_old_workers_go_by_the_old_configuration_and_new_ones_by_the_new() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &upstream("api", ADDRESS));
+    let arguments = ["--process", nginx.name()];
+    let (trace, agent) = (Trace::start(&arguments), Agent::start(&arguments));
+
+    // The old worker has read half of a request, and stays until it has answered.
+    let descriptors =
+        || fs::read_dir(format!("/proc/{}/fd", nginx.worker_pids()[0])).map_or(0, Iterator::count);
+    let before = descriptors();
+    let mut old = nginx.connect();
+    old.write_all(b"GET / HTTP/1.0\r\nHost:").expect("send half of a request");
+    wait::until_true("the worker to accept", SOON, || descriptors() > before);
+    nginx.configure(&upstream("web", ADDRESS));
+    nginx.signal(Signal::SIGHUP);
+    wait::until_true("a new worker", SOON, || nginx.worker_pids().len() == 2);
+    wait::until_true("the new configuration", SOON, || agent.get("/routes").body.contains("\"web\""));
+
+    old.write_all(b" x\r\n\r\n").expect("send the other half");
+    assert_eq!(http::answer(&mut old).status, 502);
+    named(&trace.next_of("connect"), nginx.name(), 0, "api", ADDRESS);
+    assert_eq!(nginx.get("/"), 502);
+    named(&trace.next_of("connect"), nginx.name(), 1, "web", ADDRESS);
+    counted(&agent, nginx.name(), "api", ADDRESS, 1);
+    counted(&agent, nginx.name(), "web", ADDRESS, 1);
+    agent.stop();
+}
+
+#[test]
+fn a_name_that_nginx_follows_is_followed_to_its_new_address() {
+    if !skip::unless_installed("dnsmasq") {
+        return;
+    }
+    let netns = Netns::new();
+    let directory = scratch::directory();
+    let hosts = directory.path().join("hosts");
+    fs::write(&hosts, "127.0.0.2 app.test\n").expect("write the hosts");
+    let mut dns = Command::new("dnsmasq");
+    dns.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
+        .args(["--pid-file=", "--local-ttl=1", "--listen-address=127.0.0.1", "--bind-interfaces"])
+        .arg(format!("--addn-hosts={}", hosts.display()));
+    let dns: Guarded = netns.spawn(dns.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    let location = "resolver 127.0.0.1 valid=1s ipv6=off; set $app app.test; location / { proxy_pass http://$app:8081; }";
+    let nginx = Nginx::start(&netns, &server(location));
+    wait::until_true("the name server to answer", SOON, || {
+        nginx.get("/") == 502 && nginx.error_log().contains("127.0.0.2:8081")
+    });
+    let arguments = ["--process", nginx.name()];
+    let (trace, agent) = (Trace::start(&arguments), Agent::start(&arguments));
+
+    assert_eq!(nginx.get("/"), 502);
+    named(&trace.next_of("connect"), nginx.name(), 0, "app.test", "127.0.0.2:8081");
+
+    fs::write(&hosts, "127.0.0.3 app.test\n").expect("write the hosts");
+    dns.signal(Signal::SIGHUP);
+    let moved = wait::until("nginx to follow the name", SOON, || {
+        assert_eq!(nginx.get("/"), 502);
+        let record = trace.next_of("connect");
+        (record.address == "127.0.0.3:8081").then_some(record)
+    });
+    named(&moved, nginx.name(), 0, "app.test", "127.0.0.3:8081");
+    counted(&agent, nginx.name(), "app.test", "127.0.0.3:8081", 1);
+    agent.stop();
+}
+
+#[test]
+fn a_destination_that_the_configuration_does_not_name_is_called_out() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &upstream("api", ADDRESS));
+    let directory = scratch::directory();
+    let other = directory.path().join("other.conf");
+    fs::write(&other, "events {} http { server { location / { proxy_pass http://127.0.0.1:9; } } }")
+        .expect("write a configuration");
+    let trace = Trace::start(&["--process", nginx.name(), "--nginx-config", &other.display().to_string()]);
+
+    assert_eq!(nginx.get("/"), 502);
+    named(&trace.next_of("connect"), nginx.name(), 0, "undeclared", ADDRESS);
+}
+
+#[test]
+fn what_cannot_be_read_is_said_once_and_traced_as_unknown() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &upstream("api", ADDRESS));
+    let directory = scratch::directory();
+    let broken = directory.path().join("broken.conf");
+    fs::write(&broken, "events {}\nhttp { server {\n").expect("write a configuration");
+    let path = broken.display().to_string();
+    let trace = Trace::start(&["--process", nginx.name(), "--nginx-config", &path]);
+
+    for _ in 0..2 {
+        assert_eq!(nginx.get("/"), 502);
+        named(&trace.next_of("connect"), nginx.name(), 0, "unknown", ADDRESS);
+    }
+    let stderr = trace.stop().stderr;
+    assert_eq!(stderr.matches(&format!("{path}:")).count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_name_server_that_is_silent_holds_up_no_other_proxy() {
+    let netns = Netns::new();
+    // Whoever asks there gets no answer, not even that nobody listens.
+    netns.firewall("udp dport 53 drop\ntcp dport 53 drop");
+    let slow = Nginx::start(
+        &netns,
+        &server("resolver 127.0.0.1; set $app app.test; location / { proxy_pass http://$app:8081; }"),
+    );
+    let quick = Nginx::start(&netns, &upstream("api", ADDRESS));
+    let trace = Trace::start(&["--process", slow.name(), "--process", quick.name()]);
+    assert_eq!(quick.get("/"), 502);
+    let record = trace.within(Duration::from_secs(1)).expect("a record within a second");
+    named(&record, quick.name(), 0, "api", ADDRESS);
+}
+
+#[test]
+fn a_trace_shows_the_upstream_that_was_asked_for() {
+    let netns = Netns::new();
+    let http = format!(
+        "upstream api {{ server {ADDRESS}; }} {}",
+        server("location / { proxy_pass http://api; } location /web { proxy_pass http://127.0.0.1:8082; }")
+    );
+    let nginx = Nginx::start(&netns, &http);
+    let trace = Trace::start(&["--process", nginx.name(), "--upstream", "api"]);
+    for path in ["/web", "/", "/web"] {
+        assert_eq!(nginx.get(path), 502);
+    }
+    named(&trace.next_of("connect"), nginx.name(), 0, "api", ADDRESS);
+    let ended = trace.stop();
+    assert!(ended.records.iter().all(|record| record.upstream == "api" || !record.is_about_connections()));
+    assert!(ended.stderr.contains(ADDRESS) && !ended.stderr.contains(":8082"), "{}", ended.stderr);
+}
