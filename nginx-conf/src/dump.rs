@@ -106,3 +106,71 @@ fn named(line: &[u8]) -> Option<&Path> {
 fn content(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"\n").unwrap_or(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files that were read, and the names of the directives.
+    fn read(text: &str) -> String {
+        match load_dump(text.as_bytes(), &Limits::default()) {
+            Ok(Config { files, directives }) => {
+                let files: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+                let names: Vec<_> = directives.iter().map(|it| it.name.text.as_str()).collect();
+                format!("{}: {}", files.join(" "), names.join(" "))
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(read(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn files_stand_after_lines_with_their_names() {
+        check("# configuration file /c/main:\na b;\n\n", "/c/main: a");
+        check("nginx: the syntax is ok\n# configuration file /c/main:\na;\n", "/c/main: a");
+        check("# configuration file /c/main:\r\na b;\r\n\n", "/c/main: a");
+        check(
+            "# configuration file /c/main:\ninclude d/*.conf;\ne;\n\n\
+             # configuration file /c/d/2.conf:\nb;\n\n# configuration file /c/d/1.conf:\na;\n",
+            "/c/main /c/d/1.conf /c/d/2.conf: a b e",
+        );
+        check(
+            "# configuration file /c/main:\ninclude a; include a;\n\n# configuration file /c/a:\nb;\n",
+            "/c/main /c/a /c/a: b b",
+        );
+        check("# configuration file /c/main:\ninclude none*;\n", "/c/main: ");
+    }
+
+    #[test]
+    fn a_name_that_was_there_before_is_a_comment() {
+        check("# configuration file /c/main:\na;\n# configuration file /c/main:\nb;\n", "/c/main: a b");
+        check("# configuration file /c/main:\n# configuration file a:\nb;\n", "/c/main: b");
+        check("# configuration file /c/main:\n # configuration file /c/a:\nb;\n", "/c/main: b");
+    }
+
+    #[test]
+    fn only_the_line_feed_that_nginx_adds_is_taken_off() {
+        for text in ["", "\n", "a;", "a;\n", "a;\n\n"] {
+            let dump = format!("# configuration file /c/main:\n{text}\n");
+            let config = load_dump(dump.as_bytes(), &Limits::default()).expect("no syntax error");
+            assert_eq!(config.files[0].text, text.as_bytes(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said() {
+        let none = "no line \"# configuration file PATH:\": this is not the output of nginx -T";
+        check("", none);
+        check("a;\n", none);
+        check("# configuration file nginx.conf:\na;\n", none);
+        check(
+            "# configuration file /c/main:\n\ninclude a;\n",
+            "/c/main:2:1: cannot read /c/a: it is not in the dump",
+        );
+        check("# configuration file /c/main:\na;\n}\n", "/c/main:2:1: unexpected \"}\"");
+    }
+}
