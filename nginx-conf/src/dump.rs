@@ -1,6 +1,6 @@
 //! The output of `nginx -T`: every file that nginx read, after a line with its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,9 +13,10 @@ use crate::{Config, Files, Limits, glob, load};
 #[derive(Clone, Debug)]
 pub struct Dump<'a> {
     main: PathBuf,
-    files: BTreeMap<PathBuf, &'a [u8]>,
+    /// By their names as nginx writes them: `/a/./b` is not `/a/b`, and comes again under that name.
+    files: BTreeMap<OsString, &'a [u8]>,
     /// What each directory of them holds.
-    directories: BTreeMap<PathBuf, Vec<OsString>>,
+    directories: BTreeMap<PathBuf, BTreeSet<OsString>>,
 }
 
 /// Reads the configuration in the output of `nginx -T`.
@@ -41,28 +42,27 @@ impl<'a> Dump<'a> {
             let start = at;
             at += line.len();
             // nginx names no file twice: then it is a comment.
-            let Some(path) = named(line).filter(|path| !files.contains_key(*path)) else { continue };
-            if current.as_ref().is_some_and(|(current, _)| current == path) {
+            let Some(path) = named(line).filter(|path| !files.contains_key(path.as_os_str())) else {
+                continue;
+            };
+            if current.as_ref().is_some_and(|(current, _)| current.as_os_str() == path.as_os_str()) {
                 continue;
             }
             if let Some((path, from)) = current.replace((path.to_path_buf(), at)) {
-                files.insert(path, content(&text[from..start]));
+                files.insert(path.into_os_string(), content(&text[from..start]));
             }
             main.get_or_insert_with(|| path.to_path_buf());
         }
         let (path, from) = current?;
-        files.insert(path, content(&text[from..]));
+        files.insert(path.into_os_string(), content(&text[from..]));
 
-        let mut directories: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
-        for path in files.keys() {
+        let mut directories: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
+        for path in files.keys().map(Path::new) {
             for (parent, child) in path.ancestors().skip(1).zip(path.ancestors()) {
-                let names = directories.entry(parent.to_path_buf()).or_default();
                 let Some(name) = child.file_name() else { break };
-                // Files are sorted, so the same name comes in a row.
-                if names.last().is_some_and(|last| last == name) {
+                if !directories.entry(parent.to_path_buf()).or_default().insert(name.to_os_string()) {
                     break;
                 }
-                names.push(name.to_os_string());
             }
         }
         Some(Self { main: main?, files, directories })
@@ -78,7 +78,7 @@ impl<'a> Dump<'a> {
 impl Files for Dump<'_> {
     fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not in the dump");
-        let text = self.files.get(path).ok_or_else(missing)?;
+        let text = self.files.get(path.as_os_str()).ok_or_else(missing)?;
         if text.len() as u64 > most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -87,9 +87,11 @@ impl Files for Dump<'_> {
 
     fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
         let list = |directory: &Path| {
-            self.directories.get(directory).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+            let names = self.directories.get(directory).ok_or(io::ErrorKind::NotFound)?;
+            Ok(names.iter().cloned().collect())
         };
-        let exists = |path: &Path| self.files.contains_key(path) || self.directories.contains_key(path);
+        let exists =
+            |path: &Path| self.files.contains_key(path.as_os_str()) || self.directories.contains_key(path);
         glob::expand(pattern, most, list, exists)
     }
 }
@@ -143,6 +145,11 @@ mod tests {
             "/c/main /c/a /c/a: b b",
         );
         check("# configuration file /c/main:\ninclude none*;\n", "/c/main: ");
+        check(
+            "# configuration file /c/main:\ninclude a; include ./a; include .//?;\n\n# configuration file /c/a:\nb;\n\n\
+             # configuration file /c/./a:\nb;\n\n# configuration file /c/.//a:\nb;\n",
+            "/c/main /c/a /c/./a /c/.//a: b b b",
+        );
     }
 
     #[test]

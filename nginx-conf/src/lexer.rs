@@ -104,7 +104,7 @@ impl Lexer {
                 return Err(Fault { kind: too_long(state, &text[kept.offset..]), spot: kept });
             }
             self.step(byte);
-            let unexpected = || Err(Fault { kind: Kind::Unexpected(char::from(byte)), spot });
+            let unexpected = || Err(Fault { kind: Kind::Unexpected(character(&text[spot.offset..])), spot });
 
             match state {
                 State::Comment => {
@@ -175,6 +175,12 @@ impl Lexer {
         let expecting = if self.is_globals { "\";\"" } else { "\";\" or \"}\"" };
         Kind::UnfinishedDirective { expecting, in_globals: self.is_globals }
     }
+}
+
+/// The character with which a text begins, which may be more than the one byte that nginx shows.
+fn character(text: &[u8]) -> char {
+    let start = String::from_utf8_lossy(&text[..text.len().min(4)]);
+    start.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 fn too_long(state: State, text: &[u8]) -> Kind {
@@ -278,6 +284,7 @@ mod tests {
         check("a \"b\"\"c\";", "1: unexpected \"\"\"");
         check("a\n\"b\"#\n;", "2: unexpected \"#\"");
         check("a \"b\"}", "1: unexpected \"}\"");
+        check("a \"b\"é;", "1: unexpected \"é\"");
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Reader<'_> {
         let is_include = words[0].text == b"include";
         let must_have_block = values.is_none() && needs_block(&words[0].text, parent.name());
         if must_have_block {
-            return Err(self.error(words[0].spot, Kind::NoBlock(lossy(&words[0].text))));
+            return Err(self.error(self.named_by_nginx(words), Kind::NoBlock(lossy(&words[0].text))));
         }
         match values.unwrap_or(Some(Include::Pattern)) {
             Some(include) if is_include => self.include(words, include),
@@ -176,7 +176,7 @@ impl Reader<'_> {
             return Err(self.error(brace, Kind::Unexpected('{')));
         }
         if words[0].text == b"include" {
-            return Err(self.error(words[0].spot, Kind::NotTerminated("include".into())));
+            return Err(self.error(self.named_by_nginx(words), Kind::NotTerminated("include".into())));
         }
         if words[0].text.ends_with(b"_by_lua_block") {
             return self.lua(words);
@@ -231,7 +231,7 @@ impl Reader<'_> {
     }
 
     fn include(&mut self, words: &[Token], include: Include) -> Result<(), Error> {
-        let spot = words[0].spot;
+        let spot = self.named_by_nginx(words);
         let [_, name] = words else { return Err(self.error(spot, Kind::IncludeArguments)) };
         // It is a string of C.
         let name = name.text.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -326,9 +326,17 @@ impl Reader<'_> {
         let has_mark = words[0].spot.offset == 0 && words[0].text.starts_with(mark);
         if has_mark && self.parent().values().is_none() {
             let kind = Kind::ByteOrderMark(lossy(&words[0].text[mark.len()..]));
-            return Err(self.error(words[0].spot, kind));
+            return Err(self.error(self.named_by_nginx(words), kind));
         }
         Ok(())
+    }
+
+    /// Where a directive stands whose end was just read: at its first word, unless it ends on another line, for that is
+    /// the line that nginx names.
+    fn named_by_nginx(&self, words: &[Token]) -> Spot {
+        let first = words[0].spot;
+        let end = self.sources.last().map_or(first, |source| source.lexer.here());
+        if end.line == first.line { first } else { Spot { offset: end.offset.saturating_sub(1), ..end } }
     }
 
     /// Makes a directive of words. There is at least one: the lexer refuses a lone semicolon or brace.
@@ -494,7 +502,7 @@ mod tests {
         );
         check(
             "\u{feff}# a\nb;",
-            "/c/main:1:1: unknown directive \"#\": the file begins with a byte order mark, save it without one",
+            "/c/main:2:2: unknown directive \"#\": the file begins with a byte order mark, save it without one",
         );
         check_files(&[("main", "map { include a; }"), ("a", "\u{feff}b c;")], "map{\u{feff}b c;}");
     }
