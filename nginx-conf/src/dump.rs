@@ -1,9 +1,10 @@
 //! The output of `nginx -T`: every file that nginx read, after a line with its name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::ops::Bound;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind};
@@ -14,9 +15,7 @@ use crate::{Config, Files, Limits, glob, load};
 pub struct Dump<'a> {
     main: PathBuf,
     /// By their names as nginx writes them: `/a/./b` is not `/a/b`, and comes again under that name.
-    files: BTreeMap<OsString, &'a [u8]>,
-    /// What each directory of them holds.
-    directories: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    files: BTreeMap<Vec<u8>, &'a [u8]>,
 }
 
 /// Reads the configuration in the output of `nginx -T`.
@@ -42,30 +41,21 @@ impl<'a> Dump<'a> {
             let start = at;
             at += line.len();
             // nginx names no file twice: then it is a comment.
-            let Some(path) = named(line).filter(|path| !files.contains_key(path.as_os_str())) else {
+            let Some(path) = named(line).filter(|path| !files.contains_key(path.as_os_str().as_bytes()))
+            else {
                 continue;
             };
             if current.as_ref().is_some_and(|(current, _)| current.as_os_str() == path.as_os_str()) {
                 continue;
             }
             if let Some((path, from)) = current.replace((path.to_path_buf(), at)) {
-                files.insert(path.into_os_string(), content(&text[from..start]));
+                files.insert(path.into_os_string().into_vec(), content(&text[from..start]));
             }
             main.get_or_insert_with(|| path.to_path_buf());
         }
         let (path, from) = current?;
-        files.insert(path.into_os_string(), content(&text[from..]));
-
-        let mut directories: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
-        for path in files.keys().map(Path::new) {
-            for (parent, child) in path.ancestors().skip(1).zip(path.ancestors()) {
-                let Some(name) = child.file_name() else { break };
-                if !directories.entry(parent.to_path_buf()).or_default().insert(name.to_os_string()) {
-                    break;
-                }
-            }
-        }
-        Some(Self { main: main?, files, directories })
+        files.insert(path.into_os_string().into_vec(), content(&text[from..]));
+        Some(Self { main: main?, files })
     }
 
     /// The main file: what nginx names first.
@@ -73,12 +63,19 @@ impl<'a> Dump<'a> {
     pub fn main(&self) -> &Path {
         &self.main
     }
+
+    /// What follows `start` in the names of files that begin with it.
+    fn beginning_with(&self, start: &Path) -> impl Iterator<Item = &[u8]> {
+        let start = start.as_os_str().as_bytes();
+        let from = self.files.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
+        from.map_while(move |(name, _)| name.strip_prefix(start))
+    }
 }
 
 impl Files for Dump<'_> {
     fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not in the dump");
-        let text = self.files.get(path.as_os_str()).ok_or_else(missing)?;
+        let text = self.files.get(path.as_os_str().as_bytes()).ok_or_else(missing)?;
         if text.len() as u64 > most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -87,11 +84,17 @@ impl Files for Dump<'_> {
 
     fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
         let list = |directory: &Path| {
-            let names = self.directories.get(directory).ok_or(io::ErrorKind::NotFound)?;
-            Ok(names.iter().cloned().collect())
+            let names =
+                self.beginning_with(directory).filter_map(|rest| rest.split(|byte| *byte == b'/').next());
+            // A directory comes with each file in it.
+            let names: BTreeSet<&[u8]> = names.filter(|name| !name.is_empty()).collect();
+            Ok(names.into_iter().map(|name| OsStr::from_bytes(name).to_os_string()).collect())
         };
-        let exists =
-            |path: &Path| self.files.contains_key(path.as_os_str()) || self.directories.contains_key(path);
+        let is_end = |rest: &[u8]| matches!(rest, [] | [b'/', ..]);
+        let exists = |path: &Path| {
+            let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
+            self.beginning_with(path).any(|rest| is_directory || is_end(rest))
+        };
         glob::expand(pattern, most, list, exists)
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Lexer {
     here: Spot,
     /// The `-g` directives: they are in memory, not read through a buffer.
     is_globals: bool,
+    /// What is not found any more up to the end of the text, so that it is searched for once only.
+    missing: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ enum State {
 impl Lexer {
     /// At the beginning of a text.
     pub(crate) const fn new(is_globals: bool) -> Self {
-        Self { here: Spot { offset: 0, line: 1, line_start: 0 }, is_globals }
+        Self { here: Spot { offset: 0, line: 1, line_start: 0 }, is_globals, missing: Vec::new() }
     }
 
     pub(crate) const fn here(&self) -> Spot {
@@ -78,6 +80,18 @@ impl Lexer {
             self.here.line += 1;
             self.here.line_start = self.here.offset;
         }
+    }
+
+    /// What `search` finds; it looks from here on for a byte, and what it does not find is not there later on either.
+    pub(crate) fn find(&mut self, byte: u8, search: impl FnOnce() -> Option<usize>) -> Option<usize> {
+        if self.missing.contains(&byte) {
+            return None;
+        }
+        let found = search();
+        if found.is_none() {
+            self.missing.push(byte);
+        }
+        found
     }
 
     /// Reads the words of the next directive, and what ends it.

@@ -23,10 +23,14 @@ impl Lexer {
                     open += 1;
                     1
                 }
-                [b'"' | b'\'', ..] => string(rest).unwrap_or(1),
+                // Behind a string without an end, every such quote is escaped: none of them begins one that ends.
+                [quote @ (b'"' | b'\''), ..] => self.find(*quote, || string(rest)).unwrap_or(1),
                 [b'-', b'-', tail @ ..] => match long_bracket(tail) {
                     Some(bracket) => 2 + bracket.map_err(|kind| Fault { kind, spot })?,
-                    None => rest.iter().position(|byte| *byte == b'\n').map_or(2, |end| end + 1),
+                    None => {
+                        let end = self.find(b'\n', || rest.iter().position(|byte| *byte == b'\n'));
+                        end.map_or(2, |end| end + 1)
+                    }
                 },
                 [b'[', ..] => match long_bracket(rest) {
                     Some(bracket) => bracket.map_err(|kind| Fault { kind, spot })?,
@@ -117,5 +121,7 @@ mod tests {
         check("\n\n--[=[ ]] }", "3: Lua code block missing the closing long bracket \"]=]\"");
         // A lone quote hides nothing.
         check("it's }", "<it's >");
+        check("it's \\' \\'} b", "<it's \\' \\'> b");
+        check("-- } -- '}'", "<-- > -- '}'");
     }
 }
