@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use nginx_conf::{Config, Disk, Limits, load, load_dump};
 use proxytrace_tests::skip;
 
-use self::support::nginx::Case;
+use self::support::nginx::{Case, NGINX};
 use self::support::random::Random;
 use self::support::snippets::{self, INCLUDES};
 
@@ -24,7 +24,7 @@ fn in_types(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn words_and_what_ends_them_are_those_of_nginx() {
-    if !skip::unless_installed("nginx") {
+    if !skip::unless_installed(NGINX) {
         return;
     }
     let case = Case::new();
@@ -71,7 +71,7 @@ fn words_and_what_ends_them_are_those_of_nginx() {
 
 #[test]
 fn generated_words_are_taken_as_nginx_takes_them() {
-    if !skip::unless_installed("nginx") {
+    if !skip::unless_installed(NGINX) {
         return;
     }
     let case = Case::new();
@@ -84,7 +84,7 @@ fn generated_words_are_taken_as_nginx_takes_them() {
 
 #[test]
 fn whole_files_are_taken_as_nginx_takes_them() {
-    if !skip::unless_installed("nginx") {
+    if !skip::unless_installed(NGINX) {
         return;
     }
     let case = Case::new();
@@ -103,7 +103,7 @@ fn whole_files_are_taken_as_nginx_takes_them() {
 
 #[test]
 fn global_directives_are_taken_as_nginx_takes_them() {
-    if !skip::unless_installed("nginx") {
+    if !skip::unless_installed(NGINX) {
         return;
     }
     let case = Case::new();
@@ -147,7 +147,7 @@ fn global_directives_are_taken_as_nginx_takes_them() {
 
 #[test]
 fn files_are_read_that_nginx_reads_in_its_order() {
-    if !skip::unless_installed("nginx") {
+    if !skip::unless_installed(NGINX) {
         return;
     }
     let case = Case::new();

@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 use nginx_conf::{Config, Disk, Error, Kind, Limits, load};
 use tempfile::TempDir;
 
+/// Where Debian has it; the PATH of users often lacks that directory.
+pub(crate) const NGINX: &str = "/usr/sbin/nginx";
+
 /// A configuration with everything in it, to be damaged.
 pub(crate) const WHOLE: &str = r#"worker_processes 1; # one
 events { worker_connections 64; }
@@ -113,7 +116,7 @@ impl Case {
     }
 
     fn nginx(&self, option: &str, globals: Option<&str>) -> Output {
-        let mut command = Command::new("nginx");
+        let mut command = Command::new(NGINX);
         command.arg(option).arg("-p").arg(self.directory()).arg("-c").arg(self.main()).args(["-e", "stderr"]);
         command.args(globals.map(|globals| ["-g", globals]).into_iter().flatten());
         command.output().expect("run nginx")
