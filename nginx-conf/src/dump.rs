@@ -1,9 +1,10 @@
 //! The output of `nginx -T`: every file that nginx read, after a line with its name.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::ops::Bound;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind};
@@ -13,9 +14,8 @@ use crate::{Config, Files, Limits, glob, load};
 #[derive(Clone, Debug)]
 pub struct Dump<'a> {
     main: PathBuf,
-    files: BTreeMap<PathBuf, &'a [u8]>,
-    /// What each directory of them holds.
-    directories: BTreeMap<PathBuf, Vec<OsString>>,
+    /// By their names as nginx writes them: `/a/./b` is not `/a/b`, and comes again under that name.
+    files: BTreeMap<Vec<u8>, &'a [u8]>,
 }
 
 /// Reads the configuration in the output of `nginx -T`.
@@ -41,31 +41,21 @@ impl<'a> Dump<'a> {
             let start = at;
             at += line.len();
             // nginx names no file twice: then it is a comment.
-            let Some(path) = named(line).filter(|path| !files.contains_key(*path)) else { continue };
-            if current.as_ref().is_some_and(|(current, _)| current == path) {
+            let Some(path) = named(line).filter(|path| !files.contains_key(path.as_os_str().as_bytes()))
+            else {
+                continue;
+            };
+            if current.as_ref().is_some_and(|(current, _)| current.as_os_str() == path.as_os_str()) {
                 continue;
             }
             if let Some((path, from)) = current.replace((path.to_path_buf(), at)) {
-                files.insert(path, content(&text[from..start]));
+                files.insert(path.into_os_string().into_vec(), content(&text[from..start]));
             }
             main.get_or_insert_with(|| path.to_path_buf());
         }
         let (path, from) = current?;
-        files.insert(path, content(&text[from..]));
-
-        let mut directories: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
-        for path in files.keys() {
-            for (parent, child) in path.ancestors().skip(1).zip(path.ancestors()) {
-                let names = directories.entry(parent.to_path_buf()).or_default();
-                let Some(name) = child.file_name() else { break };
-                // Files are sorted, so the same name comes in a row.
-                if names.last().is_some_and(|last| last == name) {
-                    break;
-                }
-                names.push(name.to_os_string());
-            }
-        }
-        Some(Self { main: main?, files, directories })
+        files.insert(path.into_os_string().into_vec(), content(&text[from..]));
+        Some(Self { main: main?, files })
     }
 
     /// The main file: what nginx names first.
@@ -73,12 +63,19 @@ impl<'a> Dump<'a> {
     pub fn main(&self) -> &Path {
         &self.main
     }
+
+    /// What follows `start` in the names of files that begin with it.
+    fn beginning_with(&self, start: &Path) -> impl Iterator<Item = &[u8]> {
+        let start = start.as_os_str().as_bytes();
+        let from = self.files.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
+        from.map_while(move |(name, _)| name.strip_prefix(start))
+    }
 }
 
 impl Files for Dump<'_> {
     fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not in the dump");
-        let text = self.files.get(path).ok_or_else(missing)?;
+        let text = self.files.get(path.as_os_str().as_bytes()).ok_or_else(missing)?;
         if text.len() as u64 > most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -87,9 +84,17 @@ impl Files for Dump<'_> {
 
     fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
         let list = |directory: &Path| {
-            self.directories.get(directory).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+            let names =
+                self.beginning_with(directory).filter_map(|rest| rest.split(|byte| *byte == b'/').next());
+            // A directory comes with each file in it.
+            let names: BTreeSet<&[u8]> = names.filter(|name| !name.is_empty()).collect();
+            Ok(names.into_iter().map(|name| OsStr::from_bytes(name).to_os_string()).collect())
         };
-        let exists = |path: &Path| self.files.contains_key(path) || self.directories.contains_key(path);
+        let is_end = |rest: &[u8]| matches!(rest, [] | [b'/', ..]);
+        let exists = |path: &Path| {
+            let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
+            self.beginning_with(path).any(|rest| is_directory || is_end(rest))
+        };
         glob::expand(pattern, most, list, exists)
     }
 }
@@ -105,4 +110,77 @@ fn named(line: &[u8]) -> Option<&Path> {
 /// A file without the line feed that nginx puts after it.
 fn content(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"\n").unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files that were read, and the names of the directives.
+    fn read(text: &str) -> String {
+        match load_dump(text.as_bytes(), &Limits::default()) {
+            Ok(Config { files, directives }) => {
+                let files: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+                let names: Vec<_> = directives.iter().map(|it| it.name.text.as_str()).collect();
+                format!("{}: {}", files.join(" "), names.join(" "))
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(read(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn files_stand_after_lines_with_their_names() {
+        check("# configuration file /c/main:\na b;\n\n", "/c/main: a");
+        check("nginx: the syntax is ok\n# configuration file /c/main:\na;\n", "/c/main: a");
+        check("# configuration file /c/main:\r\na b;\r\n\n", "/c/main: a");
+        check(
+            "# configuration file /c/main:\ninclude d/*.conf;\ne;\n\n\
+             # configuration file /c/d/2.conf:\nb;\n\n# configuration file /c/d/1.conf:\na;\n",
+            "/c/main /c/d/1.conf /c/d/2.conf: a b e",
+        );
+        check(
+            "# configuration file /c/main:\ninclude a; include a;\n\n# configuration file /c/a:\nb;\n",
+            "/c/main /c/a /c/a: b b",
+        );
+        check("# configuration file /c/main:\ninclude none*;\n", "/c/main: ");
+        check(
+            "# configuration file /c/main:\ninclude a; include ./a; include .//?;\n\n# configuration file /c/a:\nb;\n\n\
+             # configuration file /c/./a:\nb;\n\n# configuration file /c/.//a:\nb;\n",
+            "/c/main /c/a /c/./a /c/.//a: b b b",
+        );
+    }
+
+    #[test]
+    fn a_name_that_was_there_before_is_a_comment() {
+        check("# configuration file /c/main:\na;\n# configuration file /c/main:\nb;\n", "/c/main: a b");
+        check("# configuration file /c/main:\n# configuration file a:\nb;\n", "/c/main: b");
+        check("# configuration file /c/main:\n # configuration file /c/a:\nb;\n", "/c/main: b");
+    }
+
+    #[test]
+    fn only_the_line_feed_that_nginx_adds_is_taken_off() {
+        for text in ["", "\n", "a;", "a;\n", "a;\n\n"] {
+            let dump = format!("# configuration file /c/main:\n{text}\n");
+            let config = load_dump(dump.as_bytes(), &Limits::default()).expect("no syntax error");
+            assert_eq!(config.files[0].text, text.as_bytes(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said() {
+        let none = "no line \"# configuration file PATH:\": this is not the output of nginx -T";
+        check("", none);
+        check("a;\n", none);
+        check("# configuration file nginx.conf:\na;\n", none);
+        check(
+            "# configuration file /c/main:\n\ninclude a;\n",
+            "/c/main:2:1: cannot read /c/a: it is not in the dump",
+        );
+        check("# configuration file /c/main:\na;\n}\n", "/c/main:2:1: unexpected \"}\"");
+    }
 }

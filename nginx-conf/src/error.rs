@@ -156,3 +156,50 @@ impl fmt::Display for At {
         write!(f, "{}:{}:{}", self.path.display(), self.line, self.column)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(kind: Kind, expected: &str) {
+        let at = At { path: "/c/nginx.conf".into(), line: 3, column: 7, text: "a b".into() };
+        assert_eq!(Error { kind: kind.clone(), at: None }.to_string(), expected);
+        assert_eq!(Error { kind, at: Some(at) }.to_string(), format!("/c/nginx.conf:3:7: {expected}"));
+    }
+
+    #[test]
+    fn messages_say_where_and_what_as_nginx_does() {
+        check(Kind::Unexpected(';'), "unexpected \";\"");
+        let unfinished = |in_globals| Kind::UnfinishedDirective { expecting: "\";\"", in_globals };
+        check(unfinished(false), "unexpected end of file, expecting \";\"");
+        check(unfinished(true), "unexpected end of parameter, expecting \";\"");
+        check(
+            Kind::UnfinishedBlock { name: "http".into(), line: 1 },
+            "unexpected end of file, expecting \"}\" for the \"http\" of line 1",
+        );
+        check(Kind::NoBlock("http".into()), "directive \"http\" has no opening \"{\"");
+        check(Kind::NotTerminated("include".into()), "directive \"include\" is not terminated by \";\"");
+        let (path, why) = (PathBuf::from("/c/a"), "Permission denied".to_owned());
+        check(
+            Kind::Unreadable { path, cause: io::ErrorKind::PermissionDenied, why },
+            "cannot read /c/a: Permission denied",
+        );
+    }
+
+    #[test]
+    fn limits_say_what_there_is_too_much_of() {
+        for (what, expected) in [
+            (Measure::Bytes, "bytes in all files"),
+            (Measure::Files, "files and patterns"),
+            (Measure::Words, "words"),
+            (Measure::Blocks, "blocks inside each other"),
+            (Measure::Includes, "files that include each other"),
+        ] {
+            check(
+                Kind::Limit { what, most: 5 },
+                &format!("more than 5 {expected}: that is too much for a configuration"),
+            );
+        }
+    }
+}

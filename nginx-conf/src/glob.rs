@@ -216,3 +216,149 @@ fn as_directory(path: &[u8]) -> &Path {
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, matching: &[&str], others: &[&str]) {
+        for name in matching {
+            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} does not match {name}");
+        }
+        for name in others {
+            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} matches {name}");
+        }
+    }
+
+    #[test]
+    fn stars_and_question_marks_stand_for_other_bytes() {
+        check("a", &["a"], &["", "b", "aa"]);
+        check("*", &["", "a", "a.b"], &[".a"]);
+        check("?", &["a", "]"], &["", "ab", "."]);
+        check("*.conf", &["a.conf", "a.conf.conf"], &[".conf", "a.conf~", "aconf"]);
+        check("a*b*c", &["abc", "aXbbYc", "abcbc"], &["ab", "acb", "abcd"]);
+        check("**?", &["a", "ab"], &[""]);
+        check(".*", &[".", "..", ".a"], &["a"]);
+        check("\\.*", &[".a"], &["a"]);
+        check("[.]a", &[], &[".a"]);
+        check("\\*", &["*"], &["a", "\\*"]);
+    }
+
+    #[test]
+    fn brackets_stand_for_one_of_their_bytes() {
+        check("[abc]", &["a", "c"], &["d", "ab", ""]);
+        check("[a-c]x", &["ax", "cx"], &["dx", "-x"]);
+        check("[!a-c]", &["d", "-", "!"], &["a"]);
+        check("[^a]", &["b", "^"], &["a"]);
+        check("[]a]", &["]", "a"], &["b"]);
+        check("[!]a]", &["b"], &["]", "a"]);
+        check("[a-]", &["a", "-"], &["b"]);
+        check("[\\]]", &["]"], &["\\"]);
+        check("[a", &["[a"], &["a"]);
+        check("[[:digit:]_]", &["1", "_"], &["a", ":", "["]);
+        check("[[:alpha:][:space:]]", &["a", " "], &["1"]);
+        check("[[.-.]]", &["-"], &["."]);
+        check("[[=a=]b]", &["a", "b"], &["="]);
+    }
+
+    #[test]
+    fn every_class_has_its_bytes() {
+        let of_class = |class: &str| -> usize {
+            let pattern = format!("[[:{class}:]]");
+            (1_u8..128).filter(|byte| matches(pattern.as_bytes(), &[*byte])).count()
+        };
+        // The dot, which is of some, is not matched at the beginning.
+        for (class, count) in [
+            ("alnum", 62),
+            ("alpha", 52),
+            ("blank", 2),
+            ("cntrl", 32),
+            ("digit", 10),
+            ("graph", 93),
+            ("lower", 26),
+            ("print", 94),
+            ("punct", 31),
+            ("space", 6),
+            ("upper", 26),
+            ("xdigit", 22),
+        ] {
+            assert_eq!(of_class(class), count, "{class}");
+        }
+    }
+
+    /// Directories end with a slash.
+    const TREE: &[&str] = &[
+        "/c/",
+        "/c/a.conf",
+        "/c/b.conf",
+        "/c/.h.conf",
+        "/c/d/",
+        "/c/d/e.conf",
+        "/c/f/",
+        "/c/f/a.conf",
+        "/c/x[y",
+    ];
+
+    fn expanded(pattern: &str, most: usize) -> io::Result<Vec<String>> {
+        let list = |directory: &Path| -> io::Result<Vec<OsString>> {
+            let bare = directory.to_str().expect("ASCII").trim_end_matches('/');
+            let prefix = format!("{bare}/");
+            if !TREE.contains(&prefix.as_str()) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let inside = TREE.iter().filter_map(|path| path.strip_prefix(&prefix));
+            let names = inside
+                .map(|name| name.trim_end_matches('/'))
+                .filter(|it| !it.is_empty() && !it.contains('/'));
+            Ok(names.rev().map(OsString::from).collect())
+        };
+        let exists = |path: &Path| {
+            let path = path.to_str().expect("ASCII");
+            TREE.iter().any(|it| *it == path || it.strip_suffix('/') == Some(path))
+        };
+        let found = expand(pattern, most, list, exists)?;
+        Ok(found.into_iter().map(|path| path.to_str().expect("ASCII").to_owned()).collect())
+    }
+
+    #[track_caller]
+    fn check_expanded(pattern: &str, expected: &[&str]) {
+        assert_eq!(expanded(pattern, 10).expect("no more than ten"), expected, "{pattern}");
+    }
+
+    #[test]
+    fn patterns_expand_to_sorted_paths_as_they_write_them() {
+        check_expanded("/c/*.conf", &["/c/a.conf", "/c/b.conf"]);
+        check_expanded("/c/.*.conf", &["/c/.h.conf"]);
+        check_expanded("/c//*.conf", &["/c//a.conf", "/c//b.conf"]);
+        check_expanded("/c/*/a.conf", &["/c/f/a.conf"]);
+        check_expanded("/c/*/*.conf", &["/c/d/e.conf", "/c/f/a.conf"]);
+        check_expanded("/c/*/", &["/c/d/", "/c/f/"]);
+        check_expanded("/c/a.conf", &["/c/a.conf"]);
+        check_expanded("/c/x[y", &["/c/x[y"]);
+        check_expanded("/c/x\\[y", &["/c/x[y"]);
+        check_expanded("/c/none*", &[]);
+        check_expanded("/none/*", &[]);
+        check_expanded("/c/a.conf/*", &[]);
+    }
+
+    #[test]
+    fn more_than_allowed_is_an_error() {
+        assert_eq!(expanded("/c/*.conf", 2).expect("just two").len(), 2);
+        let error = expanded("/c/*.conf", 1).expect_err("there are two");
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_an_error() {
+        let denied = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
+        let error = expand("/c/*", 10, denied, |_| true).expect_err("nothing can be listed");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn many_stars_take_no_more_than_a_moment() {
+        let name = "a".repeat(1000);
+        assert!(!matches(["*a".repeat(300).as_bytes(), b"b"].concat().as_slice(), name.as_bytes()));
+    }
+}

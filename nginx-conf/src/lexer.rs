@@ -49,6 +49,8 @@ pub(crate) struct Lexer {
     here: Spot,
     /// The `-g` directives: they are in memory, not read through a buffer.
     is_globals: bool,
+    /// What is not found any more up to the end of the text, so that it is searched for once only.
+    missing: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ enum State {
 impl Lexer {
     /// At the beginning of a text.
     pub(crate) const fn new(is_globals: bool) -> Self {
-        Self { here: Spot { offset: 0, line: 1, line_start: 0 }, is_globals }
+        Self { here: Spot { offset: 0, line: 1, line_start: 0 }, is_globals, missing: Vec::new() }
     }
 
     pub(crate) const fn here(&self) -> Spot {
@@ -78,6 +80,18 @@ impl Lexer {
             self.here.line += 1;
             self.here.line_start = self.here.offset;
         }
+    }
+
+    /// What `search` finds; it looks from here on for a byte, and what it does not find is not there later on either.
+    pub(crate) fn find(&mut self, byte: u8, search: impl FnOnce() -> Option<usize>) -> Option<usize> {
+        if self.missing.contains(&byte) {
+            return None;
+        }
+        let found = search();
+        if found.is_none() {
+            self.missing.push(byte);
+        }
+        found
     }
 
     /// Reads the words of the next directive, and what ends it.
@@ -104,7 +118,7 @@ impl Lexer {
                 return Err(Fault { kind: too_long(state, &text[kept.offset..]), spot: kept });
             }
             self.step(byte);
-            let unexpected = || Err(Fault { kind: Kind::Unexpected(char::from(byte)), spot });
+            let unexpected = || Err(Fault { kind: Kind::Unexpected(character(&text[spot.offset..])), spot });
 
             match state {
                 State::Comment => {
@@ -177,6 +191,12 @@ impl Lexer {
     }
 }
 
+/// The character with which a text begins, which may be more than the one byte that nginx shows.
+fn character(text: &[u8]) -> char {
+    let start = String::from_utf8_lossy(&text[..text.len().min(4)]);
+    start.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
 fn too_long(state: State, text: &[u8]) -> Kind {
     match state {
         State::Quoted(quote) => Kind::TooLongQuoted { quote: char::from(quote) },
@@ -205,4 +225,136 @@ fn decode(raw: &[u8]) -> Vec<u8> {
         decoded.push(replacement.unwrap_or(byte));
     }
     decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every directive of a text as `words|end`, quoted words between quotes, and at last what is wrong.
+    fn read(text: &[u8], is_globals: bool) -> String {
+        let mut lexer = Lexer::new(is_globals);
+        let mut words = Vec::new();
+        let mut found = Vec::new();
+        loop {
+            match lexer.directive(text, &mut words) {
+                Ok(End::File) => break,
+                Ok(end) => {
+                    let words = words.iter().map(|token| {
+                        let text = String::from_utf8_lossy(&token.text);
+                        if token.is_quoted { format!("<{text}>") } else { text.into_owned() }
+                    });
+                    let end = match end {
+                        End::Semicolon => ";",
+                        End::Open => "{",
+                        _ => "}",
+                    };
+                    found.push(words.chain([end.to_owned()]).collect::<Vec<_>>().join("|"));
+                }
+                Err(Fault { kind, spot }) => {
+                    found.push(format!("{}: {kind}", spot.line));
+                    break;
+                }
+            }
+        }
+        found.join(" ")
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(read(text.as_bytes(), false), expected, "{text:?}");
+    }
+
+    #[test]
+    fn words_end_at_space_semicolons_and_opening_braces() {
+        check("", "");
+        check("a b;", "a|b|;");
+        check("a\tb\r\nc;d;", "a|b|c|; d|;");
+        check("a{b c;}", "a|{ b|c|; }");
+        check("a b}c;", "a|b}c|;");
+        check("a b#c;", "a|b#c|;");
+        check("a b'c\"d;", "a|b'c\"d|;");
+        check("a\0b;", "a\0b|;");
+        check("a\u{b}\u{c}b;", "a\u{b}\u{c}b|;");
+    }
+
+    #[test]
+    fn comments_begin_only_where_a_word_can() {
+        check("# a;\nb; # c\n#", "b|;");
+        check("a # b;\nc;", "a|c|;");
+        check("a #b \"'{};\r\n;", "a|;");
+        check("#a\rb;\nc;", "c|;");
+        check("a \"b\" #c\n;", "a|<b>|;");
+    }
+
+    #[test]
+    fn quotes_keep_everything_and_only_some_bytes_may_follow_them() {
+        check("a \"b c;{}#\" 'd \"e';", "a|<b c;{}#>|<d \"e>|;");
+        check("\"a\" \"\";", "<a>|<>|;");
+        check("a \"b\nc\";", "a|<b\nc>|;");
+        check("a \"b\"{", "a|<b>|{");
+        check("if ($a = \"b\")d {", "if|($a|=|<b>|)d|{");
+        check("a \"b\"c;", "1: unexpected \"c\"");
+        check("a \"b\"\"c\";", "1: unexpected \"\"\"");
+        check("a\n\"b\"#\n;", "2: unexpected \"#\"");
+        check("a \"b\"}", "1: unexpected \"}\"");
+        check("a \"b\"é;", "1: unexpected \"é\"");
+    }
+
+    #[test]
+    fn backslashes_skip_a_byte_and_some_pairs_are_decoded() {
+        check("a \\;\\{\\ b;", "a|\\;\\{\\ b|;");
+        check("a \\\"b \\'c;", "a|\"b|'c|;");
+        check("a b\\tc\\rd\\ne;", "a|b\tc\rd\ne|;");
+        check("a \"b\\\"c\" '\\'' '\\\\';", "a|<b\"c>|<'>|<\\>|;");
+        check("a ^/b\\.c\\d;", "a|^/b\\.c\\d|;");
+        check("a b\\\nc;", "a|b\\\nc|;");
+        check("a \\", "1: unexpected end of file, expecting \";\" or \"}\"");
+    }
+
+    #[test]
+    fn a_brace_after_a_dollar_is_of_the_word() {
+        check("a ${b}c;", "a|${b}c|;");
+        check("a $${b};", "a|$${b}|;");
+        check("a ${{b;", "a|${{b|;");
+        check("a b$ {", "a|b$|{");
+        check("a \"${b}\";", "a|<${b}>|;");
+        check("a $\\{;", "a|$\\{|;");
+    }
+
+    #[test]
+    fn what_ends_a_directive_wrongly_is_named_with_its_line() {
+        check(";", "1: unexpected \";\"");
+        check("a;\n;", "a|; 2: unexpected \";\"");
+        check("{", "1: unexpected \"{\"");
+        check("a\nb\n}", "3: unexpected \"}\"");
+        check("}", "}");
+        check("a", "1: unexpected end of file, expecting \";\" or \"}\"");
+        check("a\n", "2: unexpected end of file, expecting \";\" or \"}\"");
+        check("a \"b;\n", "2: unexpected end of file, expecting \";\" or \"}\"");
+        check("a # b;", "1: unexpected end of file, expecting \";\" or \"}\"");
+        assert_eq!(read(b"a;b", true), "a|; 1: unexpected end of parameter, expecting \";\"");
+    }
+
+    #[test]
+    fn a_word_must_fit_into_the_buffer() {
+        let fits = "b".repeat(BUFFER - 1);
+        check(&format!("a {fits};"), &format!("a|{fits}|;"));
+        check(&format!("a\n{fits}bb;"), "2: too long parameter \"bbbbbbbbbb...\" started");
+        check(
+            &format!("a\n'{fits}bb\n"),
+            "2: too long parameter, probably missing terminating \"'\" character",
+        );
+        let globals = format!("a {fits}bb;");
+        assert_eq!(read(globals.as_bytes(), true), format!("a|{fits}bb|;"));
+    }
+
+    #[test]
+    fn spots_are_where_words_begin() {
+        let mut words = Vec::new();
+        let mut lexer = Lexer::new(false);
+        assert!(lexer.directive(b"a\n  \"b\"\n\tc;", &mut words).is_ok());
+        let spots = words.iter().map(|Token { spot, .. }| (spot.line, spot.offset - spot.line_start));
+        assert_eq!(spots.collect::<Vec<_>>(), [(1, 0), (2, 2), (3, 1)]);
+    }
 }

@@ -151,7 +151,7 @@ impl Reader<'_> {
         let is_include = words[0].text == b"include";
         let must_have_block = values.is_none() && needs_block(&words[0].text, parent.name());
         if must_have_block {
-            return Err(self.error(words[0].spot, Kind::NoBlock(lossy(&words[0].text))));
+            return Err(self.error(self.named_by_nginx(words), Kind::NoBlock(lossy(&words[0].text))));
         }
         match values.unwrap_or(Some(Include::Pattern)) {
             Some(include) if is_include => self.include(words, include),
@@ -176,7 +176,7 @@ impl Reader<'_> {
             return Err(self.error(brace, Kind::Unexpected('{')));
         }
         if words[0].text == b"include" {
-            return Err(self.error(words[0].spot, Kind::NotTerminated("include".into())));
+            return Err(self.error(self.named_by_nginx(words), Kind::NotTerminated("include".into())));
         }
         if words[0].text.ends_with(b"_by_lua_block") {
             return self.lua(words);
@@ -231,7 +231,7 @@ impl Reader<'_> {
     }
 
     fn include(&mut self, words: &[Token], include: Include) -> Result<(), Error> {
-        let spot = words[0].spot;
+        let spot = self.named_by_nginx(words);
         let [_, name] = words else { return Err(self.error(spot, Kind::IncludeArguments)) };
         // It is a string of C.
         let name = name.text.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -326,9 +326,17 @@ impl Reader<'_> {
         let has_mark = words[0].spot.offset == 0 && words[0].text.starts_with(mark);
         if has_mark && self.parent().values().is_none() {
             let kind = Kind::ByteOrderMark(lossy(&words[0].text[mark.len()..]));
-            return Err(self.error(words[0].spot, kind));
+            return Err(self.error(self.named_by_nginx(words), kind));
         }
         Ok(())
+    }
+
+    /// Where a directive stands whose end was just read: at its first word, unless it ends on another line, for that is
+    /// the line that nginx names.
+    fn named_by_nginx(&self, words: &[Token]) -> Spot {
+        let first = words[0].spot;
+        let end = self.sources.last().map_or(first, |source| source.lexer.here());
+        if end.line == first.line { first } else { Spot { offset: end.offset.saturating_sub(1), ..end } }
     }
 
     /// Makes a directive of words. There is at least one: the lexer refuses a lone semicolon or brace.
@@ -399,4 +407,183 @@ fn line_of(text: &[u8], spot: Spot) -> String {
     let line = text[spot.line_start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     lossy(&line[..line.len().min(SHOWN)])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::glob;
+
+    /// The files of `/c`; the first is the main one.
+    struct Memory(BTreeMap<PathBuf, Vec<u8>>);
+
+    impl Files for Memory {
+        fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not there");
+            let text = self.0.get(path).ok_or_else(missing)?;
+            if text.len() as u64 > most {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(text.clone())
+        }
+
+        fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
+            let names = || self.0.keys().filter_map(|path| path.file_name()).map(OsStr::to_os_string);
+            glob::expand(pattern, most, |_| Ok(names().collect()), |path| self.0.contains_key(path))
+        }
+    }
+
+    /// A small tree in one line: blocks in braces, directives ending with semicolons, words that need it in quotes.
+    fn shown(directives: &[Directive]) -> String {
+        let shown = directives.iter().map(|directive| {
+            let words = [&directive.name].into_iter().chain(&directive.args).map(|word| word.text.as_str());
+            let words = words.collect::<Vec<_>>().join(" ");
+            match &directive.block {
+                Some(children) => format!("{words}{{{}}}", shown(children)),
+                None => format!("{words};"),
+            }
+        });
+        shown.collect()
+    }
+
+    const LIMITS: Limits = Limits { bytes: 100, files: 5, words: 20, blocks: 3, includes: 2 };
+
+    fn read(files: &[(&str, &str)], globals: Option<&str>, limits: &Limits) -> Result<Config, Error> {
+        let paths = files.iter().map(|(name, text)| (Path::new("/c").join(name), text.as_bytes().to_vec()));
+        load(&Memory(paths.collect()), &Path::new("/c").join(files[0].0), globals, limits)
+    }
+
+    #[track_caller]
+    fn check_files(files: &[(&str, &str)], expected: &str) {
+        let found = match read(files, None, &LIMITS) {
+            Ok(config) => shown(&config.directives),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(found, expected, "{files:?}");
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        check_files(&[("main", text)], expected);
+    }
+
+    #[test]
+    fn blocks_hold_directives() {
+        check("", "");
+        check("a b; c { d; e { } } f;", "a b;c{d;e{}}f;");
+        check("a { b {", "/c/main:1:8: unexpected end of file, expecting \"}\" for the \"b\" of line 1");
+        check("\n}", "/c/main:2:1: unexpected \"}\"");
+        check("a { } }", "/c/main:1:7: unexpected \"}\"");
+        check("http;", "/c/main:1:1: directive \"http\" has no opening \"{\"");
+        check("upstream { server a; }", "upstream{server a;}");
+        check("server a;", "/c/main:1:1: directive \"server\" has no opening \"{\"");
+    }
+
+    #[test]
+    fn blocks_of_values_hold_no_blocks() {
+        check("map { server a; if b; }", "map{server a;if b;}");
+        check("map { a {", "/c/main:1:9: unexpected \"{\"");
+        check("split_clients { include a; }", "split_clients{include a;}");
+    }
+
+    #[test]
+    fn lua_code_is_the_last_argument() {
+        check("content_by_lua_block { a {} }b;", "content_by_lua_block  a {} {}b;");
+        check("set_by_lua_block $a { }", "set_by_lua_block $a  {}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_of_the_first_word() {
+        check(
+            "\u{feff}a b;",
+            "/c/main:1:1: unknown directive \"a\": the file begins with a byte order mark, save it without one",
+        );
+        check(
+            "\u{feff}# a\nb;",
+            "/c/main:2:2: unknown directive \"#\": the file begins with a byte order mark, save it without one",
+        );
+        check_files(&[("main", "map { include a; }"), ("a", "\u{feff}b c;")], "map{\u{feff}b c;}");
+    }
+
+    #[test]
+    fn includes_are_replaced_by_what_they_name() {
+        check_files(&[("main", "a; include b; c;"), ("b", "d { }")], "a;d{}c;");
+        check_files(&[("main", "a { include /c/b; }"), ("b", "d;")], "a{d;}");
+        check_files(&[("main", "include *.x;"), ("2.x", "b;"), ("1.x", "a;"), (".3.x", "c;")], "a;b;");
+        check_files(&[("main", "include *.x; a;")], "a;");
+        check_files(&[("main", "map { include *.x; }"), ("1.x", "a b;")], "map{a b;}");
+        check_files(&[("main", "include b\0x;"), ("b", "d;")], "d;");
+        check_files(&[("main", "include b; include b;"), ("b", "d;")], "d;d;");
+        check("\ninclude b;", "/c/main:2:1: cannot read /c/b: it is not there");
+        check("geo { include *.x; }", "/c/main:1:7: cannot read /c/*.x: it is not there");
+        check("include;", "/c/main:1:1: invalid number of arguments in \"include\" directive");
+        check("include a b;", "/c/main:1:1: invalid number of arguments in \"include\" directive");
+        check("include a { }", "/c/main:1:1: directive \"include\" is not terminated by \";\"");
+    }
+
+    #[test]
+    fn blocks_end_in_the_file_in_which_they_begin() {
+        let unfinished = "/c/b:1:4: unexpected end of file, expecting \"}\" for the \"d\" of line 1";
+        check_files(&[("main", "include b; }"), ("b", "d {")], unfinished);
+        check_files(&[("main", "a { include b;"), ("b", "}")], "/c/b:1:1: unexpected \"}\"");
+    }
+
+    #[test]
+    fn includes_that_go_round_are_refused() {
+        let round = "includes itself: nginx would open it until it has no more file descriptors";
+        check("include main;", &format!("/c/main:1:1: /c/main {round}"));
+        check_files(
+            &[("main", "include b;"), ("b", "\ninclude main;")],
+            &format!("/c/b:2:1: /c/main {round}"),
+        );
+    }
+
+    #[test]
+    fn globals_come_first_and_hold_no_blocks() {
+        let config = read(&[("main", "a;")], Some("b 'c;'; d;"), &LIMITS).expect("no error");
+        assert_eq!(shown(&config.directives), "b c;;d;a;");
+        assert_eq!(config.files[0].path, Path::new(GLOBALS));
+        let errors = [
+            ("a { }", "command line:1:3: block directives are not supported in -g option"),
+            ("a", "command line:1:2: unexpected end of parameter, expecting \";\""),
+        ];
+        for (globals, expected) in errors {
+            let error = read(&[("main", "")], Some(globals), &LIMITS).expect_err(expected);
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn places_and_the_lines_of_errors_are_kept() {
+        let config =
+            read(&[("main", "a\n b;\ninclude c;"), ("c", "\n\td;")], None, &LIMITS).expect("no error");
+        let at = |file, line, column| Place { file, line, column };
+        assert_eq!(config.directives[0].place(), at(0, 1, 1));
+        assert_eq!(config.directives[0].args[0].place, at(0, 2, 2));
+        assert_eq!(config.directives[1].place(), at(1, 2, 2));
+        let error =
+            read(&[("main", "a;\n\tb \"c\"d;\r\n")], None, &LIMITS).expect_err("a letter after a quote");
+        let at = error.at.expect("it has a place");
+        assert_eq!((at.line, at.column, at.text.as_str()), (2, 7, "\tb \"c\"d;"));
+    }
+
+    #[test]
+    fn what_nobody_writes_is_too_much() {
+        let too_much = |at: &str, most: usize, what: &str| {
+            format!("{at}more than {most} {what}: that is too much for a configuration")
+        };
+        check(&"#".repeat(101), &too_much("", 100, "bytes in all files"));
+        check(&"a;".repeat(21), &too_much("/c/main:1:41: ", 20, "words"));
+        check("a{b{c{}}}", "a{b{c{}}}");
+        check("a{b{c{d{}}}}", &too_much("/c/main:1:7: ", 3, "blocks inside each other"));
+        check_files(
+            &[("main", "include b;include b;include b;include b;include b;"), ("b", "")],
+            &too_much("/c/main:1:41: ", 5, "files and patterns"),
+        );
+        let nested = [("main", "include b;"), ("b", "include c;"), ("c", "include d;"), ("d", "")];
+        check_files(&nested, &too_much("/c/c:1:1: ", 2, "files that include each other"));
+        check_files(&nested[1..], "");
+    }
 }

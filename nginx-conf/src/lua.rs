@@ -23,10 +23,14 @@ impl Lexer {
                     open += 1;
                     1
                 }
-                [b'"' | b'\'', ..] => string(rest).unwrap_or(1),
+                // Behind a string without an end, every such quote is escaped: none of them begins one that ends.
+                [quote @ (b'"' | b'\''), ..] => self.find(*quote, || string(rest)).unwrap_or(1),
                 [b'-', b'-', tail @ ..] => match long_bracket(tail) {
                     Some(bracket) => 2 + bracket.map_err(|kind| Fault { kind, spot })?,
-                    None => rest.iter().position(|byte| *byte == b'\n').map_or(2, |end| end + 1),
+                    None => {
+                        let end = self.find(b'\n', || rest.iter().position(|byte| *byte == b'\n'));
+                        end.map_or(2, |end| end + 1)
+                    }
                 },
                 [b'[', ..] => match long_bracket(rest) {
                     Some(bracket) => bracket.map_err(|kind| Fault { kind, spot })?,
@@ -65,4 +69,59 @@ fn long_bracket(text: &[u8]) -> Option<Result<usize, Kind>> {
     let closing = format!("]{}]", "=".repeat(level));
     let end = text.windows(closing.len()).position(|window| window == closing.as_bytes());
     Some(end.map(|at| at + closing.len()).ok_or(Kind::UnfinishedLongBracket(closing)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The code of a block whose opening brace is read already, and what follows it.
+    fn read(text: &str) -> String {
+        let mut lexer = Lexer::new(false);
+        match lexer.lua(text.as_bytes()) {
+            Ok(code) => {
+                let code = String::from_utf8(code.text).expect("it was UTF-8");
+                format!("<{code}>{}", &text[lexer.here().offset..])
+            }
+            Err(Fault { kind, spot }) => format!("{}: {kind}", spot.line),
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(read(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn braces_are_counted() {
+        check("}", "<>");
+        check(" a = { {} } } b;", "< a = { {} } > b;");
+        check("a }}", "<a >}");
+        check("\n a { }\n", "1: unexpected end of file, expecting terminating characters for lua code block");
+    }
+
+    #[test]
+    fn strings_comments_and_long_brackets_hide_them() {
+        check("a = \"}\" }", "<a = \"}\" >");
+        check("a = '{\"' }", "<a = '{\"' >");
+        check("a = '\\'}' }", "<a = '\\'}' >");
+        check("-- } '\n }", "<-- } '\n >");
+        check("--[[ }\n} ]] }", "<--[[ }\n} ]] >");
+        check("--[==[ ]] } ]==] }", "<--[==[ ]] } ]==] >");
+        check("--[= }\n }", "<--[= }\n >");
+        check("a = [[ } ]] }", "<a = [[ } ]] >");
+        check("a = [=[ ]] } ]=] }", "<a = [=[ ]] } ]=] >");
+        check("a[b[1]] }", "<a[b[1]] >");
+        check("a - -{ } }", "<a - -{ } >");
+    }
+
+    #[test]
+    fn what_does_not_end_is_an_error_where_it_begins() {
+        check("\n[[ }", "2: Lua code block missing the closing long bracket \"]]\"");
+        check("\n\n--[=[ ]] }", "3: Lua code block missing the closing long bracket \"]=]\"");
+        // A lone quote hides nothing.
+        check("it's }", "<it's >");
+        check("it's \\' \\'} b", "<it's \\' \\'> b");
+        check("-- } -- '}'", "<-- > -- '}'");
+    }
 }

@@ -46,19 +46,21 @@ pub(crate) fn run() -> Result<()> {
 /// What the checks ask about, looked up once.
 struct Machine {
     sysroot: PathBuf,
+    target: PathBuf,
 }
 
 impl Machine {
     fn look_at() -> Result<Self> {
         let sysroot =
             shell::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(cargo::root()))?;
-        Ok(Self { sysroot: sysroot.trim().into() })
+        Ok(Self { sysroot: sysroot.trim().into(), target: cargo::target_dir()? })
     }
 
     fn has(&self, need: &Need) -> bool {
         match need.check {
             Check::Program(name) => shell::is_installed(name),
             Check::InSysroot(path) => self.sysroot.join(path).exists(),
+            Check::InTarget(path) => self.target.join(path).exists(),
             Check::Version { program, version } => shell::output(Command::new(program).arg("--version"))
                 .is_ok_and(|printed| printed.split_whitespace().any(|word| word == version)),
         }
@@ -80,6 +82,13 @@ impl Machine {
                         cargo::cargo(&["install", "--locked", "--force"])
                             .args(*args)
                             .envs(env.iter().copied()),
+                    )?;
+                }
+                Step::Python { package, environment } => {
+                    let environment = self.target.join(environment);
+                    shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+                    shell::run(
+                        Command::new(environment.join("bin/pip")).args(["install", "--quiet", package]),
                     )?;
                 }
             }

@@ -35,7 +35,7 @@ fn every_file_says_what_lives_there() {
 
 #[test]
 fn every_package_inherits_the_lints() {
-    for package in ["proxytrace", "proxytrace-ebpf", "tests", "xtask"] {
+    for package in ["nginx-conf", "proxytrace", "proxytrace-ebpf", "tests", "xtask"] {
         let manifest = fs::read_to_string(cargo::root().join(package).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{package}");
     }

@@ -18,16 +18,32 @@ pub(super) struct Need {
 /// How to see that it is there. All of them together take well under a second.
 pub(super) enum Check {
     Program(&'static str),
-    Version { program: &'static str, version: &'static str },
+    Version {
+        program: &'static str,
+        version: &'static str,
+    },
     InSysroot(&'static str),
+    /// In the target directory.
+    InTarget(&'static str),
 }
 
 /// What brings it here; its `Display` is what one would type.
 pub(super) enum Step {
-    Packages { names: &'static [&'static str], services: &'static [&'static str] },
+    Packages {
+        names: &'static [&'static str],
+        services: &'static [&'static str],
+    },
     Component(&'static str),
     RustSrc,
-    Crate { args: &'static [&'static str], env: &'static [(&'static str, &'static str)] },
+    Crate {
+        args: &'static [&'static str],
+        env: &'static [(&'static str, &'static str)],
+    },
+    /// A package of Python in an environment of its own, which is a directory in the target directory.
+    Python {
+        package: &'static str,
+        environment: &'static str,
+    },
 }
 
 pub(super) const NEEDS: &[Need] = &[
@@ -97,6 +113,18 @@ pub(super) const NEEDS: &[Need] = &[
         check: Check::Program("nginx"),
         steps: &[Step::Packages { names: &["nginx"], services: &["nginx"] }],
         otherwise: &["any nginx from 1.18 on in PATH: https://nginx.org/en/linux_packages.html"],
+    },
+    Need {
+        name: "crossplane",
+        why: "F5's reader of nginx configuration: a test compares its trees with ours",
+        check: Check::InTarget("setup/crossplane-0.5.8/bin/crossplane"),
+        steps: &[
+            Step::Packages { names: &["python3-venv"], services: &[] },
+            Step::Python { package: "crossplane==0.5.8", environment: "setup/crossplane-0.5.8" },
+        ],
+        otherwise: &[
+            "any virtual environment of Python in that place in which crossplane 0.5.8 is installed",
+        ],
     },
     Need {
         name: "ip",
@@ -188,6 +216,12 @@ impl fmt::Display for Step {
                     write!(f, "{name}={value} ")?;
                 }
                 write!(f, "cargo install --locked {}", args.join(" "))
+            }
+            Self::Python { package, environment } => {
+                write!(
+                    f,
+                    "python3 -m venv target/{environment} && target/{environment}/bin/pip install {package}"
+                )
             }
         }
     }
