@@ -94,7 +94,7 @@ fn api(address: &str) -> String {
 #[test]
 fn a_reload_with_the_wrong_port_is_named_with_both_addresses_until_it_is_corrected() {
     let scene = Scene::begin(Manner::AnswerAndClose, &api(BEFORE));
-    scene.gets(5, 200);
+    scene.gets(12, 200);
 
     scene.nginx.reload(&api(AFTER));
     let failed = Instant::now();

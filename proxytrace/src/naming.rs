@@ -43,9 +43,11 @@ pub struct Naming {
 }
 
 enum State {
-    /// The configuration was asked for, then.
-    Asked(Instant),
+    /// The configuration was asked for, then; where a process that was forked since then may know more, that one.
+    Asked(Instant, Option<u32>),
     Known(Box<Known>),
+    /// None of its processes is an nginx yet.
+    NoNginx,
     Unknown,
 }
 
@@ -83,9 +85,9 @@ impl Naming {
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.states.values().any(|state| match state {
-            State::Asked(since) => since.elapsed() < PATIENCE,
+            State::Asked(since, _) => since.elapsed() < PATIENCE,
             State::Known(known) => known.asked.is_some(),
-            State::Unknown => false,
+            State::NoNginx | State::Unknown => false,
         })
     }
 
@@ -95,7 +97,19 @@ impl Naming {
             return;
         }
         let is_asked = self.send(of, pids, Question::Configuration);
-        self.states.insert(of, if is_asked { State::Asked(Instant::now()) } else { State::Unknown });
+        self.states.insert(of, if is_asked { State::Asked(Instant::now(), None) } else { State::Unknown });
+    }
+
+    /// A process of it was forked: the first nginx in a tree, perhaps.
+    pub fn forked(&mut self, of: Of, pid: u32) {
+        match self.states.get_mut(&of) {
+            Some(State::Asked(_, forked)) => *forked = Some(pid),
+            Some(State::NoNginx) => {
+                self.states.remove(&of);
+                self.ask(of, vec![pid]);
+            }
+            _ => {}
+        }
     }
 
     /// What the upstream at `address` is called; `None` while that is not known yet.
@@ -104,8 +118,8 @@ impl Naming {
             return Some(Arc::clone(name));
         }
         let name = match self.states.get(&of_row(row))? {
-            State::Asked(since) if since.elapsed() < PATIENCE => return None,
-            State::Asked(_) | State::Unknown => Arc::clone(&self.unknown),
+            State::Asked(since, _) if since.elapsed() < PATIENCE => return None,
+            State::Asked(..) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
             State::Known(known) => match known.find(address) {
                 Found::Named(name) => name.into(),
                 Found::Pending => return None,
@@ -147,7 +161,11 @@ impl Naming {
                 vec![format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}")]
             }
             (Answer::NoNginx | Answer::Addresses(_), state) => {
-                *state = State::Unknown;
+                let forked = if let State::Asked(_, forked) = state { forked.take() } else { None };
+                *state = State::NoNginx;
+                if let Some(pid) = forked {
+                    self.forked(reply.of, pid);
+                }
                 Vec::new()
             }
         }
@@ -257,11 +275,13 @@ impl Known {
     }
 
     fn is_due(&self) -> bool {
-        let valid = self.configuration.addresses.valid_seconds;
-        let valid = valid.map_or(UNLIMITED, |seconds| Duration::from_secs(seconds.into()).max(SELDOM));
+        let Configuration { routes, addresses, .. } = &self.configuration;
+        let configured = routes.followed().filter_map(|(_, resolver)| resolver?.valid_ms).min();
+        let told = addresses.valid_seconds.map(|seconds| u64::from(seconds) * 1000);
+        let valid = configured.or(told).map_or(UNLIMITED, Duration::from_millis).max(SELDOM);
         match self.asked {
             Some(since) => since.elapsed() >= PATIENCE,
-            None => self.configuration.routes.is_followed() && self.looked_up.elapsed() >= valid,
+            None => routes.is_followed() && self.looked_up.elapsed() >= valid,
         }
     }
 

@@ -23,6 +23,7 @@ impl Watch {
         let of = Of { proxy: event.proxy, generation: event.generation };
         match event.kind {
             Event::ENTERED | Event::RELOADED => self.naming.ask(of, vec![event.pid]),
+            Event::WORKER_STARTED => self.naming.forked(of, event.pid),
             _ if !self.naming.is_asked(of) => self.ask_for(of, &self.tracer.snapshot()?),
             _ => {}
         }
