@@ -32,7 +32,8 @@ fn page() -> String {
         "\n## Labels\n\n\
          - `proxy`: the systemd unit, else `container:` and 12 digits of the container's id, else the process's name; \
          numbered where two living proxies would have the same.\n\
-         - `upstream`: `unknown`: configurations are not read yet.\n\
+         - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
+         such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
          `--max-addresses`.\n\
          - `cause` of a failure: {}.\n\
@@ -40,7 +41,7 @@ fn page() -> String {
          - `result` of a reload: `accepted`, `rejected`.\n\
          - `why`: {}.\n\n\
          For every series `attempts = established + failures of all causes + in flight`. Every cause is 0, not absent, \
-         once an address is known; an address that was not used for an hour goes away.\n",
+         once an address is known; an address that is not declared and was not used for an hour goes away.\n",
         names(causes),
         names(broken),
         names(places),
