@@ -70,9 +70,7 @@ fn after_a_reload_old_workers_go_by_the_old_configuration_and_new_ones_by_the_ne
     let mut old = nginx.connect();
     old.write_all(b"GET / HTTP/1.0\r\nHost:").expect("send half of a request");
     wait::until_true("the worker to accept", SOON, || descriptors() > before);
-    nginx.configure(&upstream("web", ADDRESS));
-    nginx.signal(Signal::SIGHUP);
-    wait::until_true("a new worker", SOON, || nginx.worker_pids().len() == 2);
+    let _ = nginx.reload(&upstream("web", ADDRESS));
     wait::until_true("the new configuration", SOON, || agent.get("/routes").body.contains("\"web\""));
 
     old.write_all(b" x\r\n\r\n").expect("send the other half");

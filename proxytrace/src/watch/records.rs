@@ -13,8 +13,9 @@ use crate::{
     model::{Address, Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route},
 };
 
-/// Longer than that no record is held back: then its upstream is told as unknown.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than that no record is held back: then its upstream is told as unknown. A configuration is read in milliseconds, but
+/// on a host that is in trouble everything takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Events that were told and have become no records yet, the oldest first.
 pub(super) type Held = VecDeque<Event>;

@@ -14,6 +14,8 @@ pub(super) struct Failure {
     pub(super) outcome: &'static str,
     /// Whether each of them is reported as `stalled` long before that.
     pub(super) stalls: bool,
+    /// The finding that it proves.
+    pub(super) finding: &'static str,
     /// The metric that tells of it first.
     pub(super) metric: &'static str,
     /// What nginx's error log says at last.
@@ -29,6 +31,7 @@ pub(super) const WRONG_PORT: Failure = Failure {
     status: 502,
     outcome: "refused",
     stalls: false,
+    finding: "misrouted",
     metric: "proxytrace_connect_failures_total",
     in_log: "connect() failed (111",
 };
@@ -40,6 +43,7 @@ pub(super) const BLACK_HOLE: Failure = Failure {
     status: 504,
     outcome: "proxy_timeout",
     stalls: true,
+    finding: "black_hole",
     metric: "proxytrace_syn_retransmits_total",
     in_log: "upstream timed out (110",
 };

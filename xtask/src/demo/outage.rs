@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, bail};
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::http;
-use proxytrace_tests::nginx::{Nginx, proxy_to};
+use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::{Agent, Trace};
 use proxytrace_tests::stage::{Family, Stage};
 
@@ -15,7 +15,7 @@ use super::failures::{BLACK_HOLE, Failure, RIGHT_PORT, Seen, WRONG_PORT};
 use super::live::Live;
 use super::verdict::Evidence;
 
-/// nginx's connect timeout in seconds; its default of 60 is too long for a demo. proxytrace is told the same.
+/// nginx's connect timeout in seconds; its default of 60 is too long for a demo. proxytrace finds it in the configuration.
 const CONNECT_TIMEOUT: &str = "5";
 const BETWEEN_USERS: Duration = Duration::from_millis(100);
 /// Longer than the connect timeout: who has said nothing by then says nothing at all.
@@ -31,7 +31,7 @@ pub(super) fn run() -> Result<()> {
     let _backend = Backend::start(&stage.upstream, &stage.upstream_address(RIGHT_PORT), Manner::Answer);
     let nginx = Nginx::start(&stage.proxy, &routes_to(&stage, RIGHT_PORT));
     let name = nginx.name().to_owned();
-    let watched = ["--process", &name, "--connect-timeout", CONNECT_TIMEOUT];
+    let watched = ["--process", &name];
     narrate(&format!("proxytrace trace {}", watched.join(" ")));
     let (agent, records) = (Agent::start(&watched), Trace::start(&watched));
     let mut live = Live::start(&watched);
@@ -81,7 +81,9 @@ fn narrate(what: &str) {
 }
 
 fn routes_to(stage: &Stage, port: u16) -> String {
-    proxy_to(&stage.upstream_address(port), &format!("proxy_connect_timeout {CONNECT_TIMEOUT};"))
+    let location =
+        format!("location / {{ proxy_pass http://api; proxy_connect_timeout {CONNECT_TIMEOUT}; }}");
+    format!("upstream api {{\nserver {};\n}}\n{}", stage.upstream_address(port), server(&location))
 }
 
 struct Show {

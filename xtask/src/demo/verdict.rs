@@ -30,6 +30,7 @@ impl Evidence {
         for seen in failures {
             self.timeline(seen, &mut missed)?;
             self.records_of(seen, &mut missed);
+            self.findings_of(seen, &mut missed);
         }
         self.metrics_of(healthy, failures, &mut missed);
         Ok(missed.0)
@@ -43,6 +44,10 @@ impl Evidence {
         let sightings = [
             (format!("nginx begins the first connect that fails ({}), to {address}", failure.outcome), first),
             ("trace says so".to_owned(), trace),
+            (
+                format!("trace names what is wrong ({})", failure.finding),
+                self.live.first_with(&format!("FINDING  {}: ", failure.finding), seen.since),
+            ),
             (format!("the metric shows it ({})", failure.metric), seen.metric),
             (format!("nginx's error log says so ({}...)", failure.in_log), seen.log),
         ];
@@ -60,6 +65,15 @@ impl Evidence {
         let sightings = sightings.map(|(what, at)| Sighting { what, at });
         print!("\n{}", timeline::render(failure.title, sightings.into())?);
         Ok(())
+    }
+
+    /// Each finding was raised once, and cleared once all was well again.
+    fn findings_of(&self, seen: &Seen, missed: &mut Missed) {
+        for state in ["raised", "cleared"] {
+            let findings = self.records.iter().filter(|record| record.finding == seen.failure.finding);
+            let what = format!("times that {} was {state}", seen.failure.finding);
+            missed.unless_equal(&what, &findings.filter(|record| record.state == state).count(), &1);
+        }
     }
 
     fn records_of(&self, seen: &Seen, missed: &mut Missed) {
