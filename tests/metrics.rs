@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,16 +9,15 @@ use nix::sys::signal::Signal;
 use proxytrace_tests::bpf::Objects;
 use proxytrace_tests::child::{Guarded, as_pid};
 use proxytrace_tests::client::{Client, How, Plan};
-use proxytrace_tests::http;
 use proxytrace_tests::metrics::Metrics;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::{Agent, Trace};
 use proxytrace_tests::stage::{Family, Stage};
-use proxytrace_tests::{backend, scratch, skip, wait};
-use serde_json::Value;
+use proxytrace_tests::{backend, skip, wait};
 
 use crate::clients::CONNECTOR;
+use crate::prometheus::Prometheus;
 use crate::scene::{Expected, counted};
 
 #[test]
@@ -215,53 +213,6 @@ struct Front {
     closed: String,
     _upstream: backend::Backend,
     _stage: Stage,
-}
-
-/// The real Prometheus, with a configuration, data and a port of its own.
-struct Prometheus {
-    port: u16,
-    _process: Guarded,
-    _directory: tempfile::TempDir,
-}
-
-impl Prometheus {
-    fn scraping(target: u16) -> Self {
-        let (port, directory) = (scratch::free_port(), scratch::directory());
-        let file = |name: &str| directory.path().join(name).display().to_string();
-        let config = format!(
-            "global: {{ scrape_interval: 1s }}\n\
-             scrape_configs: [{{ job_name: proxytrace, static_configs: [{{ targets: ['127.0.0.1:{target}'] }}] }}]\n"
-        );
-        fs::write(file("prometheus.yml"), config).expect("configure Prometheus");
-        let process = Guarded::spawn(
-            Command::new("prometheus")
-                .arg(format!("--config.file={}", file("prometheus.yml")))
-                .arg(format!("--storage.tsdb.path={}", file("data")))
-                .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        Self { port, _process: process, _directory: directory }
-    }
-
-    /// Asks until the result is good, which takes a scrape.
-    fn asks_until(&self, query: &str, good: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        wait::until(query, wait::SOON * 3, || {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-            http::ask(&mut stream, &format!("/api/v1/query?query={}", percent_encoded(query)), &[]);
-            let answer = http::answer(&mut stream);
-            // While it starts, it says so.
-            let answer: Value =
-                (answer.status == 200).then(|| serde_json::from_str(&answer.body))?.expect("JSON");
-            let result = answer["data"]["result"].as_array()?.clone();
-            good(&result).then_some(result)
-        })
-    }
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// What is pinned.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use proxytrace_tests::child::Captured;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
+use proxytrace_tests::proxytrace::Agent;
 use proxytrace_tests::{proxytrace, wait};
 
 /// Locations, each with the path that is asked for, and all the ports that it can lead to.
@@ -64,6 +65,31 @@ const COMMON: &str = r#"
     geo $geo { default 9005; 192.0.2.0/24 9006; }
 "#;
 
+/// The ports that a location can lead to, by `/routes`.
+fn ports_of(page: &serde_json::Value, location: &str) -> Vec<u16> {
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let parts: Vec<_> = location.split(" > ").collect();
+    let routes = list(&page["routes"]);
+    let route = routes.iter().find(|route| route["location"] == serde_json::json!(parts));
+    let names = list(&route.unwrap_or_else(|| panic!("no {location} in {page}"))["upstreams"]);
+    // Hosts with several ports are several upstreams of one name; the target then has the port.
+    let target = route.and_then(|route| route["target"].as_str()).unwrap_or_default();
+    let upstreams = list(&page["upstreams"]);
+    let peers = upstreams
+        .iter()
+        .filter(|upstream| names.contains(&upstream["name"]))
+        .flat_map(|upstream| list(&upstream["peers"]));
+    let addresses = peers.flat_map(|peer| list(&peer["addresses"]));
+    let mut ports: Vec<u16> =
+        addresses.filter_map(|address| address.as_str()?.rsplit_once(':')?.1.parse().ok()).collect();
+    if names.len() == 1 && ports.len() > 1 {
+        ports.retain(|port| target.contains(&format!(":{port}")));
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 #[test]
 fn each_request_goes_where_the_configuration_was_read_to_send_it() {
     let netns = Netns::new();
@@ -85,7 +111,12 @@ fn each_request_goes_where_the_configuration_was_read_to_send_it() {
     let changes: Vec<_> =
         report["changes"].as_array().expect("changes").iter().filter_map(|line| line.as_str()).collect();
 
+    let agent = Agent::start(&["--process", nginx.name()]);
+    let page: serde_json::Value = serde_json::from_str(&agent.get("/routes").body).expect("JSON");
+    agent.stop();
+
     for (location, path, ports) in ROWS {
+        assert_eq!(ports_of(&page[0], location), *ports, "/routes of {location}: {page}");
         let line = changes.iter().find(|line| line.contains(&format!("): {location} → ")));
         let line = line.unwrap_or_else(|| panic!("{location}: {changes:#?}"));
         let told: Vec<u16> = (9001..=9006).filter(|port| line.contains(&format!(":{port}"))).collect();

@@ -6,7 +6,7 @@
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`names`]: what upstreams are called; [`findings`]: what is wrong, and what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
-//! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`]: what monitoring systems alert on
+//! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
@@ -18,6 +18,7 @@
 mod host;
 mod scene;
 
+mod alerts;
 mod broken;
 mod causes;
 mod check;
@@ -35,6 +36,7 @@ mod metrics;
 mod names;
 mod privilege;
 mod processes;
+mod prometheus;
 mod reload;
 mod replay;
 mod requirements;

@@ -164,6 +164,18 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "alertmanager",
+        why: "tells whoever is on call, in a story",
+        check: Check::Program("prometheus-alertmanager"),
+        steps: &[Step::Packages {
+            names: &["prometheus-alertmanager"],
+            services: &["prometheus-alertmanager"],
+        }],
+        otherwise: &[
+            "alertmanager from https://prometheus.io/download/ as prometheus-alertmanager in a directory of PATH",
+        ],
+    },
+    Need {
         name: "qemu",
         why: "emulates the machines in which `cargo xtask vm` tries other kernels",
         check: Check::Program("qemu-system-x86_64"),
