@@ -71,22 +71,13 @@ fn ports_of(page: &serde_json::Value, location: &str) -> Vec<u16> {
     let parts: Vec<_> = location.split(" > ").collect();
     let routes = list(&page["routes"]);
     let route = routes.iter().find(|route| route["location"] == serde_json::json!(parts));
-    let names = list(&route.unwrap_or_else(|| panic!("no {location} in {page}"))["upstreams"]);
-    // Hosts with several ports are several upstreams of one name; the target then has the port.
-    let target = route.and_then(|route| route["target"].as_str()).unwrap_or_default();
-    let upstreams = list(&page["upstreams"]);
-    let peers = upstreams
-        .iter()
-        .filter(|upstream| names.contains(&upstream["name"]))
-        .flat_map(|upstream| list(&upstream["peers"]));
+    let upstreams = list(&route.unwrap_or_else(|| panic!("no {location} in {page}"))["upstreams"]);
+    let indexes = upstreams.iter().filter_map(|index| index.as_u64());
+    let peers = indexes.flat_map(|index| list(&page["upstreams"][index as usize]["peers"]));
     let addresses = peers.flat_map(|peer| list(&peer["addresses"]));
     let mut ports: Vec<u16> =
         addresses.filter_map(|address| address.as_str()?.rsplit_once(':')?.1.parse().ok()).collect();
-    if names.len() == 1 && ports.len() > 1 {
-        ports.retain(|port| target.contains(&format!(":{port}")));
-    }
     ports.sort_unstable();
-    ports.dedup();
     ports
 }
 

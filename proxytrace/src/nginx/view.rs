@@ -1,4 +1,4 @@
-//! Routes as `/routes` shows them: what points to each other by number in [`super::routes`] does so by name here.
+//! Routes as `/routes` shows them: each with its server, and peers with the addresses that they stand for.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -37,8 +37,8 @@ pub struct RouteView {
     pub directive: String,
     /// Its argument.
     pub target: String,
-    /// The names of the upstreams that it can lead to.
-    pub upstreams: Vec<String>,
+    /// The upstreams that it can lead to: indexes into [`RoutesView::upstreams`], as hosts with several ports share a name.
+    pub upstreams: Vec<usize>,
     /// The variables that only a request fills; empty where the upstreams are all.
     pub variables: Vec<String>,
     /// How long nginx waits for a connect, in milliseconds.
@@ -85,7 +85,6 @@ impl RoutesView {
         let Configuration { path, routes, addresses, .. } = configuration;
         let route = |route: &Route| {
             let server = routes.servers.get(route.server)?;
-            let names = route.target.upstreams.iter().filter_map(|&index| routes.upstreams.get(index));
             Some(RouteView {
                 context: server.context,
                 listen: server.listen.clone(),
@@ -93,7 +92,7 @@ impl RoutesView {
                 location: route.location.clone(),
                 directive: route.directive.clone(),
                 target: route.target.text.clone(),
-                upstreams: names.map(|upstream| upstream.name.clone()).collect(),
+                upstreams: route.target.upstreams.clone(),
                 variables: route.target.variables.clone(),
                 connect_timeout_ms: route.connect_timeout_ms,
                 place: route.place.clone(),
