@@ -72,7 +72,7 @@ fn ports_of(page: &serde_json::Value, location: &str) -> Vec<u16> {
     let routes = list(&page["routes"]);
     let route = routes.iter().find(|route| route["location"] == serde_json::json!(parts));
     let upstreams = list(&route.unwrap_or_else(|| panic!("no {location} in {page}"))["upstreams"]);
-    let indexes = upstreams.iter().filter_map(|index| index.as_u64());
+    let indexes = upstreams.iter().filter_map(serde_json::Value::as_u64);
     let peers = indexes.flat_map(|index| list(&page["upstreams"][index as usize]["peers"]));
     let addresses = peers.flat_map(|peer| list(&peer["addresses"]));
     let mut ports: Vec<u16> =
