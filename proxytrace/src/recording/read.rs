@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use crate::model::{Body, FORMAT, Record};
 
-/// No record is nearly as long, not even of a configuration with ten thousand addresses; a file without line ends is none of ours, and not to be taken into memory.
+/// No record is nearly as long, not even that of a configuration with ten thousand addresses. A file without line ends is
+/// none of ours, and not to be taken into memory.
 const LONGEST_LINE: u64 = 16 << 20;
 
 /// Where a recording ends too early, and why.
@@ -119,7 +120,7 @@ fn in_words(error: &serde_json::Error) -> String {
 mod tests {
     use proptest::prelude::{any, prop, proptest};
 
-    use super::{Damage, Reader};
+    use super::{Damage, LONGEST_LINE, Reader};
     use crate::model::{Body, Record};
 
     const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":1,"host":"h","kernel":"6.1","version":"0.1.0","all":true}"#;
@@ -196,7 +197,7 @@ mod tests {
         check(&lines(&[HEADER, CONNECT, "\0\0\0", EXITED]), 2, "line 3 is no record (it is not JSON)");
         check(&lines(&[HEADER, "[1]", EXITED]), 1, "line 2 is no record (it lacks a kind)");
         check(&lines(&[HEADER, "", EXITED]), 1, "line 2 is no record");
-        check(&(lines(&[HEADER]) + &"x".repeat(100_000)), 1, "line 2 is no record");
+        check(&(lines(&[HEADER]) + &"x".repeat(LONGEST_LINE as usize + 1)), 1, "line 2 is no record");
     }
 
     proptest! {
