@@ -53,9 +53,9 @@ fn names_stay_in_their_places() {
 
 #[test]
 fn pure_code_does_no_io() {
-    for (path, text) in
-        sources().into_iter().filter(|(path, _)| PURE.iter().any(|pure| path.starts_with(pure)))
-    {
+    // A file of tests may look at a clock.
+    let is_pure = |path: &str| PURE.iter().any(|pure| path.starts_with(pure)) && !path.ends_with("/tests.rs");
+    for (path, text) in sources().into_iter().filter(|(path, _)| is_pure(path)) {
         for name in IO {
             assert!(!code(&text).contains(name), "{path} uses {name}");
         }
