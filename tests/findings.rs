@@ -1,5 +1,9 @@
 //! What is wrong is found and named, soon; it goes when the contrary is seen; and what is healthy raises nothing.
 
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +12,7 @@ use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, proxy_to, server};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
+use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON, patient};
 
 /// A finding is raised within 250 ms of what proves it, on a machine that has time for it.
@@ -18,7 +23,7 @@ const AFTER: &str = "127.0.0.1:8081";
 
 /// nginx in front of a service, with `trace` and `agent`.
 struct Scene {
-    _netns: Netns,
+    netns: Netns,
     backend: Option<Backend>,
     nginx: Nginx,
     trace: Trace,
@@ -27,12 +32,17 @@ struct Scene {
 
 impl Scene {
     fn begin(manner: Manner, http: &str) -> Self {
+        Self::with(manner, http, &[])
+    }
+
+    /// `trace` and `agent` get more arguments.
+    fn with(manner: Manner, http: &str, more: &[&str]) -> Self {
         let netns = Netns::new();
         let backend = Some(Backend::start(&netns, BEFORE, manner));
         let nginx = Nginx::start(&netns, http);
-        let arguments = ["--process", nginx.name()];
+        let arguments = [&["--process", nginx.name()], more].concat();
         let (trace, agent) = (Trace::start(&arguments), Agent::start(&arguments));
-        Self { _netns: netns, backend, nginx, trace, agent }
+        Self { netns, backend, nginx, trace, agent }
     }
 
     fn gets(&self, times: u64, status: u16) {
@@ -131,7 +141,7 @@ fn an_upstream_that_dies_is_down_until_it_answers_again() {
     scene.backend = None;
     scene.gets(10, 502);
     scene.raised("upstream_down", "");
-    scene.backend = Some(Backend::start(&scene._netns, BEFORE, Manner::AnswerAndClose));
+    scene.backend = Some(Backend::start(&scene.netns, BEFORE, Manner::AnswerAndClose));
     // nginx leaves it alone for fail_timeout only where there are several.
     scene.gets(3, 200);
     scene.cleared("upstream_down");
@@ -149,13 +159,86 @@ fn a_service_that_closes_unanswered_is_the_wrong_one() {
 }
 
 #[test]
-fn a_socket_that_may_not_be_connected_to_is_denied() {
-    let scene = Scene::begin(Manner::AnswerAndClose, &proxy_to("unix:{dir}/nginx.pid", ""));
-    for _ in 0..12 {
+fn a_firewall_that_drops_is_a_black_hole_until_something_answers() {
+    let scene = Scene::begin(Manner::AnswerAndClose, &api(BEFORE));
+    scene.gets(12, 200);
+    scene.looked_at();
+    scene.netns.firewall("tcp dport 8080 drop");
+    let clients: Vec<_> = (0..4).map(|_| scene.nginx.begin("/")).collect();
+    let began = Instant::now();
+    scene.raised("black_hole", BEFORE);
+    println!("black_hole {:?} after the first connect", began.elapsed());
+    drop(clients);
+    scene.netns.firewall("");
+    scene.gets(1, 200);
+    scene.cleared("black_hole");
+}
+
+#[test]
+fn a_destination_that_no_line_names_is_undeclared() {
+    let directory = scratch::directory();
+    let other = directory.path().join("other.conf");
+    fs::write(&other, "events {} http { server { location / { proxy_pass http://127.0.0.1:9; } } }")
+        .expect("write a configuration");
+    let path = other.display().to_string();
+    let scene = Scene::with(Manner::AnswerAndClose, &api(BEFORE), &["--nginx-config", &path]);
+    scene.gets(5, 200);
+    scene.raised("undeclared_destination", BEFORE);
+}
+
+#[test]
+fn an_upstream_that_a_reload_has_cut_off_is_silent() {
+    let both = |api: &str| {
+        format!(
+            "upstream api {{ server {BEFORE}; }} upstream web {{ server {AFTER}; }} {}",
+            server(&format!(
+                "location /api {{ proxy_pass http://{api}; }} location / {{ proxy_pass http://web; }}"
+            ))
+        )
+    };
+    let scene = Scene::begin(Manner::AnswerAndClose, &both("api"));
+    let _web = Backend::start(&scene.netns, AFTER, Manner::AnswerAndClose);
+    for _ in 0..60 {
+        assert_eq!(scene.nginx.get("/api"), 200);
+        scene.gets(1, 200);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let _ = scene.nginx.reload(&both("web"));
+    let began = Instant::now();
+    let silent = loop {
+        assert_eq!(scene.nginx.get("/api"), 200);
+        if let Some(record) =
+            scene.trace.within(Duration::from_millis(50)).filter(|record| record.kind == "finding")
+        {
+            break record;
+        }
+        assert!(began.elapsed() < patient(SOON * 3), "no finding in {:?}", began.elapsed());
+    };
+    assert_eq!((&*silent.finding, &*silent.upstream), ("silent_upstream", "api"), "{silent:?}");
+}
+
+#[test]
+fn local_ports_that_are_used_up_are_a_finding() {
+    let scene = Scene::begin(Manner::AnswerAndClose, &api(BEFORE));
+    scene.netns.sysctl("net.ipv4.ip_local_port_range", "40000 40001");
+    let _held = [40000, 40001]
+        .map(|port| scene.netns.enter(|| TcpListener::bind(("127.0.0.1", port)).expect("hold a port")));
+    for _ in 0..6 {
         let _ = scene.nginx.get("/");
     }
-    let record = scene.trace.next_among(&["finding"]);
-    assert!(["denied", "upstream_down"].contains(&&*record.finding), "{record:?}");
+    scene.raised("ports_exhausted", BEFORE);
+}
+
+#[test]
+fn a_socket_that_the_workers_may_not_use_is_denied() {
+    let directory = scratch::directory();
+    let path = directory.path().join("app.sock");
+    let _listener = UnixListener::bind(&path).expect("listen");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("close it to the workers");
+    let address = format!("unix:{}", path.display());
+    let scene = Scene::begin(Manner::AnswerAndClose, &proxy_to(&address, ""));
+    scene.gets(6, 502);
+    scene.raised("denied", &address);
 }
 
 #[test]
@@ -172,7 +255,7 @@ fn a_rejected_reload_stands_until_one_is_accepted() {
 #[test]
 fn reloads_without_change_and_scaling_raise_nothing() {
     let scene = Scene::begin(Manner::AnswerAndClose, &api(BEFORE));
-    let other = Backend::start(&scene._netns, AFTER, Manner::AnswerAndClose);
+    let other = Backend::start(&scene.netns, AFTER, Manner::AnswerAndClose);
     scene.gets(5, 200);
     for http in [api(BEFORE), api(&format!("{BEFORE}; server {AFTER}")), api(BEFORE)] {
         scene.nginx.reload(&http);
@@ -189,18 +272,18 @@ fn restarts_one_after_the_other_behind_next_upstream_raise_nothing() {
         server("location / { proxy_pass http://api; proxy_next_upstream error; }")
     );
     let mut scene = Scene::begin(Manner::AnswerAndClose, &http);
-    let mut other = Some(Backend::start(&scene._netns, AFTER, Manner::AnswerAndClose));
+    let mut other = Some(Backend::start(&scene.netns, AFTER, Manner::AnswerAndClose));
     for _ in 0..2 {
         scene.gets(20, 200);
         scene.backend = None;
         scene.gets(20, 200);
-        scene.backend = Some(Backend::start(&scene._netns, BEFORE, Manner::AnswerAndClose));
+        scene.backend = Some(Backend::start(&scene.netns, BEFORE, Manner::AnswerAndClose));
         // nginx counts fail_timeout in whole seconds, and asks a peer again after them.
         thread::sleep(Duration::from_millis(2500));
         scene.gets(20, 200);
         other.take();
         scene.gets(20, 200);
-        other = Some(Backend::start(&scene._netns, AFTER, Manner::AnswerAndClose));
+        other = Some(Backend::start(&scene.netns, AFTER, Manner::AnswerAndClose));
         thread::sleep(Duration::from_millis(2500));
     }
     scene.end_quiet();

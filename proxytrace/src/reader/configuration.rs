@@ -99,8 +99,7 @@ impl Master {
     }
 
     fn config_path(&self) -> Result<PathBuf, Failure> {
-        let failed =
-            |what: &str, error: io::Error| Failure::Failed(format!("process {}: {what}: {error}", self.pid));
+        let failed = |what: &str, error: io::Error| self.failed(what, &error);
         let mut program = Vec::new();
         File::open(format!("/proc/{}/exe", self.pid))
             .and_then(|file| file.take(MOST_PROGRAM).read_to_end(&mut program))
@@ -111,9 +110,15 @@ impl Master {
     }
 
     fn root(&self) -> Result<Root, Failure> {
-        Root::of(self.pid).map_err(|error| {
-            Failure::Failed(format!("process {}: look below its root directory: {error}", self.pid))
-        })
+        Root::of(self.pid).map_err(|error| self.failed("look below its root directory", &error))
+    }
+
+    /// A master that goes into the background ends while it is looked at: another process then knows the same.
+    fn failed(&self, what: &str, error: &io::Error) -> Failure {
+        if Path::new(&format!("/proc/{}/exe", self.pid)).symlink_metadata().is_err() {
+            return Failure::NoNginx;
+        }
+        Failure::Failed(format!("process {}: {what}: {error}", self.pid))
     }
 
     fn look_up(&self, lookups: Vec<Lookup>) -> Result<super::Addresses, Failure> {
