@@ -198,7 +198,9 @@ fn an_upstream_that_a_reload_has_cut_off_is_silent() {
     };
     let scene = Scene::begin(Manner::AnswerAndClose, &both("api"));
     let _web = Backend::start(&scene.netns, AFTER, Manner::AnswerAndClose);
-    for _ in 0..60 {
+    // That it was in steady use takes three steps of 10 s to show.
+    let steady = Instant::now();
+    while steady.elapsed() < Duration::from_secs(32) {
         assert_eq!(scene.nginx.get("/api"), 200);
         scene.gets(1, 200);
         thread::sleep(Duration::from_millis(50));

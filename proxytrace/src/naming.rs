@@ -55,10 +55,13 @@ enum State {
 struct Known {
     configuration: Configuration,
     names: Names,
-    /// Followed names were last looked up then.
+    /// When the last lookup of followed names was begun that has ended, and when it ended.
+    begun: Instant,
     looked_up: Instant,
     /// They are being looked up, since then.
     asked: Option<Instant>,
+    /// Addresses that no name had, and when they were first seen: only a lookup that is begun later can tell.
+    unmatched: HashMap<Address, Instant>,
 }
 
 impl Naming {
@@ -117,7 +120,7 @@ impl Naming {
         if let Some(name) = self.decided.get(row) {
             return Some(Arc::clone(name));
         }
-        let name = match self.states.get(&of_row(row))? {
+        let name = match self.states.get_mut(&of_row(row))? {
             State::Asked(since, _) if since.elapsed() < PATIENCE => return None,
             State::Asked(..) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
             State::Known(known) => match known.find(address) {
@@ -152,8 +155,7 @@ impl Naming {
             }
             // Names that could not be looked up again: what was found before holds.
             (Answer::Unreadable(_) | Answer::NoNginx, State::Known(known)) => {
-                known.looked_up = Instant::now();
-                known.asked = None;
+                known.note_lookup();
                 Vec::new()
             }
             (Answer::Unreadable(why), state) => {
@@ -194,7 +196,7 @@ impl Naming {
     #[must_use]
     pub fn needs_lookup(&self, of: Of, address: &Address) -> bool {
         matches!(self.states.get(&of), Some(State::Known(known)) if known.asked.is_none()
-            && matches!(known.find(address), Found::Pending))
+            && known.looked_up.elapsed() >= SELDOM && known.unmatched.contains_key(address))
     }
 
     /// The configuration of a generation, where it is known.
@@ -242,17 +244,24 @@ enum Found<'a> {
 impl Known {
     fn new(configuration: Configuration) -> Self {
         let names = Names::new(&configuration.routes, &configuration.addresses.of);
-        Self { configuration, names, looked_up: Instant::now(), asked: None }
+        let now = Instant::now();
+        Self { configuration, names, begun: now, looked_up: now, asked: None, unmatched: HashMap::new() }
     }
 
-    fn find(&self, address: &Address) -> Found<'_> {
+    fn find(&mut self, address: &Address) -> Found<'_> {
         let routes = &self.configuration.routes;
         if let Some(named) = self.names.find(address) {
             return Found::Named(&named.upstream);
         }
-        // One that has just been looked up is not looked up again.
-        if routes.is_followed() && (self.asked.is_some() || self.looked_up.elapsed() >= SELDOM) {
-            return Found::Pending;
+        if routes.is_followed() {
+            if self.unmatched.len() >= MOST_ADDRESSES {
+                self.unmatched.clear();
+            }
+            // nginx may have learned of it after we last looked.
+            let first = *self.unmatched.entry(address.clone()).or_insert_with(Instant::now);
+            if first >= self.begun {
+                return Found::Pending;
+            }
         }
         match self.of_a_host_without_answer(address.port()) {
             Some(upstream) => Found::Named(upstream),
@@ -285,6 +294,12 @@ impl Known {
         }
     }
 
+    /// A lookup has ended.
+    fn note_lookup(&mut self) {
+        self.looked_up = Instant::now();
+        self.begun = self.asked.take().unwrap_or(self.looked_up);
+    }
+
     /// Addresses that a name had before keep it: connects to them may still be under way.
     fn update(&mut self, addresses: Addresses) {
         let known = &mut self.configuration.addresses;
@@ -296,8 +311,7 @@ impl Known {
             all.drain(..all.len().saturating_sub(MOST_ADDRESSES));
         }
         self.names = Names::new(&self.configuration.routes, &known.of);
-        self.looked_up = Instant::now();
-        self.asked = None;
+        self.note_lookup();
     }
 }
 
