@@ -19,7 +19,7 @@ use super::transcript::{Told, Transcript};
 /// third of their time in it. Without a fifth level of page tables, which only makes each miss longer.
 #[rustfmt::skip]
 const QEMU: &[&str] = &[
-    "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "2", "-m", "2048",
+    "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "2", "-m", "2048",
     "-nographic", "-no-reboot", "-nic", "none",
 ];
 /// `panic=-1` ends the machine at once when its kernel panics, which it does as well where it would go on limping.
