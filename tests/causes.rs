@@ -7,6 +7,7 @@ use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::http::answer;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::stage::{Family, Stage};
+use proxytrace_tests::wait;
 
 use crate::scene::{Expected, Scene, Watch, wait_for_in_flight};
 
@@ -68,7 +69,7 @@ fn dropped_syns_stall_and_end_with_the_proxys_timeout(family: Family) {
     assert_eq!(scene.nginx.error_log().matches("upstream timed out").count(), 0, "nginx does not know yet");
     assert_eq!((&*stalled.address, stalled.syn_retransmits), (&*scene.address, Some(1)), "{stalled:?}");
     assert!(
-        stalled.duration() >= Duration::from_millis(900),
+        stalled.duration() >= wait::at_least(Duration::from_millis(900)),
         "the first SYN is sent again after 1 s: {stalled:?}"
     );
     wait_for_in_flight(&scene.watch.agent, scene.nginx.name(), &scene.address, 1);

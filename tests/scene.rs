@@ -81,7 +81,7 @@ impl Expected {
     /// It takes at least that long, with so many SYNs sent again.
     pub(crate) fn after(self, seconds: f64, retransmits: RangeInclusive<u32>) -> Self {
         // On a busy machine everything may take longer, but nothing shorter.
-        let least = Duration::from_secs_f64(seconds);
+        let least = wait::at_least(Duration::from_secs_f64(seconds));
         Self { took: least..least + SOON * 3, retransmits, ..self }
     }
 

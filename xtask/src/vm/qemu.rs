@@ -17,6 +17,11 @@ use super::transcript::{Told, Transcript};
 /// Software emulation: KVM is not to be had on the machines that this runs on, or does not run these kernels. Without the
 /// two features by which a processor says that copying bytes one by one is quick: here it is not, and kernels spent a
 /// third of their time in it. Without a fifth level of page tables, which only makes each miss longer.
+///
+/// All processors of a machine in one thread: with a thread for each, QEMU before 8.1 reads code to translate it before it
+/// locks the page (its change "accel/tcg: Always lock pages before translation"). So it can keep the breakpoint that a
+/// kernel sets for a moment while it changes its own code, as it does whenever a tracepoint's programs come or go, and run
+/// it long after: `Oops: int3`, in one run of three.
 #[rustfmt::skip]
 const QEMU: &[&str] = &[
     "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "2", "-m", "2048",
