@@ -140,7 +140,7 @@ fn a_binary_upgrade_raises_the_generation() {
     assert_eq!(watch.trace.next_of("connect").generation, 1);
 
     kill(as_pid(old_master), Signal::SIGQUIT).expect("end the old master");
-    wait::until_true("the old master to end", wait::SOON, || kill(as_pid(old_master), None).is_err());
+    wait::until_true("the old master to end", SOON, || kill(as_pid(old_master), None).is_err());
     assert_eq!(nginx.get("/"), 200);
     let record = watch.trace.next_of("connect");
     assert_eq!((record.generation, &*record.proxy), (1, nginx.name()), "{record:?}");

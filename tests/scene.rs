@@ -10,7 +10,37 @@ use proxytrace_tests::metrics::{Account, Metrics};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, proxy_to};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
-use proxytrace_tests::wait::{self, SOON};
+use proxytrace_tests::wait::{self, SOON, is_slow};
+
+/// A connect timeout of nginx that a story can wait for.
+pub(crate) struct ShortTimeout {
+    /// The kernel sends a SYN again once a second at most.
+    pub(crate) nginx_seconds: u32,
+    /// What proxytrace is told: what the proxy gives up earlier counts as cancelled.
+    told: Duration,
+}
+
+/// nginx counts its timeout from a clock that it reads once per turn of its event loop; proxytrace allows 0.1 s for that.
+/// Where the processor is emulated and shared with other stories, a turn can take half a second and more.
+pub(crate) fn short_timeout() -> ShortTimeout {
+    if is_slow() {
+        ShortTimeout { nginx_seconds: 5, told: Duration::from_secs(4) }
+    } else {
+        ShortTimeout { nginx_seconds: 3, told: Duration::from_secs(3) }
+    }
+}
+
+impl ShortTimeout {
+    /// For a location.
+    pub(crate) fn directive(&self) -> String {
+        format!("proxy_connect_timeout {}s;", self.nginx_seconds)
+    }
+
+    /// How long an attempt takes at least that ends with it, in seconds.
+    pub(crate) fn least(&self) -> f64 {
+        self.told.as_secs_f64() - 0.1
+    }
+}
 
 /// nginx in front of one address.
 pub(crate) struct Scene {
@@ -28,7 +58,8 @@ impl Scene {
     /// The same with a whole configuration, in which `address` is the only destination.
     pub(crate) fn with(netns: &Netns, address: &str, http: &str) -> Self {
         let nginx = Nginx::start(netns, http);
-        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", "3"], nginx.name());
+        let told = short_timeout().told.as_secs().to_string();
+        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", &told], nginx.name());
         Self { nginx, address: address.to_owned(), watch }
     }
 
