@@ -34,7 +34,7 @@ stories_under() {
     export RUST_TEST_THREADS=$3
     shift 3
     echo "vm: begin $profile"
-    # Set to nothing is not the same as not set.
+    # What the profile before it forced.
     unset PROXYTRACE_HOOK_VIA PROXYTRACE_TEST_HOOK_VIA
     [ "$forced" = - ] || export PROXYTRACE_HOOK_VIA="$forced" PROXYTRACE_TEST_HOOK_VIA="$forced"
     proxytrace doctor --json >/tmp/doctor
