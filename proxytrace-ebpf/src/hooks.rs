@@ -19,26 +19,13 @@ use proxytrace_ebpf::abi::{Call, Place};
 
 use crate::{
     connect,
-    kernel::{self, Access, Arguments, Direct, Probed, Registers, Sock, Task, setting, tcp},
+    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, setting, tcp},
     process, stream,
 };
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// Runs the body of a program without being preempted. A process that is preempted in a program keeps that program
-/// from everybody who comes to the same place on the same CPU until it goes on: the kernel skips a program that is
-/// running (kernel/trace/bpf_trace.c and kernel/bpf/trampoline.c, `prog->active`). System calls' tracepoints can be
-/// preempted from 6.13 on, all others from 7.0 on, functions' programs always. Where the kernel cannot do it for us (before
-/// 6.10), and for the few instructions before and behind, there are two programs where a miss would matter.
-macro_rules! unpreempted {
-    ($body:expr) => {
-        kernel::disable_preemption();
-        $body;
-        kernel::enable_preemption();
-    };
-}
 
 /// The two programs of a tracepoint, with one body: as a BTF tracepoint, where the verifier knows the types of the
 /// arguments, and as a raw tracepoint, where they are mere numbers.
@@ -48,14 +35,14 @@ macro_rules! tracepoint {
         #[btf_tracepoint]
         fn $typed($ctx: BtfTracePointContext) {
             type $access = Direct;
-            unpreempted!($body);
+            $body
         }
 
         $(#[$doc])*
         #[raw_tracepoint]
         fn $raw($ctx: RawTracePointContext) {
             type $access = Probed;
-            unpreempted!($body);
+            $body
         }
     };
 }
@@ -109,30 +96,28 @@ tracepoint! {
 /// `int __sys_connect_file(struct file *file, struct sockaddr_storage *address, int addrlen, int file_flags)`
 #[fentry]
 fn connect_fentry(ctx: FEntryContext) {
-    unpreempted!(connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED));
+    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED);
 }
 
-/// The same once more, for whoever comes here while a process is preempted in the other. Whichever comes second finds
-/// the work done.
+/// The same once more. A program by trampoline can be preempted: when another process comes here on the same CPU
+/// meanwhile, the kernel skips the program that is still running (kernel/bpf/trampoline.c,
+/// `__bpf_prog_enter_recur`), and runs its twin. Whichever comes second finds the work done.
 #[fentry]
 fn connect_fentry_again(ctx: FEntryContext) {
-    unpreempted!(connect::entered(
-        Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)),
-        Call::ENTERED_AGAIN
-    ));
+    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED_AGAIN);
 }
 
 /// The same. The result stands behind the arguments; the helper for it is there from 5.17 on only. Calls that are in it
 /// while another program is attached here or detached return unseen (kernel/bpf/trampoline.c, `bpf_tramp_image_put`).
 #[fexit]
 fn connect_fexit(ctx: FExitContext) {
-    unpreempted!(connect::returned(i64::from(ctx.arg::<i32>(4))));
+    connect::returned(i64::from(ctx.arg::<i32>(4)));
 }
 
 /// The same once more.
 #[fexit]
 fn connect_fexit_again(ctx: FExitContext) {
-    unpreempted!(connect::returned(i64::from(ctx.arg::<i32>(4))));
+    connect::returned(i64::from(ctx.arg::<i32>(4)));
 }
 
 /// The same.
@@ -186,7 +171,7 @@ tracepoint! {
 /// `int tcp_connect(struct sock *sk)`
 #[fentry]
 fn tcp_connect_fentry(ctx: FEntryContext) {
-    unpreempted!(connect::started(Sock::<Direct>::new(ctx.arg(0)), Place::TcpConnect));
+    connect::started(Sock::<Direct>::new(ctx.arg(0)), Place::TcpConnect);
 }
 
 /// The same.

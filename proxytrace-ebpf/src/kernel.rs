@@ -6,7 +6,6 @@ use core::{ffi::c_void, marker::PhantomData, mem::size_of, ptr};
 use aya_ebpf::helpers::{self, generated};
 use proxytrace_ebpf::{
     abi::{Address, FAMILY_INET, FAMILY_UNIX, Loss, Settings, UNIX_PATH_MAX, UnixPath},
-    functions,
     offsets::Offsets,
 };
 
@@ -49,19 +48,6 @@ macro_rules! setting {
 pub(crate) use setting;
 
 const _: () = assert!(size_of::<Settings>() == 24 && size_of::<Offsets>().is_multiple_of(4));
-
-/// The call of a kernel function that takes and gives nothing; like every call it may change the first six registers.
-macro_rules! call {
-    ($function:ident) => {
-        // SAFETY: an instruction whose effects are declared; userspace makes it the call or nothing.
-        unsafe {
-            core::arch::asm!(
-                ".quad {call}", call = const functions::$function,
-                out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _,
-            );
-        }
-    };
-}
 
 /// How a program reaches kernel memory through a pointer that the kernel passed to it.
 pub(crate) trait Access: Copy {
@@ -503,19 +489,6 @@ pub(crate) fn add(counter: *mut u64, n: u64) {
     unsafe {
         core::arch::asm!("lock *(u64 *)({counter} + 0) += {n}", counter = in(reg) counter, n = in(reg) n);
     }
-}
-
-/// Keeps the process that runs this from being preempted until [`enable_preemption`], where the kernel can
-/// (`functions.rs`); once in a program, and with nothing that leaves it in between.
-#[inline(always)]
-pub(crate) fn disable_preemption() {
-    call!(PREEMPT_DISABLE);
-}
-
-/// Ends what [`disable_preemption`] began.
-#[inline(always)]
-pub(crate) fn enable_preemption() {
-    call!(PREEMPT_ENABLE);
 }
 
 /// A read that may well fail, and is then not a loss.

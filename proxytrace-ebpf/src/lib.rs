@@ -1,11 +1,10 @@
 //! What the two halves of proxytrace share: the records that cross between kernel and userspace, the kernel
-//! structure offsets and function numbers that userspace puts in, and the outcomes of an attempt.
+//! structure offsets that userspace puts in, and the outcomes of an attempt.
 //!
 //! The programs themselves are this package's binary (`main.rs`), which is compiled for the bpf target only.
 
 #![no_std]
 
 pub mod abi;
-pub mod functions;
 pub mod offsets;
 pub mod outcome;

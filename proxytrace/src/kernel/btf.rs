@@ -17,7 +17,6 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
-    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -48,7 +47,6 @@ pub struct Btf<'a> {
 }
 
 struct Type<'a> {
-    name: u32,
     info: u32,
     /// The size in bytes, or the id of the type that this one refers to.
     size_or_type: u32,
@@ -91,12 +89,12 @@ impl<'a> Btf<'a> {
         // Type 0 is void and not in the data.
         let mut btf = Self {
             strings,
-            types: vec![Type { name: 0, info: 0, size_or_type: 0, rest: &[] }],
+            types: vec![Type { info: 0, size_or_type: 0, rest: &[] }],
             structures: HashMap::new(),
         };
         while !rest.is_empty() {
             let (name, info, size_or_type) = (u32_at(rest, 0)?, u32_at(rest, 4)?, u32_at(rest, 8)?);
-            let mut ty = Type { name, info, size_or_type, rest: &[] };
+            let mut ty = Type { info, size_or_type, rest: &[] };
             let length = rest_length(ty.kind(), ty.count())?;
             let end = 12 + length;
             ty.rest = rest.get(12..end).ok_or(Error::Truncated)?;
@@ -125,13 +123,6 @@ impl<'a> Btf<'a> {
             id = member;
         }
         bits.is_multiple_of(8).then_some(bits / 8 + more)
-    }
-
-    /// The number of a function, by which programs call it.
-    #[must_use]
-    pub fn function(&self, name: &str) -> Option<u32> {
-        let is_it = |ty: &Type<'_>| ty.kind() == kind::FUNC && self.string(ty.name) == name.as_bytes();
-        self.types.iter().position(is_it).map(|id| id as u32)
     }
 
     /// Whether any enum has this value: how the kernel says which map types and helpers it has.
@@ -196,7 +187,7 @@ fn rest_length(kind: u32, count: usize) -> Result<usize, Error> {
     Ok(match kind {
         1 | kind::VAR | kind::DECL_TAG => 4, // 1: an integer
         // Pointer, forward declaration, qualifiers, function, float: nothing follows.
-        2 | 7 | kind::TYPEDEF..=kind::RESTRICT | kind::FUNC | 16 | kind::TYPE_TAG => 0,
+        2 | 7 | kind::TYPEDEF..=kind::RESTRICT | 12 | 16 | kind::TYPE_TAG => 0,
         kind::ARRAY => 12,
         kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => count * 12,
         kind::ENUM | kind::FUNC_PROTO => count * 8,
@@ -273,7 +264,6 @@ mod tests {
         builder.ty("outer", 1 << 31 | kind::STRUCT << 24 | 3, 16, &[a, 1, 0, 0, 4, 32, c, 1, 4 << 24 | 100]); // 5
         let ring = builder.name("BPF_MAP_TYPE_RINGBUF");
         builder.ty("bpf_map_type", kind::ENUM << 24 | 1, 4, &[ring, 27]); // 6
-        builder.ty("bpf_preempt_disable", kind::FUNC << 24, 0, &[]); // 7
         builder.build()
     }
 
@@ -291,14 +281,6 @@ mod tests {
         check("nothing.a", None);
         assert!(btf.has_enum_value("BPF_MAP_TYPE_RINGBUF"));
         assert!(!btf.has_enum_value("BPF_MAP_TYPE_ARENA"));
-    }
-
-    #[test]
-    fn a_function_is_found_by_its_name_and_nothing_else_is() {
-        let data = sample();
-        let btf = Btf::parse(&data).unwrap();
-        assert_eq!(btf.function("bpf_preempt_disable"), Some(7));
-        assert_eq!(btf.function("inner"), None);
     }
 
     #[test]

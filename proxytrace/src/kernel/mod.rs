@@ -21,7 +21,6 @@ use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
     abi::{Address, Loss, NAME_ENTERS, Place, Process, Proxy, Row, RowKey, Settings, UnixPath},
-    functions,
     offsets::Offsets,
 };
 
@@ -172,8 +171,7 @@ impl Tracer {
                 return Err(Error::NoSuchProcess(pid));
             }
         }
-        let (offsets, object) = fit_to_kernel()?;
-        let offsets = Plain(offsets);
+        let offsets = Plain(offsets_in(&type_information()?)?);
         let settings = Plain(settings(options));
         let mut loader = EbpfLoader::new();
         loader
@@ -183,7 +181,7 @@ impl Tracer {
         for Resized { map, entries } in &options.table_sizes {
             loader.map_max_entries(map, *entries);
         }
-        let mut ebpf = loader.load(&object).map_err(|error| Error::Load(error.into()))?;
+        let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(error.into()))?;
         let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Load(error.into()))?;
 
         let mut tracer = Self {
@@ -357,26 +355,17 @@ fn check_host() -> Result<(), Error> {
 /// # Errors
 /// What is missing.
 pub fn check_type_information() -> Result<usize, Error> {
-    let data = type_information()?;
-    offsets_in(&btf::Btf::parse(&data)?)?;
-    Ok(data.len())
+    let btf = type_information()?;
+    offsets_in(&btf)?;
+    Ok(btf.len())
 }
 
 fn type_information() -> Result<Vec<u8>, Error> {
     std::fs::read(BTF_PATH).map_err(Error::NoBtf)
 }
 
-/// Where this kernel has what the programs read, and the programs, made to call those of its functions that it has.
-fn fit_to_kernel() -> Result<(Offsets, Vec<u8>), Error> {
-    let data = type_information()?;
-    let btf = btf::Btf::parse(&data)?;
-    let offsets = offsets_in(&btf)?;
-    let mut object = OBJECT.to_vec();
-    functions::resolve(&mut object, |name| btf.function(name));
-    Ok((offsets, object))
-}
-
-fn offsets_in(btf: &btf::Btf<'_>) -> Result<Offsets, Error> {
+fn offsets_in(btf: &[u8]) -> Result<Offsets, Error> {
+    let btf = btf::Btf::parse(btf)?;
     if !btf.has_enum_value("BPF_MAP_TYPE_RINGBUF") {
         return Err(Error::KernelTooOld);
     }
@@ -395,7 +384,7 @@ fn settings(options: &Options) -> Settings {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, btf::Btf, offsets_in};
+    use super::{Error, offsets_in};
 
     #[test]
     fn a_kernel_without_ring_buffer_is_too_old() {
@@ -403,7 +392,6 @@ mod tests {
         let mut btf = vec![0x9f, 0xeb, 1, 0];
         btf.extend([24_u32, 0, 0, 0, 1].into_iter().flat_map(u32::to_le_bytes));
         btf.push(0);
-        let btf = Btf::parse(&btf).unwrap();
         assert!(matches!(offsets_in(&btf), Err(Error::KernelTooOld)));
     }
 }
