@@ -212,6 +212,11 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         call.state |= Call::HOLDS_ATTEMPT;
         return;
     }
+    if sock.is_unconnected() {
+        // Inside connect() as well, whose entry no program saw: what it returns will not be known.
+        events::lose(Loss::EndMissed);
+        return settle(&attempt, Outcome::Other, 0, sock.local());
+    }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
     let gave_up = age_ns + TIMEOUT_SLACK_NS >= setting!(connect_timeout_ns);
     settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock.local());

@@ -19,7 +19,8 @@ pub(crate) fn current() -> Option<(u32, Process)> {
     find(pid).map(|process| (pid, process))
 }
 
-/// A traced process forks: the child is of its proxy and its generation.
+/// A traced process forks: the child is of its proxy and its generation. Two programs see it, and the child does not run
+/// before both have.
 #[inline(always)]
 pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     let (parent, pid) = (parent.process(), child.process());
@@ -27,6 +28,9 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
         return; // a new thread
     }
     let Some(process) = find(parent) else { return };
+    if find(pid).is_some_and(|known| known.parent == parent && known.generation == process.generation) {
+        return;
+    }
     events::seen(Place::Fork);
     enter(pid, Process { parent, children: 0, ..process });
     count_child(parent, 1);
