@@ -7,8 +7,9 @@ use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::http::answer;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::stage::{Family, Stage};
+use proxytrace_tests::wait;
 
-use crate::scene::{Expected, Scene, Watch, wait_for_in_flight};
+use crate::scene::{Expected, Scene, Watch, short_timeout, wait_for_in_flight};
 
 macro_rules! over_both_families {
     ($($story:ident),* $(,)?) => {
@@ -60,7 +61,8 @@ fn a_closed_port_refuses(family: Family) {
 fn dropped_syns_stall_and_end_with_the_proxys_timeout(family: Family) {
     let stage = Stage::new(family);
     stage.upstream.firewall("tcp dport 8080 drop");
-    let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), "proxy_connect_timeout 3s;");
+    let timeout = short_timeout();
+    let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), &timeout.directive());
 
     let mut client = scene.nginx.begin("/");
 
@@ -68,7 +70,7 @@ fn dropped_syns_stall_and_end_with_the_proxys_timeout(family: Family) {
     assert_eq!(scene.nginx.error_log().matches("upstream timed out").count(), 0, "nginx does not know yet");
     assert_eq!((&*stalled.address, stalled.syn_retransmits), (&*scene.address, Some(1)), "{stalled:?}");
     assert!(
-        stalled.duration() >= Duration::from_millis(900),
+        stalled.duration() >= wait::at_least(Duration::from_millis(900)),
         "the first SYN is sent again after 1 s: {stalled:?}"
     );
     wait_for_in_flight(&scene.watch.agent, scene.nginx.name(), &scene.address, 1);
@@ -77,7 +79,9 @@ fn dropped_syns_stall_and_end_with_the_proxys_timeout(family: Family) {
     scene.nginx.says("upstream timed out (110: Connection timed out) while connecting to upstream");
     let resent = stage.retransmits();
     let connect = scene.watch.trace.next_of("connect");
-    let expected = Expected::at_once("proxy_timeout", 0).from(local_host(family)).after(2.9, resent..=resent);
+    let expected = Expected::at_once("proxy_timeout", 0)
+        .from(local_host(family))
+        .after(timeout.least(), resent..=resent);
     scene.watch.check(&connect, &scene.address, &expected);
     scene.watch.counted(&scene.address, &expected.account(1));
     scene.end();
@@ -123,6 +127,9 @@ fn an_icmp_error_during_connect_is_the_cause(family: Family) {
         let at_once = Expected::at_once(outcome, errno).from(local_host(family));
         // Over IPv6 the kernel keeps a soft error to itself: nginx learns of it a second later, from the next SYN.
         let (requests, expected) = match family {
+            // Over IPv4 it wakes nginx before it stores the error (tcp_v4_err). Another processor that stands still in
+            // between, as an emulated one may, lets nginx ask too early: then it as well learns from the next SYN.
+            Family::V4 if wait::is_slow() => (3, at_once.after(0.0, 0..=1)),
             Family::V4 => (3, at_once),
             Family::V6 => (1, at_once.after(0.0, 0..=1)),
         };

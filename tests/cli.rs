@@ -112,6 +112,16 @@ fn what_it_is_told_by_the_environment_counts_as_well() {
     assert!(run(proxytrace::command().arg("--version")).starts_with("proxytrace "));
 }
 
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let mut command = proxytrace::command();
+    for name in ["HOOK_VIA", "TABLE_SIZE", "PROCESS", "PID", "CONNECT_TIMEOUT", "RING_SIZE"] {
+        command.env(format!("PROXYTRACE_{name}"), "");
+    }
+    let (code, _, stderr) = ends(command.args(["trace", "--duration", "0.1"]));
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
 /// Runs a command that ends by itself: its exit status, stdout and stderr.
 #[track_caller]
 fn ends(command: &mut Command) -> (Option<i32>, String, String) {

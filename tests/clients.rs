@@ -9,7 +9,7 @@ use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::stage::{Family, Stage};
 
 use crate::host::Host;
-use crate::scene::{Expected, Named, Scene, Watch, wait_for_in_flight};
+use crate::scene::{Expected, Named, Scene, Watch, short_timeout, wait_for_in_flight};
 
 pub(crate) const CONNECTOR: &str = env!("CARGO_BIN_EXE_connector");
 
@@ -106,7 +106,8 @@ fn a_request_that_goes_on_to_the_next_upstream_is_an_attempt_at_each() {
 fn a_client_that_goes_away_cancels_and_a_proxy_that_waited_times_out() {
     let stage = Stage::new(Family::V4);
     stage.upstream.firewall("tcp dport 8080 drop");
-    let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), "proxy_connect_timeout 3s;");
+    let timeout = short_timeout();
+    let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), &timeout.directive());
 
     let client = scene.nginx.begin("/");
     wait_for_in_flight(&scene.watch.agent, scene.nginx.name(), &scene.address, 1);
@@ -118,7 +119,9 @@ fn a_client_that_goes_away_cancels_and_a_proxy_that_waited_times_out() {
 
     let mut patient = scene.nginx.begin("/");
     assert_eq!(answer(&mut patient).status, 504);
-    let timed_out = Expected::at_once("proxy_timeout", 0).from("10.0.0.1:").after(2.9, 1..=3);
+    let timed_out = Expected::at_once("proxy_timeout", 0)
+        .from("10.0.0.1:")
+        .after(timeout.least(), 1..=timeout.nginx_seconds);
     scene.watch.saw_next(&scene.address, &timed_out);
 
     let mut both = cancelled.account(1);

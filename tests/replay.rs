@@ -130,6 +130,20 @@ fn a_full_recording_turns_over_while_everything_but_that_is_forbidden() {
     }
 }
 
+/// `tests/recordings/outage.jsonl`: a reload with the wrong port, the one that mends it, and a firewall that drops.
+#[test]
+fn the_outage_of_before_looks_as_it_did() {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
+    let mut command = proxytrace::command();
+    command.env("TZ", "UTC").arg("replay").arg(recordings.join("outage.jsonl"));
+    let output = command.output().expect("run replay");
+    assert!(output.status.success(), "{output:?}");
+    let expected = fs::read_to_string(recordings.join("outage.txt")).expect("read what it looked like");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    let status = command.arg("--fail-on-finding").output().expect("run replay").status;
+    assert_eq!(status.code(), Some(1));
+}
+
 #[test]
 fn wherever_a_recording_is_cut_off_everything_before_is_shown() {
     let (_netns, nginx) = failing();

@@ -10,7 +10,37 @@ use proxytrace_tests::metrics::{Account, Metrics};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{self, Nginx, proxy_to};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
-use proxytrace_tests::wait::{self, SOON};
+use proxytrace_tests::wait::{self, SOON, is_slow};
+
+/// A connect timeout of nginx that a story can wait for.
+pub(crate) struct ShortTimeout {
+    /// The kernel sends a SYN again once a second at most.
+    pub(crate) nginx_seconds: u32,
+    /// What proxytrace is told where it has no configuration to read; and how long an attempt takes at least.
+    told: Duration,
+}
+
+/// nginx counts its timeout from a clock that it reads once per turn of its event loop; proxytrace allows an
+/// eighth of the timeout for that. Where the processor is emulated and shared with other stories, a turn can take half a second and more.
+pub(crate) fn short_timeout() -> ShortTimeout {
+    if is_slow() {
+        ShortTimeout { nginx_seconds: 5, told: Duration::from_secs(4) }
+    } else {
+        ShortTimeout { nginx_seconds: 3, told: Duration::from_secs(3) }
+    }
+}
+
+impl ShortTimeout {
+    /// For a location.
+    pub(crate) fn directive(&self) -> String {
+        format!("proxy_connect_timeout {}s;", self.nginx_seconds)
+    }
+
+    /// How long an attempt takes at least that ends with it, in seconds.
+    pub(crate) fn least(&self) -> f64 {
+        self.told.as_secs_f64() - 0.1
+    }
+}
 
 /// nginx in front of one address.
 pub(crate) struct Scene {
@@ -28,7 +58,8 @@ impl Scene {
     /// The same with a whole configuration, in which `address` is the only destination.
     pub(crate) fn with(netns: &Netns, address: &str, http: &str) -> Self {
         let nginx = Nginx::start(netns, http);
-        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", "3"], nginx.name());
+        let told = short_timeout().told.as_secs().to_string();
+        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", &told], nginx.name());
         Self { nginx, address: address.to_owned(), watch }
     }
 
@@ -81,7 +112,7 @@ impl Expected {
     /// It takes at least that long, with so many SYNs sent again.
     pub(crate) fn after(self, seconds: f64, retransmits: RangeInclusive<u32>) -> Self {
         // On a busy machine everything may take longer, but nothing shorter.
-        let least = Duration::from_secs_f64(seconds);
+        let least = wait::at_least(Duration::from_secs_f64(seconds));
         Self { took: least..least + SOON * 3, retransmits, ..self }
     }
 
@@ -258,7 +289,7 @@ pub(crate) fn counted(agent: &Agent, proxy: &str, address: &str, expected: &Acco
 /// The agent comes to count just what a client says that it did, and has lost nothing on the way.
 #[track_caller]
 pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
-    if sees_connect_by_kprobe(agent) {
+    if sees_connect_by_kprobe(agent) || misses_entries(agent) {
         agrees_but_for_missed_returns(agent, proxy, truth);
         return;
     }
@@ -275,17 +306,33 @@ pub(crate) fn sees_connect_by_kprobe(agent: &Agent) -> bool {
     agent.metrics().has("proxytrace_hook_attached", &[("hook", "connect"), ("via", "kprobe")])
 }
 
+/// Whether entries may be missed as well: from 7.0 on a process can be preempted in the one program that sees every system
+/// call begin, which others then miss (docs/architecture.md).
+fn misses_entries(agent: &Agent) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let major: u32 = release.split('.').next().and_then(|major| major.parse().ok()).expect("its number");
+    let by = |via| agent.metrics().has("proxytrace_hook_attached", &[("hook", "connect"), ("via", via)]);
+    major >= 7 && (by("tp_btf") || by("raw_tp"))
+}
+
 /// The same where returns may be missed: every attempt is counted and has ended; where the cause is not the true one, it
 /// is `other`, and so many are counted under `end_missed`, which is given.
 #[track_caller]
 pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &Truth) -> u64 {
     let others = |account: &Account| account.failures.get("other").copied().unwrap_or(0);
+    let misses_entries = misses_entries(agent);
     let mut differing = 0;
     for (address, expected) in &truth.0 {
         let mut last = Account::default();
         let ended = wait::within(SOON, || {
             last = agent.metrics().account(proxy, address);
-            (last.attempts == expected.attempts && last.in_flight == 0).then_some(())
+            let all = if misses_entries {
+                // What only the call tells is then not seen: one in thirty in this storm.
+                last.attempts <= expected.attempts && last.attempts * 10 >= expected.attempts * 8
+            } else {
+                last.attempts == expected.attempts
+            };
+            (all && last.in_flight == 0).then_some(())
         });
         assert!(ended.is_some() && last.balances(), "{proxy} {address}: {last:?} instead of {expected:?}");
         let has_no_more_of = |(cause, count): (&String, &u64)| {

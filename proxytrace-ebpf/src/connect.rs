@@ -29,8 +29,10 @@ const IN_PROGRESS: [u32; 8] = [0, EINTR, 114, 115, ERESTARTSYS, 513, 514, ERESTA
 const NOT_AN_ATTEMPT: [u32; 5] = [9, 14, 88, 97, 106];
 
 /// How far before its connect timeout a proxy may be seen closing: it counts from a clock that it reads once per turn
-/// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early.
+/// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early. On a busy host a turn can take half a
+/// second; an eighth of the timeout allows for that, and tells few clients that leave so late for a timeout.
 const TIMEOUT_SLACK_NS: u64 = 100_000_000;
+const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
 /// A traced process enters connect(). `program` tells which of the two programs there sees it (see `hooks.rs`),
 /// [`Call::ENTERED`] or [`Call::ENTERED_AGAIN`].
@@ -98,7 +100,12 @@ pub(crate) fn returned(result: i64) {
     }
     if call.state & Call::HOLDS_ATTEMPT == 0 {
         if call.state & Call::SENT != 0 {
-            remember_soft_error(call.sock);
+            let sock = Sock::<Probed>::new(call.sock as *const c_void);
+            match errno {
+                0 => established(sock),
+                _ if IN_PROGRESS.contains(&errno) => remember_soft_error(sock),
+                _ => refused(sock, errno),
+            }
         } else if is_unix || !IN_PROGRESS.contains(&errno) {
             // No transition: no route, or not permitted. The socket never got the address.
             begin_late(call, errno);
@@ -185,10 +192,13 @@ pub(crate) fn established<A: Access>(sock: Sock<A>) {
 #[inline(always)]
 pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     let Some(attempt) = take(sock) else { return };
-    let errno = match (sock.error(), sock.soft_error()) {
-        (0, 0) => attempt.soft_errno,
-        (0, soft) => soft,
-        (hard, _) => hard,
+    // The last is for an ICMP error that the kernel had queued but not yet stored when connect() returned: nginx may have
+    // asked for it, and so cleared it, before it closes.
+    let errno = match (sock.error(), sock.soft_error(), attempt.soft_errno) {
+        (0, 0, 0) => sock.queued_error(),
+        (0, 0, remembered) => remembered,
+        (0, soft, _) => soft,
+        (hard, _, _) => hard,
     };
     if errno != 0 {
         return settle(&attempt, Outcome::of_error(errno), errno, sock.local());
@@ -204,8 +214,15 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         call.state |= Call::HOLDS_ATTEMPT;
         return;
     }
+    if sock.is_unconnected() {
+        // Inside connect() as well, whose entry no program saw: what it returns will not be known.
+        events::lose(Loss::EndMissed);
+        return settle(&attempt, Outcome::Other, 0, sock.local());
+    }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
-    let gave_up = age_ns + TIMEOUT_SLACK_NS >= connect_timeout_ns(&attempt.row);
+    let timeout_ns = connect_timeout_ns(&attempt.row);
+    let slack_ns = TIMEOUT_SLACK_NS.max(timeout_ns >> TIMEOUT_SLACK_SHIFT);
+    let gave_up = age_ns.saturating_add(slack_ns) >= timeout_ns;
     settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock.local());
 }
 
@@ -240,14 +257,23 @@ pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
     let _ = CALLS.remove(&thread);
 }
 
+/// connect() returns how a handshake that it has waited for went. The socket's transition has told it before, unless no
+/// program saw that one.
+#[inline(always)]
+fn refused(sock: Sock<Probed>, errno: u32) {
+    if let Some(attempt) = take(sock) {
+        settle(&attempt, Outcome::of_error(errno), errno, sock.local());
+    }
+}
+
 /// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
 /// the call returns: asking for it (SO_ERROR) clears it, and nginx asks before it closes. The tracepoint
 /// `inet_sk_error_report` does not help, as the kernel reports before it stores (6.18, tcp_v4_err).
 #[inline(always)]
-fn remember_soft_error(sock: u64) {
-    if let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock) {
+fn remember_soft_error(sock: Sock<Probed>) {
+    if let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) {
         // SAFETY: a value of the map. Nobody else writes this member.
-        unsafe { (*attempt).soft_errno = Sock::<Probed>::new(sock as *const c_void).soft_error() };
+        unsafe { (*attempt).soft_errno = sock.soft_error() };
     }
 }
 

@@ -18,6 +18,7 @@ const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 const SS_UNCONNECTED: u32 = 1;
+const ORIGIN_ICMP: u8 = 2; // SO_EE_ORIGIN_ICMP
 
 /// States of a TCP socket (include/net/tcp_states.h).
 pub(crate) mod tcp {
@@ -131,6 +132,24 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub(crate) fn soft_error(self) -> u32 {
         A::read::<u32>(self.0, offset!(sock_soft_error))
+    }
+
+    /// The error in the newest ICMP message that waits for whoever wants to read it from the socket, 0 for none. It stays
+    /// there when an error is asked for, which clears the other two. The kernel keeps them for IPv4 (tcp_v4_err), and for
+    /// IPv6 only where it was asked to.
+    #[inline(always)]
+    pub(crate) fn queued_error(self) -> u32 {
+        let queue = self.0.wrapping_byte_add(offset!(sock_error_queue) as usize);
+        // A ring: where it is empty, the queue's head points to itself.
+        let newest = try_read::<*const c_void>(queue, offset!(queue_newest)).unwrap_or(queue);
+        if newest as u64 == queue as u64 {
+            return 0;
+        }
+        let error = offset!(packet_room) + offset!(room_error);
+        match try_read::<u8>(newest, error + offset!(error_origin)) {
+            Some(ORIGIN_ICMP) => try_read(newest, error).unwrap_or(0),
+            _ => 0,
+        }
     }
 
     /// Whether a handshake was never under way, as far as its `struct socket` knows: connect() marks it as connecting just

@@ -20,7 +20,8 @@ pub(crate) fn current() -> Option<(u32, Process)> {
 }
 
 /// A traced process forks: the child is of its proxy and its generation. After a reload was asked for, this is how it is
-/// seen to be accepted: a master that took the new configuration forks new workers, before anything else.
+/// seen to be accepted: a master that took the new configuration forks new workers, before anything else. Two programs see it,
+/// and the child does not run before both have.
 #[inline(always)]
 pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     let (pid, is_master) = (child.process(), parent.blocks(SIGHUP));
@@ -29,6 +30,9 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     }
     let parent = parent.process();
     let Some(mut process) = find(parent) else { return };
+    if find(pid).is_some_and(|known| known.parent == parent && known.generation == process.generation) {
+        return;
+    }
     events::seen(Place::Fork);
     if process.reload_asked_ns != 0 {
         process.generation = raise_generation(parent, process);

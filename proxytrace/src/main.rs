@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use proxytrace::{
     cli::{Cli, Command},
     commands::{agent, check, doctor, replay, trace},
@@ -13,7 +12,7 @@ use proxytrace::{
 };
 
 fn main() -> ExitCode {
-    let Cli { log, command } = Cli::parse();
+    let Cli { log, command } = Cli::read();
     let result = match command {
         Command::Trace(args) => {
             logging::start(&log, "warn");

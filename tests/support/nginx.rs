@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::child::{Guarded, as_pid};
 use crate::http::{self, Response};
 use crate::netns::Netns;
-use crate::wait::{self, SOON};
+use crate::wait::{self, SOON, patient};
 use crate::{child, process, scratch};
 
 /// A running nginx; master and workers are ended when it is dropped.
@@ -154,7 +154,9 @@ impl Nginx {
     #[must_use]
     pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.path("clients")).expect("connect to nginx");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("limit the wait for an answer");
+        stream
+            .set_read_timeout(Some(patient(SOON).max(Duration::from_secs(60))))
+            .expect("limit the wait for an answer");
         stream
     }
 

@@ -24,3 +24,10 @@ fn read(pid: u32, name: &str) -> Option<Process> {
     let alive = fields.next()? != "Z";
     (alive && comm == name).then_some(Process { pid, parent: fields.next()?.parse().ok()? })
 }
+
+/// Where in the kernel each thread of a process waits: what root is told, for the message of a story that fails.
+pub(crate) fn waits_in(pid: u32) -> String {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stacks = threads.map(|thread| fs::read_to_string(thread.path().join("stack")).unwrap_or_default());
+    stacks.collect::<Vec<_>>().join("\n")
+}

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use crate::child::{Captured, Guarded};
 use crate::http::{self, Response};
 use crate::metrics::Metrics;
-use crate::scratch;
 use crate::wait::{self, SOON, patient};
+use crate::{process, scratch};
 
 /// The program under test: `PROXYTRACE_BIN`, or what `cargo build --release` made in this repository.
 #[must_use]
@@ -329,7 +329,8 @@ impl Agent {
         stream.set_read_timeout(Some(patient(SOON))).expect("limit the wait for the agent");
         http::ask(&mut stream, path, headers);
         http::try_answer(&mut stream).unwrap_or_else(|what| {
-            panic!("the agent answers {path} with {what}; it says: {}", self.stderr.text())
+            let (says, waits) = (self.stderr.text(), process::waits_in(self.pid()));
+            panic!("the agent answers {path} with {what}; it says: {says}; it waits in:\n{waits}")
         })
     }
 

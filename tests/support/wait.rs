@@ -25,6 +25,23 @@ pub fn patient(time: Duration) -> Duration {
     time * *PATIENCE
 }
 
+/// Whether this machine is slower than a usual one.
+#[must_use]
+pub fn is_slow() -> bool {
+    *PATIENCE > 1
+}
+
+/// The kernel's timers count ticks. An emulated processor that stands still for a moment misses some and makes up for them
+/// later, so that a timer that was started in between is early by as much: up to a turn of the emulator, which runs its
+/// processors one after another (100 ms), on either end.
+const EARLY: Duration = Duration::from_millis(200);
+
+/// What must take at least that long by the kernel's timers, as it is measured on this machine.
+#[must_use]
+pub fn at_least(time: Duration) -> Duration {
+    if is_slow() { time.saturating_sub(EARLY) } else { time }
+}
+
 /// Asks again and again until there is an answer; panics with `what` when there is none in that time, as [`patient`] as
 /// the machine wants.
 #[track_caller]

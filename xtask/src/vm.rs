@@ -30,8 +30,8 @@ use self::profiles::PROFILES;
 use self::series::{Expect, SERIES};
 use crate::{cargo, setup};
 
-/// How many machines at once: most of the time each of them waits.
-const AT_ONCE: usize = 2;
+/// How many machines at once. Each keeps one processor busy at most, and waits at times.
+const AT_ONCE: usize = 3;
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {

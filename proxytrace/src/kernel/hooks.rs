@@ -96,12 +96,12 @@ const fn rung(via: Via, parts: &'static [Part]) -> Rung {
     Rung { via, parts, costs: "" }
 }
 
-/// The two ways to attach a program to a tracepoint.
+/// The two ways to attach programs to a tracepoint, each program in both forms.
 macro_rules! tracepoint {
-    ($typed:literal, $raw:literal, $target:literal) => {
+    ($($typed:literal, $raw:literal),+ => $target:literal) => {
         &[
-            rung(Via::TpBtf, &[Part { program: $typed, target: $target }]),
-            rung(Via::RawTp, &[Part { program: $raw, target: $target }]),
+            rung(Via::TpBtf, &[$(Part { program: $typed, target: $target }),+]),
+            rung(Via::RawTp, &[$(Part { program: $raw, target: $target }),+]),
         ]
     };
 }
@@ -114,28 +114,28 @@ pub const PROCESS_HOOKS: &[Hook] = &[
         without: "new workers are not followed",
         required: true,
         places: &[Place::Fork],
-        rungs: tracepoint!("process_fork", "process_fork_raw", "sched_process_fork"),
+        rungs: tracepoint!("process_fork", "process_fork_raw", "process_fork_again", "process_fork_again_raw" => "sched_process_fork"),
     },
     Hook {
         name: "exec",
         without: "a proxy that starts later is not noticed",
         required: true,
         places: &[Place::Exec],
-        rungs: tracepoint!("process_exec", "process_exec_raw", "sched_process_exec"),
+        rungs: tracepoint!("process_exec", "process_exec_raw" => "sched_process_exec"),
     },
     Hook {
         name: "exit",
         without: "processes are never forgotten",
         required: true,
         places: &[Place::Exit],
-        rungs: tracepoint!("process_exit", "process_exit_raw", "sched_process_exit"),
+        rungs: tracepoint!("process_exit", "process_exit_raw" => "sched_process_exit"),
     },
     Hook {
         name: "signal",
         without: "reloads are not noticed",
         required: false,
         places: &[Place::Signal],
-        rungs: tracepoint!("signal_deliver", "signal_deliver_raw", "signal_deliver"),
+        rungs: tracepoint!("signal_deliver", "signal_deliver_raw" => "signal_deliver"),
     },
 ];
 
@@ -194,28 +194,31 @@ pub const CONNECT_HOOKS: &[Hook] = &[
         without: "tcp attempts are not seen",
         required: true,
         places: &[Place::State],
-        rungs: tracepoint!("sock_set_state", "sock_set_state_raw", "inet_sock_set_state"),
+        rungs: tracepoint!("sock_set_state", "sock_set_state_raw" => "inet_sock_set_state"),
     },
     Hook {
         name: "state_again",
         without: "an attempt whose end interrupts another transition may be missed",
         required: false,
         places: &[Place::StateAgain],
-        rungs: tracepoint!("sock_set_state_again", "sock_set_state_again_raw", "inet_sock_set_state"),
+        rungs: tracepoint!(
+            "sock_set_state_again", "sock_set_state_again_raw",
+            "sock_set_state_third", "sock_set_state_third_raw",
+            "sock_set_state_fourth", "sock_set_state_fourth_raw" => "inet_sock_set_state"),
     },
     Hook {
         name: "retransmit",
         without: "a black hole is told of only when the proxy gives up",
         required: false,
         places: &[Place::Retransmit],
-        rungs: tracepoint!("tcp_retransmit", "tcp_retransmit_raw", "tcp_retransmit_skb"),
+        rungs: tracepoint!("tcp_retransmit", "tcp_retransmit_raw" => "tcp_retransmit_skb"),
     },
     Hook {
         name: "destroy",
         without: "an attempt whose end was not seen stays in flight",
         required: false,
         places: &[Place::Destroy],
-        rungs: tracepoint!("tcp_destroy", "tcp_destroy_raw", "tcp_destroy_sock"),
+        rungs: tracepoint!("tcp_destroy", "tcp_destroy_raw" => "tcp_destroy_sock"),
     },
     Hook {
         name: "tcp_connect",

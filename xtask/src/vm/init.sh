@@ -4,8 +4,8 @@
 
 export PATH=/usr/sbin:/usr/bin HOME=/ TMPDIR=/tmp
 export PROXYTRACE_BIN=/usr/bin/proxytrace PROXYTRACE_SKIP_IS_FAILURE=1
-# An emulated processor is slow.
-export PROXYTRACE_TEST_SCALE=10 PROXYTRACE_TEST_PATIENCE=6
+# An emulated processor is slow, and stands still for half a minute when its host has more urgent things to do.
+export PROXYTRACE_TEST_SCALE=10 PROXYTRACE_TEST_PATIENCE=20
 
 mount_at() {
     mkdir -p "$2" && mount -t "$1" "$1" "$2"
@@ -34,7 +34,7 @@ stories_under() {
     export RUST_TEST_THREADS=$3
     shift 3
     echo "vm: begin $profile"
-    # Set to nothing is not the same as not set.
+    # What the profile before it forced.
     unset PROXYTRACE_HOOK_VIA PROXYTRACE_TEST_HOOK_VIA
     [ "$forced" = - ] || export PROXYTRACE_HOOK_VIA="$forced" PROXYTRACE_TEST_HOOK_VIA="$forced"
     proxytrace doctor --json >/tmp/doctor
