@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use proxytrace_tests::backend::{Backend, Manner};
+use proxytrace_tests::backend::{Backend, Manner, full_backlog};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, proxy_to, server};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
@@ -244,6 +244,17 @@ fn a_socket_that_the_workers_may_not_use_is_denied() {
 }
 
 #[test]
+fn a_listener_that_accepts_nothing_has_a_full_backlog() {
+    let directory = scratch::directory();
+    let path = directory.path().join("app.sock");
+    let _full = full_backlog(&path);
+    let address = format!("unix:{}", path.display());
+    let scene = Scene::begin(Manner::AnswerAndClose, &proxy_to(&address, ""));
+    scene.gets(6, 502);
+    scene.raised("backlog_full", &address);
+}
+
+#[test]
 fn a_rejected_reload_stands_until_one_is_accepted() {
     let scene = Scene::begin(Manner::AnswerAndClose, &api(BEFORE));
     scene.gets(3, 200);
@@ -288,6 +299,27 @@ fn restarts_one_after_the_other_behind_next_upstream_raise_nothing() {
         other = Some(Backend::start(&scene.netns, AFTER, Manner::AnswerAndClose));
         thread::sleep(Duration::from_millis(2500));
     }
+    scene.end_quiet();
+}
+
+#[test]
+fn connections_that_are_kept_and_then_closed_raise_nothing() {
+    let http = format!(
+        "upstream api {{ server {BEFORE}; keepalive 4; }} {}",
+        server(
+            "location / { proxy_pass http://api; proxy_http_version 1.1; proxy_set_header Connection ''; }"
+        )
+    );
+    let mut scene = Scene::begin(Manner::Answer, &http);
+    for _ in 0..3 {
+        scene.gets(10, 200);
+        // It goes with the connections that nginx keeps, and comes back.
+        scene.backend = None;
+        thread::sleep(Duration::from_millis(300));
+        scene.backend = Some(Backend::start(&scene.netns, BEFORE, Manner::Answer));
+    }
+    scene.gets(10, 200);
+    scene.looked_at();
     scene.end_quiet();
 }
 

@@ -320,3 +320,82 @@ impl Known {
 pub const fn of_row(row: &RowKey) -> Of {
     Of { proxy: row.proxy, generation: row.generation }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, time::Instant};
+
+    use super::{Addresses, Configuration, Found, Known};
+    use crate::nginx::{routes::Routes, tests::config};
+
+    fn known(text: &str, hosts: &[(&str, &[&str])]) -> Known {
+        let of = hosts
+            .iter()
+            .map(|(host, ips)| ((*host).to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect()))
+            .collect();
+        Known::new(Configuration {
+            path: "/etc/nginx/nginx.conf".into(),
+            exe: "/usr/sbin/nginx".into(),
+            routes: Routes::of(&config(text)),
+            addresses: Addresses { of, ..Addresses::default() },
+        })
+    }
+
+    #[track_caller]
+    fn check(known: &mut Known, address: &str, expected: &str) {
+        let found = match known.find(&address.parse().unwrap()) {
+            Found::Named(name) => name,
+            Found::Pending => "(pending)",
+            Found::Open => "(open)",
+            Found::Undeclared => "(undeclared)",
+        };
+        assert_eq!(found, expected, "{address}");
+    }
+
+    #[test]
+    fn an_address_has_the_name_that_the_configuration_gives_it_or_none() {
+        let mut plain = known(
+            "http { upstream api { server 10.0.0.5:8080; server app:81; } }",
+            &[("app", &["10.0.0.6"])],
+        );
+        check(&mut plain, "10.0.0.5:8080", "api");
+        check(&mut plain, "10.0.0.6:81", "api");
+        check(&mut plain, "10.0.0.5:8081", "(undeclared)");
+        let mut open = known("http { server { location / { proxy_pass http://$arg_to; } } }", &[]);
+        check(&mut open, "10.0.0.5:80", "(open)");
+    }
+
+    #[test]
+    fn a_host_that_nobody_answered_for_has_the_addresses_at_its_port() {
+        let mut one = known("http { upstream api { server app:81; } }", &[]);
+        check(&mut one, "10.0.0.6:81", "api");
+        check(&mut one, "10.0.0.6:82", "(undeclared)");
+        let mut two = known("http { upstream api { server app:81; } upstream web { server web:81; } }", &[]);
+        check(&mut two, "10.0.0.6:81", "(undeclared)");
+    }
+
+    #[test]
+    fn an_address_of_a_followed_name_is_judged_by_a_lookup_that_is_begun_later() {
+        let text = "http { resolver 127.0.0.1; server { set $app app.test; location / { proxy_pass http://$app:81; } } }";
+        let mut known = known(text, &[("app.test", &["10.0.0.5"])]);
+        check(&mut known, "10.0.0.5:81", "app.test");
+        check(&mut known, "10.0.0.6:81", "(pending)");
+        // One that was under way already tells nothing of it.
+        let answer = |ip: &str| Addresses {
+            of: HashMap::from([("app.test".to_owned(), vec![ip.parse().unwrap()])]),
+            ..Addresses::default()
+        };
+        known.asked = Some(known.begun);
+        known.update(answer("10.0.0.5"));
+        check(&mut known, "10.0.0.6:81", "(pending)");
+        known.asked = Some(Instant::now());
+        known.update(answer("10.0.0.6"));
+        check(&mut known, "10.0.0.6:81", "app.test");
+        // What it was before, it stays.
+        check(&mut known, "10.0.0.5:81", "app.test");
+        check(&mut known, "10.0.0.7:81", "(pending)");
+        known.asked = Some(Instant::now());
+        known.update(answer("10.0.0.6"));
+        check(&mut known, "10.0.0.7:81", "(undeclared)");
+    }
+}
