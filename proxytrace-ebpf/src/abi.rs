@@ -281,10 +281,12 @@ impl Call {
     pub const ADDRESSED: u32 = 8;
     /// A signal has interrupted the call; it begins again, or its caller gets EINTR.
     pub const INTERRUPTED: u32 = 16;
-    /// The first of the two programs at the entry has seen it.
+    /// The first of the programs at the entry has seen it.
     pub const ENTERED: u32 = 32;
     /// The second has.
     pub const ENTERED_AGAIN: u32 = 64;
+    /// The third has.
+    pub const ENTERED_THIRD: u32 = 128;
 }
 
 impl Event {

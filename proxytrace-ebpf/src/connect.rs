@@ -34,8 +34,8 @@ const NOT_AN_ATTEMPT: [u32; 5] = [9, 14, 88, 97, 106];
 const TIMEOUT_SLACK_NS: u64 = 100_000_000;
 const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
-/// A traced process enters connect(). `program` tells which of the two programs there sees it (see `hooks.rs`),
-/// [`Call::ENTERED`] or [`Call::ENTERED_AGAIN`].
+/// A traced process enters connect(). `program` tells which of the programs there sees it (see `hooks.rs`),
+/// [`Call::ENTERED`] and so on.
 #[inline(always)]
 pub(crate) fn entered(arguments: Arguments, program: u32) {
     let Some((pid, process)) = process::current() else { return };
@@ -46,7 +46,7 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
     if let Some(previous) = call_of(thread) {
         let is_same = previous.sock == socket.sock && previous.user_address == arguments.address;
         if is_same && previous.state & (program | Call::INTERRUPTED) != program {
-            // This very call: the other program has seen it, or a signal had interrupted it and it begins again.
+            // This very call: another program has seen it, or a signal had interrupted it and it begins again.
             previous.state |= program;
             return;
         }

@@ -158,8 +158,10 @@ pub const CONNECT_HOOKS: &[Hook] = &[
                 &[
                     Part { program: "connect_fexit", target: CONNECT },
                     Part { program: "connect_fexit_again", target: CONNECT },
+                    Part { program: "connect_fexit_third", target: CONNECT },
                     Part { program: "connect_fentry", target: CONNECT },
                     Part { program: "connect_fentry_again", target: CONNECT },
+                    Part { program: "connect_fentry_third", target: CONNECT },
                 ],
             ),
             Rung {
