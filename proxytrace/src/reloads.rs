@@ -58,9 +58,13 @@ impl Open {
 
     /// Whether the master is done with it, as far as can be seen from outside.
     fn is_done(&self, now_ns: u64) -> bool {
-        let held_back = || Proc::new(self.pid.cast_signed())?.status().map(|status| status.sigblk);
-        match held_back() {
-            Ok(held_back) if self.shows_when_done => held_back & SIGHUP == 0,
+        let status = || Proc::new(self.pid.cast_signed())?.status();
+        match status() {
+            // It waits. Between the delivery of a signal and its handler the mask is that of sigsuspend() still, but then it
+            // runs, or would if the host let it.
+            Ok(status) if self.shows_when_done => {
+                status.sigblk & SIGHUP == 0 && status.state.starts_with('S')
+            }
             _ => now_ns.saturating_sub(self.asked_ns) >= PATIENCE.as_nanos() as u64,
         }
     }
