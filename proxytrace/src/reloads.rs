@@ -137,7 +137,7 @@ mod tests {
 
     use proxytrace_ebpf::abi::{Event, Process};
 
-    use super::{Open, PATIENCE, Reloads};
+    use super::{Duration, Open, PATIENCE, Proc, Reloads};
 
     const ASKED_NS: u64 = 1_000;
     const LATER_NS: u64 = ASKED_NS + PATIENCE.as_nanos() as u64;
@@ -147,7 +147,12 @@ mod tests {
 
     impl Master {
         fn new() -> Self {
-            Self(Command::new("sleep").arg("60").spawn().unwrap())
+            let master = Self(Command::new("sleep").arg("60").spawn().unwrap());
+            let state = || Proc::new(master.0.id().cast_signed()).unwrap().status().unwrap().state;
+            while !state().starts_with('S') {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            master
         }
 
         /// An event about a reload of it.
