@@ -76,7 +76,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 }
                 () = pace.due() => {
                     pace.note_look();
-                    log_findings(&mut lock(&watch))
+                    let mut watch = lock(&watch);
+                    let looked = log_findings(&mut watch);
+                    if watch.is_reload_open() {
+                        // That it is rejected shows in no event.
+                        pace.note_news();
+                    }
+                    looked
                 }
             };
             if let Err(error) = noted {

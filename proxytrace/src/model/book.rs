@@ -116,8 +116,9 @@ impl Book {
         Self { most_addresses, idle_ns, known: HashMap::new(), gone: BTreeMap::new() }
     }
 
-    /// The series as of `rows`, each with the key that it counts for, and of `declared`, used or not; and the rows that have not been used for long.
-    /// Those can be forgotten in the kernel, and given to [`Book::carry`].
+    /// The series as of `rows`, each with the key that it counts for; and the rows that have not been used for long. Those
+    /// can be forgotten in the kernel, and given to [`Book::carry`]. What is `declared` has a series before it is used, as far
+    /// as what is used leaves room, and keeps it when it is idle.
     #[must_use]
     pub fn update(
         &mut self,
@@ -130,22 +131,20 @@ impl Book {
         }
         let mut own = self.known.values().filter(|known| known.is_own).count();
         let mut idle = Vec::new();
-        let none = Row::ZERO;
-        // What is used comes first: where there are too many, the unused ones have no series of their own.
-        let used = rows.iter().map(|(_, row, key)| (row, key));
-        for (row, key) in used.chain(declared.iter().map(|key| (&none, key))) {
-            if !self.known.contains_key(key) {
+        for (row_key, row, key) in rows {
+            let known = self.known.entry(key.clone()).or_insert_with(|| {
                 let is_own = own < self.most_addresses;
                 own += usize::from(is_own);
-                self.known.insert(key.clone(), Known { is_own, ..Known::default() });
-            }
-            if let Some(known) = self.known.get_mut(key) {
-                known.current.get_or_insert_default().add(row);
-            }
-        }
-        for (row_key, row, key) in rows {
+                Known { is_own, ..Known::default() }
+            });
+            known.current.get_or_insert_default().add(row);
             if now_ns.saturating_sub(row.last_attempt_ns) >= self.idle_ns && row.attempts == ended(row) {
                 idle.push((*row_key, key.clone()));
+            }
+        }
+        for key in declared {
+            if let Some(known) = self.known.get_mut(key) {
+                known.current.get_or_insert_default();
             }
         }
         self.drop_carried();
@@ -155,6 +154,11 @@ impl Book {
             for part in [Some(&known.carried), known.current.as_ref()].into_iter().flatten() {
                 series.add(part.counts());
             }
+        }
+        // Not remembered: a series of zeroes can make room for one that counts.
+        let unused = declared.iter().filter(|key| !self.known.contains_key(*key));
+        for key in unused.take(self.most_addresses.saturating_sub(own)) {
+            all.entry(key.clone()).or_default();
         }
         (all, idle)
     }
@@ -280,5 +284,17 @@ mod tests {
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (Some(3), None));
         let (series, _) = book.update(HOUR + 3, &rows, &[]);
         assert!(series.is_empty());
+    }
+
+    #[test]
+    fn what_is_only_declared_takes_no_room_from_what_is_used() {
+        let mut book = Book::new(2, HOUR);
+        let declared = [key("a"), key("b"), key("c")];
+        let (series, _) = book.update(1, &[], &declared);
+        assert_eq!((series.len(), attempts(&series, "a"), attempts(&series, "c")), (2, Some(0), None));
+        let rows = [row(0, "c", 3, 3, 1), row(0, "x", 1, 1, 1), row(0, "a", 2, 2, 1)];
+        let (series, _) = book.update(2, &rows, &declared);
+        let counts = ["c", "x", "~other", "a", "b"].map(|address| attempts(&series, address));
+        assert_eq!(counts, [Some(3), Some(1), Some(2), None, None]);
     }
 }

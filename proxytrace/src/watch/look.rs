@@ -119,22 +119,21 @@ impl Watch {
         let mut changed = Vec::new();
         let clock = clock();
         for (key, row) in &snapshot.rows {
-            let last = before.remove(key);
-            let address = self.address(&key.address);
-            let upstream = if last == Some(*row) || address.is_name_service() {
-                None
-            } else {
-                self.upstream(key, &address)?
-            };
-            if let Some(upstream) = upstream {
-                let proxy = self.names.name(key.proxy, &living);
-                let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
-                let counts = Counts::of(row, &clock);
-                changed.push(Counted { proxy, pid, generation, upstream, address, counts });
+            if before.remove(key) == Some(*row) {
                 self.known.rows.insert(*key, *row);
-            } else if let Some(last) = last {
-                self.known.rows.insert(*key, last);
+                continue;
             }
+            let address = self.address(&key.address);
+            if address.is_name_service() {
+                continue;
+            }
+            // One that has no name yet is looked at again.
+            let Some(upstream) = self.upstream(key, &address)? else { continue };
+            let proxy = self.names.name(key.proxy, &living);
+            let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
+            let counts = Counts::of(row, &clock);
+            changed.push(Counted { proxy, pid, generation, upstream, address, counts });
+            self.known.rows.insert(*key, *row);
         }
         Ok(changed)
     }
