@@ -46,7 +46,7 @@ impl Files for Memory<'_> {
 }
 
 /// Reads the first file of an input, which may include the others.
-pub(crate) fn read_files(input: &[u8]) {
+pub fn read_files(input: &[u8]) {
     check(load(&Memory::new(input), Path::new("/conf/main"), None, &LIMITS));
     if let Ok(globals) = std::str::from_utf8(input) {
         check(load(&Memory::new(b""), Path::new("/conf/main"), Some(globals), &LIMITS));
@@ -54,7 +54,7 @@ pub(crate) fn read_files(input: &[u8]) {
 }
 
 /// Reads an input as what `nginx -T` prints.
-pub(crate) fn read_dump(input: &[u8]) {
+pub fn read_dump(input: &[u8]) {
     check(load_dump(input, &LIMITS));
 }
 

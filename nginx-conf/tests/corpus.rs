@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../fuzz/reading.rs"]
-mod reading;
+pub mod reading;
 
 #[track_caller]
 fn check(target: &str, read: fn(&[u8])) {

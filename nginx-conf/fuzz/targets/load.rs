@@ -2,8 +2,4 @@
 
 #![no_main]
 
-#[path = "../reading.rs"]
-#[allow(dead_code, reason = "the other target uses the rest")]
-mod reading;
-
-libfuzzer_sys::fuzz_target!(|input: &[u8]| reading::read_files(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| nginx_conf_fuzz::read_files(input));

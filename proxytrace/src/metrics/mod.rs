@@ -297,7 +297,6 @@ fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use jiff::Timestamp;
     use proxytrace_ebpf::{
@@ -307,7 +306,7 @@ mod tests {
 
     use super::{Format, render};
     use crate::{
-        model::{Book, Clock, Key},
+        model::{Clock, Key},
         watch::View,
     };
 
@@ -319,17 +318,9 @@ mod tests {
         row.durations[2] = 1;
         row.duration_sum_ns = 250_000;
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
-        let (series, _) = Book::new(1, u64::MAX).update(0, &[(RowKey::ZERO, row, key)], &[]);
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
-        View {
-            series,
-            declared: Vec::new(),
-            findings: Vec::new(),
-            proxies: BTreeMap::new(),
-            losses: Default::default(),
-            memory_bytes: Some(17_000_000),
-            clock,
-        }
+        let view = View::of(&[(RowKey::ZERO, row, key)], clock);
+        View { memory_bytes: Some(17_000_000), ..view }
     }
 
     #[test]

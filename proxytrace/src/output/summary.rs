@@ -128,7 +128,7 @@ fn table(rows: &[[String; COLUMNS]], colour: Colour) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::time::Duration;
 
     use jiff::Timestamp;
     use proxytrace_ebpf::{
@@ -138,7 +138,7 @@ mod tests {
 
     use super::{Colour, summary};
     use crate::{
-        model::{Book, Clock, Key},
+        model::{Clock, Key},
         watch::View,
     };
 
@@ -150,17 +150,7 @@ mod tests {
                 (RowKey::ZERO, *row, key)
             })
             .collect();
-        let (series, _) = Book::new(10, u64::MAX).update(0, &rows, &[]);
-        let clock = Clock::new(0, Timestamp::UNIX_EPOCH);
-        View {
-            series,
-            declared: Vec::new(),
-            findings: Vec::new(),
-            proxies: BTreeMap::new(),
-            losses: Default::default(),
-            memory_bytes: None,
-            clock,
-        }
+        View::of(&rows, Clock::new(0, Timestamp::UNIX_EPOCH))
     }
 
     #[test]

@@ -42,12 +42,15 @@ impl Watch {
     /// A map could not be read.
     pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
         let of = reply.of;
-        for problem in self.naming.answer(reply) {
+        let heard = self.naming.answer(reply);
+        for problem in heard.problems {
             let name = self.proxy_name(of.proxy)?;
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
-        self.set_connect_timeouts(of);
-        self.known.declared(of);
+        if heard.names_anew {
+            self.set_connect_timeouts(of);
+            self.known.declared(of);
+        }
         Ok(())
     }
 

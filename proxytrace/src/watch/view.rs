@@ -3,8 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proxytrace_ebpf::abi::Loss;
+#[cfg(test)]
+use proxytrace_ebpf::abi::{Row, RowKey};
 
 use crate::findings::Subject;
+#[cfg(test)]
+use crate::model::Book;
 use crate::model::{Clock, Key, Series};
 
 /// What a running trace knows at one moment.
@@ -54,4 +58,21 @@ pub struct ProxyInfo {
     pub unit: String,
     /// The first 12 digits of its container's id.
     pub container: String,
+}
+
+#[cfg(test)]
+impl View {
+    /// A view of what these rows counted, with room for as many addresses, and of nothing else.
+    pub(crate) fn of(rows: &[(RowKey, Row, Key)], clock: Clock) -> Self {
+        let (series, _) = Book::new(rows.len(), u64::MAX).update(0, rows, &[]);
+        Self {
+            series,
+            declared: Vec::new(),
+            findings: Vec::new(),
+            proxies: BTreeMap::new(),
+            losses: Default::default(),
+            memory_bytes: None,
+            clock,
+        }
+    }
 }
