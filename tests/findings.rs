@@ -261,6 +261,8 @@ fn a_rejected_reload_stands_until_one_is_accepted() {
     scene.nginx.configure("no_such_directive on;");
     scene.nginx.signal(Signal::SIGHUP);
     scene.raised("reload_rejected", "");
+    let reason = "nginx says: unknown directive \"no_such_directive\" in /";
+    assert!(scene.agent.stderr().contains(reason), "{}", scene.agent.stderr());
     scene.nginx.reload(&api(BEFORE));
     scene.cleared("reload_rejected");
 }

@@ -65,6 +65,8 @@ fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
         assert_eq!(reload.pid, nginx.master_pid());
         assert!(took < patient(Duration::from_secs(1)), "{took:?}");
         nginx.says("unknown directive");
+        let reason = format!("unknown directive \"no_such_directive\" in {}:7", nginx.config_path());
+        assert_eq!(reload.reason, reason, "{reload:?}");
         counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: n, crashes: 0 });
     }
 
