@@ -386,7 +386,7 @@ impl Reader<'_> {
 
 fn needs_block(name: &[u8], parent: &str) -> bool {
     let is_server = name == b"server" && parent != "upstream";
-    is_server || BLOCKS.iter().any(|block| block.as_bytes() == name)
+    is_server || name.ends_with(b"_by_lua_block") || BLOCKS.iter().any(|block| block.as_bytes() == name)
 }
 
 fn is_too_large(error: &io::Error) -> bool {
@@ -492,6 +492,7 @@ mod tests {
     fn lua_code_is_the_last_argument() {
         check("content_by_lua_block { a {} }b;", "content_by_lua_block  a {} {}b;");
         check("set_by_lua_block $a { }", "set_by_lua_block $a  {}");
+        check("set_by_lua_block a;", "/c/main:1:1: directive \"set_by_lua_block\" has no opening \"{\"");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) struct Need {
 /// How to see that it is there. All of them together take well under a second.
 pub(super) enum Check {
     Program(&'static str),
+    File(&'static str),
     Version {
         program: &'static str,
         version: &'static str,
@@ -113,6 +114,26 @@ pub(super) const NEEDS: &[Need] = &[
         check: Check::Program("nginx"),
         steps: &[Step::Packages { names: &["nginx"], services: &["nginx"] }],
         otherwise: &["any nginx from 1.18 on in PATH: https://nginx.org/en/linux_packages.html"],
+    },
+    Need {
+        name: "nginx's module stream",
+        why: "passes connections on as they come, in the stories about `stream {}`",
+        check: Check::File("/usr/lib/nginx/modules/ngx_stream_module.so"),
+        steps: &[Step::Packages { names: &["libnginx-mod-stream"], services: &["nginx"] }],
+        otherwise: &[
+            "ngx_stream_module.so for the nginx that is installed, from any distribution's package or built with \
+             --with-stream=dynamic, in that place",
+        ],
+    },
+    Need {
+        name: "nginx's module lua",
+        why: "tells a test where blocks of Lua code end",
+        check: Check::File("/usr/lib/nginx/modules/ngx_http_lua_module.so"),
+        steps: &[Step::Packages { names: &["libnginx-mod-http-lua"], services: &["nginx"] }],
+        otherwise: &[
+            "ngx_http_lua_module.so and ndk_http_module.so for the nginx that is installed, from any distribution's \
+             package or built from https://github.com/openresty/lua-nginx-module, in that place",
+        ],
     },
     Need {
         name: "crossplane",
