@@ -150,7 +150,7 @@ fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
 fn port_of(endpoint: &Endpoint) -> Option<u16> {
     match endpoint {
         Endpoint::Address(Address::Internet(address)) => Some(address.port()),
-        Endpoint::Address(Address::Unix(_)) => None,
         Endpoint::Host { port, .. } => Some(*port),
+        Endpoint::Address(Address::Unix(_)) | Endpoint::Service { .. } => None,
     }
 }

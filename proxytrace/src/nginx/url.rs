@@ -105,6 +105,18 @@ impl Url {
         })
     }
 
+    /// Where to connect by the SRV records of a service of this host. One without a dot is a service over TCP, as nginx has it.
+    pub(crate) fn endpoint_of_service(&self, service: &str) -> Result<Endpoint, Error> {
+        if self.host != Host::Name || service.is_empty() {
+            return Err(Error::InvalidHost);
+        }
+        if self.port.is_some() {
+            return Err(Error::InvalidPort);
+        }
+        let service = if service.contains('.') { service.to_owned() } else { format!("_{service}._tcp") };
+        Ok(Endpoint::Service { name: format!("{service}.{}", self.name).to_ascii_lowercase() })
+    }
+
     pub(crate) const fn is_unix(&self) -> bool {
         matches!(self.host, Host::Unix(_))
     }
@@ -127,6 +139,7 @@ mod tests {
         Ok(match url.endpoint(Some(80))? {
             Endpoint::Address(address) => format!("{} at {address}", url.name),
             Endpoint::Host { name, port } => format!("{} at {name}, {port}", url.name),
+            Endpoint::Service { name } => panic!("{name} is no host"),
         })
     }
 
