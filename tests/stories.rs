@@ -10,7 +10,7 @@
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
-//! - [`check`], [`routing`]: what is said of a configuration, next to what nginx says and does
+//! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
@@ -43,5 +43,6 @@ mod requirements;
 mod routing;
 mod rules;
 mod storm;
+mod streams;
 mod trace;
 mod unix;
