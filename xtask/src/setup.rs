@@ -72,6 +72,7 @@ impl Machine {
             eprintln!("setup:   {step}");
             match step {
                 Step::Packages { names, services } => apt.install(names, services)?,
+                Step::Unpacked { names, place } => apt.unpack(names, &self.target.join(place))?,
                 Step::Component(name) => {
                     shell::run(
                         Command::new("rustup").args(["component", "add", name]).current_dir(cargo::root()),

@@ -34,6 +34,11 @@ pub(super) enum Step {
         names: &'static [&'static str],
         services: &'static [&'static str],
     },
+    /// Packages that are not installed, but unpacked to a directory in the target directory.
+    Unpacked {
+        names: &'static [&'static str],
+        place: &'static str,
+    },
     Component(&'static str),
     RustSrc,
     Crate {
@@ -148,6 +153,13 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "configurations of nginx's modules",
+        why: "Debian's packages of modules bring configurations, on which that test compares the trees as well",
+        check: Check::InTarget("setup/nginx-modules/usr/share/nginx/modules-available/mod-stream-js.conf"),
+        steps: &[Step::Unpacked { names: NGINX_MODULES, place: "setup/nginx-modules" }],
+        otherwise: &["the packages libnginx-mod-* of any Debian from 12 on, unpacked to that place"],
+    },
+    Need {
         name: "ip",
         why: "makes the network namespaces of the stories and the demo",
         check: Check::Program("ip"),
@@ -230,6 +242,40 @@ pub(super) const NEEDS: &[Need] = &[
     },
 ];
 
+/// All packages of modules for nginx in Debian 12.
+const NGINX_MODULES: &[&str] = &[
+    "libnginx-mod-http-auth-pam",
+    "libnginx-mod-http-brotli-filter",
+    "libnginx-mod-http-brotli-static",
+    "libnginx-mod-http-cache-purge",
+    "libnginx-mod-http-dav-ext",
+    "libnginx-mod-http-echo",
+    "libnginx-mod-http-fancyindex",
+    "libnginx-mod-http-geoip",
+    "libnginx-mod-http-geoip2",
+    "libnginx-mod-http-headers-more-filter",
+    "libnginx-mod-http-image-filter",
+    "libnginx-mod-http-js",
+    "libnginx-mod-http-lua",
+    "libnginx-mod-http-memc",
+    "libnginx-mod-http-modsecurity",
+    "libnginx-mod-http-ndk",
+    "libnginx-mod-http-perl",
+    "libnginx-mod-http-set-misc",
+    "libnginx-mod-http-srcache-filter",
+    "libnginx-mod-http-subs-filter",
+    "libnginx-mod-http-uploadprogress",
+    "libnginx-mod-http-upstream-fair",
+    "libnginx-mod-http-xslt-filter",
+    "libnginx-mod-mail",
+    "libnginx-mod-nchan",
+    "libnginx-mod-rtmp",
+    "libnginx-mod-stream",
+    "libnginx-mod-stream-geoip",
+    "libnginx-mod-stream-geoip2",
+    "libnginx-mod-stream-js",
+];
+
 impl Need {
     /// Every way to get it: our own first.
     pub(super) fn ways(&self) -> Vec<String> {
@@ -242,6 +288,10 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Packages { names, .. } => write!(f, "apt-get install {}", names.join(" ")),
+            Self::Unpacked { names, place } => {
+                let names = names.join(" ");
+                write!(f, "apt-get download {names} && dpkg-deb --extract each of them to target/{place}")
+            }
             Self::Component(name) => write!(f, "rustup component add {name}"),
             Self::RustSrc => write!(f, "rustup component add rust-src"),
             Self::Crate { args, env } => {
