@@ -4,7 +4,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
-//! - [`names`]: what upstreams are called; [`findings`]: what is wrong, and what is not
+//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called; [`findings`]: what is wrong, and what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
@@ -24,6 +24,7 @@ mod causes;
 mod check;
 mod cli;
 mod clients;
+mod configurations;
 mod cost;
 mod crossing;
 mod crowd;
@@ -32,6 +33,7 @@ mod doctor;
 mod findings;
 mod guests;
 mod ledger;
+mod lookups;
 mod metrics;
 mod names;
 mod privilege;
