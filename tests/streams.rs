@@ -1,6 +1,7 @@
-//! Connections that nginx passes on as they come, in `stream {}`: read, named and followed like requests.
+//! What nginx connects to without requests: in `stream {}` connections are passed on as they come, and are read, named and
+//! followed like requests; in `mail {}` somebody else says where to.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::netns::Netns;
@@ -15,17 +16,18 @@ use crate::causes::local_host;
 use crate::routing::{addresses_of, changes_by_check};
 use crate::scene::{Expected, Watch, short_timeout};
 
-const MODULE: &str = "ngx_stream_module";
+const STREAM: &str = "ngx_stream_module";
+const MAIL: &str = "ngx_mail_module";
 
 /// nginx with servers of `stream {}`, and one of http that says that it serves.
 fn nginx(netns: &Netns, stream: &str) -> Nginx {
-    let main = format!("load_module {};\nstream {{\n{stream}\n}}", module(MODULE));
+    let main = format!("load_module {};\nstream {{\n{stream}\n}}", module(STREAM));
     Nginx::with(Options { main, ..Options::default() }, netns, &server(""))
 }
 
 #[test]
 fn connections_that_are_passed_on_go_where_the_configuration_was_read_to_send_them() {
-    if !skip::unless_installed(&module(MODULE)) {
+    if !skip::unless_installed(&module(STREAM)) {
         return;
     }
     // The socket that clients come to, the upstream, its address, and what becomes of a connect.
@@ -84,7 +86,7 @@ fn connections_that_are_passed_on_go_where_the_configuration_was_read_to_send_th
 
 #[test]
 fn dropped_syns_end_with_the_connect_timeout_of_a_stream_server() {
-    if !skip::unless_installed(&module(MODULE)) {
+    if !skip::unless_installed(&module(STREAM)) {
         return;
     }
     let stage = Stage::new(Family::V4);
@@ -111,4 +113,36 @@ fn dropped_syns_end_with_the_connect_timeout_of_a_stream_server() {
         .after(timeout.least(), resent..=resent);
     watch.saw(&address, 1, &expected);
     watch.end();
+}
+
+#[test]
+fn mail_is_named_for_whom_it_asks_and_unknown_for_where_it_is_told_to_go() {
+    if !skip::unless_installed(&module(MAIL)) {
+        return;
+    }
+    let netns = Netns::new();
+    let main = format!(
+        "load_module {};
+         mail {{ auth_http 127.0.0.1:9001/where; server {{ listen unix:{{dir}}/imap; protocol imap; }} }}",
+        module(MAIL)
+    );
+    let answer = "server { listen 127.0.0.1:9001; location / { add_header Auth-Status OK;
+         add_header Auth-Server 127.0.0.1; add_header Auth-Port 9002; return 204; } }";
+    let options = Options { main, ..Options::default() };
+    let nginx = Nginx::with(options, &netns, &format!("{answer} {}", server("")));
+    let trace = Trace::start(&["--process", nginx.name(), "--all"]);
+
+    let mut client = BufReader::new(nginx.connect_to("imap"));
+    let mut greeting = String::new();
+    client.read_line(&mut greeting).expect("a greeting");
+    assert!(greeting.starts_with("* OK"), "{greeting}");
+    client.get_mut().write_all(b"a LOGIN somebody secret\r\n").expect("log in");
+    for (upstream, address, outcome) in
+        [("auth_http", "127.0.0.1:9001", "established"), ("unknown", "127.0.0.1:9002", "refused")]
+    {
+        let record = trace.next_of("connect");
+        let told = (&*record.upstream, &*record.address, &*record.outcome);
+        assert_eq!(told, (upstream, address, outcome), "{record:?}");
+    }
+    nginx.says("recv() failed (111: Connection refused) while reading response from upstream");
 }

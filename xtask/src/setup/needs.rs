@@ -131,6 +131,16 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "nginx's module mail",
+        why: "asks where to connect to, in a story about `mail {}`",
+        check: Check::File("/usr/lib/nginx/modules/ngx_mail_module.so"),
+        steps: &[Step::Packages { names: &["libnginx-mod-mail"], services: &["nginx"] }],
+        otherwise: &[
+            "ngx_mail_module.so for the nginx that is installed, from any distribution's package or built with \
+             --with-mail=dynamic, in that place",
+        ],
+    },
+    Need {
         name: "nginx's module lua",
         why: "tells a test where blocks of Lua code end",
         check: Check::File("/usr/lib/nginx/modules/ngx_http_lua_module.so"),
