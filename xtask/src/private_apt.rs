@@ -1,5 +1,6 @@
 //! apt-get with package sources, lists and cache of its own: packages of other releases, unpacked and never installed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,17 +89,7 @@ impl PrivateApt {
 
     /// Downloads packages and unpacks them below `place`, as if that were the top of the file system.
     pub(crate) fn unpack(&self, packages: &[String], place: &Path) -> Result<()> {
-        shell::run(self.tool("apt-get").args(["--quiet=2", "download"]).args(packages))?;
-        let archives = self.downloaded()?;
-        if archives.len() < packages.len() {
-            bail!("apt-get said that it downloaded {}, but not all are there", packages.join(" "));
-        }
-        fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
-        for archive in archives {
-            shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(place))?;
-            fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
-        }
-        Ok(())
+        unpack(self.tool("apt-get"), packages, &self.directory, place)
     }
 
     /// Takes its lists and cache away.
@@ -117,17 +108,37 @@ impl PrivateApt {
         ] {
             command.arg("-o").arg(format!("{option}={}", value.display()));
         }
-        // Root's apt would download as a user who may not enter the checkout.
-        command.args(["-o", "APT::Sandbox::User=root"]);
         command
     }
+}
 
-    fn downloaded(&self) -> Result<Vec<PathBuf>> {
-        let entries =
-            fs::read_dir(&self.directory).with_context(|| format!("read {}", self.directory.display()))?;
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+/// Has `apt_get` download packages to `directory`, and unpacks them below `place`.
+pub(crate) fn unpack(
+    mut apt_get: Command,
+    packages: &[impl AsRef<OsStr>],
+    directory: &Path,
+    place: &Path,
+) -> Result<()> {
+    // Root's apt would download as a user who may not enter the checkout.
+    apt_get.args(["--quiet=2", "-o", "APT::Sandbox::User=root", "download"]).args(packages);
+    shell::run(apt_get.current_dir(directory))?;
+    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let archives: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
+    if archives.len() < packages.len() {
+        bail!(
+            "apt-get said that it downloaded {} packages, but {} are there",
+            packages.len(),
+            archives.len()
+        );
     }
+    fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
+    for archive in archives {
+        shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(place))?;
+        fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
+    }
+    Ok(())
 }
 
 /// Removes a directory with all that is in it, if it is there.
