@@ -4,7 +4,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
-//! - [`names`]: what upstreams are called; [`findings`]: what is wrong, and what is not
+//! - [`names`]: what upstreams are called; [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
@@ -13,9 +13,10 @@
 //! - [`check`], [`routing`]: what is said of a configuration, next to what nginx says and does
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
-//! [`scene`] and [`host`] are the sets that most of them share.
+//! [`scene`], [`lookout`] and [`host`] are the sets that most of them share.
 
 mod host;
+mod lookout;
 mod scene;
 
 mod alerts;
@@ -37,6 +38,7 @@ mod names;
 mod privilege;
 mod processes;
 mod prometheus;
+mod quiet;
 mod reload;
 mod replay;
 mod requirements;
