@@ -29,7 +29,7 @@ fn restarts_one_after_the_other_behind_next_upstream_raise_nothing() {
     ));
     let start = |peer| Some(Backend::start(&scene.netns, peer, QUICK));
     let mut backends = peers.map(start);
-    let (down, up) = natural((millis(300), millis(1200)), (millis(5000), millis(11_000)));
+    let (down, up) = natural((millis(300), millis(1200)), (millis(12_000), millis(12_000)));
     under_requests(&scene.nginx, &["/"; 4], || {
         for_long(|| {
             for (backend, peer) in backends.iter_mut().zip(peers) {
@@ -40,7 +40,8 @@ fn restarts_one_after_the_other_behind_next_upstream_raise_nothing() {
             }
         });
     });
-    assert!(scene.count(FAILURES, &[("cause", "refused")]) >= 3, "each was missed");
+    let missed = scene.count(FAILURES, &[("cause", "refused")]) + scene.count(BROKEN, &[]);
+    assert!(missed >= 3, "each was missed, and not {missed} times");
     scene.end_quiet();
 }
 
@@ -112,7 +113,8 @@ fn clients_that_leave_raise_nothing() {
 fn scaling_up_and_down_by_reloads_raises_nothing() {
     let peers = [BEFORE, AFTER, THIRD];
     let http = |peers: &[&str]| {
-        let servers: String = peers.iter().map(|peer| format!("server {peer};")).collect();
+        // The hardest for findings: nginx does not leave alone what it cannot reach.
+        let servers: String = peers.iter().map(|peer| format!("server {peer} max_fails=0;")).collect();
         format!("upstream api {{ {servers} }} {}", server("location / { proxy_pass http://api; }"))
     };
     let scene = Lookout::begin(&http(&peers[..1]));
@@ -169,6 +171,7 @@ fn reloads_without_change_while_old_workers_go_on_raise_nothing() {
 }
 
 const ESTABLISHED: &str = "proxytrace_connects_established_total";
+const BROKEN: &str = "proxytrace_connections_broken_total";
 const FAILURES: &str = "proxytrace_connect_failures_total";
 
 const fn millis(n: u64) -> Duration {
@@ -177,7 +180,7 @@ const fn millis(n: u64) -> Duration {
 
 /// Lives again and again, as long as the stories take.
 fn for_long(mut live: impl FnMut()) {
-    let (begun, long) = (Instant::now(), natural(Duration::from_secs(4), Duration::from_secs(75)));
+    let (begun, long) = (Instant::now(), natural(Duration::from_secs(4), Duration::from_secs(70)));
     while begun.elapsed() < long {
         live();
     }
