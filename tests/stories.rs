@@ -4,6 +4,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
+//! - [`haproxy`]: the same of another proxy
 //! - [`names`]: what upstreams are called; [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
@@ -32,6 +33,7 @@ mod disclosure;
 mod doctor;
 mod findings;
 mod guests;
+mod haproxy;
 mod ledger;
 mod metrics;
 mod names;

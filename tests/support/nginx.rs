@@ -1,8 +1,6 @@
 //! The real nginx, with a prefix, a name and a client socket of its own.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 use crate::child::{Guarded, as_pid};
-use crate::http::{self, Response};
+use crate::http::{self, Half, Response};
 use crate::netns::Netns;
 use crate::wait::{self, SOON, patient};
 use crate::{child, process, scratch};
@@ -28,28 +26,6 @@ pub struct Nginx {
     options: Options,
     /// The master, as long as it is our child: not when it went into the background.
     child: Option<Guarded>,
-}
-
-/// A request of which half was sent.
-#[derive(Debug)]
-pub struct Half(UnixStream);
-
-impl Half {
-    /// Sends the rest, and gives the answer.
-    #[track_caller]
-    pub fn finish(mut self) -> Response {
-        self.0.write_all(b"Host: test\r\n\r\n").expect("send the rest of a request");
-        http::answer(&mut self.0)
-    }
-}
-
-/// How many bytes of what was sent the peer has not read yet.
-fn unread(stream: &UnixStream) -> i32 {
-    let mut bytes = 0;
-    // SAFETY: the kernel writes an int to where the last argument points.
-    let done = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    assert_eq!(done, 0, "ask for what is unread: {}", io::Error::last_os_error());
-    bytes
 }
 
 /// What the name of each begins with.
@@ -122,7 +98,7 @@ impl Nginx {
 
     /// Ends it at once, and starts it again.
     pub fn restart(&mut self, netns: &Netns) {
-        self.end();
+        process::end(&self.name);
         let _ = fs::remove_file(self.path("clients"));
         self.launch(netns);
     }
@@ -173,15 +149,11 @@ impl Nginx {
         stream
     }
 
-    /// Asks for `path` by half, and returns when nginx has read that much. The worker that has it keeps it, also when it is an
-    /// old one by then, and connects to an upstream only after [`Half::finish`].
+    /// Asks for `path` by half.
     #[track_caller]
     #[must_use]
     pub fn begin_half(&self, path: &str) -> Half {
-        let mut stream = self.connect();
-        write!(stream, "GET {path} HTTP/1.0\r\n").expect("send half a request");
-        wait::until_true("nginx to read half a request", SOON, || unread(&stream) == 0);
-        Half(stream)
+        Half::begin(self.connect(), path)
     }
 
     /// A client's connection, on which nothing was asked yet.
@@ -277,18 +249,6 @@ impl Nginx {
         });
     }
 
-    fn end(&self) {
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            for process in process::named(&self.name) {
-                let _ = kill(as_pid(process.pid), signal);
-            }
-            let gone = || process::named(&self.name).is_empty().then_some(());
-            if wait::within(Duration::from_secs(2), gone).is_some() {
-                return;
-            }
-        }
-    }
-
     fn path(&self, file: &str) -> String {
         format!("{}/{file}", self.directory.path().display())
     }
@@ -301,6 +261,6 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        self.end();
+        process::end(&self.name);
     }
 }
