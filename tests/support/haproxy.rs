@@ -67,9 +67,20 @@ impl Haproxy {
         self.said.as_ref().map(Captured::text).unwrap_or_default()
     }
 
-    /// Sends a signal to the master.
+    /// Sends a signal to the master, when it can take it: while it executes itself, it would not act on it.
     pub fn signal(&self, signal: Signal) {
-        self.master.as_ref().expect("a running HAProxy").signal(signal);
+        let master = self.master.as_ref().expect("a running HAProxy");
+        wait::until_true("the master to wait", SOON, || {
+            let status = fs::read_to_string(format!("/proc/{}/status", master.pid())).expect("a master");
+            let sets = |name: &str, bit: i32| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a set of signals");
+                u64::from_str_radix(line.trim(), 16).expect("a set of signals") >> (bit - 1) & 1 == 1
+            };
+            sets("SigCgt:", signal as i32)
+                && !sets("SigBlk:", signal as i32)
+                && status.contains("\nState:\tS")
+        });
+        master.signal(signal);
     }
 
     /// Asks for `/` and gives the status of the answer.
