@@ -111,6 +111,7 @@ impl Proxy {
         kept.generations += self.generations.len();
         kept.instances += self.instances.len();
         kept.rows += self.rows.len();
+        kept.old_workers += self.upstreams.values().map(Upstream::count_old_workers).sum::<usize>();
     }
 
     /// The newest generation.

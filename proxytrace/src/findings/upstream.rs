@@ -140,6 +140,12 @@ impl Upstream {
         self.old.get(&epoch).copied().filter(|old| old.of > 0)
     }
 
+    /// Of how many generations it is known how old workers have fared since.
+    #[cfg(test)]
+    pub(super) fn count_old_workers(&self) -> usize {
+        self.old.len()
+    }
+
     /// Forgets what was before a generation.
     pub(super) fn forget_before(&mut self, oldest: Epoch) {
         self.old = self.old.split_off(&oldest);
