@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::child::as_pid;
+use proxytrace_tests::metrics::Account;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, Options, proxy_to, server};
 use proxytrace_tests::proxytrace::{Record, Trace};
 use proxytrace_tests::stage::{Family, Stage};
 use proxytrace_tests::wait::{self, SOON, patient};
+use serde_json::{Value, json};
 
 use crate::scene::Watch;
 
@@ -206,6 +208,72 @@ fn both_generations_are_right_to_the_attempt_while_old_workers_go_on() {
     }
     assert_eq!((broken, refused), (OLD, OLD));
     counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 1, crashes: 0 });
+    watch.end();
+}
+
+#[test]
+fn old_workers_go_on_connecting_well_while_new_ones_fail() {
+    const WELL: &str = "127.0.0.1:8080";
+    const EACH: u64 = 5;
+    let http = |address: &str| {
+        let location = "location / { proxy_pass http://api; }";
+        format!("upstream api {{ server {address} max_fails=0; }} {}", server(location))
+    };
+    let netns = Netns::new();
+    let backend = Backend::start(&netns, WELL, Manner::AnswerAndClose);
+    let nginx = Nginx::start(&netns, &http(WELL));
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    let saw = |generation, address: &str, outcome: &str, workers: &[u32]| {
+        let record = watch.trace.next_of("connect");
+        let told = (record.generation, &*record.upstream, &*record.address, &*record.outcome);
+        assert_eq!(told, (generation, "api", address, outcome), "{record:?}");
+        assert!(workers.contains(&record.pid), "{record:?} is by none of {workers:?}");
+    };
+    let workers = nginx.worker_pids();
+    for _ in 0..12 {
+        assert_eq!(nginx.get("/"), 200);
+        saw(0, WELL, "established", &workers);
+    }
+    let halves: Vec<_> = (0..=EACH).map(|_| nginx.begin_half("/")).collect();
+    // What came before the reload is known before it comes: a look is taken once a second.
+    std::thread::sleep(patient(Duration::from_millis(1500)));
+
+    let old = nginx.reload(&http(ADDRESS));
+    let new: Vec<_> = nginx.worker_pids().into_iter().filter(|pid| !old.contains(pid)).collect();
+    let mut halves = halves.into_iter();
+    for half in halves.by_ref().take(EACH as usize) {
+        assert_eq!(nginx.get("/"), 502);
+        saw(1, ADDRESS, "refused", &new);
+        assert_eq!(half.finish().status, 200);
+        saw(0, WELL, "established", &old);
+    }
+    // In the end the old workers have one failure of their own.
+    drop(backend);
+    for half in halves {
+        assert_eq!(half.finish().status, 502);
+        saw(0, WELL, "refused", &old);
+    }
+
+    let account = |address: &str, established, refused: u64| {
+        let failures = [("refused".to_owned(), refused)].into();
+        let attempts = established + refused;
+        watch.counted(address, &Account { attempts, established, failures, in_flight: 0 });
+    };
+    account(WELL, 12 + EACH, 1);
+    account(ADDRESS, 0, EACH);
+    let expected = json!({
+        "failed": EACH, "of": EACH, "causes": { "refused": EACH }, "from": [WELL], "generation": 1,
+        "old_workers": { "failed": 1, "of": EACH + 1 },
+    });
+    let mut evidence = Value::Null;
+    let is_reached = wait::within(SOON, || {
+        let page: Value = serde_json::from_str(&watch.agent.get("/findings").body).expect("JSON");
+        evidence = page[0]["evidence"].clone();
+        evidence.as_object_mut()?.remove("reload")?;
+        (evidence == expected && page[0]["finding"] == "misrouted").then_some(())
+    });
+    assert!(is_reached.is_some(), "{evidence} and not {expected}");
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 0, crashes: 0 });
     watch.end();
 }
 

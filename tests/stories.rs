@@ -4,7 +4,8 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
-//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called; [`findings`]: what is wrong, and what is not
+//! - [`haproxy`]: the same of another proxy
+//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called; [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
@@ -13,9 +14,10 @@
 //! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
-//! [`scene`] and [`host`] are the sets that most of them share.
+//! [`scene`], [`lookout`] and [`host`] are the sets that most of them share.
 
 mod host;
+mod lookout;
 mod scene;
 
 mod alerts;
@@ -32,6 +34,7 @@ mod disclosure;
 mod doctor;
 mod findings;
 mod guests;
+mod haproxy;
 mod ledger;
 mod lookups;
 mod metrics;
@@ -39,6 +42,7 @@ mod names;
 mod privilege;
 mod processes;
 mod prometheus;
+mod quiet;
 mod reload;
 mod replay;
 mod requirements;

@@ -268,10 +268,18 @@ impl Process {
     /// It holds signals back but for the moment at which it waits for one, as nginx's master does: a signal that it gets
     /// proves that it is done with what an earlier one asked for.
     pub const WAITS_FOR_SIGNALS: u32 = 8;
+    /// It was told by SIGUSR2 to execute its program anew, and has not yet.
+    pub const TOLD_TO_EXECUTE: u32 = 16;
+    /// It has executed its program anew, for a reload of which it is not known yet whether it is accepted.
+    pub const EXECUTED: u32 = 32;
+    /// It has forked since it executed its program last.
+    pub const FORKED: u32 = 64;
     /// One of the programs that see signals has seen the one that is being delivered.
-    pub const SIGNALLED: u32 = 16;
+    pub const SIGNALLED: u32 = 128;
     /// The other has.
-    pub const SIGNALLED_AGAIN: u32 = 32;
+    pub const SIGNALLED_AGAIN: u32 = 256;
+    /// What holds for a process itself, and not for those that it forks.
+    pub const OWN: u32 = Self::WAITS_FOR_SIGNALS | Self::TOLD_TO_EXECUTE | Self::EXECUTED | Self::FORKED | Self::SIGNALLED | Self::SIGNALLED_AGAIN;
 }
 
 impl Call {

@@ -11,6 +11,7 @@ use crate::{
 };
 
 const SIGHUP: i32 = 1;
+const SIGUSR2: i32 = 12;
 
 /// The current process, if it is traced.
 #[inline(always)]
@@ -37,8 +38,7 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     if process.reload_asked_ns != 0 {
         process.generation = raise_generation(parent, process);
     }
-    let of_parent = Process::WAITS_FOR_SIGNALS | Process::SIGNALLED | Process::SIGNALLED_AGAIN;
-    let flags = process.flags & !of_parent | Process::WORKER;
+    let flags = process.flags & !Process::OWN | Process::WORKER;
     enter(pid, Process { parent, children: 0, reload_asked_ns: 0, flags, ..process });
     // A program's way into the background is a fork as well: of a process that does not act as a master yet.
     if is_master || process.children > 0 {
@@ -70,9 +70,13 @@ pub(crate) fn executed() {
             enter(pid, Process { proxy, flags: Process::NAMED, ..Process::ZERO });
             events::tell(Event { time_ns: now_ns, proxy, pid, kind: Event::ENTERED, ..Event::ZERO });
         }
-        // nginx's binary upgrade (USR2), HAProxy's reload: the same program over again.
+        // The same program over again: nginx's new master in a binary upgrade (USR2), a HAProxy that reloads.
         (Some(process), Some(_)) if process.flags & Process::NAMED != 0 => {
-            raise_generation(pid, process);
+            if process.children == 0 {
+                raise_generation(pid, process);
+            } else {
+                executed_anew(pid, process);
+            }
         }
         (Some(process), Some(_)) => enter(pid, Process { flags: process.flags | Process::NAMED, ..process }),
         (Some(process), None) if process.flags & Process::KEPT == 0 => leave(pid, process),
@@ -82,6 +86,34 @@ pub(crate) fn executed() {
     if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
         // SAFETY: a value of the map, of the process that runs this.
         unsafe { (*own).exec_id = exec_id };
+    }
+}
+
+/// A master has executed its program anew, as HAProxy's does: for a reload, and then it forks a worker; and once more, when
+/// it has forked or has refused the new configuration, only to wait.
+#[inline(always)]
+fn executed_anew(pid: u32, process: Process) {
+    let has = |flag| process.flags & flag != 0;
+    let is_open = process.reload_asked_ns != 0;
+    let reload_asked_ns = if is_open && has(Process::EXECUTED) {
+        reject(pid, process);
+        0
+    } else if is_open {
+        process.reload_asked_ns // by SIGHUP
+    } else if has(Process::TOLD_TO_EXECUTE) || !has(Process::FORKED) {
+        let now_ns = kernel::now_ns();
+        tell(Event::RELOAD_ASKED, pid, process, 0, now_ns);
+        now_ns
+    } else {
+        0
+    };
+    let executed = if reload_asked_ns == 0 { 0 } else { Process::EXECUTED };
+    if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
+        // SAFETY: a value of the map, of the process that runs this.
+        unsafe {
+            (*own).reload_asked_ns = reload_asked_ns;
+            (*own).flags = process.flags & !Process::OWN | executed;
+        }
     }
 }
 
@@ -115,6 +147,12 @@ pub(crate) fn signalled(signal: i32, program: u32) {
     let waits = process.flags & Process::WAITS_FOR_SIGNALS != 0;
     if process.reload_asked_ns != 0 && waits && !master.blocks(SIGHUP) {
         reject(pid, process);
+    }
+    if signal == SIGUSR2
+        && let Some(own) = PROCESSES.get_ptr_mut(&pid)
+    {
+        // SAFETY: as below.
+        unsafe { (*own).flags |= Process::TOLD_TO_EXECUTE };
     }
     if signal == SIGHUP && process.children > 0 {
         let waits = if master.will_block(SIGHUP) { Process::WAITS_FOR_SIGNALS } else { 0 };
@@ -180,7 +218,7 @@ fn count_child(parent: u32, change: i64) {
         kernel::add(unsafe { &raw mut (*process).children }, change.cast_unsigned());
         if change > 0 {
             // SAFETY: a value of the map; a process forks one child at a time.
-            unsafe { (*process).flags &= !Process::WORKER };
+            unsafe { (*process).flags = (*process).flags & !Process::WORKER | Process::FORKED };
         }
     }
 }
@@ -201,7 +239,7 @@ fn raise_generation(pid: u32, process: Process) -> u32 {
         unsafe {
             (*own).generation = generation;
             (*own).reload_asked_ns = 0;
-            (*own).flags &= !Process::WORKER;
+            (*own).flags &= !(Process::WORKER | Process::EXECUTED);
         }
     }
     tell(Event::RELOADED, pid, Process { generation, ..process }, 0, process.reload_asked_ns);

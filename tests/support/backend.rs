@@ -10,12 +10,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt,
     shutdown, socket, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::netns::Netns;
 
@@ -26,6 +28,10 @@ pub enum Manner {
     Answer,
     /// Answers one request with 200 and closes.
     AnswerAndClose,
+    /// Answers each request after so long; closes without an answer when the server stops meanwhile.
+    AnswerAfter(Duration),
+    /// Answers each request, and closes when the next has not come for so long.
+    AnswerUntilIdle(Duration),
     /// Closes at once.
     CloseAtOnce,
     /// Resets at once.
@@ -138,11 +144,18 @@ impl Shared {
         match manner {
             Manner::CloseAtOnce => return Ok(()),
             Manner::ResetAtOnce => return reset(connection),
+            Manner::AnswerUntilIdle(time) => {
+                let milliseconds = i64::try_from(time.as_millis()).expect("a time to be idle");
+                setsockopt(&connection, sockopt::ReceiveTimeout, &TimeVal::milliseconds(milliseconds))?;
+            }
             _ => {}
         }
         while read_request(&mut connection)? {
             match manner {
-                Manner::Answer => connection.write_all(ANSWER)?,
+                Manner::AnswerAfter(time) if self.is_released_within(time) => return Ok(()),
+                Manner::Answer | Manner::AnswerUntilIdle(_) | Manner::AnswerAfter(_) => {
+                    connection.write_all(ANSWER)?;
+                }
                 Manner::AnswerAndClose => return connection.write_all(ANSWER),
                 Manner::CloseUnanswered | Manner::CloseAtOnce => return Ok(()),
                 Manner::ResetUnanswered | Manner::ResetAtOnce => return reset(connection),
@@ -158,6 +171,12 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    fn is_released_within(&self, time: Duration) -> bool {
+        let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.release.wait_timeout_while(released, time, |released| !*released);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn wait_for_release(&self) {

@@ -1,6 +1,10 @@
 //! As much of HTTP as a test's client needs.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use crate::wait::{self, SOON};
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -27,6 +31,39 @@ impl Response {
 pub fn ask(stream: &mut impl Write, path: &str, headers: &[(&str, &str)]) {
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n{fields}\r\n").expect("send a request");
+}
+
+/// A request of which half was sent. The worker that has it keeps it, also when it is an old one by then, and connects to an
+/// upstream only after the rest.
+#[derive(Debug)]
+pub struct Half(UnixStream);
+
+impl Half {
+    /// Sends the first half, and returns when the proxy has read it.
+    #[track_caller]
+    #[must_use]
+    pub fn begin(mut stream: UnixStream, path: &str) -> Self {
+        write!(stream, "GET {path} HTTP/1.0\r\n").expect("send half a request");
+        wait::until_true("the proxy to read half a request", SOON, || unread(&stream) == 0);
+        Self(stream)
+    }
+
+    /// Sends the rest, and gives the answer.
+    #[track_caller]
+    #[must_use]
+    pub fn finish(mut self) -> Response {
+        self.0.write_all(b"Host: test\r\n\r\n").expect("send the rest of a request");
+        answer(&mut self.0)
+    }
+}
+
+/// How many bytes of what was sent the peer has not read yet.
+fn unread(stream: &UnixStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes an int to where the last argument points.
+    let done = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(done, 0, "ask for what is unread: {}", io::Error::last_os_error());
+    bytes
 }
 
 /// Reads the answer to the end of the connection.

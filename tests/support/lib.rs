@@ -5,7 +5,7 @@
 //! and goes away when it is dropped.
 //!
 //! - [`netns`]: network namespaces, and [`stage`]: two of them joined by a cable, for IPv4 or IPv6
-//! - [`nginx`]: the real nginx under a name of its own; [`backend`]: the upstreams that it connects to
+//! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as it is told and counts what came of it
 //! - [`dns`]: a name server
@@ -18,6 +18,7 @@ pub mod netns;
 pub mod stage;
 
 pub mod backend;
+pub mod haproxy;
 pub mod nginx;
 
 pub mod metrics;

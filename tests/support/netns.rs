@@ -66,6 +66,12 @@ impl Netns {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()));
     }
 
+    /// `tc ARGUMENTS` inside, such as `qdisc add dev lo root tbf ...`.
+    #[track_caller]
+    pub fn tc(&self, arguments: &str) {
+        run(Command::new("tc").args(["-n", &self.name]).args(arguments.split_whitespace()));
+    }
+
     /// Replaces the firewall by `rules`, the body of a chain that sees what comes in.
     #[track_caller]
     pub fn firewall(&self, rules: &str) {

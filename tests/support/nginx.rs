@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 use crate::child::{Guarded, as_pid};
-use crate::http::{self, Response};
+use crate::http::{self, Half, Response};
 use crate::netns::Netns;
 use crate::wait::{self, SOON, patient};
 use crate::{child, process, scratch};
@@ -106,7 +106,7 @@ impl Nginx {
 
     /// Ends it at once, and starts it again.
     pub fn restart(&mut self, netns: &Netns) {
-        self.end();
+        process::end(&self.name);
         let _ = fs::remove_file(self.path("clients"));
         self.launch(netns);
     }
@@ -155,6 +155,13 @@ impl Nginx {
         let mut stream = self.connect();
         http::ask(&mut stream, path, &[]);
         stream
+    }
+
+    /// Asks for `path` by half.
+    #[track_caller]
+    #[must_use]
+    pub fn begin_half(&self, path: &str) -> Half {
+        Half::begin(self.connect(), path)
     }
 
     /// A client's connection, on which nothing was asked yet.
@@ -272,18 +279,6 @@ impl Nginx {
         });
     }
 
-    fn end(&self) {
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            for process in process::named(&self.name) {
-                let _ = kill(as_pid(process.pid), signal);
-            }
-            let gone = || process::named(&self.name).is_empty().then_some(());
-            if wait::within(Duration::from_secs(2), gone).is_some() {
-                return;
-            }
-        }
-    }
-
     fn path(&self, file: &str) -> String {
         format!("{}/{file}", self.directory.path().display())
     }
@@ -296,6 +291,6 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        self.end();
+        process::end(&self.name);
     }
 }

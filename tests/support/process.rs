@@ -1,6 +1,12 @@
 //! Processes as /proc shows them.
 
 use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::child::as_pid;
+use crate::wait;
 
 /// A process that is alive: a zombie is none.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +20,19 @@ pub(crate) fn named(name: &str) -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("read /proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
     pids.filter_map(|pid| read(pid, name)).collect()
+}
+
+/// Ends all of them, and those that do not want to as well.
+pub(crate) fn end(name: &str) {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        for process in named(name) {
+            let _ = kill(as_pid(process.pid), signal);
+        }
+        let gone = || named(name).is_empty().then_some(());
+        if wait::within(Duration::from_secs(2), gone).is_some() {
+            return;
+        }
+    }
 }
 
 /// The process, if it is alive and has that name. Its line is `PID (COMM) STATE PPID ...`.

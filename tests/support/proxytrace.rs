@@ -82,10 +82,11 @@ pub struct Record {
     pub syn_retransmits: Option<u32>,
     /// Of a `broken` record.
     pub cause: String,
-    /// Of a `finding` record: what kind, whether it is raised or cleared, and where in the configuration.
+    /// Of a `finding` record: what kind, whether it is raised or cleared, where in the configuration, and the proof.
     pub finding: String,
     pub state: String,
     pub place: Option<String>,
+    pub evidence: serde_json::Value,
     /// Of a `lost` record.
     pub count: u64,
     /// Of a `reload` record.

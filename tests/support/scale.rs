@@ -1,5 +1,5 @@
-//! How much is done in the stories that do something very often: less (`PROXYTRACE_TEST_SCALE`, a divisor) on machines
-//! on which everything takes long.
+//! How much is done in the stories that do something very often, and how long they go on: less (`PROXYTRACE_TEST_SCALE`, a
+//! divisor) on machines on which everything takes long, and longer where there is time (`PROXYTRACE_TEST_LONG`).
 
 /// `often`, or as much less as this machine is told to do.
 #[must_use]
@@ -7,4 +7,10 @@ pub fn scaled(often: u32) -> u32 {
     let divisor = std::env::var("PROXYTRACE_TEST_SCALE");
     let divisor = divisor.map_or(1, |text| text.parse().expect("PROXYTRACE_TEST_SCALE is a number"));
     often / divisor
+}
+
+/// What is usual in a healthy place where there is time for it, as with `cargo xtask test --long`; else `short`.
+#[must_use]
+pub fn natural<T>(short: T, long: T) -> T {
+    if std::env::var_os("PROXYTRACE_TEST_LONG").is_some() { long } else { short }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change goes in, the quickest first.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,6 +16,10 @@ pub(crate) struct Args {
     /// Also the stories of the kernel half on other kernels (`cargo xtask vm`): a quarter of an hour more
     #[arg(long, conflicts_with = "filter")]
     kernels: bool,
+
+    /// Also what is healthy, for as long as it takes in nature: a minute and a half more
+    #[arg(long, conflicts_with = "filter")]
+    long: bool,
 
     /// Handed to the runner of the stories as they are: a filter, --nocapture, ...
     #[arg(last = true, value_name = "FILTER")]
@@ -68,14 +73,27 @@ const STORIES: &str = "proxytrace-tests";
 
 /// What the stories are told through their environment.
 const BINARY: &str = "PROXYTRACE_BIN";
+const LONG: &str = "PROXYTRACE_TEST_LONG";
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
 
 /// The truth table and exact counts: what must not depend on the way in which hooks are attached.
-const TRUTH_TABLE: &[&str] =
-    &["causes::", "unix::", "crossing::", "broken::", "clients::", "processes::", "reload::", "ledger::"];
+const TRUTH_TABLE: &[&str] = &[
+    "causes::",
+    "unix::",
+    "crossing::",
+    "broken::",
+    "clients::",
+    "processes::",
+    "reload::",
+    "haproxy::",
+    "ledger::",
+];
 
-pub(crate) fn run(Args { stories, kernels, filter }: Args) -> Result<()> {
+/// The stories that go on for long. They mostly wait, so all of them at once.
+const QUIET: &[&str] = &["quiet::", "--test-threads=8"];
+
+pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
     setup::run()?;
     for gate in GATES.iter().filter(|_| !stories) {
         announce(gate.what);
@@ -90,8 +108,11 @@ pub(crate) fn run(Args { stories, kernels, filter }: Args) -> Result<()> {
     tell(&proxytrace, &filter, &[])?;
     if filter.is_empty() {
         announce("the truth table, by raw tracepoints");
-        let table: Vec<_> = TRUTH_TABLE.iter().map(ToString::to_string).collect();
-        tell(&proxytrace, &table, &[(HOOK_VIA, vm::RAW_TP)])?;
+        tell(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, vm::RAW_TP)])?;
+    }
+    if long {
+        announce("ordinary life");
+        tell(&proxytrace, QUIET, &[(LONG, "1")])?;
     }
     if kernels {
         announce("other kernels");
@@ -101,7 +122,7 @@ pub(crate) fn run(Args { stories, kernels, filter }: Args) -> Result<()> {
 }
 
 /// Tells the stories that pass the filter.
-fn tell(proxytrace: &Path, filter: &[String], env: &[(&str, &str)]) -> Result<()> {
+fn tell(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -> Result<()> {
     let mut command = cargo::cargo(&["test", "--package", STORIES, "--test", "stories", "--locked"]);
     let runner = shell::root_runner()?;
     if !runner.is_empty() {

@@ -144,7 +144,7 @@ pub struct Evidence {
     /// The generation that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
-    /// How the workers of earlier generations have fared since.
+    /// How the workers with which the upstream worked before have fared since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_workers: Option<Fared>,
     /// SYNs sent again.

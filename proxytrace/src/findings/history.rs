@@ -45,6 +45,7 @@ pub(super) struct Kept {
     pub(super) instances: usize,
     pub(super) addresses: usize,
     pub(super) rows: usize,
+    pub(super) old_workers: usize,
 }
 
 impl History {

@@ -43,8 +43,6 @@ pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
                 continue;
             };
             let Fared { failed, of } = fared(&peer.counts);
-            let mut old = Fared::default();
-            upstream.peers.values().for_each(|peer| old += peer.old);
             let evidence = Evidence {
                 failed,
                 of,
@@ -52,7 +50,7 @@ pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
                 from: from(proxy, name, upstream, peer).map(|(address, _)| address.clone()).collect(),
                 reload: Some(reload),
                 generation: proxy.number(peer.epoch),
-                old_workers: (old.of > 0).then_some(old),
+                old_workers: upstream.old_workers(peer.entered),
                 in_flight: peer.in_flight,
                 ..Evidence::default()
             };
@@ -79,7 +77,7 @@ pub(super) fn proven(proxy: &Proxy) -> Vec<(Arc<str>, Address)> {
         let newcomers = upstream
             .peers
             .iter()
-            .filter(|(_, peer)| peer.is_newcomer && peer.worked.is_none() && !peer.is_misrouted);
+            .filter(|(_, peer)| peer.is_newcomer() && peer.worked.is_none() && !peer.is_misrouted);
         newcomers
             .filter(|(address, peer)| {
                 proxy.is_current(name, address) && is_proof(proxy, name, upstream, peer)
@@ -99,7 +97,7 @@ fn is_proof(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &Peer) ->
     if works_elsewhere {
         return failed >= FEWEST && peer.reach.length() >= NOT_A_RESTART;
     }
-    let newcomers = upstream.peers.values().filter(|peer| peer.is_newcomer);
+    let newcomers = upstream.peers.values().filter(|peer| peer.is_newcomer());
     let failures = newcomers.map(|peer| fared(&peer.counts).failed).fold(0, u64::saturating_add);
     failed > 0 && (failures >= FEWEST || is_beyond_doubt(proxy, name, upstream, peer))
 }
@@ -113,7 +111,7 @@ fn is_beyond_doubt(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &P
     let all_said_no = declared.addresses.keys().all(|address| {
         upstream.peers.get(address).is_some_and(|peer| {
             let failed = fared(&peer.counts).failed;
-            peer.is_newcomer && failed > 0 && failed == sum(&peer.counts, DEFINITE)
+            peer.is_newcomer() && failed > 0 && failed == sum(&peer.counts, DEFINITE)
         })
     });
     let mut before = Fared::default();
@@ -268,6 +266,89 @@ mod tests {
              config 3 api 5:8081
              3 api 5:8081 refused 1
              => misrouted api 5:8081",
+        );
+    }
+
+    #[test]
+    fn old_workers_are_those_that_the_upstream_worked_with() {
+        let check = |what: &str, history: &str, expected: &str| {
+            let told = check(what, history).told;
+            assert!(told.contains(expected), "{what}: {told}");
+        };
+        check(
+            "the workers of the bad reload are old when it is corrected",
+            "config 0 api 5:8080
+             20 x 0 api 5:8080 established 3
+             config 1 api 5:8081
+             1 api 5:8081 refused 3; 0 api 5:8080 established 41
+             => misrouted api 5:8081
+             reload 2
+             1 api 5:8081 refused 4; 0 api 5:8080 established 2
+             =>
+             config 2 api 5:8080
+             => not misrouted api 5:8081",
+            "7 of 7 connects since were refused (old workers: 0 of 43 failed).",
+        );
+        check(
+            "the same mistake again",
+            "config 0 api 5:8080
+             20 x 0 api 5:8080 established 3
+             config 1 api 5:8081
+             1 api 5:8081 refused 3; 0 api 5:8080 established 41
+             => misrouted api 5:8081
+             config 2 api 5:8081
+             2 api 5:8081 refused 3; 1 api 5:8081 refused 5; 0 api 5:8080 established 2
+             =>
+             2 api 5:8081 established 1
+             => not misrouted api 5:8081",
+            "11 of 11 connects since were refused (old workers: 0 of 43 failed).",
+        );
+        check(
+            "another mistake",
+            "config 0 api 5:8080
+             20 x 0 api 5:8080 established 3
+             config 1 api 5:8081
+             1 api 5:8081 refused 3; 0 api 5:8080 established 41
+             => misrouted api 5:8081
+             config 2 api 5:8082
+             => not misrouted api 5:8081
+             2 api 5:8082 refused 3; 1 api 5:8081 refused 5; 0 api 5:8080 established 2 refused 1
+             => misrouted api 5:8082",
+            "moved from 10.0.0.5:8080 to 10.0.0.5:8082 with the reload at 14:30:06Z; 3 of 3 connects since were refused (old \
+             workers: 1 of 3 failed).",
+        );
+        check(
+            "a mistake that was none for findings, and then one",
+            "config 0 api 5:8080 6:8080
+             20 x 0 api 5:8080 established 3
+             config 1 api 6:8080
+             1 api 6:8080 refused 9
+             => upstream_down api
+             config 2 api 5:8082
+             => not upstream_down api
+             2 api 5:8082 refused 3; 1 api 6:8080 refused 5; 0 api 5:8080 established 2
+             => misrouted api 5:8082",
+            "(old workers: 0 of 2 failed)",
+        );
+        check(
+            "two mistakes about one of two addresses",
+            "config 0 api 5:8080 6:8080
+             20 x 0 api 5:8080 established 3; 0 api 6:8080 established 1
+             config 1 api 5:8080 7:8080
+             20 x 1 api 5:8080 established 3; 1 api 7:8080 refused 1
+             config 2 api 5:8080 8:8080
+             260 x 2 api 5:8080 established 3; 2 api 8:8080 refused 1; 1 api 7:8080 refused 1; 0 api 6:8080 established 1
+             => misrouted api 8:8080",
+            "(old workers: 0 of 2",
+        );
+        check(
+            "they are few who know that it worked before",
+            "config 0 api 5:8080
+             0 api 5:8080 established 3
+             config 1 api 5:8081
+             1 api 5:8081 refused 3; 0 api 5:8080 refused 2
+             => misrouted api 5:8081",
+            "(old workers: 2 of 2 failed)",
         );
     }
 

@@ -23,6 +23,8 @@ const _: () = assert!(DURATION_BOUNDS_NS[SLOW_AT_LEAST] == 25_000_000, "the buck
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
     past: [u64; DURATION_BUCKETS],
+    /// The slow ones of the last look that had others too. Slow times may begin with them, and then they are no past.
+    held: [u64; DURATION_BUCKETS],
     streak: Streak,
     slow_sum_us: u64,
 }
@@ -32,15 +34,21 @@ impl Pace {
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
         let all = sum(&seen.durations);
         let Some(slow_from) = self.slow_from() else {
-            self.remember(seen);
+            self.remember(&seen.durations);
             return;
         };
         let slow = sum(&seen.durations[slow_from..]);
         let normal = all - slow;
+        let was_slow = self.is_slow();
         self.streak.add(time, normal, slow);
         if normal > 0 {
             self.slow_sum_us = 0;
-            self.remember(seen);
+            let held = std::mem::take(&mut self.held);
+            if !was_slow {
+                self.remember(&held);
+                self.held[slow_from..].copy_from_slice(&seen.durations[slow_from..]);
+            }
+            self.remember(&seen.durations[..slow_from]);
         } else {
             self.slow_sum_us = self.slow_sum_us.saturating_add(seen.duration_sum_us);
         }
@@ -84,9 +92,9 @@ impl Pace {
             .filter(|from| *from < DURATION_BUCKETS)
     }
 
-    fn remember(&mut self, seen: &Counts) {
-        for (past, n) in self.past.iter_mut().zip(seen.durations) {
-            *past = past.saturating_add(n.min(FORGET));
+    fn remember(&mut self, durations: &[u64]) {
+        for (past, n) in self.past.iter_mut().zip(durations) {
+            *past = past.saturating_add(*n.min(&FORGET));
         }
         while self.past.iter().sum::<u64>() >= FORGET {
             self.past.iter_mut().for_each(|n| *n /= 2);
@@ -104,10 +112,19 @@ mod tests {
 
     /// Looks at handshakes: how many, and in which bucket.
     fn pace(looks: &[(u64, usize)]) -> Pace {
+        let looks: Vec<_> = looks.iter().map(|look| [*look, (0, 0)]).collect();
+        pace_of_mixed(&looks)
+    }
+
+    /// The same of looks at handshakes of two kinds.
+    fn pace_of_mixed(looks: &[[(u64, usize); 2]]) -> Pace {
         let mut pace = Pace::default();
-        for (look, (n, bucket)) in looks.iter().enumerate() {
-            let mut seen = Counts { duration_sum_us: n * 1_200_000, ..Counts::default() };
-            seen.durations[*bucket] = *n;
+        for (look, kinds) in looks.iter().enumerate() {
+            let mut seen = Counts::default();
+            for (n, bucket) in kinds {
+                seen.durations[*bucket] += n;
+                seen.duration_sum_us += n * 1_200_000;
+            }
             pace.add(Timestamp::from_second(look as i64).unwrap(), &seen);
         }
         pace
@@ -129,6 +146,18 @@ mod tests {
         check("far away, and a little farther", &[(200, 10), (50, 12)], false);
         check("far away, and much farther", &[(200, 10), (50, 13)], true);
         check("nothing is above the last bucket", &[(200, 19), (50, 19)], false);
+    }
+
+    #[test]
+    fn slow_times_are_no_past_from_the_look_that_they_begin_in() {
+        let check = |what: &str, looks: &[&[[(u64, usize); 2]]], expected: bool| {
+            assert_eq!(pace_of_mixed(&looks.concat()).is_slow(), expected, "{what}");
+        };
+        let quick = &[[(200, 3), (0, 0)]][..];
+        let (mixed, slow) = (&[[(100, 3), (100, 14)]][..], &[[(100, 14), (0, 0)]][..]);
+        check("they begin within a look", &[quick, mixed, slow], true);
+        check("also the second time", &[quick, mixed, slow, mixed, quick, mixed, slow, slow, slow], true);
+        check("one in twenty was always slow", &[&[[(95, 3), (5, 14)]; 50], &[[(20, 14), (0, 0)]]], false);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct Peer {
     /// The generation with which the upstream came to this address.
     pub(super) entered: Epoch,
     /// Whether the upstream worked elsewhere before that.
-    pub(super) is_newcomer: bool,
+    came_later: bool,
     /// Whether it was proven that traffic was sent here by mistake. Stays so until it works.
     pub(super) is_misrouted: bool,
     /// Whether a configuration took it out after that.
@@ -37,8 +37,6 @@ pub(super) struct Peer {
     pub(super) counts: Counts,
     /// What the newest generation has in flight.
     pub(super) in_flight: u64,
-    /// How old workers have fared since the newest generation began.
-    pub(super) old: Fared,
     /// The newest generation that established a connection.
     pub(super) worked: Option<Epoch>,
     /// Whether it accepts connections.
@@ -59,16 +57,15 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Not seen before.
-    pub(super) fn new(time: Timestamp, epoch: Epoch, is_newcomer: bool) -> Self {
+    pub(super) fn new(time: Timestamp, epoch: Epoch, came_later: bool) -> Self {
         Self {
             epoch,
             entered: epoch,
-            is_newcomer,
+            came_later,
             is_misrouted: false,
             is_retired: false,
             counts: Counts::default(),
             in_flight: 0,
-            old: Fared::default(),
             worked: None,
             reach: Streak::default(),
             causes: Default::default(),
@@ -83,16 +80,15 @@ impl Peer {
 
     /// Forgets what is proven of it. Where the upstream was connected to before is still known.
     pub(super) fn retire(&mut self) {
-        let Self { epoch, entered, counts, in_flight, old, worked, first, last, .. } = self;
+        let Self { epoch, entered, came_later, counts, in_flight, worked, first, last, .. } = self;
         *self = Self {
             entered: *entered,
             counts: std::mem::take(counts),
             in_flight: *in_flight,
-            old: *old,
             worked: *worked,
             last: *last,
             is_retired: true,
-            ..Self::new(*first, *epoch, false)
+            ..Self::new(*first, *epoch, *came_later)
         };
     }
 
@@ -120,6 +116,16 @@ impl Peer {
         }
         self.service.add(time, seen);
         self.pace.add(time, seen);
+    }
+
+    /// Whether the upstream came here from elsewhere, and no configuration has taken it away since.
+    pub(super) const fn is_newcomer(&self) -> bool {
+        self.came_later && !self.is_retired
+    }
+
+    /// Whether the upstream came here from elsewhere, and it has never worked.
+    pub(super) const fn is_astray(&self) -> bool {
+        self.came_later && self.worked.is_none()
     }
 
     /// From when it was first connected to until it was last.

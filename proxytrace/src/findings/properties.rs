@@ -123,6 +123,7 @@ proptest! {
             prop_assert!(kept.generations <= LIMITS.proxies * LIMITS.generations, "{:?}", kept);
             prop_assert!(kept.instances <= LIMITS.proxies * LIMITS.generations, "{:?}", kept);
             prop_assert!(kept.addresses <= LIMITS.addresses, "{:?}", kept);
+            prop_assert!(kept.old_workers <= LIMITS.generations * LIMITS.addresses, "{:?}", kept);
             prop_assert!(kept.rows <= LIMITS.proxies * LIMITS.addresses * 2, "{:?}", kept);
         }
     }

@@ -111,6 +111,7 @@ impl Proxy {
         kept.generations += self.generations.len();
         kept.instances += self.instances.len();
         kept.rows += self.rows.len();
+        kept.old_workers += self.upstreams.values().map(Upstream::count_old_workers).sum::<usize>();
     }
 
     /// The newest generation.
@@ -183,6 +184,7 @@ impl Proxy {
         }
         let oldest = self.oldest();
         self.rows.retain(|(epoch, _), _| *epoch >= oldest);
+        self.upstreams.values_mut().for_each(|upstream| upstream.forget_before(oldest));
         // An instance is known by where it begins as long as there can be more of it.
         while self.instances.len() > limits.generations.max(1) {
             let first = self.instances.iter().min_by_key(|(_, begins)| **begins).map(|(pid, _)| *pid);

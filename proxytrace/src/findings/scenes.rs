@@ -30,6 +30,8 @@ pub(super) struct Scene {
     pid: u32,
     rows: BTreeMap<(u32, u32, String, Address), Counts>,
     changes: Vec<String>,
+    /// The sentence of the last finding that came or went.
+    pub(super) told: String,
 }
 
 /// Plays a history, and says at which line it does not go as expected.
@@ -41,6 +43,7 @@ pub(super) fn check(what: &str, history: &str) -> Scene {
         pid: 1,
         rows: BTreeMap::new(),
         changes: Vec::new(),
+        told: String::new(),
     };
     for line in history.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.strip_prefix("=>") {
@@ -118,6 +121,7 @@ impl Scene {
     fn observe<'a>(&mut self, input: impl FnOnce(Timestamp) -> Input<'a>) {
         self.now += SignedDuration::from_millis(250);
         for change in self.findings.observe(input(self.now)) {
+            self.told = change.finding.to_string();
             let subject = change.finding.subject;
             let mut words = Vec::new();
             words.extend((change.state == State::Cleared).then(|| "not".to_owned()));

@@ -39,6 +39,9 @@ pub(super) struct Upstream {
     pub(super) silence: Option<Silence>,
     /// How it was used before the last reload.
     before: Used,
+    /// How old workers have fared since each of the generations began that are known: those with which it worked, and not
+    /// where it was only led astray.
+    old: BTreeMap<Epoch, Fared>,
 }
 
 /// What a proxy knows of the workers and the address that a row is of.
@@ -102,15 +105,15 @@ impl Upstream {
         if known.is_none() {
             self.peers.insert(address.clone(), Peer::new(time, epoch, is_newcomer));
         }
-        let Some(peer) = self.peers.get_mut(address) else {
-            return;
-        };
         if is_old {
-            peer.old += fared(seen);
+            self.old_row(epoch, address, seen);
         }
         if epoch < self.epoch {
             return;
         }
+        let Some(peer) = self.peers.get_mut(address) else {
+            return;
+        };
         self.silence = self.silence.filter(|silence| epoch < silence.epoch);
         self.connects = self.connects.saturating_add(seen.attempts);
         self.now.0 = self.now.0.saturating_add(seen.established());
@@ -119,6 +122,33 @@ impl Upstream {
             self.worked = Some(epoch);
         }
         peer.row(time, epoch, seen, in_flight);
+    }
+
+    /// The same of workers that are old. What the workers of another bad reload do proves nothing for any.
+    fn old_row(&mut self, epoch: Epoch, address: &Address, seen: &Counts) {
+        let is_astray = self.peers.get(address).is_some_and(Peer::is_astray) && seen.established() == 0;
+        let works = |newer: Epoch| seen.established() > 0 || self.worked_before(newer) >= Some(epoch);
+        let newer: Vec<_> =
+            self.old.keys().copied().filter(|newer| *newer > epoch && !is_astray && works(*newer)).collect();
+        for newer in newer {
+            *self.old.entry(newer).or_default() += fared(seen);
+        }
+    }
+
+    /// How old workers have fared since a generation began.
+    pub(super) fn old_workers(&self, epoch: Epoch) -> Option<Fared> {
+        self.old.get(&epoch).copied().filter(|old| old.of > 0)
+    }
+
+    /// Of how many generations it is known how old workers have fared since.
+    #[cfg(test)]
+    pub(super) fn count_old_workers(&self) -> usize {
+        self.old.len()
+    }
+
+    /// Forgets what was before a generation.
+    pub(super) fn forget_before(&mut self, oldest: Epoch) {
+        self.old = self.old.split_off(&oldest);
     }
 
     /// All rows of a look were taken in.
@@ -157,7 +187,7 @@ impl Upstream {
     /// A newer generation of the proxy began, which may or may not connect to it.
     pub(super) fn superseded(&mut self, (newest, epoch): (Epoch, Epoch), before: Used, others_before: u64) {
         self.before = before;
-        self.peers.values_mut().for_each(|peer| peer.old = Fared::default());
+        self.old.insert(epoch, Fared::default());
         // Where it was silent already, it goes on being so.
         if self.epoch == newest {
             self.silence = Some(Silence { epoch, before, others_before, others: 0 });

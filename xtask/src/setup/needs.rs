@@ -151,6 +151,13 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "haproxy",
+        why: "another proxy, which reloads in a way of its own, for a story",
+        check: Check::Program("haproxy"),
+        steps: &[Step::Packages { names: &["haproxy"], services: &["haproxy"] }],
+        otherwise: &["the package haproxy, 2.6 or newer, of any distribution"],
+    },
+    Need {
         name: "crossplane",
         why: "F5's reader of nginx configuration: a test compares its trees with ours",
         check: Check::InTarget("setup/crossplane-0.5.8/bin/crossplane"),
