@@ -1,4 +1,4 @@
-//! What the stories and the demo are told with: network namespaces of our own, a real nginx, upstreams that misbehave
+//! What the stories and the demo are told with, and the bench measures with: network namespaces of our own, a real nginx, upstreams that misbehave
 //! on request, and proxytrace as its users run it.
 //!
 //! Everything here panics with a clear message instead of returning an error, is unique to the process that made it,

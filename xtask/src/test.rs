@@ -67,7 +67,6 @@ const GATES: &[Gate] = &[
 const STORIES: &str = "proxytrace-tests";
 
 /// What the stories are told through their environment.
-const BINARY: &str = "PROXYTRACE_BIN";
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
 
@@ -109,7 +108,7 @@ fn tell(proxytrace: &Path, filter: &[String], env: &[(&str, &str)]) -> Result<()
         command.args(["--config", &format!(r#"target."cfg(all())".runner = {runner:?}"#)]);
     }
     // Shown also when all is well: why a story was skipped, and what things cost.
-    command.env(BINARY, proxytrace).envs(env.iter().copied()).envs(strictness());
+    command.env(cargo::BINARY, proxytrace).envs(env.iter().copied()).envs(strictness());
     shell::run(command.args(["--", "--show-output"]).args(filter)).context("a story failed")
 }
 
