@@ -92,6 +92,11 @@ impl Naming {
         self.states.insert(of, if is_asked { State::Asked(Instant::now(), None) } else { State::Unknown });
     }
 
+    /// Asks where the proxy runs. Gives false where there is nobody to answer.
+    pub fn locate(&mut self, of: Of, pids: Vec<u32>) -> bool {
+        self.send(of, pids, Question::Pod)
+    }
+
     /// A process of it was forked: the first nginx in a tree, perhaps.
     pub fn forked(&mut self, of: Of, pid: u32) {
         match self.states.get_mut(&of) {
@@ -141,6 +146,8 @@ impl Naming {
             (Answer::Addresses(addresses), State::Known(known)) => {
                 Heard { problems: Vec::new(), names_anew: known.update(addresses) }
             }
+            // It says nothing of upstreams.
+            (Answer::Pod(_), _) => Heard::default(),
             // Names that could not be looked up again: what was found before holds.
             (Answer::Unreadable(_) | Answer::NoNginx, State::Known(known)) => {
                 known.note_lookup();

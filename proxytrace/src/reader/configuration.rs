@@ -1,4 +1,4 @@
-//! Answers requests about one nginx.
+//! Answers requests about one proxy.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use procfs::process::Process;
 use super::{
     Answer, Configuration, Lookup, Question, Request,
     master::{self, Arguments, Role},
-    names,
+    names, pod,
     root::Root,
 };
 use crate::nginx::routes::Routes;
@@ -31,10 +31,16 @@ enum Failure {
 
 /// Answers one request. Changes the network namespace of this process: for one that ends after it.
 pub(super) fn answer(request: &Request) -> Answer {
-    let answered = master_of(request).and_then(|master| match &request.question {
-        Question::Configuration => master.configuration(request.config.as_deref()),
-        Question::Addresses(lookups) => master.look_up(lookups.clone()).map(Answer::Addresses),
-    });
+    let answered = match &request.question {
+        // Of the process itself: it need be no nginx.
+        Question::Pod => Ok(Answer::Pod(request.pids.iter().find_map(|&pid| pod::of(pid)))),
+        Question::Configuration => {
+            master_of(request).and_then(|master| master.configuration(request.config.as_deref()))
+        }
+        Question::Addresses(lookups) => {
+            master_of(request).and_then(|master| master.look_up(lookups.clone()).map(Answer::Addresses))
+        }
+    };
     match answered {
         Ok(answer) => answer,
         Err(Failure::Failed(why)) => Answer::Unreadable(why),

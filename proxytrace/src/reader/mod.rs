@@ -9,6 +9,7 @@
 //! * [`serve`]: the process.
 //! * `configuration`, `master`, `root`: what nginx reads, from where.
 //! * `names`, `dns`: host names, as they resolve where nginx runs.
+//! * `pod`: where in Kubernetes a proxy runs, be it an nginx or not.
 
 pub mod client;
 pub mod serve;
@@ -17,13 +18,17 @@ mod configuration;
 mod dns;
 mod master;
 mod names;
+mod pod;
 mod root;
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::nginx::routes::{Endpoint, Resolver, Routes};
+use crate::{
+    identity::pod::Pod,
+    nginx::routes::{Endpoint, Resolver, Routes},
+};
 
 /// One generation of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +60,8 @@ pub enum Question {
     Configuration,
     /// What these names resolve to now.
     Addresses(Vec<Lookup>),
+    /// Where it runs.
+    Pod,
 }
 
 /// A name to look up.
@@ -83,6 +90,8 @@ pub enum Answer {
     Configuration(Box<Configuration>),
     /// To [`Question::Addresses`].
     Addresses(Addresses),
+    /// To [`Question::Pod`]: in Kubernetes, or elsewhere, or that cannot be told.
+    Pod(Option<Pod>),
     /// The configuration could not be read, and why, with file and line where there is one.
     Unreadable(String),
     /// None of the processes is an nginx that is still there.

@@ -29,6 +29,15 @@ enum Happened {
     Declared(Timestamp, Of),
 }
 
+impl Happened {
+    const fn proxy(&self) -> u64 {
+        match self {
+            Self::Accepted(_, of) | Self::Declared(_, of) => of.proxy,
+            Self::Rejected(_, proxy) => *proxy,
+        }
+    }
+}
+
 /// What a look has brought.
 #[derive(Debug, Default)]
 pub struct Look {
@@ -68,7 +77,11 @@ impl Watch {
     pub fn look(&mut self) -> Result<Look, Error> {
         let mut look = Look::default();
         for happened in mem::take(&mut self.known.happened) {
-            self.tell(&happened, &mut look)?;
+            if self.names.is_settled(happened.proxy()) {
+                self.tell(&happened, &mut look)?;
+            } else {
+                self.known.happened.push(happened);
+            }
         }
         let time = Timestamp::now();
         let rows = self.changed_rows()?;
@@ -128,6 +141,9 @@ impl Watch {
                 continue;
             }
             // One that has no name yet is looked at again.
+            if !self.names.is_settled(key.proxy) {
+                continue;
+            }
             let Some(upstream) = self.upstream(key, &address)? else { continue };
             let proxy = self.names.name(key.proxy, &living);
             let (pid, generation) = (abi::root_pid(key.proxy), key.generation);

@@ -1,4 +1,5 @@
-//! Records of what the kernel half tells. Events wait, in their order, until the upstream is known that they are about.
+//! Records of what the kernel half tells. Events wait, in their order, until it is known what the proxy and the upstream are
+//! called that they are about.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -46,6 +47,9 @@ impl Watch {
     pub fn records(&mut self, patience: Duration) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         while let Some(event) = self.held.front().copied() {
+            if !self.names.is_settled(event.proxy) && is_younger(&event, patience) {
+                break;
+            }
             let body = if event.remote.family == 0 {
                 self.lifecycle(&event)?
             } else {
@@ -58,13 +62,13 @@ impl Watch {
         Ok(records)
     }
 
-    /// Whether something that was seen waits for the name of its upstream.
+    /// Whether something that was seen waits for the name of its proxy or upstream.
     #[must_use]
     pub fn is_naming(&self) -> bool {
-        self.holds_events() || self.naming.is_asking()
+        self.holds_events() || self.naming.is_asking() || self.names.is_asking()
     }
 
-    /// Whether events wait for the names of their upstreams.
+    /// Whether events wait for the names of their proxies or upstreams.
     #[must_use]
     pub fn holds_events(&self) -> bool {
         !self.held.is_empty()
@@ -93,7 +97,7 @@ impl Watch {
         let row = RowKey { proxy: event.proxy, generation: event.generation, address: event.remote };
         let upstream = match self.upstream(&row, &address)? {
             Some(upstream) => upstream,
-            None if boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => return Ok(None),
+            None if is_younger(event, patience) => return Ok(None),
             None => self.naming.unknown(),
         };
         Ok(Some(Route {
@@ -105,6 +109,10 @@ impl Watch {
             local: local(event),
         }))
     }
+}
+
+fn is_younger(event: &Event, patience: Duration) -> bool {
+    boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64
 }
 
 fn about_a_route(event: &Event, route: Route) -> Option<Body> {

@@ -22,7 +22,7 @@ const SERIES: &[(&[&str], &str)] = &[(&[], "1000 series"), (&["--max-addresses",
 /// What is measured of an agent, in this order.
 const FIGURES: [(&str, &Unit); 5] = [
     ("until it is ready", MILLISECONDS),
-    ("memory, its reader's included", MEBIBYTES),
+    ("memory with its reader's", MEBIBYTES),
     ("memory in the kernel", MEBIBYTES),
     ("a scrape", MILLISECONDS),
     ("the size of a scrape", MEBIBYTES),

@@ -7,14 +7,15 @@ use std::fmt;
 pub(super) struct Unit {
     name: &'static str,
     decimals: usize,
-    /// Which of two figures is the better one: of times the shorter, of rates the higher.
-    better: fn(f64, f64) -> f64,
+    /// Which of two figures of one side counts: of times the shorter and of rates the higher, as whatever else the machine
+    /// does only makes them worse; of memory the larger.
+    counts: fn(f64, f64) -> f64,
 }
 
-pub(super) const NANOSECONDS: &Unit = &Unit { name: "ns", decimals: 0, better: f64::min };
-pub(super) const MILLISECONDS: &Unit = &Unit { name: "ms", decimals: 1, better: f64::min };
-pub(super) const MEBIBYTES: &Unit = &Unit { name: "MiB", decimals: 2, better: f64::min };
-pub(super) const PER_SECOND: &Unit = &Unit { name: "per second", decimals: 0, better: f64::max };
+pub(super) const NANOSECONDS: &Unit = &Unit { name: "ns", decimals: 0, counts: f64::min };
+pub(super) const MILLISECONDS: &Unit = &Unit { name: "ms", decimals: 1, counts: f64::min };
+pub(super) const MEBIBYTES: &Unit = &Unit { name: "MiB", decimals: 2, counts: f64::max };
+pub(super) const PER_SECOND: &Unit = &Unit { name: "per second", decimals: 0, counts: f64::max };
 
 /// Figures of two sides, a pair for each round.
 #[derive(Debug)]
@@ -45,25 +46,25 @@ impl Comparison {
 
     /// Why that is a failure, where it is one.
     pub(super) fn too_much(&self) -> Option<String> {
-        let (best, limit) = (self.best(1), self.limit?);
+        let (figure, limit) = (self.figure(1), self.limit?);
         let Unit { name, decimals, .. } = self.unit;
         let [_, side] = self.sides;
-        (best > limit).then(|| {
-            format!("{}: {side} takes {best:.decimals$} {name}, more than {limit:.decimals$}", self.what)
+        (figure > limit).then(|| {
+            format!("{}: {side} takes {figure:.decimals$} {name}, more than {limit:.decimals$}", self.what)
         })
     }
 
-    /// The best that a side was seen to do: what else the machine does only makes it worse.
-    fn best(&self, side: usize) -> f64 {
-        self.rounds.iter().map(|figures| figures[side]).reduce(self.unit.better).unwrap_or(f64::NAN)
+    /// The figure of a side that counts.
+    fn figure(&self, side: usize) -> f64 {
+        self.rounds.iter().map(|figures| figures[side]).reduce(self.unit.counts).unwrap_or(f64::NAN)
     }
 
-    /// The second side's best by the first's.
+    /// The second side by the first.
     fn ratio(&self) -> f64 {
-        self.best(1) / self.best(0)
+        self.figure(1) / self.figure(0)
     }
 
-    /// In the middle of the rounds: far from the ratio of the best where the machine was not quiet.
+    /// In the middle of the rounds: far from the other one where the machine was not quiet.
     fn median_ratio(&self) -> f64 {
         median(self.rounds.iter().map(|[one, other]| other / one).collect())
     }
@@ -73,10 +74,10 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unit { name, decimals, .. } = self.unit;
         let [one, other] = self.sides;
-        let (best, than) = (self.best(1), self.best(0));
+        let (with, without) = (self.figure(1), self.figure(0));
         write!(
             f,
-            "{}: {one} {than:.decimals$} {name}, {other} {best:.decimals$} {name}, ratio {:.2} (median {:.2} of {} rounds)",
+            "{}: {one} {without:.decimals$} {name}, {other} {with:.decimals$} {name}, ratio {:.2} (median {:.2} of {} rounds)",
             self.what,
             self.ratio(),
             self.median_ratio(),
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_best_of_both_sides_and_how_they_compare() {
+    fn a_line_has_the_figures_that_count_and_how_they_compare() {
         let times = comparison(NANOSECONDS, &[[100.0, 300.0], [200.0, 220.0], [120.0, 150.0]]);
         let expected = "connect(): without 100 ns, with 150 ns, ratio 1.50 (median 1.25 of 3 rounds)";
         assert_eq!(times.to_string(), expected);
