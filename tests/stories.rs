@@ -4,7 +4,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
-//! - [`names`]: what upstreams are called; [`findings`]: what is wrong, and what is not
+//! - [`names`]: what upstreams are called, [`pods`]: and proxies in Kubernetes; [`findings`]: what is wrong, and what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
@@ -34,6 +34,7 @@ mod guests;
 mod ledger;
 mod metrics;
 mod names;
+mod pods;
 mod privilege;
 mod processes;
 mod prometheus;

@@ -8,7 +8,7 @@ use nginx_conf::Files as _;
 use super::root::Root;
 use crate::identity::pod::{Mounted, Pod, checked, host_of_hosts, mounted, namespace_of_resolver, of_logs};
 
-/// The process whose root directory and host name are the host's.
+/// The process whose root directory is the host's.
 const HOST: u32 = 1;
 
 /// Where kubelet keeps a directory for each pod, unless its `podLogsDir` says otherwise.
@@ -44,11 +44,9 @@ fn names_inside(root: &Root, has_host_name: bool) -> Option<(String, String)> {
 }
 
 fn has_host_name_of_its_own(pid: u32) -> bool {
-    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/uts"));
-    match (namespace(pid), namespace(HOST)) {
-        (Ok(own), Ok(host)) => own != host,
-        _ => false,
-    }
+    /// include/linux/proc_ns.h, PROC_UTS_INIT_INO.
+    const INITIAL: &str = "uts:[4026531838]";
+    fs::read_link(format!("/proc/{pid}/ns/uts")).is_ok_and(|link| link.as_os_str() != INITIAL)
 }
 
 #[cfg(test)]
