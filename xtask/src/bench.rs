@@ -32,9 +32,9 @@ pub(crate) struct Args {
     #[arg(long, hide = true, value_enum, default_value_t = calls::Call::Getppid)]
     call: calls::Call,
 
-    /// How often it does that
+    /// In how many runs
     #[arg(long, hide = true, default_value_t = 1)]
-    times: u32,
+    runs: u32,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -49,12 +49,12 @@ enum Part {
 const MEASUREMENTS: &[fn() -> Result<Vec<Comparison>>] =
     &[configuration::measure, connects::measure, agents::measure, requests::measure];
 
-pub(crate) fn run(Args { part, call, times }: Args) -> Result<()> {
+pub(crate) fn run(Args { part, call, runs }: Args) -> Result<()> {
     match part {
         Part::Builder => build_and_go_on(),
         Part::Keeper => keeper::run("bench"),
         Part::Show => show(),
-        Part::Caller => calls::make(call, times),
+        Part::Caller => calls::make(call, runs),
     }
 }
 

@@ -159,9 +159,9 @@ fn of_process(pid: u32) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, time::Instant};
 
-    use super::{Names, pod::Pod};
+    use super::{Names, PATIENCE, pod::Pod};
 
     #[test]
     fn a_name_waits_for_the_answer_where_its_proxy_runs() {
@@ -178,6 +178,8 @@ mod tests {
         names.asked(2);
         names.found(2, None);
         assert_eq!(&*names.name(2, &HashSet::from([1, 2])), "nginx");
+        names.asked.extend(Instant::now().checked_sub(PATIENCE).map(|since| (3, since)));
+        assert!(names.is_settled(3) && !names.is_asking(), "an answer that does not come is not waited for");
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl fmt::Display for Comparison {
 }
 
 /// The middle of the figures, or of the two that are there.
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(super) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     match figures.len() {
         0 => f64::NAN,

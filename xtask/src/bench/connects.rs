@@ -19,19 +19,19 @@ const HOOK: &str = "connect";
 /// What it is attached by in turn, after the best way of this host: to every system call, and not at all.
 const OTHER_WAYS: [&str; 2] = ["tp_btf", "none"];
 
-/// Who calls what, and how often in a round: for a part of a second.
+/// Who calls what, and in how many runs in a round: for a part of a second.
 const CALLERS: &[Caller] = &[
-    Caller { what: "connect() refused, traced process", is_traced: true, call: "connect", times: 20_000 },
-    Caller { what: "connect() refused, other process", is_traced: false, call: "connect", times: 20_000 },
-    Caller { what: "getppid(), traced process", is_traced: true, call: "getppid", times: 1_000_000 },
-    Caller { what: "getppid(), other process", is_traced: false, call: "getppid", times: 1_000_000 },
+    Caller { what: "connect() refused, traced process", is_traced: true, call: "connect", runs: 400 },
+    Caller { what: "connect() refused, other process", is_traced: false, call: "connect", runs: 400 },
+    Caller { what: "getppid(), traced process", is_traced: true, call: "getppid", runs: 200 },
+    Caller { what: "getppid(), other process", is_traced: false, call: "getppid", runs: 200 },
 ];
 
 struct Caller {
     what: &'static str,
     is_traced: bool,
     call: &'static str,
-    times: u32,
+    runs: u32,
 }
 
 pub(super) fn measure() -> Result<Vec<Comparison>> {
@@ -94,10 +94,10 @@ impl Place {
         CALLERS.iter().map(|caller| self.call(caller)).collect()
     }
 
-    fn call(&self, Caller { is_traced, call, times, .. }: &Caller) -> Result<f64> {
+    fn call(&self, Caller { is_traced, call, runs, .. }: &Caller) -> Result<f64> {
         let name = if *is_traced { &self.traced } else { &self.other };
         let mut command = Command::new(self.directory.path().join(name));
-        command.args(["bench", "--part", "caller", "--call", call, "--times", &times.to_string()]);
+        command.args(["bench", "--part", "caller", "--call", call, "--runs", &runs.to_string()]);
         let printed = self.netns.enter(|| child::run(&mut command));
         printed.trim().parse().with_context(|| format!("a caller printed {printed:?}"))
     }
