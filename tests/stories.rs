@@ -5,7 +5,8 @@
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`haproxy`]: the same of another proxy
-//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called; [`findings`]: what is wrong; [`quiet`]: what is not
+//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called, [`pods`]: and proxies in Kubernetes
+//! - [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
@@ -39,6 +40,7 @@ mod ledger;
 mod lookups;
 mod metrics;
 mod names;
+mod pods;
 mod privilege;
 mod processes;
 mod prometheus;

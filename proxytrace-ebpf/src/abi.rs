@@ -279,7 +279,12 @@ impl Process {
     /// The other has.
     pub const SIGNALLED_AGAIN: u32 = 256;
     /// What holds for a process itself, and not for those that it forks.
-    pub const OWN: u32 = Self::WAITS_FOR_SIGNALS | Self::TOLD_TO_EXECUTE | Self::EXECUTED | Self::FORKED | Self::SIGNALLED | Self::SIGNALLED_AGAIN;
+    pub const OWN: u32 = Self::WAITS_FOR_SIGNALS
+        | Self::TOLD_TO_EXECUTE
+        | Self::EXECUTED
+        | Self::FORKED
+        | Self::SIGNALLED
+        | Self::SIGNALLED_AGAIN;
 }
 
 impl Call {

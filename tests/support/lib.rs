@@ -1,5 +1,5 @@
-//! What the stories and the demo are told with: network namespaces of our own, a real nginx, upstreams that misbehave
-//! on request, and proxytrace as its users run it.
+//! What the stories and the demo are told with, and the bench measures with: network namespaces of our own, a real nginx,
+//! upstreams that misbehave on request, and proxytrace as its users run it.
 //!
 //! Everything here panics with a clear message instead of returning an error, is unique to the process that made it,
 //! and goes away when it is dropped.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -118,6 +118,12 @@ impl Nginx {
         command.args(["-e", &self.path("error.log"), "-p", &self.path(""), "-c", &self.path("nginx.conf")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.path("nginx.conf").into()
     }
 
     /// Waits until all the workers are there and a client could connect.

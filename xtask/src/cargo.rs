@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::shell;
 
+/// The variable that tells the stories, and what else stands on their helpers, where the program is.
+pub(crate) const BINARY: &str = "PROXYTRACE_BIN";
+
 /// The top of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
@@ -21,7 +24,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Where cargo builds, however that was configured: this program lies there, in `debug/`.
+/// Where cargo builds, however that was configured: this program lies there, in `debug/` or `release/`.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let own = env::current_exe().context("find out where xtask itself was built")?;
     own.ancestors()
@@ -32,8 +35,17 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 
 /// Builds proxytrace as it is shipped, and says where it is.
 pub(crate) fn build_proxytrace() -> Result<PathBuf> {
-    shell::run(&mut cargo(&["build", "--release", "--locked", "--package", "proxytrace"]))?;
-    Ok(target_dir()?.join("release/proxytrace"))
+    build_release("proxytrace")
+}
+
+/// Builds this program in the same way, for what it measures itself, and says where it is.
+pub(crate) fn build_xtask() -> Result<PathBuf> {
+    build_release("xtask")
+}
+
+fn build_release(package: &str) -> Result<PathBuf> {
+    shell::run(&mut cargo(&["build", "--release", "--locked", "--package", package]))?;
+    Ok(target_dir()?.join("release").join(package))
 }
 
 /// Builds the stories without telling them; gives their runner, and the client that they start.

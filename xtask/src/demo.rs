@@ -4,7 +4,6 @@
 //! makes the namespaces and tells the story. So whatever becomes of the show, nothing of it stays behind.
 
 mod failures;
-mod keeper;
 mod live;
 mod outage;
 mod timeline;
@@ -15,10 +14,7 @@ use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, Error, Result};
 
-use crate::{cargo, setup, shell};
-
-/// Where the story's helpers look for the program.
-const BINARY: &str = "PROXYTRACE_BIN";
+use crate::{cargo, keeper, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,7 +33,7 @@ enum Part {
 pub(crate) fn run(Args { part }: Args) -> Result<()> {
     match part {
         Part::Builder => build_and_go_on(),
-        Part::Keeper => keeper::run(),
+        Part::Keeper => keeper::run("demo"),
         Part::Show => outage::run(),
     }
 }
@@ -46,6 +42,6 @@ fn build_and_go_on() -> Result<()> {
     setup::run()?;
     let proxytrace = cargo::build_proxytrace()?;
     let own = env::current_exe().context("find out where xtask itself is")?;
-    let error = shell::as_root(own)?.args(["demo", "--part", "keeper"]).env(BINARY, proxytrace).exec();
+    let error = shell::as_root(own)?.args(["demo", "--part", "keeper"]).env(cargo::BINARY, proxytrace).exec();
     Err(Error::new(error).context("go on as root"))
 }

@@ -1,9 +1,11 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | vm`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | vm`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
+mod bench;
 mod cargo;
 mod demo;
+mod keeper;
 mod private_apt;
 mod run;
 mod setup;
@@ -28,6 +30,8 @@ enum Command {
     Test(test::Args),
     /// Replay the outage that proxytrace exists for, on a real nginx, and time who notices what
     Demo(demo::Args),
+    /// Measure what proxytrace costs, beside the same without it
+    Bench(bench::Args),
     /// Tell the stories of the kernel half on other kernels, in virtual machines
     Vm(vm::Args),
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Vm(args) => vm::run(args),
     };
     if let Err(error) = done {

@@ -72,7 +72,6 @@ const GATES: &[Gate] = &[
 const STORIES: &str = "proxytrace-tests";
 
 /// What the stories are told through their environment.
-const BINARY: &str = "PROXYTRACE_BIN";
 const LONG: &str = "PROXYTRACE_TEST_LONG";
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
@@ -130,7 +129,7 @@ fn tell(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -
         command.args(["--config", &format!(r#"target."cfg(all())".runner = {runner:?}"#)]);
     }
     // Shown also when all is well: why a story was skipped, and what things cost.
-    command.env(BINARY, proxytrace).envs(env.iter().copied()).envs(strictness());
+    command.env(cargo::BINARY, proxytrace).envs(env.iter().copied()).envs(strictness());
     shell::run(command.args(["--", "--show-output"]).args(filter)).context("a story failed")
 }
 

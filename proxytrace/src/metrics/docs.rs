@@ -30,8 +30,8 @@ fn page() -> String {
     write!(
         page,
         "\n## Labels\n\n\
-         - `proxy`: the systemd unit, else `container:` and 12 digits of the container's id, else the process's name; \
-         numbered where two living proxies would have the same.\n\
+         - `proxy`: in Kubernetes `namespace/pod/container`, else the systemd unit, else `container:` and 12 digits of the \
+         container's id, else the process's name; numbered where two living proxies would have the same.\n\
          - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
          such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \

@@ -192,9 +192,8 @@ const WHOLE: &[(&Metric, Samples)] = &[
     }),
     (&table::PROXY_INFO, |scrape, family| {
         scrape.each_proxy(|name, proxy| {
-            let ProxyInfo { exe, config, unit, container } = &proxy.info;
-            // Control groups tell the container only; namespace and pod are the orchestrator's to say.
-            family.info(&[name, exe, config, unit, "", "", container])
+            let ProxyInfo { exe, config, unit, namespace, pod, container } = &proxy.info;
+            family.info(&[name, exe, config, unit, namespace, pod, container])
         })
     }),
     (&table::CONFIG_GENERATION, |scrape, family| {

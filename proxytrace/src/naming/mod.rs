@@ -105,6 +105,11 @@ impl Naming {
         self.states.insert(of, if is_asked { State::Asked(asked) } else { State::Unknown });
     }
 
+    /// Asks where the proxy runs. Gives false where there is nobody to answer.
+    pub fn locate(&mut self, of: Of, pids: Vec<u32>) -> bool {
+        self.send(of, pids, Question::Pod)
+    }
+
     /// A process of it was forked: the first nginx in a tree, perhaps.
     pub fn forked(&mut self, of: Of, pid: u32) {
         match self.states.get_mut(&of) {
@@ -170,6 +175,8 @@ impl Naming {
                 let problems = if known.is_complete() { Vec::new() } else { problems };
                 Heard { problems, names_anew: known.update(addresses), is_complete: true }
             }
+            // It says nothing of upstreams.
+            (Answer::Pod(_), _) => Heard::default(),
             // Names that could not be looked up again: what was found before holds.
             (Answer::Unreadable(why), State::Known(known)) => {
                 let problems = if known.is_complete() { Vec::new() } else { vec![why] };

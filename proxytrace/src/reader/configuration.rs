@@ -1,4 +1,4 @@
-//! Answers requests about one nginx.
+//! Answers requests about one proxy.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use procfs::process::Process;
 use super::{
     Addresses, Answer, Configuration, Lookup, Question, Request,
     master::{self, Arguments, Role},
-    names, rejection,
+    names, pod, rejection,
     root::Root,
 };
 use crate::{kernel::boot_ns, model::Clock, nginx::routes::Routes};
@@ -32,11 +32,19 @@ enum Failure {
 
 /// Answers one request. Changes the network namespace of this process: for one that ends after it.
 pub(super) fn answer(request: &Request) -> Answer {
-    let answered = master_of(request).and_then(|master| match &request.question {
-        Question::Configuration => master.configuration(request.config.as_deref()),
-        Question::Addresses(lookups) => master.look_up(lookups.clone()).map(Answer::Addresses),
-        Question::Rejection(asked_ns) => Ok(master.rejection(*asked_ns, request.config.as_deref())),
-    });
+    let answered = match &request.question {
+        // Of the process itself: it need be no nginx.
+        Question::Pod => Ok(Answer::Pod(request.pids.iter().find_map(|&pid| pod::of(pid)))),
+        Question::Configuration => {
+            master_of(request).and_then(|master| master.configuration(request.config.as_deref()))
+        }
+        Question::Addresses(lookups) => {
+            master_of(request).and_then(|master| master.look_up(lookups.clone()).map(Answer::Addresses))
+        }
+        Question::Rejection(asked_ns) => {
+            master_of(request).map(|master| master.rejection(*asked_ns, request.config.as_deref()))
+        }
+    };
     match answered {
         Ok(answer) => answer,
         Err(Failure::Failed(why)) => request.question.unanswered(why),

@@ -10,6 +10,7 @@
 //! * `configuration`, `master`, `root`: what nginx reads, from where.
 //! * `names`, `dns`: host names, as they resolve where nginx runs.
 //! * `rejection`: why nginx did not take a configuration.
+//! * `pod`: where in Kubernetes a proxy runs, be it an nginx or not.
 
 pub mod client;
 pub mod serve;
@@ -18,6 +19,7 @@ mod configuration;
 mod dns;
 mod master;
 mod names;
+mod pod;
 mod rejection;
 mod root;
 
@@ -25,7 +27,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::nginx::routes::{self, Endpoint, Resolver, Routes};
+use crate::{
+    identity::pod::Pod,
+    nginx::routes::{self, Endpoint, Resolver, Routes},
+};
 
 /// One generation of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,6 +64,8 @@ pub enum Question {
     Addresses(Vec<Lookup>),
     /// Why the first of the processes did not take the configuration that it was asked for then, boot time in nanoseconds.
     Rejection(u64),
+    /// Where it runs.
+    Pod,
 }
 
 impl Question {
@@ -68,6 +75,7 @@ impl Question {
         match self {
             Self::Configuration | Self::Addresses(_) => Answer::Unreadable(why),
             Self::Rejection(asked_ns) => Answer::Rejection { asked_ns: *asked_ns, reason: None },
+            Self::Pod => Answer::Pod(None),
         }
     }
 }
@@ -107,6 +115,8 @@ pub enum Answer {
         /// One line: what nginx says, or what stands in the configuration. `None` where neither could be had.
         reason: Option<String>,
     },
+    /// To [`Question::Pod`]: in Kubernetes, or elsewhere, or that cannot be told.
+    Pod(Option<Pod>),
     /// The configuration could not be read, and why, with file and line where there is one.
     Unreadable(String),
     /// None of the processes is an nginx that is still there.

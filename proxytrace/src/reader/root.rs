@@ -37,6 +37,12 @@ impl Root {
         Ok(Self(openat(AT_FDCWD, &path, DIRECTORY | OFlag::O_PATH, Mode::empty())?))
     }
 
+    /// The directory `path`, as if it were a root.
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self(openat(AT_FDCWD, path, DIRECTORY, Mode::empty())?))
+    }
+
     /// The content of a small file; empty where there is none.
     pub(super) fn text(&self, path: &str) -> String {
         const MOST: u64 = 1 << 20;
@@ -134,11 +140,8 @@ impl Files for Root {
 mod tests {
     use std::{fs, os::unix::fs::symlink, path::Path};
 
+    use super::Root;
     use nginx_conf::Files as _;
-    use nix::fcntl::{AT_FDCWD, openat};
-    use nix::sys::stat::Mode;
-
-    use super::{DIRECTORY, Root};
 
     #[test]
     fn links_and_parents_lead_nowhere_but_below_the_root() {
@@ -150,7 +153,7 @@ mod tests {
         symlink("../../one", directory.join("etc/nginx/sites/relative")).unwrap();
         symlink("../../../../../../etc/one", directory.join("etc/nginx/sites/above")).unwrap();
         symlink("loop", directory.join("etc/loop")).unwrap();
-        let root = Root(openat(AT_FDCWD, &directory, DIRECTORY, Mode::empty()).unwrap());
+        let root = Root::at(&directory).unwrap();
         let read = |path: &str| root.read(Path::new(path), 100).map_err(|error| error.to_string());
         assert_eq!(read("/etc/absolute").unwrap(), b"events {}");
         assert_eq!(read("/etc/nginx/sites/relative").unwrap(), b"1");

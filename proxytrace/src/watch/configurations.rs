@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{Event, Process, RowKey};
+use proxytrace_ebpf::abi::{self, Event, Process, RowKey};
 
 use super::{Watch, clock, rejections::Rejection};
 use crate::{
@@ -25,8 +25,8 @@ impl Watch {
 
     /// The same of an event that happened then. Findings hear that very time, so that they come out the same in a replay.
     pub(super) fn note_at(&mut self, time: Timestamp, event: &Event) -> Result<bool, Error> {
-        self.names.look(event.proxy, event.pid);
         let of = Of { proxy: event.proxy, generation: event.generation };
+        self.look_at_process(of, event.pid);
         match event.kind {
             Event::ENTERED | Event::RELOADED => self.naming.ask(of, vec![event.pid]),
             Event::WORKER_STARTED => self.naming.forked(of, event.pid),
@@ -60,13 +60,20 @@ impl Watch {
     /// A map could not be read.
     pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
         let of = reply.of;
+        if let Answer::Pod(pod) = reply.answer {
+            self.names.found(of.proxy, pod);
+            return Ok(());
+        }
         if let Answer::Rejection { asked_ns, reason } = reply.answer {
             self.rejections.answer(Rejection { proxy: of.proxy, asked_ns }, reason);
             return Ok(());
         }
         let heard = self.naming.answer(reply);
         for problem in heard.problems {
-            let name = self.proxy_name(of.proxy)?;
+            let name = match self.names.is_settled(of.proxy) {
+                true => self.proxy_name(of.proxy)?,
+                false => format!("process {}", abi::root_pid(of.proxy)).into(),
+            };
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
         if heard.names_anew {
@@ -103,6 +110,9 @@ impl Watch {
         let snapshot = self.tracer.snapshot()?;
         let mut views = Vec::new();
         for (id, proxy) in &snapshot.proxies {
+            if !self.names.is_settled(*id) {
+                continue;
+            }
             if let Some(of) = self.newest_known(*id, proxy.generation) {
                 let name = self.proxy_name(*id)?;
                 if let Some((configuration, _)) = self.naming.configuration(of) {
@@ -112,6 +122,13 @@ impl Watch {
         }
         views.sort_by(|one, other| one.proxy.cmp(&other.proxy));
         Ok(views)
+    }
+
+    /// Looks at a process of a proxy, and asks once where that runs: its name depends on it.
+    pub(super) fn look_at_process(&mut self, of: Of, pid: u32) {
+        if self.names.look(of.proxy, pid) && self.naming.locate(of, vec![pid]) {
+            self.names.asked(of.proxy);
+        }
     }
 
     /// What the upstream is called; `None` while that is not known.
@@ -137,6 +154,9 @@ impl Watch {
     pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<Key> {
         let mut keys = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+            if !self.names.is_settled(*id) {
+                continue;
+            }
             let name = self.names.name(*id, living);
             let newest = self.newest_known(*id, proxy.generation);
             let Some((_, names)) = newest.and_then(|of| self.naming.configuration(of)) else { continue };

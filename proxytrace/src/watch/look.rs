@@ -1,7 +1,7 @@
 //! Findings on a live host: from time to time what has changed is shown to them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     mem,
 };
 
@@ -30,6 +30,15 @@ enum Happened {
     Accepted(Timestamp, Of),
     Rejected(Timestamp, Rejection),
     Declared(Timestamp, Of),
+}
+
+impl Happened {
+    const fn proxy(&self) -> u64 {
+        match self {
+            Self::Accepted(_, of) | Self::Declared(_, of) => of.proxy,
+            Self::Rejected(_, rejection) => rejection.proxy,
+        }
+    }
 }
 
 /// What a look has brought.
@@ -69,15 +78,16 @@ impl Watch {
     /// A map could not be read.
     pub fn look(&mut self) -> Result<Look, Error> {
         let mut look = Look::default();
-        while let Some(happened) = self.known.happened.pop_front() {
-            if let Happened::Rejected(_, rejection) = happened
-                && self.rejections.is_pending(rejection)
-            {
-                // What came after it is told after it, counts included.
-                self.known.happened.push_front(happened);
-                return Ok(look);
+        let mut waiting = HashSet::new();
+        for happened in mem::take(&mut self.known.happened) {
+            let proxy = happened.proxy();
+            // What comes after it is told after it.
+            if waiting.contains(&proxy) || !self.names.is_settled(proxy) || self.lacks_reason(&happened) {
+                waiting.insert(proxy);
+                self.known.happened.push_back(happened);
+            } else {
+                self.tell(&happened, &mut look)?;
             }
-            self.tell(&happened, &mut look)?;
         }
         let time = Timestamp::now();
         let rows = self.changed_rows()?;
@@ -90,6 +100,11 @@ impl Watch {
     /// What is wrong now.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.known.findings.active()
+    }
+
+    /// Whether it is worth waiting for the reason of a rejection.
+    fn lacks_reason(&self, happened: &Happened) -> bool {
+        matches!(happened, Happened::Rejected(_, rejection) if self.rejections.is_pending(*rejection))
     }
 
     fn tell(&mut self, happened: &Happened, look: &mut Look) -> Result<(), Error> {
@@ -138,6 +153,9 @@ impl Watch {
                 continue;
             }
             // One that has no name yet is looked at again.
+            if !self.names.is_settled(key.proxy) {
+                continue;
+            }
             let Some(upstream) = self.upstream(key, &address)? else { continue };
             let proxy = self.names.name(key.proxy, &living);
             let (pid, generation) = (abi::root_pid(key.proxy), key.generation);

@@ -22,7 +22,10 @@ use crate::{
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
     model::{Address, Book, Clock, Key, Worker},
     naming::Naming,
-    reader::client::{self, Replies},
+    reader::{
+        Of,
+        client::{self, Replies},
+    },
     reloads::{Open, Reloads},
 };
 
@@ -135,7 +138,10 @@ impl Watch {
             if address.is_name_service() {
                 continue;
             }
-            // Its counts show as soon as its name is known.
+            // Its counts show as soon as the names are known.
+            if !self.names.is_settled(row_key.proxy) {
+                continue;
+            }
             let Some(upstream) = self.upstream(row_key, &address)? else { continue };
             let proxy = self.names.name(row_key.proxy, &living);
             rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
@@ -165,9 +171,10 @@ impl Watch {
         })
     }
 
-    /// Whether the configurations of the proxies that ran at the start have been read, or given up.
+    /// Whether it has been found out, or given up, where the proxies run that were there at the start, and how they are
+    /// configured.
     pub fn has_started(&mut self) -> bool {
-        self.has_started |= !self.naming.is_asking();
+        self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
         self.has_started
     }
 
@@ -228,20 +235,23 @@ impl Watch {
         let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
         let (roots, others): (Vec<_>, Vec<_>) = snapshot.processes.iter().partition(is_root);
         for (pid, process) in roots.into_iter().chain(others) {
-            self.names.look(process.proxy, pid);
+            let of = Of { proxy: process.proxy, generation: process.generation };
+            self.look_at_process(of, pid);
         }
         living(snapshot)
     }
 
     fn info(&self, proxy: u64, generation: u32) -> ProxyInfo {
-        let Identity { unit, container, .. } = self.names.identity(proxy);
+        let Identity { unit, container, pod, .. } = self.names.identity(proxy);
         let known = self.newest_known(proxy, generation).and_then(|of| self.naming.configuration(of));
         let path = |path: &Path| path.display().to_string();
         ProxyInfo {
             exe: known.map(|(configuration, _)| path(&configuration.exe)).unwrap_or_default(),
             config: known.map(|(configuration, _)| path(&configuration.path)).unwrap_or_default(),
             unit: unit.unwrap_or_default(),
-            container: container.unwrap_or_default(),
+            container: pod.as_ref().map(|pod| pod.container.clone()).or(container).unwrap_or_default(),
+            namespace: pod.as_ref().map(|pod| pod.namespace.clone()).unwrap_or_default(),
+            pod: pod.map(|pod| pod.name).unwrap_or_default(),
         }
     }
 
@@ -256,6 +266,9 @@ impl Watch {
         }
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+            if !self.names.is_settled(*id) {
+                continue;
+            }
             let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
             // A master that was started by a master (a binary upgrade) has workers, and is none.
             let workers = of_proxy().filter(|(_, process)| {

@@ -1,4 +1,5 @@
-//! Records of what the kernel half tells. Events wait, in their order, until the upstream is known that they are about.
+//! Records of what the kernel half tells. Events wait, in their order, until it is known what the proxy and the upstream are
+//! called that they are about.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -57,6 +58,9 @@ impl Watch {
     pub fn records(&mut self, all: bool) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         while let Some((time, event)) = self.held.front().copied() {
+            if !all && !self.names.is_settled(event.proxy) && is_younger(&event, PATIENCE) {
+                break;
+            }
             let body = if event.remote.family == 0 {
                 let is_rejection = event.kind == Event::RELOAD_REJECTED;
                 if is_rejection && !all && self.rejections.is_pending(Rejection::of(&event)) {
@@ -73,13 +77,13 @@ impl Watch {
         Ok(records)
     }
 
-    /// Whether something that was seen waits for the name of its upstream.
+    /// Whether something that was seen waits for the name of its proxy or upstream.
     #[must_use]
     pub fn is_naming(&self) -> bool {
-        self.holds_events() || self.naming.is_asking()
+        self.holds_events() || self.naming.is_asking() || self.names.is_asking()
     }
 
-    /// Whether events wait for the names of their upstreams.
+    /// Whether events wait for the names of their proxies or upstreams.
     #[must_use]
     pub fn holds_events(&self) -> bool {
         !self.held.is_empty()
@@ -109,9 +113,7 @@ impl Watch {
         let patience = if self.naming.is_reading(of_row(&row)) { READING } else { PATIENCE };
         let upstream = match self.upstream(&row, &address)? {
             Some(upstream) => upstream,
-            None if !all && boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => {
-                return Ok(None);
-            }
+            None if !all && is_younger(event, patience) => return Ok(None),
             None => self.naming.unknown(),
         };
         Ok(Some(Route {
@@ -123,6 +125,10 @@ impl Watch {
             local: local(event),
         }))
     }
+}
+
+fn is_younger(event: &Event, patience: Duration) -> bool {
+    boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64
 }
 
 fn about_a_route(event: &Event, route: Route) -> Option<Body> {

@@ -56,7 +56,11 @@ pub struct ProxyInfo {
     pub config: String,
     /// Its systemd unit.
     pub unit: String,
-    /// The first 12 digits of its container's id.
+    /// Its namespace in Kubernetes.
+    pub namespace: String,
+    /// Its pod there.
+    pub pod: String,
+    /// The name of its container there, else the first 12 digits of its container's id.
     pub container: String,
 }
 

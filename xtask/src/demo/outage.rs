@@ -1,6 +1,5 @@
 //! The story: healthy traffic, a reload with the wrong upstream port, and a black hole.
 
-use std::panic;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +13,7 @@ use proxytrace_tests::stage::{Family, Stage};
 use super::failures::{BLACK_HOLE, Failure, RIGHT_PORT, Seen, WRONG_PORT};
 use super::live::Live;
 use super::verdict::Evidence;
+use crate::keeper;
 
 /// nginx's connect timeout in seconds; its default of 60 is too long for a demo. proxytrace finds it in the configuration.
 const CONNECT_TIMEOUT: &str = "5";
@@ -22,11 +22,7 @@ const BETWEEN_USERS: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run() -> Result<()> {
-    // The helpers report by panicking: here that is a failed demo, not a bug to be traced.
-    panic::set_hook(Box::new(|panic| {
-        eprintln!("demo: {}", panic.payload_as_str().unwrap_or("failed without a reason"));
-    }));
-
+    keeper::tell_panics_plainly("demo");
     let stage = Stage::new(Family::V4);
     let _backend = Backend::start(&stage.upstream, &stage.upstream_address(RIGHT_PORT), Manner::Answer);
     let nginx = Nginx::start(&stage.proxy, &routes_to(&stage, RIGHT_PORT));

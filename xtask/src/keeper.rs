@@ -1,7 +1,9 @@
-//! Waits for the show and leaves nothing of it behind: not after a failure, not after Ctrl-C.
+//! Starts what makes namespaces and processes (a show), waits for it and leaves nothing of it behind: not after a failure,
+//! not after Ctrl-C.
 
 use std::env;
 use std::os::unix::process::CommandExt;
+use std::panic;
 use std::process::Command;
 use std::thread;
 
@@ -12,11 +14,12 @@ use nix::unistd::Pid;
 use proxytrace_tests::child::as_pid;
 use proxytrace_tests::netns::Netns;
 
-pub(super) fn run() -> Result<()> {
+/// Runs `cargo xtask NAME --part show`, and cleans up after it.
+pub(crate) fn run(name: &str) -> Result<()> {
     let own = env::current_exe().context("find out where xtask itself is")?;
     // A process group of its own, which everything that the show starts belongs to.
     let mut show = Command::new(own)
-        .args(["demo", "--part", "show"])
+        .args([name, "--part", "show"])
         .process_group(0)
         .spawn()
         .context("start the show")?;
@@ -33,9 +36,16 @@ pub(super) fn run() -> Result<()> {
 
     match status.code() {
         Some(0) => Ok(()),
-        Some(_) => bail!("the demo failed, for the reason above"),
-        None => bail!("the demo was interrupted; nothing of it is left behind"),
+        Some(_) => bail!("the {name} failed, for the reason above"),
+        None => bail!("the {name} was interrupted; nothing of it is left behind"),
     }
+}
+
+/// The helpers of the stories report by panicking: in a show that is a failure like any other, not a bug to be traced.
+pub(crate) fn tell_panics_plainly(name: &'static str) {
+    panic::set_hook(Box::new(move |panic| {
+        eprintln!("{name}: {}", panic.payload_as_str().unwrap_or("failed without a reason"));
+    }));
 }
 
 /// Signals that would end us end the group instead, and we go on to clean up.

@@ -1,0 +1,111 @@
+//! In which pod of Kubernetes a process runs, without asking Kubernetes: its mounts tell the pod's UID, the host's directory of
+//! logs what pod that is. Where there is no such directory the files tell that kubelet gives the container.
+
+use std::fs;
+
+use nginx_conf::Files as _;
+
+use super::root::Root;
+use crate::identity::pod::{Mounted, Pod, checked, host_of_hosts, mounted, namespace_of_resolver, of_logs};
+
+/// The process whose root directory is the host's.
+const HOST: u32 = 1;
+
+/// Where kubelet keeps a directory for each pod, unless its `podLogsDir` says otherwise.
+const LOGS: &str = "/var/log/pods";
+
+/// As many directories of one UID are looked at: there is one.
+const MOST_LOGS: usize = 8;
+
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Where the process `pid` runs, if all of it can be told.
+pub(super) fn of(pid: u32) -> Option<Pod> {
+    let Mounted { uid, container } = mounted(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)?;
+    let by_logs = || names_in_logs(&Root::of(HOST).ok()?, &uid);
+    let inside = || names_inside(&Root::of(pid).ok()?, has_host_name_of_its_own(pid));
+    let (namespace, name) = by_logs().or_else(inside)?;
+    Some(Pod { namespace, name, container })
+}
+
+fn names_in_logs(host: &Root, uid: &str) -> Option<(String, String)> {
+    let directories = host.glob(&format!("{LOGS}/*_{uid}"), MOST_LOGS).ok()?;
+    directories.iter().find_map(|path| of_logs(path.file_name()?.to_str()?, uid))
+}
+
+/// What the container's own files tell; with the host's network its host name is the node's.
+fn names_inside(root: &Root, has_host_name: bool) -> Option<(String, String)> {
+    let namespace = checked(&root.text(SERVICE_ACCOUNT))
+        .or_else(|| namespace_of_resolver(&root.text("/etc/resolv.conf")))?;
+    let name = has_host_name.then(|| {
+        checked(&root.text("/etc/hostname")).or_else(|| host_of_hosts(&root.text("/etc/hosts")))
+    })??;
+    Some((namespace, name))
+}
+
+fn has_host_name_of_its_own(pid: u32) -> bool {
+    /// include/linux/proc_ns.h, PROC_UTS_INIT_INO.
+    const INITIAL: &str = "uts:[4026531838]";
+    fs::read_link(format!("/proc/{pid}/ns/uts")).is_ok_and(|link| link.as_os_str() != INITIAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::{names_in_logs, names_inside};
+    use crate::reader::root::Root;
+
+    const UID: &str = "b45a2975-8186-11e7-a555-02c7d673a0c1";
+
+    /// A root directory with these files; gone when it is dropped.
+    fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let root = Root::at(directory.path()).unwrap();
+        (directory, root)
+    }
+
+    fn pair((one, other): (&str, &str)) -> (String, String) {
+        (one.to_owned(), other.to_owned())
+    }
+
+    #[test]
+    fn the_hosts_logs_tell_what_pod_has_a_uid() {
+        let (_directory, host) = root(&[
+            (&format!("var/log/pods/shop_edge-0_{UID}/edge/0.log"), ""),
+            ("var/log/pods/shop_edge-1_c0ffee00-8186-11e7-a555-02c7d673a0c1/edge/0.log", ""),
+        ]);
+        assert_eq!(names_in_logs(&host, UID), Some(pair(("shop", "edge-0"))));
+        assert_eq!(names_in_logs(&host, "00000000-8186-11e7-a555-02c7d673a0c1"), None);
+        assert_eq!(names_in_logs(&root(&[]).1, UID), None);
+    }
+
+    #[test]
+    fn a_containers_own_files_tell_where_there_are_no_logs() {
+        const ACCOUNT: (&str, &str) = ("var/run/secrets/kubernetes.io/serviceaccount/namespace", "shop");
+        const RESOLVER: (&str, &str) = ("etc/resolv.conf", "search web.svc.cluster.local\n");
+        const HOSTNAME: (&str, &str) = ("etc/hostname", "edge-0\n");
+        const HOSTS: (&str, &str) = ("etc/hosts", "# Kubernetes-managed hosts file.\n10.244.1.7\tedge-1\n");
+        let check = |files: &[(&str, &str)], has_host_name: bool, expected: Option<(&str, &str)>| {
+            let (_directory, root) = root(files);
+            assert_eq!(names_inside(&root, has_host_name), expected.map(pair), "{files:?}");
+        };
+        check(&[ACCOUNT, RESOLVER, HOSTNAME, HOSTS], true, Some(("shop", "edge-0")));
+        check(&[RESOLVER, HOSTS], true, Some(("web", "edge-1")));
+        check(&[ACCOUNT, HOSTNAME, HOSTS], false, None);
+        check(&[ACCOUNT], true, None);
+        check(&[HOSTNAME, HOSTS], true, None);
+        check(&[("etc/hostname", "../../etc\n"), ACCOUNT], true, None);
+    }
+
+    #[test]
+    fn a_process_without_such_mounts_is_in_no_pod() {
+        assert!(Path::new("/proc/self/mountinfo").exists());
+        assert_eq!(super::of(std::process::id()), None);
+    }
+}
