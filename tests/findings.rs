@@ -260,10 +260,14 @@ fn a_rejected_reload_stands_until_one_is_accepted() {
     scene.nginx.configure("no_such_directive on;");
     scene.nginx.signal(Signal::SIGHUP);
     let reload = scene.trace.next_among(&["reload"]);
-    let reason = format!("unknown directive \"no_such_directive\" in {}:7", scene.nginx.config_path());
-    assert_eq!(reload.reason, reason, "{reload:?}");
+    let reason = format!("unknown directive \"no_such_directive\" in {}:", scene.nginx.config_path());
+    assert!(reload.reason.starts_with(&reason), "{reload:?}");
     scene.raised("reload_rejected", "");
-    assert!(scene.agent.stderr().contains(&format!("nginx says: {reason}.")), "{}", scene.agent.stderr());
+    assert!(
+        scene.agent.stderr().contains(&format!("nginx says: {}.", reload.reason)),
+        "{}",
+        scene.agent.stderr()
+    );
     scene.nginx.reload(&api(BEFORE));
     scene.cleared("reload_rejected");
 }
