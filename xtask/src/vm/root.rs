@@ -63,7 +63,7 @@ impl Root {
     /// Where a program is.
     pub(super) fn program(&self, name: &str) -> Result<PathBuf> {
         let top = self.top.display();
-        first(&self.programs, name).with_context(|| format!("{name} is not installed in {top}"))
+        self.first(&self.programs, name).with_context(|| format!("{name} is not installed in {top}"))
     }
 
     /// Everything that these programs need to run, themselves included: where it belongs, and where it is here. Those
@@ -74,18 +74,31 @@ impl Root {
             if !seen.insert(path.clone()) {
                 continue;
             }
-            let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let file = self.behind(&path);
+            let content = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
             let wanted = Wanted::by(&path, &content)?;
             waiting.extend(wanted.interpreter.map(|linker| below(&self.top, Path::new(&linker))));
             for name in wanted.libraries {
-                let library = first(&self.libraries, &name);
+                let library = self.first(&self.libraries, &name);
                 waiting.push(
                     library.with_context(|| format!("{} needs {name}, which is nowhere", path.display()))?,
                 );
             }
-            files.insert(self.place(&path)?, path);
+            files.insert(self.place(&path)?, file);
         }
         Ok(files)
+    }
+
+    /// The first of that name.
+    fn first(&self, directories: &[PathBuf], name: &str) -> Option<PathBuf> {
+        let mut paths = directories.iter().map(|directory| directory.join(name));
+        paths.find(|path| self.behind(path).is_file())
+    }
+
+    /// What is behind a link, which in a package may be an absolute one.
+    fn behind(&self, path: &Path) -> PathBuf {
+        let target = path.read_link().ok().filter(|target| target.is_absolute());
+        target.map_or_else(|| path.to_path_buf(), |target| below(&self.top, &target))
     }
 
     /// A file's path in the machine: without links in its directories, which the machine would not have.
@@ -109,11 +122,6 @@ fn download(arch: &Arch, work: &Path, top: &Path) -> Result<()> {
     apt.unpack_with_dependencies(PACKAGES, &partial)?;
     fs::rename(&partial, top).with_context(|| format!("move {} to {}", partial.display(), top.display()))?;
     apt.end()
-}
-
-/// The first of that name.
-fn first(directories: &[PathBuf], name: &str) -> Option<PathBuf> {
-    directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 /// An absolute path, taken below `top`.
@@ -142,6 +150,18 @@ mod tests {
             assert!(places.iter().any(|place| place.contains(wanted)), "{wanted} is not in {places:?}");
         }
         assert!(root.program("no-such-program").is_err());
+    }
+
+    #[test]
+    fn an_absolute_link_in_a_package_leads_to_what_is_in_packages() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("bin")).unwrap();
+        fs::write(top.path().join("bin/somewhere-else"), "").unwrap();
+        std::os::unix::fs::symlink("/bin/somewhere-else", top.path().join("bin/ip")).unwrap();
+        let root = Root::at(top.path(), vec![top.path().join("bin")]);
+        let program = root.program("ip").unwrap();
+        assert_eq!(program, top.path().join("bin/ip"));
+        assert_eq!(root.behind(&program), top.path().join("bin/somewhere-else"));
     }
 
     #[test]
