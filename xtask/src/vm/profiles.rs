@@ -41,6 +41,7 @@ pub(super) const PROFILES: &[Profile] = &[
             "causes::ipv4",
             "processes::",
             "reload::a",
+            "privilege::root",
             "doctor::",
             "requirements::",
             "--skip=a_route_that_leads_nowhere",
