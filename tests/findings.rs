@@ -260,7 +260,11 @@ fn a_rejected_reload_stands_until_one_is_accepted() {
     scene.gets(3, 200);
     scene.nginx.configure("no_such_directive on;");
     scene.nginx.signal(Signal::SIGHUP);
+    let reload = scene.trace.next_among(&["reload"]);
+    let reason = format!("unknown directive \"no_such_directive\" in {}:7", scene.nginx.config_path());
+    assert_eq!(reload.reason, reason, "{reload:?}");
     scene.raised("reload_rejected", "");
+    assert!(scene.agent.stderr().contains(&format!("nginx says: {reason}.")), "{}", scene.agent.stderr());
     scene.nginx.reload(&api(BEFORE));
     scene.cleared("reload_rejected");
 }

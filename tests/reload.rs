@@ -93,9 +93,12 @@ fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
 
 #[test]
 fn many_reloads_upon_each_other_are_counted_as_nginx_itself_says() {
-    const RELOADS: u64 = 60;
     let (_netns, nginx, watch) = failing(2);
-    for n in 0..RELOADS {
+    let said = |words: &str| nginx.error_log().matches(words).count() as u64;
+    let counts = || (said(": reconfiguring"), said("[emerg]"));
+    // Signals that come while one is pending are one: on a slow machine it takes more of them.
+    let is_enough = |(asked, rejected): (u64, u64)| asked > 15 && rejected > 3;
+    for n in (0..600).take_while(|n| *n < 60 || !is_enough(counts())) {
         // Sometimes the next comes while nginx still is at the one before, or ends its old workers.
         nginx.configure(if n % 3 == 1 { BROKEN } else { "" });
         nginx.signal(Signal::SIGHUP);
@@ -103,10 +106,9 @@ fn many_reloads_upon_each_other_are_counted_as_nginx_itself_says() {
     }
     nginx.reload(&proxy_to(ADDRESS, ""));
 
-    // Signals that come while one is pending are one; a file that nginx reads while it is written is broken as well.
-    let said = |words: &str| nginx.error_log().matches(words).count() as u64;
-    let (asked, rejected) = (said(": reconfiguring"), said("[emerg]"));
-    assert!(asked > RELOADS / 4 && rejected > 3, "asked {asked}, rejected {rejected}");
+    // A file that nginx reads while it is written is broken as well.
+    let (asked, rejected) = counts();
+    assert!(is_enough((asked, rejected)), "asked {asked}, rejected {rejected}");
     let accepted = asked - rejected;
     counted(&watch, &nginx, &Counts { generation: accepted, accepted, rejected, crashes: 0 });
 

@@ -116,8 +116,8 @@ abi! {
         pub parent: u32,
         /// [`Process::NAMED`] and so on.
         pub flags: u32,
-        /// Not used; zero.
-        pub reserved: u32,
+        /// How often it and those it was forked by had become another program, when that was last seen; 0 where it never was.
+        pub exec_id: u32,
     }
 
     /// A destination.
@@ -268,6 +268,10 @@ impl Process {
     /// It holds signals back but for the moment at which it waits for one, as nginx's master does: a signal that it gets
     /// proves that it is done with what an earlier one asked for.
     pub const WAITS_FOR_SIGNALS: u32 = 8;
+    /// One of the programs that see signals has seen the one that is being delivered.
+    pub const SIGNALLED: u32 = 16;
+    /// The other has.
+    pub const SIGNALLED_AGAIN: u32 = 32;
 }
 
 impl Call {

@@ -19,6 +19,7 @@ use crate::{
 };
 
 const EINTR: u32 = 4;
+const ETIMEDOUT: u32 = 110;
 /// Restart codes, which only the kernel itself sees (include/linux/errno.h): the call begins again, or the caller
 /// gets EINTR.
 const ERESTARTSYS: u32 = 512;
@@ -218,6 +219,11 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         // Inside connect() as well, whose entry no program saw: what it returns will not be known.
         events::lose(Loss::EndMissed);
         return settle(&attempt, Outcome::Other, 0, sock.local());
+    }
+    if attempt.syn_retransmits > 0 && !sock.is_owned() {
+        // The kernel itself has given up: it wakes the process before it closes the socket (tcp_write_err), and the process
+        // has asked for the error in between, which clears it.
+        return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, sock.local());
     }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);

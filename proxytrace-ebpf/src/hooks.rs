@@ -15,7 +15,7 @@ use aya_ebpf::{
         RetProbeContext,
     },
 };
-use proxytrace_ebpf::abi::{Call, Place};
+use proxytrace_ebpf::abi::{Call, Place, Process};
 
 use crate::{
     connect,
@@ -69,6 +69,13 @@ tracepoint! {
 }
 
 tracepoint! {
+    /// The same once more: see `sock_set_state_third`.
+    process_exec_again, process_exec_again_raw: |_ctx, _A| {
+        process::executed();
+    }
+}
+
+tracepoint! {
     /// `sched_process_exit(struct task_struct *p)`, with `bool group_dead` behind it from 6.16 on
     process_exit, process_exit_raw: |ctx, A| {
         process::exited(Task::<A>::new(ctx.arg(0)));
@@ -76,9 +83,23 @@ tracepoint! {
 }
 
 tracepoint! {
+    /// The same once more.
+    process_exit_again, process_exit_again_raw: |ctx, A| {
+        process::exited(Task::<A>::new(ctx.arg(0)));
+    }
+}
+
+tracepoint! {
     /// `signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)`
     signal_deliver, signal_deliver_raw: |ctx, _A| {
-        process::signalled(ctx.arg(0));
+        process::signalled(ctx.arg(0), Process::SIGNALLED);
+    }
+}
+
+tracepoint! {
+    /// The same once more.
+    signal_deliver_again, signal_deliver_again_raw: |ctx, _A| {
+        process::signalled(ctx.arg(0), Process::SIGNALLED_AGAIN);
     }
 }
 

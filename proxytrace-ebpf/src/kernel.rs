@@ -152,6 +152,12 @@ impl<A: Access> Sock<A> {
         }
     }
 
+    /// Whether a process works on it now, and not the kernel by itself, which answers packets and timers.
+    #[inline(always)]
+    pub(crate) fn is_owned(self) -> bool {
+        A::read::<u32>(self.0, offset!(sock_owned)) != 0
+    }
+
     /// Whether a handshake was never under way, as far as its `struct socket` knows: connect() marks it as connecting just
     /// before it waits or returns.
     #[inline(always)]
@@ -234,6 +240,12 @@ impl<A: Access> Task<A> {
     #[inline(always)]
     pub(crate) fn exit_status(self) -> u32 {
         A::read(self.0, offset!(task_exit_code))
+    }
+
+    /// How often it, and those it was forked by, have become another program; the lower half of it.
+    #[inline(always)]
+    pub(crate) fn exec_id(self) -> u32 {
+        A::read(self.0, offset!(task_exec_id))
     }
 
     /// Whether it holds the signal back.

@@ -37,7 +37,8 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     if process.reload_asked_ns != 0 {
         process.generation = raise_generation(parent, process);
     }
-    let flags = process.flags & !Process::WAITS_FOR_SIGNALS | Process::WORKER;
+    let of_parent = Process::WAITS_FOR_SIGNALS | Process::SIGNALLED | Process::SIGNALLED_AGAIN;
+    let flags = process.flags & !of_parent | Process::WORKER;
     enter(pid, Process { parent, children: 0, reload_asked_ns: 0, flags, ..process });
     // A program's way into the background is a fork as well: of a process that does not act as a master yet.
     if is_master || process.children > 0 {
@@ -46,14 +47,17 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     count_child(parent, 1);
 }
 
-/// The current process has become another program.
+/// The current process has become another program. Two programs see it.
 #[inline(always)]
 pub(crate) fn executed() {
     let pid = kernel::current_process();
     // SAFETY: copied at once; userspace fills the map before this program is attached.
     let name = NAMES.get_ptr(&kernel::current_name()).map(|role| unsafe { *role });
-    let process = find(pid);
-    if process.is_some() {
+    let (process, exec_id) = (find(pid), Task::current().exec_id());
+    if let Some(process) = process {
+        if process.exec_id == exec_id {
+            return;
+        }
         events::seen(Place::Exec);
     }
     match (process, name) {
@@ -75,6 +79,10 @@ pub(crate) fn executed() {
         (Some(process), None) => enter(pid, Process { flags: process.flags & !Process::NAMED, ..process }),
         _ => {}
     }
+    if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
+        // SAFETY: a value of the map, of the process that runs this.
+        unsafe { (*own).exec_id = exec_id };
+    }
 }
 
 /// A signal is about to be handled by the current process. A SIGHUP to a proxy's master asks for a reload; new workers
@@ -84,12 +92,25 @@ pub(crate) fn executed() {
 /// that it handles one until it waits for signals again, in sigsuspend(). So a signal that comes while SIGHUP is not held
 /// back proves that the master is done with the reload, and it has forked nobody. The worker that takes the place of a
 /// crashed one is forked after such a signal (SIGCHLD), and is not mistaken for one of a new configuration.
+///
+/// Two programs see it, `program` tells which: the one that has not seen what is being delivered comes second.
 #[inline(always)]
-pub(crate) fn signalled(signal: i32) {
-    let Some((pid, process)) = current() else { return };
+pub(crate) fn signalled(signal: i32, program: u32) {
+    let pid = kernel::current_process();
+    let Some(own) = PROCESSES.get_ptr_mut(&pid) else { return };
     if signal == SIGHUP {
         events::seen(Place::Signal);
     }
+    // SAFETY: a value of the map, of the process that runs this.
+    let process = unsafe {
+        let seen = (*own).flags & (Process::SIGNALLED | Process::SIGNALLED_AGAIN);
+        (*own).flags |= program;
+        if seen != 0 && seen & program == 0 {
+            return;
+        }
+        (*own).flags &= !(Process::SIGNALLED | Process::SIGNALLED_AGAIN) | program;
+        *own
+    };
     let master = Task::current();
     let waits = process.flags & Process::WAITS_FOR_SIGNALS != 0;
     if process.reload_asked_ns != 0 && waits && !master.blocks(SIGHUP) {

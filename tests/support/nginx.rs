@@ -192,6 +192,12 @@ impl Nginx {
         kill(as_pid(self.master_pid()), signal).expect("signal the master");
     }
 
+    /// Where its configuration is.
+    #[must_use]
+    pub fn config_path(&self) -> String {
+        self.path("nginx.conf")
+    }
+
     /// Writes another configuration without telling nginx.
     pub fn configure(&self, http: &str) {
         let Options { workers, daemon, user } = self.options;
@@ -209,8 +215,12 @@ impl Nginx {
         fs::write(self.path("nginx.conf"), conf).expect("write nginx.conf");
     }
 
-    /// Reloads with another configuration; gives the old workers when only new ones take requests.
+    /// Reloads with another configuration; gives the old workers when only new ones take requests. What was asked for
+    /// before is done with first: its workers would be taken for those of this reload.
     pub fn reload(&self, http: &str) -> Vec<u32> {
+        wait::until_true("the master to wait for signals", SOON, || {
+            process::waits_for_signals(self.master_pid())
+        });
         let old = self.worker_pids();
         self.configure(http);
         self.signal(Signal::SIGHUP);
@@ -224,7 +234,11 @@ impl Nginx {
         assert!(self.options.daemon, "nginx upgrades itself only as a daemon");
         let (old_master, old_workers) = (self.master_pid(), self.worker_pids());
         self.signal(Signal::SIGUSR2);
-        wait::until("a new master", SOON, || self.current_master().filter(|&master| master != old_master));
+        // It says that it is there before it has workers.
+        wait::until_true("a new master with workers", SOON, || {
+            let new = self.current_master().filter(|&master| master != old_master);
+            new.is_some() && self.worker_pids().len() == self.options.workers
+        });
         kill(as_pid(old_master), Signal::SIGWINCH).expect("tell the old master to retire its workers");
         self.wait_for_new_workers(&old_workers);
         old_master

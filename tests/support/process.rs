@@ -25,6 +25,17 @@ fn read(pid: u32, name: &str) -> Option<Process> {
     (alive && comm == name).then_some(Process { pid, parent: fields.next()?.parse().ok()? })
 }
 
+/// Whether an nginx master is done with every signal that it was sent: it waits, holds none back, and none is pending.
+pub(crate) fn waits_for_signals(master: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{master}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
+    let is_empty = |name: &str| field(name).is_some_and(|set| set.bytes().all(|digit| digit == b'0'));
+    let sleeps = field("State").is_some_and(|state| state.starts_with('S'));
+    sleeps && ["SigPnd", "ShdPnd", "SigBlk"].into_iter().all(is_empty)
+}
+
 /// Where in the kernel each thread of a process waits: what root is told, for the message of a story that fails.
 pub(crate) fn waits_in(pid: u32) -> String {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -90,6 +90,7 @@ pub struct Record {
     pub count: u64,
     /// Of a `reload` record.
     pub result: String,
+    pub reason: String,
     /// Of a `worker_exited` record.
     pub signal: Option<i32>,
     pub code: Option<i32>,

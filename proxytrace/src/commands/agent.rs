@@ -135,7 +135,7 @@ impl Pages for Live {
 fn log_findings(watch: &mut Watch) -> Result<(), Error> {
     watch.follow_names()?;
     // Those found here are in the counts of the next look.
-    watch.rejected_reloads()?;
+    watch.note_rejected_reloads();
     for record in watch.look()?.changes {
         if let Body::Finding(Change { state, finding }) = record.body {
             match state {

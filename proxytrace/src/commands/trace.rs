@@ -104,8 +104,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                     session.take_reply(reply)?;
                 }
                 _ = check.tick(), if session.watch.is_reload_open() || session.watch.holds_events() => {
-                    session.note_rejected_reloads()?;
-                    session.show_known(PATIENCE)?;
+                    session.watch.take_rejected_reloads();
+                    session.show_known()?;
                 }
                 result = session.take_batch(&mut events) => {
                     pace.note_news();
@@ -180,7 +180,7 @@ impl Session {
         let mut batch = Vec::new();
         events.next_batch(|event| batch.push(event)).await;
         self.take(&batch)?;
-        self.show_known(PATIENCE)
+        self.show_known()
     }
 
     fn take(&mut self, batch: &[Event]) -> anyhow::Result<()> {
@@ -196,13 +196,18 @@ impl Session {
 
     fn take_reply(&mut self, reply: Reply) -> anyhow::Result<()> {
         self.watch.answer(reply)?;
-        self.show_known(PATIENCE)
+        self.show_known()
     }
 
-    /// Shows everything whose upstream is known, or that has waited for `patience`.
-    fn show_known(&mut self, patience: Duration) -> anyhow::Result<()> {
+    /// Shows everything whose upstream is known, or that has waited long enough.
+    fn show_known(&mut self) -> anyhow::Result<()> {
+        self.show(false)
+    }
+
+    /// The same, or, if `all`, everything.
+    fn show(&mut self, all: bool) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        for record in self.watch.records(patience)? {
+        for record in self.watch.records(all)? {
             if self.is_complete() {
                 break;
             }
@@ -237,15 +242,6 @@ impl Session {
         Ok(out.flush()?)
     }
 
-    /// Tells of reloads that turn out to be rejected.
-    fn note_rejected_reloads(&mut self) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        for record in self.watch.rejected_reloads()? {
-            self.show_record(&mut out, &record)?;
-        }
-        Ok(out.flush()?)
-    }
-
     /// Tells of records that were lost since the last look.
     fn note_losses(&mut self) -> anyhow::Result<()> {
         let lost = self.watch.events_lost()?;
@@ -270,7 +266,7 @@ impl Session {
         let mut batch = Vec::new();
         events.drain(|event| batch.push(event));
         self.take(&batch)?;
-        self.show_known(PATIENCE)?;
+        self.show_known()?;
         let answers = async {
             while self.watch.is_naming() {
                 let reply = replies.next().await;
@@ -280,7 +276,7 @@ impl Session {
         };
         // What is named by then is named.
         let _ = timeout(PATIENCE, answers).await;
-        self.show_known(Duration::ZERO)?;
+        self.show(true)?;
         self.look()?;
         self.note_losses()?;
         self.flush_recording()?;

@@ -54,7 +54,7 @@ impl Replayed {
                         time,
                         of: Generation { proxy, pid, number: reload.master.generation },
                     },
-                    ReloadResult::Rejected => Input::Rejected { time, proxy, reason: None },
+                    ReloadResult::Rejected => Input::Rejected { time, proxy, reason: reload.reason.clone() },
                 };
                 changes.extend(self.observe(time, input));
             }

@@ -121,21 +121,21 @@ pub const PROCESS_HOOKS: &[Hook] = &[
         without: "a proxy that starts later is not noticed",
         required: true,
         places: &[Place::Exec],
-        rungs: tracepoint!("process_exec", "process_exec_raw" => "sched_process_exec"),
+        rungs: tracepoint!("process_exec", "process_exec_raw", "process_exec_again", "process_exec_again_raw" => "sched_process_exec"),
     },
     Hook {
         name: "exit",
         without: "processes are never forgotten",
         required: true,
         places: &[Place::Exit],
-        rungs: tracepoint!("process_exit", "process_exit_raw" => "sched_process_exit"),
+        rungs: tracepoint!("process_exit", "process_exit_raw", "process_exit_again", "process_exit_again_raw" => "sched_process_exit"),
     },
     Hook {
         name: "signal",
         without: "reloads are not noticed",
         required: false,
         places: &[Place::Signal],
-        rungs: tracepoint!("signal_deliver", "signal_deliver_raw" => "signal_deliver"),
+        rungs: tracepoint!("signal_deliver", "signal_deliver_raw", "signal_deliver_again", "signal_deliver_again_raw" => "signal_deliver"),
     },
 ];
 

@@ -155,6 +155,9 @@ pub struct Reload {
     pub master: Worker,
     /// What the master made of it.
     pub result: ReloadResult,
+    /// Why it was rejected, where that is known: what nginx says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
 }
 
 /// What a master makes of a reload.

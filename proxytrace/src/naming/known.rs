@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -31,6 +32,8 @@ pub(super) struct Known {
     looked_up: Instant,
     /// They are being looked up, since then.
     asked: Option<Instant>,
+    /// A lookup has ended: before the first has, host names have no addresses.
+    is_complete: bool,
     /// Addresses that no name had, and when they were first seen: only a lookup that is begun later can tell.
     unmatched: HashMap<Address, Instant>,
 }
@@ -46,16 +49,28 @@ pub(super) enum Found<'a> {
 }
 
 impl Known {
+    /// All that is known but for what host names resolve to.
     pub(super) fn new(configuration: Configuration) -> Self {
         let names = Names::new(&configuration.routes, &configuration.addresses.of);
         let now = Instant::now();
-        Self { configuration, names, begun: now, looked_up: now, asked: None, unmatched: HashMap::new() }
+        Self {
+            configuration,
+            names,
+            begun: now,
+            looked_up: now,
+            asked: None,
+            is_complete: false,
+            unmatched: HashMap::new(),
+        }
     }
 
     pub(super) fn find(&mut self, address: &Address) -> Found<'_> {
         let routes = &self.configuration.routes;
         if let Some(named) = self.names.find(address) {
             return Found::Named(&named.upstream);
+        }
+        if !self.is_complete && self.asked.is_some_and(|since| since.elapsed() < PATIENCE) {
+            return Found::Pending;
         }
         if routes.is_followed() {
             if self.unmatched.len() >= MOST_ADDRESSES {
@@ -103,6 +118,11 @@ impl Known {
         self.asked.is_some()
     }
 
+    /// Whether host names have been looked up, with whatever success.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// They are, from now on.
     pub(super) fn note_asked(&mut self) {
         self.asked = Some(Instant::now());
@@ -118,16 +138,17 @@ impl Known {
         self.asked.is_none() && self.looked_up.elapsed() >= SELDOM && self.unmatched.contains_key(address)
     }
 
-    /// A lookup has ended.
-    pub(super) fn note_lookup(&mut self) {
+    /// A lookup has ended. Gives whether it was the first.
+    pub(super) fn note_lookup(&mut self) -> bool {
         self.looked_up = Instant::now();
         self.begun = self.asked.take().unwrap_or(self.looked_up);
+        !mem::replace(&mut self.is_complete, true)
     }
 
-    /// Takes what names resolve to now, and says whether that names any address anew. Addresses that a name had before keep it:
+    /// Takes what names resolve to now, and says whether that names any address anew, or is the first time. Addresses that a name had before keep it:
     /// connects to them may still be under way.
     pub(super) fn update(&mut self, addresses: Addresses) -> bool {
-        self.note_lookup();
+        let is_first = self.note_lookup();
         let known = &mut self.configuration.addresses;
         known.valid_seconds = addresses.valid_seconds;
         let mut is_new = false;
@@ -141,7 +162,7 @@ impl Known {
         if is_new {
             self.names = Names::new(&self.configuration.routes, &known.of);
         }
-        is_new
+        is_new || is_first
     }
 }
 
@@ -157,12 +178,14 @@ mod tests {
             .iter()
             .map(|(host, ips)| ((*host).to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect()))
             .collect();
-        Known::new(Configuration {
+        let mut known = Known::new(Configuration {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
             routes: Routes::of(&config(text)),
             addresses: Addresses { of, ..Addresses::default() },
-        })
+        });
+        known.note_lookup();
+        known
     }
 
     #[track_caller]
@@ -187,6 +210,19 @@ mod tests {
         check(&mut plain, "10.0.0.5:8081", "(undeclared)");
         let mut open = known("http { server { location / { proxy_pass http://$arg_to; } } }", &[]);
         check(&mut open, "10.0.0.5:80", "(open)");
+    }
+
+    #[test]
+    fn until_host_names_are_looked_up_only_what_is_written_as_an_address_has_a_name() {
+        let mut known = known("http { upstream api { server 10.0.0.5:8080; server app:81; } }", &[]);
+        known.is_complete = false;
+        known.note_asked();
+        check(&mut known, "10.0.0.5:8080", "api");
+        check(&mut known, "10.0.0.6:81", "(pending)");
+        let of = HashMap::from([("app".to_owned(), vec!["10.0.0.6".parse().unwrap()])]);
+        assert!(known.update(Addresses { of, ..Addresses::default() }));
+        check(&mut known, "10.0.0.6:81", "api");
+        check(&mut known, "10.0.0.7:81", "(undeclared)");
     }
 
     #[test]

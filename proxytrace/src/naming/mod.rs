@@ -5,6 +5,7 @@ mod known;
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use proxytrace_ebpf::abi::RowKey;
 use crate::{
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
     nginx::names::Names,
-    reader::{Answer, Configuration, Of, Question, Reply, Request, client::Reader},
+    reader::{Answer, Configuration, Lookup, Of, Question, Reply, Request, client::Reader},
 };
 use known::{Found, Known};
 
@@ -36,12 +37,21 @@ pub struct Naming {
 }
 
 enum State {
-    /// The configuration was asked for, then; where a process that was forked since then may know more, that one.
-    Asked(Instant, Option<u32>),
+    /// The configuration was asked for.
+    Asked(Asked),
     Known(Box<Known>),
     /// None of its processes is an nginx yet.
     NoNginx,
     Unknown,
+}
+
+/// A question about a configuration.
+struct Asked {
+    since: Instant,
+    /// The processes that were named.
+    pids: Vec<u32>,
+    /// One that was forked since then, and may know more.
+    forked: Option<u32>,
 }
 
 /// What an answer has brought.
@@ -51,6 +61,8 @@ pub struct Heard {
     pub problems: Vec<String>,
     /// Whether addresses have other names than before.
     pub names_anew: bool,
+    /// Whether it is known what every host name resolves to, as far as that can be known.
+    pub is_complete: bool,
 }
 
 impl Naming {
@@ -77,7 +89,7 @@ impl Naming {
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.states.values().any(|state| match state {
-            State::Asked(since, _) => since.elapsed() < PATIENCE,
+            State::Asked(asked) => asked.since.elapsed() < PATIENCE,
             State::Known(known) => known.is_asked(),
             State::NoNginx | State::Unknown => false,
         })
@@ -88,14 +100,15 @@ impl Naming {
         if self.is_asked(of) {
             return;
         }
-        let is_asked = self.send(of, pids, Question::Configuration);
-        self.states.insert(of, if is_asked { State::Asked(Instant::now(), None) } else { State::Unknown });
+        let is_asked = self.send(of, pids.clone(), Question::Configuration);
+        let asked = Asked { since: Instant::now(), pids, forked: None };
+        self.states.insert(of, if is_asked { State::Asked(asked) } else { State::Unknown });
     }
 
     /// A process of it was forked: the first nginx in a tree, perhaps.
     pub fn forked(&mut self, of: Of, pid: u32) {
         match self.states.get_mut(&of) {
-            Some(State::Asked(_, forked)) => *forked = Some(pid),
+            Some(State::Asked(asked)) => asked.forked = Some(pid),
             Some(State::NoNginx) => {
                 self.states.remove(&of);
                 self.ask(of, vec![pid]);
@@ -110,7 +123,7 @@ impl Naming {
             return Some(Arc::clone(name));
         }
         let name = match self.states.get_mut(&of_row(row))? {
-            State::Asked(since, _) if since.elapsed() < PATIENCE => return None,
+            State::Asked(asked) if asked.since.elapsed() < PATIENCE => return None,
             State::Asked(..) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
             State::Known(known) => match known.find(address) {
                 Found::Named(name) => name.into(),
@@ -121,6 +134,12 @@ impl Naming {
         };
         self.decided.insert(*row, Arc::clone(&name));
         Some(name)
+    }
+
+    /// Whether its configuration is being read.
+    #[must_use]
+    pub fn is_reading(&self, of: Of) -> bool {
+        matches!(self.states.get(&of), Some(State::Asked(_)))
     }
 
     /// Stands for an upstream that is not known.
@@ -134,25 +153,38 @@ impl Naming {
         let Some(state) = self.states.get_mut(&reply.of) else { return Heard::default() };
         match (reply.answer, state) {
             (Answer::Configuration(configuration), state) => {
-                let problems = configuration.addresses.problems.clone();
+                let pids =
+                    if let State::Asked(asked) = state { mem::take(&mut asked.pids) } else { Vec::new() };
+                let lookups = Lookup::all(&configuration.routes);
+                let is_complete = lookups.is_empty();
                 *state = State::Known(Box::new(Known::new(*configuration)));
-                Heard { problems, names_anew: true }
+                // Addresses that stand there as such have their names by now, whatever a name server makes of the rest.
+                if !is_complete {
+                    self.look_up(reply.of, pids, lookups);
+                }
+                Heard { problems: Vec::new(), names_anew: true, is_complete }
             }
-            (Answer::Addresses(addresses), State::Known(known)) => {
-                Heard { problems: Vec::new(), names_anew: known.update(addresses) }
+            (Answer::Addresses(mut addresses), State::Known(known)) => {
+                // Said once.
+                let problems = mem::take(&mut addresses.problems);
+                let problems = if known.is_complete() { Vec::new() } else { problems };
+                Heard { problems, names_anew: known.update(addresses), is_complete: true }
             }
             // Names that could not be looked up again: what was found before holds.
-            (Answer::Unreadable(_) | Answer::NoNginx, State::Known(known)) => {
-                known.note_lookup();
-                Heard::default()
+            (Answer::Unreadable(why), State::Known(known)) => {
+                let problems = if known.is_complete() { Vec::new() } else { vec![why] };
+                Heard { problems, names_anew: known.note_lookup(), is_complete: true }
+            }
+            (Answer::NoNginx, State::Known(known)) => {
+                Heard { names_anew: known.note_lookup(), is_complete: true, ..Heard::default() }
             }
             (Answer::Unreadable(why), state) => {
                 *state = State::Unknown;
                 let problem = format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}");
-                Heard { problems: vec![problem], names_anew: false }
+                Heard { problems: vec![problem], ..Heard::default() }
             }
-            (Answer::NoNginx | Answer::Addresses(_), state) => {
-                let forked = if let State::Asked(_, forked) = state { forked.take() } else { None };
+            (Answer::NoNginx | Answer::Addresses(_) | Answer::Rejection { .. }, state) => {
+                let forked = if let State::Asked(asked) = state { asked.forked } else { None };
                 *state = State::NoNginx;
                 if let Some(pid) = forked {
                     self.forked(reply.of, pid);
@@ -174,7 +206,12 @@ impl Naming {
     /// Looks the followed names of `of` up again.
     pub fn follow(&mut self, of: Of, pids: Vec<u32>) {
         let Some(State::Known(known)) = self.states.get(&of) else { return };
-        let is_asked = self.send(of, pids, Question::Addresses(known.lookups()));
+        let lookups = known.lookups();
+        self.look_up(of, pids, lookups);
+    }
+
+    fn look_up(&mut self, of: Of, pids: Vec<u32>, lookups: Vec<Lookup>) {
+        let is_asked = self.send(of, pids, Question::Addresses(lookups));
         if let Some(State::Known(known)) = self.states.get_mut(&of).filter(|_| is_asked) {
             known.note_asked();
         }
@@ -204,6 +241,12 @@ impl Naming {
             _ => None,
         });
         forgotten.collect()
+    }
+
+    /// Asks why the master `pid` rejected the reload that it was asked for then, boot time in nanoseconds. Gives false where
+    /// nobody can say.
+    pub fn ask_why(&mut self, of: Of, pid: u32, asked_ns: u64) -> bool {
+        self.send(of, vec![pid], Question::Rejection(asked_ns))
     }
 
     fn send(&mut self, of: Of, pids: Vec<u32>, question: Question) -> bool {

@@ -185,12 +185,14 @@ fn broken(connection: &Connection) -> Columns<'_> {
     }
 }
 
-fn reload(Reload { master, result }: &Reload) -> Columns<'static> {
+fn reload(Reload { master, result, reason }: &Reload) -> Columns<'static> {
     let (paint, cause, words) = match result {
-        ReloadResult::Accepted => (Paint::Green, "reload_accepted", words::RELOAD_ACCEPTED),
-        ReloadResult::Rejected => (Paint::Red, "reload_rejected", words::RELOAD_REJECTED),
+        ReloadResult::Accepted => (Paint::Green, "reload_accepted", words::RELOAD_ACCEPTED.to_owned()),
+        ReloadResult::Rejected => {
+            (Paint::Red, "reload_rejected", words::reload_rejected(reason.as_deref().map(printable)))
+        }
     };
-    Columns { paint, cause, about: About::process(master), words: words.to_owned() }
+    Columns { paint, cause, about: About::process(master), words }
 }
 
 fn exited(exit: &Exit) -> Columns<'static> {
@@ -296,7 +298,10 @@ mod tests {
             "14:30:02.123  closed_before_response  api         unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
         );
         let worker = Worker { proxy: "nginx.service".into(), pid: 9694, generation: 1 };
-        let reload = |result: ReloadResult| Body::Reload(Reload { master: worker.clone(), result });
+        let reload = |result: ReloadResult| {
+            let reason = (result == ReloadResult::Rejected).then(|| "unknown directive \"sever\"".into());
+            Body::Reload(Reload { master: worker.clone(), result, reason })
+        };
         let exited = |status: u32| Body::WorkerExited(Exit::of_status(worker.clone(), status));
         check(
             reload(ReloadResult::Accepted),
@@ -304,7 +309,7 @@ mod tests {
         );
         check(
             reload(ReloadResult::Rejected),
-            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the configuration of before stays: nginx -t says why",
+            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the configuration of before stays: unknown directive \"sever\"",
         );
         check(
             Body::WorkerStarted(worker.clone()),

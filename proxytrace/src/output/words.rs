@@ -44,8 +44,10 @@ pub(super) const STALLED: &str =
 pub(super) const RELOAD_ACCEPTED: &str = "new workers have started";
 
 /// What a rejected one means.
-pub(super) const RELOAD_REJECTED: &str =
-    "no new worker came, the configuration of before stays: nginx -t says why";
+pub(super) fn reload_rejected(reason: Option<String>) -> String {
+    let reason = reason.unwrap_or_else(|| "nginx -t says why".to_owned());
+    format!("no new worker came, the configuration of before stays: {reason}")
+}
 
 /// The signal that ended a process.
 pub(super) fn signal(number: u32, dumped_core: bool) -> String {

@@ -6,17 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nginx_conf::{Limits, load};
+use jiff::Timestamp;
+use nginx_conf::{Config, Limits, load};
 use nix::sched::{CloneFlags, setns};
 use procfs::process::Process;
 
 use super::{
-    Answer, Configuration, Lookup, Question, Request,
+    Addresses, Answer, Configuration, Lookup, Question, Request,
     master::{self, Arguments, Role},
-    names,
+    names, rejection,
     root::Root,
 };
-use crate::nginx::routes::Routes;
+use crate::{kernel::boot_ns, model::Clock, nginx::routes::Routes};
 
 /// A program larger than that is not looked through for what was compiled into it.
 const MOST_PROGRAM: u64 = 64 << 20;
@@ -34,10 +35,11 @@ pub(super) fn answer(request: &Request) -> Answer {
     let answered = master_of(request).and_then(|master| match &request.question {
         Question::Configuration => master.configuration(request.config.as_deref()),
         Question::Addresses(lookups) => master.look_up(lookups.clone()).map(Answer::Addresses),
+        Question::Rejection(asked_ns) => Ok(master.rejection(*asked_ns, request.config.as_deref())),
     });
     match answered {
         Ok(answer) => answer,
-        Err(Failure::Failed(why)) => Answer::Unreadable(why),
+        Err(Failure::Failed(why)) => request.question.unanswered(why),
         Err(Failure::NoNginx) => Answer::NoNginx,
     }
 }
@@ -87,15 +89,27 @@ fn find(pid: u32, takes_any: bool) -> Result<Option<Master>, Failure> {
 
 impl Master {
     fn configuration(&self, config: Option<&Path>) -> Result<Answer, Failure> {
-        let path = config.map_or_else(|| self.config_path(), |path| Ok(path.to_owned()))?;
-        let root = self.root()?;
-        let config = load(&root, &path, self.arguments.globals.as_deref(), &Limits::default())
-            .map_err(|error| Failure::Failed(error.to_string()))?;
-        let routes = Routes::of(&config);
-        drop(config);
-        let addresses = self.look_up(Lookup::all(&routes))?;
-        let exe = self.exe.clone();
+        let (path, config) = self.load(config)?;
+        let (exe, routes) = (self.exe.clone(), Routes::of(&config));
+        let addresses = Addresses::default();
         Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, addresses })))
+    }
+
+    fn load(&self, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
+        let path = path.map_or_else(|| self.config_path(), |path| Ok(path.to_owned()))?;
+        let config = load(&self.root()?, &path, self.arguments.globals.as_deref(), &Limits::default())
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        Ok((path, config))
+    }
+
+    /// Where nginx logs to a pipe, what is wrong with the files is all that can be had.
+    fn rejection(&self, asked_ns: u64, config: Option<&Path>) -> Answer {
+        let asked = Clock::new(boot_ns(), Timestamp::now()).at(asked_ns);
+        let reason = rejection::logged(self.pid, asked).or_else(|| match self.load(config) {
+            Err(Failure::Failed(why)) => Some(why),
+            Ok(_) | Err(Failure::NoNginx) => None,
+        });
+        Answer::Rejection { asked_ns, reason }
     }
 
     fn config_path(&self) -> Result<PathBuf, Failure> {
@@ -121,17 +135,14 @@ impl Master {
         Failure::Failed(format!("process {}: {what}: {error}", self.pid))
     }
 
-    fn look_up(&self, lookups: Vec<Lookup>) -> Result<super::Addresses, Failure> {
-        if lookups.is_empty() {
-            return Ok(super::Addresses::default());
-        }
+    fn look_up(&self, lookups: Vec<Lookup>) -> Result<Addresses, Failure> {
         let system = names::System::of(&self.root()?);
         if let Err(error) = self.enter_network() {
             let problem = format!(
                 "names are not looked up: enter the network namespace of process {}: {error}; it takes CAP_SYS_ADMIN",
                 self.pid
             );
-            return Ok(super::Addresses { problems: vec![problem], ..super::Addresses::default() });
+            return Ok(Addresses { problems: vec![problem], ..Addresses::default() });
         }
         names::look_up(system, lookups).map_err(|error| Failure::Failed(format!("look names up: {error}")))
     }

@@ -9,6 +9,7 @@
 //! * [`serve`]: the process.
 //! * `configuration`, `master`, `root`: what nginx reads, from where.
 //! * `names`, `dns`: host names, as they resolve where nginx runs.
+//! * `rejection`: why nginx did not take a configuration.
 
 pub mod client;
 pub mod serve;
@@ -17,6 +18,7 @@ mod configuration;
 mod dns;
 mod master;
 mod names;
+mod rejection;
 mod root;
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf};
@@ -55,6 +57,19 @@ pub enum Question {
     Configuration,
     /// What these names resolve to now.
     Addresses(Vec<Lookup>),
+    /// Why the first of the processes did not take the configuration that it was asked for then, boot time in nanoseconds.
+    Rejection(u64),
+}
+
+impl Question {
+    /// The answer where it could not be worked on, and why.
+    #[must_use]
+    pub fn unanswered(&self, why: String) -> Answer {
+        match self {
+            Self::Configuration | Self::Addresses(_) => Answer::Unreadable(why),
+            Self::Rejection(asked_ns) => Answer::Rejection { asked_ns: *asked_ns, reason: None },
+        }
+    }
 }
 
 /// A name to look up.
@@ -83,6 +98,13 @@ pub enum Answer {
     Configuration(Box<Configuration>),
     /// To [`Question::Addresses`].
     Addresses(Addresses),
+    /// To [`Question::Rejection`].
+    Rejection {
+        /// When the reload was asked for, boot time in nanoseconds.
+        asked_ns: u64,
+        /// One line: what nginx says, or what stands in the configuration. `None` where neither could be had.
+        reason: Option<String>,
+    },
     /// The configuration could not be read, and why, with file and line where there is one.
     Unreadable(String),
     /// None of the processes is an nginx that is still there.
@@ -98,7 +120,8 @@ pub struct Configuration {
     pub exe: PathBuf,
     /// Where it sends requests.
     pub routes: Routes,
-    /// What the host names in it resolve to.
+    /// What the host names in it resolve to, once that was asked.
+    #[serde(skip)]
     pub addresses: Addresses,
 }
 

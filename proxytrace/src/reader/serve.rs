@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Answer, Reply, Request, configuration};
+use super::{Reply, Request, configuration};
 use crate::privilege;
 
 /// The hidden command.
@@ -108,12 +108,12 @@ async fn serve() -> anyhow::Result<()> {
 }
 
 async fn work_on(request: &Request, text: &str) -> Reply {
-    let answer = match timeout(LONGEST, in_a_process(text)).await {
+    let why = match timeout(LONGEST, in_a_process(text)).await {
         Ok(Ok(reply)) => return reply,
         Ok(Err(error)) => format!("{error:#}"),
         Err(_) => format!("it was not read after {LONGEST:?}"),
     };
-    Reply { of: request.of, answer: Answer::Unreadable(answer) }
+    Reply { of: request.of, answer: request.question.unanswered(why) }
 }
 
 async fn in_a_process(text: &str) -> anyhow::Result<Reply> {

@@ -4,13 +4,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use proxytrace_ebpf::abi::{Event, Process, RowKey};
 
-use super::Watch;
+use super::{Watch, rejections::Rejection};
 use crate::{
     kernel::{Error, Snapshot},
     model::{Address, Key},
     naming::of_row,
     nginx::{names::Names, view::RoutesView},
-    reader::{Of, Reply},
+    reader::{Answer, Of, Reply},
 };
 
 impl Watch {
@@ -31,9 +31,21 @@ impl Watch {
             matches!(event.kind, Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED);
         let is_news = !is_about_a_reload || self.reloads.note(event);
         if is_news && matches!(event.kind, Event::RELOADED | Event::RELOAD_REJECTED) {
-            self.known.reloaded(event);
+            self.note_end_of_reload(event);
         }
         Ok(is_news)
+    }
+
+    /// A reload was accepted or rejected; of a rejected one it is asked why.
+    pub(super) fn note_end_of_reload(&mut self, event: &Event) {
+        self.known.reloaded(event);
+        if event.kind == Event::RELOAD_REJECTED {
+            let rejection = Rejection::of(event);
+            let of = Of { proxy: event.proxy, generation: event.generation };
+            if self.naming.ask_why(of, event.pid, rejection.asked_ns) {
+                self.rejections.ask(rejection);
+            }
+        }
     }
 
     /// Takes an answer about a configuration, and says once what people should know.
@@ -42,6 +54,10 @@ impl Watch {
     /// A map could not be read.
     pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
         let of = reply.of;
+        if let Answer::Rejection { asked_ns, reason } = reply.answer {
+            self.rejections.answer(Rejection { proxy: of.proxy, asked_ns }, reason);
+            return Ok(());
+        }
         let heard = self.naming.answer(reply);
         for problem in heard.problems {
             let name = self.proxy_name(of.proxy)?;
@@ -49,6 +65,9 @@ impl Watch {
         }
         if heard.names_anew {
             self.set_connect_timeouts(of);
+        }
+        // What a host name stands for is not known before that.
+        if heard.names_anew && heard.is_complete {
             self.known.declared(of);
         }
         Ok(())

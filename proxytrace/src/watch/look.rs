@@ -1,11 +1,14 @@
 //! Findings on a live host: from time to time what has changed is shown to them.
 
-use std::{collections::HashMap, mem};
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+};
 
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 
-use super::{Watch, clock};
+use super::{Watch, clock, rejections::Rejection};
 use crate::{
     findings::{Change, Declared, Finding, Findings, Generation, Input, Limits},
     kernel::Error,
@@ -19,13 +22,13 @@ pub(super) struct Known {
     /// Each row as it was at the last look.
     rows: HashMap<RowKey, Row>,
     /// What happened since then.
-    happened: Vec<Happened>,
+    happened: VecDeque<Happened>,
 }
 
 /// What findings are told beside counts.
 enum Happened {
     Accepted(Timestamp, Of),
-    Rejected(Timestamp, u64),
+    Rejected(Timestamp, Rejection),
     Declared(Timestamp, Of),
 }
 
@@ -40,23 +43,23 @@ pub struct Look {
 
 impl Known {
     pub(super) fn new() -> Self {
-        Self { findings: Findings::new(Limits::default()), rows: HashMap::new(), happened: Vec::new() }
+        Self { findings: Findings::new(Limits::default()), rows: HashMap::new(), happened: VecDeque::new() }
     }
 
     /// A reload was accepted or rejected.
     pub(super) fn reloaded(&mut self, event: &Event) {
         let time = clock().at(event.time_ns.saturating_sub(event.duration_ns));
-        self.happened.push(match event.kind {
+        self.happened.push_back(match event.kind {
             Event::RELOADED => {
                 Happened::Accepted(time, Of { proxy: event.proxy, generation: event.generation })
             }
-            _ => Happened::Rejected(time, event.proxy),
+            _ => Happened::Rejected(time, Rejection::of(event)),
         });
     }
 
     /// The configuration was read, or names in it were looked up again.
     pub(super) fn declared(&mut self, of: Of) {
-        self.happened.push(Happened::Declared(Timestamp::now(), of));
+        self.happened.push_back(Happened::Declared(Timestamp::now(), of));
     }
 }
 
@@ -67,7 +70,14 @@ impl Watch {
     /// A map could not be read.
     pub fn look(&mut self) -> Result<Look, Error> {
         let mut look = Look::default();
-        for happened in mem::take(&mut self.known.happened) {
+        while let Some(happened) = self.known.happened.pop_front() {
+            if let Happened::Rejected(_, rejection) = happened
+                && self.rejections.is_pending(rejection)
+            {
+                // What came after it is told after it, counts included.
+                self.known.happened.push_front(happened);
+                return Ok(look);
+            }
             self.tell(&happened, &mut look)?;
         }
         let time = Timestamp::now();
@@ -89,9 +99,10 @@ impl Watch {
                 let of = self.generation(of)?;
                 (time, self.known.findings.observe(Input::Accepted { time, of }))
             }
-            Happened::Rejected(time, proxy) => {
-                let proxy = self.proxy_name(proxy)?;
-                (time, self.known.findings.observe(Input::Rejected { time, proxy, reason: None }))
+            Happened::Rejected(time, rejection) => {
+                let proxy = self.proxy_name(rejection.proxy)?;
+                let reason = self.rejections.reason(rejection);
+                (time, self.known.findings.observe(Input::Rejected { time, proxy, reason }))
             }
             Happened::Declared(time, of) => {
                 let Some((configuration, _)) = self.naming.configuration(of) else { return Ok(()) };

@@ -3,6 +3,7 @@
 mod configurations;
 mod look;
 mod records;
+mod rejections;
 mod view;
 
 use std::{
@@ -19,7 +20,7 @@ use proxytrace_ebpf::abi::{self, Event, Loss, Process};
 use crate::{
     identity::{Identity, Names},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Body, Book, Clock, Key, Record, Reload, ReloadResult, Worker},
+    model::{Address, Book, Clock, Key, Worker},
     naming::Naming,
     reader::client::{self, Replies},
     reloads::{Open, Reloads},
@@ -40,6 +41,7 @@ pub struct Watch {
     reloads: Reloads,
     naming: Naming,
     held: records::Held,
+    rejections: rejections::Rejections,
     known: look::Known,
     has_started: bool,
     /// Where no configuration tells one.
@@ -68,6 +70,7 @@ impl Watch {
             reloads: Reloads::default(),
             naming: Naming::new(reader, config),
             held: records::Held::new(),
+            rejections: rejections::Rejections::default(),
             known: look::Known::new(),
             has_started: false,
             connect_timeout: options.connect_timeout,
@@ -102,19 +105,20 @@ impl Watch {
         self.reloads.is_any_open()
     }
 
-    /// The reloads that turn out to be rejected now.
-    ///
-    /// # Errors
-    /// A map that was needed for it could not be read.
-    pub fn rejected_reloads(&mut self) -> Result<Vec<Record>, Error> {
-        let rejected = self.reloads.rejected(boot_ns(), |open| is_open(&self.tracer, open));
-        let record = |Open { proxy, pid, generation, asked_ns, .. }| {
-            let event = Event { proxy, pid, generation, ..Event::ZERO };
-            self.known.reloaded(&Event { kind: Event::RELOAD_REJECTED, time_ns: asked_ns, ..event });
-            let reload = Reload { master: self.worker(&event)?, result: ReloadResult::Rejected };
-            Ok(Record { time: Timestamp::now(), body: Body::Reload(reload) })
+    /// Notes the reloads that turn out to be rejected now, and gives them as events that the kernel half has not seen.
+    pub fn note_rejected_reloads(&mut self) -> Vec<Event> {
+        let time_ns = boot_ns();
+        let rejected = self.reloads.rejected(time_ns, |open| is_open(&self.tracer, open));
+        let event = |Open { proxy, pid, generation, asked_ns, .. }| {
+            let duration_ns = time_ns.saturating_sub(asked_ns);
+            let event = Event { proxy, pid, generation, time_ns, duration_ns, ..Event::ZERO };
+            Event { kind: Event::RELOAD_REJECTED, ..event }
         };
-        rejected.into_iter().map(record).collect()
+        let events: Vec<_> = rejected.into_iter().map(event).collect();
+        for event in &events {
+            self.note_end_of_reload(event);
+        }
+        events
     }
 
     /// What is known now. Also the moment at which what is no longer needed is forgotten.

@@ -7,15 +7,18 @@ use proxytrace_ebpf::{
     outcome::{Broken, Outcome},
 };
 
-use super::{Watch, clock};
+use super::{Watch, clock, rejections::Rejection};
 use crate::{
     kernel::{Error, boot_ns},
     model::{Address, Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route},
+    naming::of_row,
 };
 
-/// Longer than that no record is held back: then its upstream is told as unknown. A configuration is read in milliseconds, but
-/// on a host that is in trouble everything takes longer.
+/// No record is held back longer than that while host names are looked up: then its upstream is told as unknown.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same while the configuration is read: in milliseconds, but on a host that is in trouble everything takes longer.
+const READING: Duration = Duration::from_secs(5);
 
 /// Events that were told and have become no records yet, the oldest first.
 pub(super) type Held = VecDeque<Event>;
@@ -38,18 +41,28 @@ impl Watch {
         Ok(())
     }
 
-    /// The records of the events whose upstreams are known by now, or that have waited for `patience`, in the order of the
-    /// events.
+    /// Takes the reloads that turn out to be rejected now.
+    pub fn take_rejected_reloads(&mut self) {
+        let events = self.note_rejected_reloads();
+        self.held.extend(events);
+    }
+
+    /// The records of the events whose upstreams are known by now, or that have waited long enough, in the order of the
+    /// events; or, if `all`, of all of them.
     ///
     /// # Errors
     /// A map that was needed for them could not be read.
-    pub fn records(&mut self, patience: Duration) -> Result<Vec<Record>, Error> {
+    pub fn records(&mut self, all: bool) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         while let Some(event) = self.held.front().copied() {
             let body = if event.remote.family == 0 {
+                let is_rejection = event.kind == Event::RELOAD_REJECTED;
+                if is_rejection && !all && self.rejections.is_pending(Rejection::of(&event)) {
+                    break;
+                }
                 self.lifecycle(&event)?
             } else {
-                let Some(route) = self.route(&event, patience)? else { break };
+                let Some(route) = self.route(&event, all)? else { break };
                 about_a_route(&event, route)
             };
             self.held.pop_front();
@@ -73,11 +86,11 @@ impl Watch {
     /// What became of a process or a reload.
     fn lifecycle(&mut self, event: &Event) -> Result<Option<Body>, Error> {
         Ok(match event.kind {
-            Event::RELOADED => {
-                Some(Body::Reload(Reload { master: self.worker(event)?, result: ReloadResult::Accepted }))
-            }
-            Event::RELOAD_REJECTED => {
-                Some(Body::Reload(Reload { master: self.worker(event)?, result: ReloadResult::Rejected }))
+            Event::RELOADED | Event::RELOAD_REJECTED => {
+                let is_accepted = event.kind == Event::RELOADED;
+                let result = if is_accepted { ReloadResult::Accepted } else { ReloadResult::Rejected };
+                let reason = self.rejections.reason(Rejection::of(event));
+                Some(Body::Reload(Reload { master: self.worker(event)?, result, reason }))
             }
             Event::WORKER_STARTED => Some(Body::WorkerStarted(self.worker(event)?)),
             Event::WORKER_EXITED => {
@@ -88,12 +101,15 @@ impl Watch {
     }
 
     /// Who connected where; `None` while it is worth waiting for the upstream's name.
-    fn route(&mut self, event: &Event, patience: Duration) -> Result<Option<Route>, Error> {
+    fn route(&mut self, event: &Event, all: bool) -> Result<Option<Route>, Error> {
         let address = self.address(&event.remote);
         let row = RowKey { proxy: event.proxy, generation: event.generation, address: event.remote };
+        let patience = if self.naming.is_reading(of_row(&row)) { READING } else { PATIENCE };
         let upstream = match self.upstream(&row, &address)? {
             Some(upstream) => upstream,
-            None if boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => return Ok(None),
+            None if !all && boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => {
+                return Ok(None);
+            }
             None => self.naming.unknown(),
         };
         Ok(Some(Route {

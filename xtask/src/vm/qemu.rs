@@ -31,7 +31,7 @@ const KERNEL: &str = "quiet panic=-1 oops=panic";
 /// The same for a kernel that is a program: its console is our end of a pipe.
 const USER_MODE: &[&str] = &["mem=1024M", "con=null", "con0=null,fd:1", "quiet", "panic=-1"];
 
-const LIMITS: Limits = Limits { silence: Duration::from_secs(480), total: Duration::from_secs(2400) };
+const LIMITS: Limits = Limits { silence: Duration::from_secs(660), total: Duration::from_secs(2400) };
 /// What a kernel says after it panicked comes in that time.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
