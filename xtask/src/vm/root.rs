@@ -13,10 +13,10 @@ use super::elf::Wanted;
 use crate::cargo::Target;
 use crate::private_apt::{PrivateApt, Source};
 
-/// What has the programs that machines need, of the oldest release that proxytrace is built on: what is built there and
-/// on newer ones runs with its libraries. Nothing that a story starts may differ from what this machine has installed.
+/// What has the programs that machines need; and libgcc, which what is built here needs, and nothing else may depend on.
 const PACKAGES: &[&str] =
     &["nginx", "iproute2", "nftables", "util-linux", "dash", "busybox-static", "libgcc-s1"];
+/// Where they are from. What is built against a newer C library than it has may not run there.
 const SUITE: &str = "bookworm";
 
 /// Where programs are, in a file system that was unpacked.
