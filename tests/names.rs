@@ -2,16 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use proxytrace_tests::child::Guarded;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
 use proxytrace_tests::wait::{self, SOON};
-use proxytrace_tests::{http, scratch, skip};
+use proxytrace_tests::{http, scratch};
 
 /// Where nobody listens.
 const ADDRESS: &str = "127.0.0.1:8081";
@@ -25,13 +22,13 @@ fn upstream(name: &str, address: &str) -> String {
 }
 
 #[track_caller]
-fn named(record: &Record, proxy: &str, generation: u32, upstream: &str, address: &str) {
+pub(crate) fn named(record: &Record, proxy: &str, generation: u32, upstream: &str, address: &str) {
     let told = (&*record.proxy, record.generation, &*record.upstream, &*record.address);
     assert_eq!(told, (proxy, generation, upstream, address), "{record:?}");
 }
 
 #[track_caller]
-fn counted(agent: &Agent, proxy: &str, upstream: &str, address: &str, attempts: u64) {
+pub(crate) fn counted(agent: &Agent, proxy: &str, upstream: &str, address: &str, attempts: u64) {
     let labels = [("proxy", proxy), ("upstream", upstream), ("address", address)];
     wait::until_true(&format!("{attempts} attempts of {proxy} to {upstream}"), SOON, || {
         agent.metrics().count("proxytrace_connect_attempts_total", &labels) == attempts
@@ -80,43 +77,6 @@ fn after_a_reload_old_workers_go_by_the_old_configuration_and_new_ones_by_the_ne
     named(&trace.next_of("connect"), nginx.name(), 1, "web", ADDRESS);
     counted(&agent, nginx.name(), "api", ADDRESS, 1);
     counted(&agent, nginx.name(), "web", ADDRESS, 1);
-    agent.stop();
-}
-
-#[test]
-fn a_name_that_nginx_follows_is_followed_to_its_new_address() {
-    if !skip::unless_installed("dnsmasq") {
-        return;
-    }
-    let netns = Netns::new();
-    let directory = scratch::directory();
-    let hosts = directory.path().join("hosts");
-    fs::write(&hosts, "127.0.0.2 app.test\n").expect("write the hosts");
-    let mut dns = Command::new("dnsmasq");
-    dns.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
-        .args(["--pid-file=", "--local-ttl=1", "--listen-address=127.0.0.1", "--bind-interfaces"])
-        .arg(format!("--addn-hosts={}", hosts.display()));
-    let dns: Guarded = netns.spawn(dns.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-    let location = "resolver 127.0.0.1 valid=1s ipv6=off; set $app app.test; location / { proxy_pass http://$app:8081; }";
-    let nginx = Nginx::start(&netns, &server(location));
-    wait::until_true("the name server to answer", SOON, || {
-        nginx.get("/") == 502 && nginx.error_log().contains("127.0.0.2:8081")
-    });
-    let arguments = ["--process", nginx.name()];
-    let (trace, agent) = (Trace::start(&arguments), Agent::start(&arguments));
-
-    assert_eq!(nginx.get("/"), 502);
-    named(&trace.next_of("connect"), nginx.name(), 0, "app.test", "127.0.0.2:8081");
-
-    fs::write(&hosts, "127.0.0.3 app.test\n").expect("write the hosts");
-    dns.signal(Signal::SIGHUP);
-    let moved = wait::until("nginx to follow the name", SOON, || {
-        assert_eq!(nginx.get("/"), 502);
-        let record = trace.next_of("connect");
-        (record.address == "127.0.0.3:8081").then_some(record)
-    });
-    named(&moved, nginx.name(), 0, "app.test", "127.0.0.3:8081");
-    counted(&agent, nginx.name(), "app.test", "127.0.0.3:8081", 1);
     agent.stop();
 }
 

@@ -7,6 +7,7 @@ use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::Agent;
 use proxytrace_tests::{proxytrace, wait};
+use serde_json::Value;
 
 /// Locations, each with the path that is asked for, and all the ports that it can lead to.
 const ROWS: &[(&str, &str, &[u16])] = &[
@@ -66,19 +67,38 @@ const COMMON: &str = r#"
 "#;
 
 /// The ports that a location can lead to, by `/routes`.
-fn ports_of(page: &serde_json::Value, location: &str) -> Vec<u16> {
-    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+fn ports_of(page: &Value, location: &str) -> Vec<u16> {
     let parts: Vec<_> = location.split(" > ").collect();
-    let routes = list(&page["routes"]);
-    let route = routes.iter().find(|route| route["location"] == serde_json::json!(parts));
-    let upstreams = list(&route.unwrap_or_else(|| panic!("no {location} in {page}"))["upstreams"]);
-    let indexes = upstreams.iter().filter_map(serde_json::Value::as_u64);
-    let peers = indexes.flat_map(|index| list(&page["upstreams"][index as usize]["peers"]));
-    let addresses = peers.flat_map(|peer| list(&peer["addresses"]));
+    let route = list(&page["routes"]).iter().find(|route| route["location"] == serde_json::json!(parts));
+    let addresses = addresses_of(page, route.unwrap_or_else(|| panic!("no {location} in {page}")));
     let mut ports: Vec<u16> =
-        addresses.filter_map(|address| address.as_str()?.rsplit_once(':')?.1.parse().ok()).collect();
+        addresses.iter().filter_map(|address| address.rsplit_once(':')?.1.parse().ok()).collect();
     ports.sort_unstable();
     ports
+}
+
+/// The addresses that a route can lead to, by `/routes` of its proxy.
+pub(crate) fn addresses_of<'a>(page: &'a Value, route: &'a Value) -> Vec<&'a str> {
+    let indexes = list(&route["upstreams"]).iter().filter_map(Value::as_u64);
+    let peers = indexes.flat_map(|index| list(&page["upstreams"][index as usize]["peers"]));
+    peers.flat_map(|peer| list(&peer["addresses"])).filter_map(Value::as_str).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// All that nginx's configuration routes, as `check` tells it next to an empty configuration.
+pub(crate) fn changes_by_check(netns: &Netns, nginx: &Nginx) -> Vec<String> {
+    let config = nginx.command().get_args().last().expect("the configuration").to_owned();
+    let empty = tempfile::NamedTempFile::new().expect("an empty configuration");
+    let mut command = proxytrace::command();
+    command.args(["check", "--format", "json", "--against"]).arg(empty.path()).arg(config);
+    let mut child = netns.spawn(command.stdout(Stdio::piped()));
+    let mut stdout = Captured::from(child.inner().stdout.take().expect("a pipe"));
+    child.wait(wait::SOON);
+    let report: Value = serde_json::from_str(&stdout.whole()).expect("a report");
+    list(&report["changes"]).iter().filter_map(|line| line.as_str().map(str::to_owned)).collect()
 }
 
 #[test]
@@ -90,20 +110,10 @@ fn each_request_goes_where_the_configuration_was_read_to_send_it() {
     };
     let backends: String = (9001..=9006).map(backend).collect();
     let nginx = Nginx::start(&netns, &format!("{COMMON}{backends}{}", server(FRONT)));
-    let config = nginx.command().get_args().last().expect("the configuration").to_owned();
-    let empty = tempfile::NamedTempFile::new().expect("an empty configuration");
-
-    let mut command = proxytrace::command();
-    command.args(["check", "--format", "json", "--against"]).arg(empty.path()).arg(config);
-    let mut child = netns.spawn(command.stdout(Stdio::piped()));
-    let mut stdout = Captured::from(child.inner().stdout.take().expect("a pipe"));
-    child.wait(wait::SOON);
-    let report: serde_json::Value = serde_json::from_str(&stdout.whole()).expect("a report");
-    let changes: Vec<_> =
-        report["changes"].as_array().expect("changes").iter().filter_map(|line| line.as_str()).collect();
+    let changes = changes_by_check(&netns, &nginx);
 
     let agent = Agent::start(&["--process", nginx.name()]);
-    let page: serde_json::Value = serde_json::from_str(&agent.get("/routes").body).expect("JSON");
+    let page: Value = serde_json::from_str(&agent.get("/routes").body).expect("JSON");
     agent.stop();
 
     for (location, path, ports) in ROWS {

@@ -4,13 +4,13 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
-//! - [`names`]: what upstreams are called; [`findings`]: what is wrong, and what is not
+//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called; [`findings`]: what is wrong, and what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
-//! - [`check`], [`routing`]: what is said of a configuration, next to what nginx says and does
+//! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`] and [`host`] are the sets that most of them share.
@@ -24,6 +24,7 @@ mod causes;
 mod check;
 mod cli;
 mod clients;
+mod configurations;
 mod cost;
 mod crossing;
 mod crowd;
@@ -32,6 +33,7 @@ mod doctor;
 mod findings;
 mod guests;
 mod ledger;
+mod lookups;
 mod metrics;
 mod names;
 mod privilege;
@@ -43,5 +45,6 @@ mod requirements;
 mod routing;
 mod rules;
 mod storm;
+mod streams;
 mod trace;
 mod unix;

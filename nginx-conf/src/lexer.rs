@@ -49,8 +49,9 @@ pub(crate) struct Lexer {
     here: Spot,
     /// The `-g` directives: they are in memory, not read through a buffer.
     is_globals: bool,
-    /// What is not found any more up to the end of the text, so that it is searched for once only.
+    /// What is not found any more up to the end of a line, so that it is searched for once only; and that line.
     missing: Vec<u8>,
+    missing_in: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,12 @@ enum State {
 impl Lexer {
     /// At the beginning of a text.
     pub(crate) const fn new(is_globals: bool) -> Self {
-        Self { here: Spot { offset: 0, line: 1, line_start: 0 }, is_globals, missing: Vec::new() }
+        Self {
+            here: Spot { offset: 0, line: 1, line_start: 0 },
+            is_globals,
+            missing: Vec::new(),
+            missing_in: 1,
+        }
     }
 
     pub(crate) const fn here(&self) -> Spot {
@@ -82,8 +88,13 @@ impl Lexer {
         }
     }
 
-    /// What `search` finds; it looks from here on for a byte, and what it does not find is not there later on either.
+    /// What `search` finds; it looks from here to the end of the line for a byte, and what it does not find is not there later
+    /// in that line either.
     pub(crate) fn find(&mut self, byte: u8, search: impl FnOnce() -> Option<usize>) -> Option<usize> {
+        if self.missing_in != self.here.line {
+            self.missing_in = self.here.line;
+            self.missing.clear();
+        }
         if self.missing.contains(&byte) {
             return None;
         }

@@ -52,7 +52,8 @@ enum Include {
 /// Reads the configuration whose main file is `main`, and everything that it includes.
 ///
 /// Relative includes begin in the directory of `main`, wherever they stand, as nginx has it. `globals` are the
-/// directives of the option `-g`; they come first, as a file that is called [`GLOBALS`].
+/// directives of the option `-g`; they come first, as a file that is called [`GLOBALS`]. What `state` names in an
+/// `upstream` is read as if it were included there, behind the `state` itself.
 ///
 /// # Errors
 /// nginx would not accept it either, a file cannot be read, or it is more than `limits` allow.
@@ -156,10 +157,27 @@ impl Reader<'_> {
         match values.unwrap_or(Some(Include::Pattern)) {
             Some(include) if is_include => self.include(words, include),
             _ => {
+                let state = self.state_file(words);
                 let directive = self.directive(words);
                 self.add(directive);
-                Ok(())
+                state.map_or(Ok(()), |(path, spot)| self.state(path, spot))
             }
+        }
+    }
+
+    /// The file in which an `upstream` keeps its servers, and where it is named.
+    fn state_file(&self, words: &[Token]) -> Option<(PathBuf, Spot)> {
+        let [name, file] = words else { return None };
+        let is_state = self.parent().name() == "upstream" && name.text == b"state";
+        is_state.then(|| (self.prefix.join(OsStr::from_bytes(&file.text)), self.named_by_nginx(words)))
+    }
+
+    /// Reads such a file as if it were included. It need not be there before servers were set for the first time.
+    fn state(&mut self, path: PathBuf, spot: Spot) -> Result<(), Error> {
+        let at = self.sources.last().map(|source| (source.file, spot));
+        match self.open(path, Vec::new().into_iter(), at) {
+            Err(Error { kind: Kind::Unreadable { cause: io::ErrorKind::NotFound, .. }, .. }) => Ok(()),
+            read => read,
         }
     }
 
@@ -386,7 +404,7 @@ impl Reader<'_> {
 
 fn needs_block(name: &[u8], parent: &str) -> bool {
     let is_server = name == b"server" && parent != "upstream";
-    is_server || BLOCKS.iter().any(|block| block.as_bytes() == name)
+    is_server || name.ends_with(b"_by_lua_block") || BLOCKS.iter().any(|block| block.as_bytes() == name)
 }
 
 fn is_too_large(error: &io::Error) -> bool {
@@ -492,6 +510,7 @@ mod tests {
     fn lua_code_is_the_last_argument() {
         check("content_by_lua_block { a {} }b;", "content_by_lua_block  a {} {}b;");
         check("set_by_lua_block $a { }", "set_by_lua_block $a  {}");
+        check("set_by_lua_block a;", "/c/main:1:1: directive \"set_by_lua_block\" has no opening \"{\"");
     }
 
     #[test]
@@ -521,6 +540,27 @@ mod tests {
         check("include;", "/c/main:1:1: invalid number of arguments in \"include\" directive");
         check("include a b;", "/c/main:1:1: invalid number of arguments in \"include\" directive");
         check("include a { }", "/c/main:1:1: directive \"include\" is not terminated by \";\"");
+    }
+
+    #[test]
+    fn the_servers_of_a_state_file_stand_behind_it() {
+        let file = ("b", "server c;\nserver d down;\n");
+        check_files(
+            &[("main", "upstream a { state b; }"), file],
+            "upstream a{state b;server c;server d down;}",
+        );
+        check_files(
+            &[("main", "upstream a { state /c/b; }"), file],
+            "upstream a{state /c/b;server c;server d down;}",
+        );
+        check("upstream a { state none; }", "upstream a{state none;}");
+        // Elsewhere it is something else.
+        check_files(&[("main", "status { state b; }"), file], "status{state b;}");
+        check_files(&[("main", "upstream a { state b c; }"), file], "upstream a{state b c;}");
+        check_files(
+            &[("main", "upstream a { state b; }"), ("b", "server")],
+            "/c/b:1:7: unexpected end of file, expecting \";\" or \"}\"",
+        );
     }
 
     #[test]

@@ -48,12 +48,14 @@ impl Lexer {
     }
 }
 
-/// How long the string is with which `text` begins, if it ends.
+/// How long the string is with which `text` begins, if it ends in its line. Lua lets an escaped end of line stand in a string;
+/// the Lua module of nginx does not.
 fn string(text: &[u8]) -> Option<usize> {
     let (quote, mut at) = (text[0], 1);
     loop {
         match text.get(at)? {
-            b'\\' => at += 2,
+            b'\n' => return None,
+            b'\\' if text.get(at + 1) != Some(&b'\n') => at += 2,
             byte if *byte == quote => return Some(at + 1),
             _ => at += 1,
         }
@@ -119,7 +121,11 @@ mod tests {
     fn what_does_not_end_is_an_error_where_it_begins() {
         check("\n[[ }", "2: Lua code block missing the closing long bracket \"]]\"");
         check("\n\n--[=[ ]] }", "3: Lua code block missing the closing long bracket \"]=]\"");
-        // A lone quote hides nothing.
+        // A lone quote hides nothing, and a string ends in its line.
+        check("a = \" }\n\" }", "<a = \" >\n\" }");
+        check("it's }\n'} }' }", "<it's >\n'} }' }");
+        check("it's {\n'}' }} }", "<it's {\n'}' }> }");
+        check("a = 'b\\\n}' }", "<a = 'b\\\n>' }");
         check("it's }", "<it's >");
         check("it's \\' \\'} b", "<it's \\' \\'> b");
         check("-- } -- '}'", "<-- > -- '}'");

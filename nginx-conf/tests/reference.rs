@@ -70,6 +70,38 @@ fn words_and_what_ends_them_are_those_of_nginx() {
 }
 
 #[test]
+fn blocks_of_lua_code_end_where_nginx_ends_them() {
+    if !skip::unless_installed(NGINX) || !LUA_MODULES.iter().all(|module| skip::unless_installed(module)) {
+        return;
+    }
+    let case = Case::new();
+    let modules: String = LUA_MODULES.iter().map(|module| format!("load_module {module};\n")).collect();
+    let check = |server: &str| {
+        // What follows shows whether nginx goes on behind the same brace.
+        let text = format!(
+            "{modules}events {{}}\nhttp {{\naccess_log off;\nserver {{\nlisten unix:socket;\n{server}\n\
+             server_name \"a}}{{\";\n}}\n}}\n"
+        );
+        case.check(text.as_bytes(), Some("pid nginx.pid;"));
+    };
+    for code in snippets::LUA_CODE {
+        for directive in ["content_by_lua_block", "set_by_lua_block $a"] {
+            check(&format!("location / {{\n{directive} {{{code}}}\n}}"));
+        }
+    }
+    snippets::LUA_SERVERS.iter().for_each(|server| check(server));
+    let mut random = Random::new(SEED + 2);
+    for _ in 0..200 {
+        check(&format!("rewrite_by_lua_block {{{}}}", random.lua()));
+    }
+    case.assert_compared(250, 50);
+}
+
+/// What nginx needs for blocks of Lua code.
+const LUA_MODULES: [&str; 2] =
+    ["/usr/lib/nginx/modules/ndk_http_module.so", "/usr/lib/nginx/modules/ngx_http_lua_module.so"];
+
+#[test]
 fn generated_words_are_taken_as_nginx_takes_them() {
     if !skip::unless_installed(NGINX) {
         return;

@@ -32,8 +32,11 @@ fn trees_are_those_of_crossplane() {
     if !python.exists() {
         return skip::skip("crossplane is not there: run `cargo xtask setup`");
     }
+    if !of_modules().exists() {
+        return skip::skip("the configurations of Debian's modules are not there: run `cargo xtask setup`");
+    }
     let files = configurations();
-    assert!(files.len() > 30, "{files:?}");
+    assert!(files.len() > 60, "{files:?}");
     let output = Command::new(python).args(["-c", PARSE]).args(&files).output().expect("run crossplane");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut lines = output.stdout.split(|byte| *byte == b'\n');
@@ -118,11 +121,22 @@ fn without_parentheses(args: &mut Vec<String>) {
     }
 }
 
-/// What is tried: our own collection, and what Debian's packages brought here.
+/// Debian's packages of modules, unpacked by `cargo xtask setup`.
+fn of_modules() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("../setup/nginx-modules")
+}
+
+/// What is tried: our own collection, what Debian's nginx brought here, and what its packages of modules hold.
 fn configurations() -> Vec<PathBuf> {
     let collection = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs");
     let mut files = vec![collection.join("gitlab/nginx.conf")];
-    for directory in [&collection, Path::new("/etc/nginx"), Path::new("/usr/share/nginx/modules-available")] {
+    let modules = of_modules();
+    for directory in [
+        &collection,
+        Path::new("/etc/nginx"),
+        &modules.join("usr/share/nginx/modules-available"),
+        &modules.join("etc/nginx/sites-available"),
+    ] {
         let Ok(entries) = fs::read_dir(directory) else { continue };
         let paths = entries.map(|entry| entry.expect("an entry").path());
         files.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "conf")));

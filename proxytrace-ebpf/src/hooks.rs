@@ -113,8 +113,26 @@ tracepoint! {
 }
 
 tracepoint! {
+    /// The same once more, where it can be preempted: see `sock_set_state_third`.
+    syscall_enter_again, syscall_enter_again_raw: |ctx, A| {
+        if ctx.arg::<u64>(1) == u64::from(setting!(connect_syscall)) {
+            connect::entered(Arguments::of_syscall(Registers::<A>::new(ctx.arg(0))), Call::ENTERED_AGAIN);
+        }
+    }
+}
+
+tracepoint! {
     /// `sys_exit(struct pt_regs *regs, long ret)`
     syscall_exit, syscall_exit_raw: |ctx, A| {
+        if Registers::<A>::new(ctx.arg(0)).number() == setting!(connect_syscall) {
+            connect::returned(ctx.arg(1));
+        }
+    }
+}
+
+tracepoint! {
+    /// The same once more.
+    syscall_exit_again, syscall_exit_again_raw: |ctx, A| {
         if Registers::<A>::new(ctx.arg(0)).number() == setting!(connect_syscall) {
             connect::returned(ctx.arg(1));
         }

@@ -8,6 +8,7 @@
 //! - [`nginx`]: the real nginx under a name of its own; [`backend`]: the upstreams that it connects to
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as it is told and counts what came of it
+//! - [`dns`]: a name server
 //! - [`bpf`]: what a process keeps in the kernel
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
@@ -23,6 +24,8 @@ pub mod metrics;
 pub mod proxytrace;
 
 pub mod client;
+
+pub mod dns;
 
 pub mod bpf;
 

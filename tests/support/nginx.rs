@@ -40,11 +40,13 @@ pub struct Options {
     pub daemon: bool,
     /// The user that the workers become.
     pub user: &'static str,
+    /// What stands outside of `http {}` and before it, such as `load_module` and `stream {}`; `{dir}` as in there.
+    pub main: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, daemon: false, user: "www-data" }
+        Self { workers: 1, daemon: false, user: "www-data", main: String::new() }
     }
 }
 
@@ -58,6 +60,12 @@ pub fn proxy_to(address: &str, directives: &str) -> String {
 #[must_use]
 pub fn server(body: &str) -> String {
     format!("server {{ listen unix:{{dir}}/clients; {body} }}\n")
+}
+
+/// Where Debian's packages put the module `name`, such as `ngx_stream_module`.
+#[must_use]
+pub fn module(name: &str) -> String {
+    format!("/usr/lib/nginx/modules/{name}.so")
 }
 
 impl Nginx {
@@ -153,7 +161,14 @@ impl Nginx {
     #[track_caller]
     #[must_use]
     pub fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.path("clients")).expect("connect to nginx");
+        self.connect_to("clients")
+    }
+
+    /// The same to a socket `name` in nginx's directory, on which a server of the test's own listens.
+    #[track_caller]
+    #[must_use]
+    pub fn connect_to(&self, name: &str) -> UnixStream {
+        let stream = UnixStream::connect(self.path(name)).expect("connect to nginx");
         stream
             .set_read_timeout(Some(patient(SOON).max(Duration::from_secs(60))))
             .expect("limit the wait for an answer");
@@ -200,11 +215,12 @@ impl Nginx {
 
     /// Writes another configuration without telling nginx.
     pub fn configure(&self, http: &str) {
-        let Options { workers, daemon, user } = self.options;
+        let Options { workers, daemon, user, ref main } = self.options;
         let daemon = if daemon { "on" } else { "off" };
         let conf = format!(
             "user {user}; worker_processes {workers}; daemon {daemon}; pid {{dir}}/nginx.pid;\n\
              error_log {{dir}}/error.log info;\n\
+             {main}\n\
              events {{ worker_connections 512; }}\n\
              http {{\n\
              access_log off; client_body_temp_path {{dir}}/body; proxy_temp_path {{dir}}/proxy;\n\

@@ -1,6 +1,7 @@
 //! apt-get with package sources, lists and cache of its own: packages of other releases, unpacked and never installed.
 
 use std::env::consts;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -102,12 +103,7 @@ impl PrivateApt {
 
     /// Downloads packages and unpacks them below `place`, as if that were the top of the file system.
     pub(crate) fn unpack(&self, packages: &[String], place: &Path) -> Result<()> {
-        shell::run(self.tool("apt-get").args(["--quiet=2", "download"]).args(packages))?;
-        let archives = archives_in(&self.directory)?;
-        if archives.len() < packages.len() {
-            bail!("apt-get said that it downloaded {}, but not all are there", packages.join(" "));
-        }
-        extract(&archives, place)
+        unpack(self.tool("apt-get"), packages, &self.directory, place)
     }
 
     /// The same with all that they depend on, as where nothing is installed.
@@ -126,7 +122,7 @@ impl PrivateApt {
     }
 
     fn tool(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = as_ourselves(program);
         command.current_dir(&self.directory);
         for (option, value) in [
             ("Dir::Etc::SourceList", self.directory.join("sources.list")),
@@ -139,10 +135,35 @@ impl PrivateApt {
         ] {
             command.arg("-o").arg(format!("{option}={}", value.display()));
         }
-        // Root's apt would download as a user who may not enter the checkout.
-        command.args(["-o", "APT::Sandbox::User=root"]);
         command
     }
+}
+
+/// A tool of apt that downloads as root: as another user it might not enter the checkout.
+pub(crate) fn as_ourselves(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-o", "APT::Sandbox::User=root"]);
+    command
+}
+
+/// Has `apt_get` download packages to `directory`, and unpacks them below `place`.
+pub(crate) fn unpack(
+    mut apt_get: Command,
+    packages: &[impl AsRef<OsStr>],
+    directory: &Path,
+    place: &Path,
+) -> Result<()> {
+    apt_get.args(["--quiet=2", "download"]).args(packages);
+    shell::run(apt_get.current_dir(directory))?;
+    let archives = archives_in(directory)?;
+    if archives.len() < packages.len() {
+        bail!(
+            "apt-get said that it downloaded {} packages, but {} are there",
+            packages.len(),
+            archives.len()
+        );
+    }
+    extract(&archives, place)
 }
 
 fn archives_in(directory: &Path) -> Result<Vec<PathBuf>> {

@@ -4,7 +4,7 @@ mod apt;
 mod needs;
 mod rust_src;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -59,6 +59,7 @@ impl Machine {
     fn has(&self, need: &Need) -> bool {
         match need.check {
             Check::Program(name) => shell::is_installed(name),
+            Check::File(path) => Path::new(path).exists(),
             Check::InSysroot(path) => self.sysroot.join(path).exists(),
             Check::InTarget(path) => self.target.join(path).exists(),
             Check::Version { program, version } => shell::output(Command::new(program).arg("--version"))
@@ -71,6 +72,7 @@ impl Machine {
             eprintln!("setup:   {step}");
             match step {
                 Step::Packages { names, services } => apt.install(names, services)?,
+                Step::Unpacked { names, place } => apt.unpack(names, &self.target.join(place))?,
                 Step::Component(name) => {
                     shell::run(
                         Command::new("rustup").args(["component", "add", name]).current_dir(cargo::root()),

@@ -51,6 +51,7 @@ const SYNTAX: &[&str] = &[
     "open() \"",
     "pread() \"",
     "read() \"",
+    "Lua code block missing ",
 ];
 
 /// A directory with a configuration, which nginx and we read.
@@ -86,6 +87,8 @@ impl Refusal {
             Kind::ByteOrderMark(_) => self.message.starts_with("unknown directive \"\u{feff}"),
             // nginx shows the first byte of it.
             Kind::Unexpected(character) if !character.is_ascii() => self.message == "unexpected \"\u{fffd}\"",
+            // The Lua module adds that the code may be too long.
+            kind @ Kind::UnfinishedLongBracket(_) => self.message.starts_with(&kind.to_string()),
             kind => kind.to_string().starts_with(&self.message),
         };
         let is_same_place = match (&self.at, &ours.at) {
@@ -173,7 +176,8 @@ fn refusal(output: &Output) -> Option<Refusal> {
         return None;
     }
     let printed = String::from_utf8_lossy(&output.stderr);
-    let said = printed.split_once("[emerg] ").or_else(|| printed.split_once("[crit] "));
+    // The Lua module refuses code that is empty as an error only.
+    let said = ["[emerg] ", "[crit] ", "[error] "].iter().find_map(|level| printed.split_once(level));
     let (_, rest) = said.unwrap_or_else(|| panic!("{output:?}"));
     let message = rest.split("\nnginx: configuration file ").next().unwrap_or(rest).trim_end_matches('\n');
     // After the process id, once it has read where to log.

@@ -61,6 +61,12 @@ const CHAOS: &[&[u8]] = &[
     b"\"a\"b",
 ];
 
+/// What makes Lua code hard to find the end of.
+const LUA: &[&str] = &[
+    "{", "}", "{}", "\"", "'", "\\", "\\\"", "[[", "]]", "[=[", "]=]", "[", "]", "--", "--[[", "--[=[", "\n",
+    " ", "a", "\"}\"", "'{'", "-", "=", "#", ";", "$a",
+];
+
 /// Xorshift: enough for snippets, and no dependency.
 pub(crate) struct Random(u64);
 
@@ -95,6 +101,11 @@ impl Random {
             text.extend_from_slice(if self.below(20) == 0 { b"" } else { b";" });
         }
         text
+    }
+
+    /// The code of a block of Lua; it ends in about half of them.
+    pub(crate) fn lua(&mut self) -> String {
+        (0..=self.below(12)).map(|_| LUA[self.below(LUA.len())]).collect()
     }
 
     /// A text with one to three bytes or so replaced, taken out or added.

@@ -6,6 +6,7 @@ use crate::{
     nginx::{
         routes::{Endpoint, Peer, Routes, Upstream},
         upstreams::FaultKind,
+        url::Error,
     },
 };
 
@@ -32,7 +33,11 @@ fn refused(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
             FaultKind::Address(error) => (
                 &rules::BAD_ADDRESS,
                 format!("nginx refuses \"{text}\": {error}"),
-                "write a host and a port from 1 to 65535".to_owned(),
+                match error {
+                    Error::Service => "leave the port out, which SRV records have, and write a host name",
+                    _ => "write a host and a port from 1 to 65535",
+                }
+                .to_owned(),
             ),
             FaultKind::PortOfBlock(block) => (
                 &rules::PORT_OF_UPSTREAM,
@@ -150,7 +155,7 @@ fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
 fn port_of(endpoint: &Endpoint) -> Option<u16> {
     match endpoint {
         Endpoint::Address(Address::Internet(address)) => Some(address.port()),
-        Endpoint::Address(Address::Unix(_)) => None,
         Endpoint::Host { port, .. } => Some(*port),
+        Endpoint::Address(Address::Unix(_)) | Endpoint::Service { .. } => None,
     }
 }

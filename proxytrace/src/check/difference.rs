@@ -89,6 +89,7 @@ fn peer(peer: &Peer) -> String {
     let mut text = match &peer.endpoint {
         Endpoint::Address(address) => address.to_string(),
         Endpoint::Host { name, port } => format!("{name}:{port}"),
+        Endpoint::Service { name } => name.clone(),
     };
     if peer.weight != 1 {
         text += &format!(" weight={}", peer.weight);

@@ -106,4 +106,17 @@ fn what_is_well_is_not_found() {
         "http { proxy_connect_timeout 2s; resolver 10.0.0.53; upstream api { server 10.0.0.5:443; }
          server { location / { proxy_pass https://$host; } location /a { proxy_pass https://api; } } }",
     );
+    check(
+        "http { proxy_connect_timeout 2s; resolver 10.0.0.53;
+         upstream api { zone a 1m; server gone.internal service=http resolve; } upstream web { zone w 1m; state web.state; }
+         server { location / { proxy_pass http://api; } location /w { proxy_pass http://web; } } }",
+    );
+}
+
+#[test]
+fn a_service_has_no_port() {
+    let found = findings("http { upstream api { server app:80 service=http resolve; } }");
+    let said: Vec<_> =
+        found.iter().filter(|one| one.rule.id == "bad-address").map(|one| &*one.what).collect();
+    assert_eq!(said, ["nginx refuses \"app:80\": a service takes a name and a host name without a port"]);
 }

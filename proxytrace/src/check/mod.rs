@@ -16,8 +16,6 @@ mod docs;
 #[cfg(test)]
 mod examples;
 
-use std::collections::HashMap;
-
 use nginx_conf::Config;
 use serde::Serialize;
 
@@ -69,7 +67,7 @@ impl Finding {
 }
 
 /// What is known about host names: the addresses of those that were looked up. A name without any does not resolve.
-pub type Resolved = HashMap<String, Vec<std::net::IpAddr>>;
+pub type Resolved = crate::nginx::routes::Addresses;
 
 /// A configuration with what was read from it.
 pub struct Subject<'a> {

@@ -21,10 +21,9 @@ pub async fn all(routes: &Routes) -> Resolved {
         lookups.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let found = lookup_host((host.as_str(), 0)).await;
-            let mut ips: Vec<_> =
-                found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default();
-            ips.dedup();
-            (host, ips)
+            let mut addresses: Vec<_> = found.map(Iterator::collect).unwrap_or_default();
+            addresses.dedup();
+            (host, addresses)
         });
     }
     let mut resolved = Resolved::new();

@@ -32,7 +32,7 @@ fn peers(upstream: &Upstream, subject: &Subject<'_>, findings: &mut Vec<Finding>
     let name = &upstream.name;
     // Lines that nginx refuses are findings of their own.
     let is_read = !subject.faults.iter().any(|fault| fault.place.starts_with(file_of(&upstream.place)));
-    if upstream.is_chosen_by_code {
+    if upstream.has_more_peers {
         return;
     }
     if upstream.peers.iter().all(|peer| peer.backup) {

@@ -1,21 +1,20 @@
 //! What the configuration of one generation declares, as far as findings ask for it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{model::Address, nginx::routes::Routes};
+use crate::{
+    model::Address,
+    nginx::routes::{Addresses, Routes},
+};
 
 /// The upstreams of a configuration with their addresses. Can be recorded, so that a replay knows what the live trace knew.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// By name.
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
-    /// nginx may connect to more than stands there: variables that only a request fills, or peers chosen by code.
+    /// nginx may connect to more than stands there: see [`Routes::is_open`].
     #[serde(default)]
     pub is_open: bool,
     /// nginx looks names up while it runs, so that it may know an address a little earlier than we do.
@@ -31,11 +30,11 @@ pub struct Upstream {
 }
 
 impl Declared {
-    /// What `routes` declare; `addresses` are those of [`Routes::hosts`].
+    /// What `routes` declare.
     #[must_use]
-    pub fn new(routes: &Routes, addresses: &HashMap<String, Vec<IpAddr>>) -> Self {
+    pub fn new(routes: &Routes, addresses: &Addresses) -> Self {
         let mut declared =
-            Self { is_open: routes.is_open(), is_followed: routes.is_followed(), ..Self::default() };
+            Self { is_open: routes.is_open(addresses), is_followed: routes.is_followed(), ..Self::default() };
         let peers = routes.upstreams.iter().flat_map(|upstream| {
             upstream.peers.iter().map(|peer| (&upstream.name, &peer.endpoint, &peer.place))
         });
@@ -81,7 +80,7 @@ mod tests {
             "http { upstream api { server 10.0.0.5:8080; server app:81; }\n\
              server { location / { proxy_pass http://api; } location /b { proxy_pass http://10.0.0.6; } } }",
         ));
-        let addresses = HashMap::from([("app".to_owned(), vec!["10.0.0.7".parse().unwrap()])]);
+        let addresses = HashMap::from([("app".to_owned(), vec!["10.0.0.7:0".parse().unwrap()])]);
         let declared = Declared::new(&routes, &addresses);
         let shown: Vec<_> = declared
             .upstreams

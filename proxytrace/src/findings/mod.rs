@@ -62,14 +62,14 @@ pub enum Input<'a> {
     },
     /// A new configuration is in use.
     Accepted {
-        /// When it was asked for.
+        /// When that was seen.
         time: Timestamp,
         /// Whose, and which.
         of: Generation,
     },
     /// A reload was asked for, and the proxy went on with the configuration that it had.
     Rejected {
-        /// When it was asked for.
+        /// When that was seen.
         time: Timestamp,
         /// The proxy's name.
         proxy: Arc<str>,

@@ -29,29 +29,33 @@ impl AttachedHook {
     }
 }
 
+/// What decides how hooks are attached.
+pub(super) struct Ways<'a> {
+    /// The kernel's type information.
+    pub(super) btf: &'a Btf,
+    /// What was asked for.
+    pub(super) forced: &'a [Forced],
+    /// Whether the programs are wanted that see what others miss while a process is preempted in them.
+    pub(super) has_preemptible_tracepoints: bool,
+}
+
 /// Attaches each of `hooks` in the best way that works, or in the one that is forced.
 ///
 /// # Errors
 /// A required hook could not be attached, or one not in the way that was asked for.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
-    btf: &Btf,
     hooks: &'static [Hook],
-    forced: &[Forced],
+    ways: &Ways<'_>,
 ) -> Result<Vec<AttachedHook>, Error> {
-    hooks.iter().map(|hook| attach_one(ebpf, btf, hook, forced)).collect()
+    hooks.iter().map(|hook| attach_one(ebpf, hook, ways)).collect()
 }
 
-fn attach_one(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    hook: &'static Hook,
-    forced: &[Forced],
-) -> Result<AttachedHook, Error> {
+fn attach_one(ebpf: &mut Ebpf, hook: &'static Hook, ways: &Ways<'_>) -> Result<AttachedHook, Error> {
     let mut refusals = Vec::new();
-    let (rungs, is_forced) = plan(hook, forced);
+    let (rungs, is_forced) = plan(hook, ways.forced);
     for rung in rungs {
-        match attach_rung(ebpf, btf, rung) {
+        match attach_rung(ebpf, rung, ways) {
             Ok(()) => return Ok(AttachedHook { hook, rung: Some(rung), refusals }),
             Err(error) => refusals.push((rung.via, reason(&error))),
         }
@@ -69,12 +73,12 @@ fn attach_one(
 }
 
 /// Attaches all programs of a way, or none.
-fn attach_rung(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
-    for part in rung.parts {
+fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, ways: &Ways<'_>) -> Result<(), ProgramError> {
+    for part in rung.parts.iter().filter(|part| ways.has_preemptible_tracepoints || !part.if_preemptible) {
         let attached = ebpf
             .program_mut(part.program)
             .ok_or(ProgramError::NotLoaded)
-            .and_then(|program| attach_part(program, btf, part));
+            .and_then(|program| attach_part(program, ways.btf, part));
         if attached.is_err() {
             for part in rung.parts {
                 ebpf.program_mut(part.program).map(unload);

@@ -17,6 +17,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -47,6 +48,8 @@ pub struct Btf<'a> {
 }
 
 struct Type<'a> {
+    /// Where its name is.
+    name: u32,
     info: u32,
     /// The size in bytes, or the id of the type that this one refers to.
     size_or_type: u32,
@@ -89,12 +92,12 @@ impl<'a> Btf<'a> {
         // Type 0 is void and not in the data.
         let mut btf = Self {
             strings,
-            types: vec![Type { info: 0, size_or_type: 0, rest: &[] }],
+            types: vec![Type { name: 0, info: 0, size_or_type: 0, rest: &[] }],
             structures: HashMap::new(),
         };
         while !rest.is_empty() {
             let (name, info, size_or_type) = (u32_at(rest, 0)?, u32_at(rest, 4)?, u32_at(rest, 8)?);
-            let mut ty = Type { info, size_or_type, rest: &[] };
+            let mut ty = Type { name, info, size_or_type, rest: &[] };
             let length = rest_length(ty.kind(), ty.count())?;
             let end = 12 + length;
             ty.rest = rest.get(12..end).ok_or(Error::Truncated)?;
@@ -133,6 +136,18 @@ impl<'a> Btf<'a> {
                 .chunks_exact(8)
                 .any(|value| u32_at(value, 0).is_ok_and(|at| self.string(at) == name.as_bytes()))
         })
+    }
+
+    /// Whether a process can be preempted while it runs the programs of a tracepoint, which holds for kernels from 7.0 on:
+    /// they run under a fast SRCU of their own (kernel/tracepoint.c), of which the data of each CPU has a name here. Before
+    /// 6.13 there was one as well, but of the slow kind and for idle processors.
+    #[must_use]
+    pub fn has_preemptible_tracepoints(&self) -> bool {
+        self.has(kind::VAR, "tracepoint_srcu_srcu_data") && self.has(kind::FUNC, "init_srcu_struct_fast")
+    }
+
+    fn has(&self, kind: u32, name: &str) -> bool {
+        self.types.iter().any(|ty| ty.kind() == kind && self.string(ty.name) == name.as_bytes())
     }
 
     /// The bit offset and the type of a member of the structure or union `id`.
@@ -187,7 +202,7 @@ fn rest_length(kind: u32, count: usize) -> Result<usize, Error> {
     Ok(match kind {
         1 | kind::VAR | kind::DECL_TAG => 4, // 1: an integer
         // Pointer, forward declaration, qualifiers, function, float: nothing follows.
-        2 | 7 | kind::TYPEDEF..=kind::RESTRICT | 12 | 16 | kind::TYPE_TAG => 0,
+        2 | 7 | kind::TYPEDEF..=kind::RESTRICT | kind::FUNC | 16 | kind::TYPE_TAG => 0,
         kind::ARRAY => 12,
         kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => count * 12,
         kind::ENUM | kind::FUNC_PROTO => count * 8,
@@ -264,6 +279,7 @@ mod tests {
         builder.ty("outer", 1 << 31 | kind::STRUCT << 24 | 3, 16, &[a, 1, 0, 0, 4, 32, c, 1, 4 << 24 | 100]); // 5
         let ring = builder.name("BPF_MAP_TYPE_RINGBUF");
         builder.ty("bpf_map_type", kind::ENUM << 24 | 1, 4, &[ring, 27]); // 6
+        builder.ty("tracepoint_srcu_srcu_data", kind::VAR << 24, 1, &[0]); // 7
         builder.build()
     }
 
@@ -281,6 +297,11 @@ mod tests {
         check("nothing.a", None);
         assert!(btf.has_enum_value("BPF_MAP_TYPE_RINGBUF"));
         assert!(!btf.has_enum_value("BPF_MAP_TYPE_ARENA"));
+        assert!(
+            btf.has(kind::VAR, "tracepoint_srcu_srcu_data")
+                && !btf.has(kind::FUNC, "tracepoint_srcu_srcu_data")
+        );
+        assert!(!btf.has_preemptible_tracepoints(), "it is not of the fast kind");
     }
 
     #[test]

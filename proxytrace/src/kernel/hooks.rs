@@ -64,6 +64,16 @@ pub struct Part {
     pub program: &'static str,
     /// The tracepoint or function.
     pub target: &'static str,
+    /// Whether it is wanted only where a process can be preempted in a tracepoint, and so keeps others from being seen.
+    pub if_preemptible: bool,
+}
+
+const fn part(program: &'static str, target: &'static str) -> Part {
+    Part { program, target, if_preemptible: false }
+}
+
+const fn if_preemptible(program: &'static str, target: &'static str) -> Part {
+    Part { program, target, if_preemptible: true }
 }
 
 /// One way to attach one hook: all of its programs, or it is not attached in this way.
@@ -96,12 +106,19 @@ const fn rung(via: Via, parts: &'static [Part]) -> Rung {
     Rung { via, parts, costs: "" }
 }
 
-/// The two ways to attach programs to a tracepoint, each program in both forms.
+/// The two ways to attach programs to a tracepoint, each program in both forms: one, and more where tracepoints are
+/// preemptible.
 macro_rules! tracepoint {
-    ($($typed:literal, $raw:literal),+ => $target:literal) => {
+    ($target:literal: $typed:literal, $raw:literal $(; $more_typed:literal, $more_raw:literal)*) => {
         &[
-            rung(Via::TpBtf, &[$(Part { program: $typed, target: $target }),+]),
-            rung(Via::RawTp, &[$(Part { program: $raw, target: $target }),+]),
+            rung(Via::TpBtf, &[
+                part($typed, $target),
+                $(if_preemptible($more_typed, $target)),*
+            ]),
+            rung(Via::RawTp, &[
+                part($raw, $target),
+                $(if_preemptible($more_raw, $target)),*
+            ]),
         ]
     };
 }
@@ -114,28 +131,28 @@ pub const PROCESS_HOOKS: &[Hook] = &[
         without: "new workers are not followed",
         required: true,
         places: &[Place::Fork],
-        rungs: tracepoint!("process_fork", "process_fork_raw", "process_fork_again", "process_fork_again_raw" => "sched_process_fork"),
+        rungs: tracepoint!("sched_process_fork": "process_fork", "process_fork_raw"; "process_fork_again", "process_fork_again_raw"),
     },
     Hook {
         name: "exec",
         without: "a proxy that starts later is not noticed",
         required: true,
         places: &[Place::Exec],
-        rungs: tracepoint!("process_exec", "process_exec_raw", "process_exec_again", "process_exec_again_raw" => "sched_process_exec"),
+        rungs: tracepoint!("sched_process_exec": "process_exec", "process_exec_raw"; "process_exec_again", "process_exec_again_raw"),
     },
     Hook {
         name: "exit",
         without: "processes are never forgotten",
         required: true,
         places: &[Place::Exit],
-        rungs: tracepoint!("process_exit", "process_exit_raw", "process_exit_again", "process_exit_again_raw" => "sched_process_exit"),
+        rungs: tracepoint!("sched_process_exit": "process_exit", "process_exit_raw"; "process_exit_again", "process_exit_again_raw"),
     },
     Hook {
         name: "signal",
         without: "reloads are not noticed",
         required: false,
         places: &[Place::Signal],
-        rungs: tracepoint!("signal_deliver", "signal_deliver_raw", "signal_deliver_again", "signal_deliver_again_raw" => "signal_deliver"),
+        rungs: tracepoint!("signal_deliver": "signal_deliver", "signal_deliver_raw"; "signal_deliver_again", "signal_deliver_again_raw"),
     },
 ];
 
@@ -156,36 +173,37 @@ pub const CONNECT_HOOKS: &[Hook] = &[
             rung(
                 Via::Fentry,
                 &[
-                    Part { program: "connect_fexit", target: CONNECT },
-                    Part { program: "connect_fexit_again", target: CONNECT },
-                    Part { program: "connect_fexit_third", target: CONNECT },
-                    Part { program: "connect_fentry", target: CONNECT },
-                    Part { program: "connect_fentry_again", target: CONNECT },
-                    Part { program: "connect_fentry_third", target: CONNECT },
+                    part("connect_fexit", CONNECT),
+                    part("connect_fexit_again", CONNECT),
+                    part("connect_fexit_third", CONNECT),
+                    part("connect_fentry", CONNECT),
+                    part("connect_fentry_again", CONNECT),
+                    part("connect_fentry_third", CONNECT),
                 ],
             ),
             Rung {
                 via: Via::Kprobe,
-                parts: &[
-                    Part { program: "connect_kretprobe", target: CONNECT },
-                    Part { program: "connect_kprobe", target: CONNECT },
-                ],
+                parts: &[part("connect_kretprobe", CONNECT), part("connect_kprobe", CONNECT)],
                 costs: "while several processes of this host are in connect() at once, one whose outcome only its return \
                         tells may end as other, counted under end_missed",
             },
             Rung {
                 via: Via::TpBtf,
                 parts: &[
-                    Part { program: "syscall_exit", target: "sys_exit" },
-                    Part { program: "syscall_enter", target: "sys_enter" },
+                    part("syscall_exit", "sys_exit"),
+                    if_preemptible("syscall_exit_again", "sys_exit"),
+                    part("syscall_enter", "sys_enter"),
+                    if_preemptible("syscall_enter_again", "sys_enter"),
                 ],
                 costs: EVERY_SYSCALL,
             },
             Rung {
                 via: Via::RawTp,
                 parts: &[
-                    Part { program: "syscall_exit_raw", target: "sys_exit" },
-                    Part { program: "syscall_enter_raw", target: "sys_enter" },
+                    part("syscall_exit_raw", "sys_exit"),
+                    if_preemptible("syscall_exit_again_raw", "sys_exit"),
+                    part("syscall_enter_raw", "sys_enter"),
+                    if_preemptible("syscall_enter_again_raw", "sys_enter"),
                 ],
                 costs: EVERY_SYSCALL,
             },
@@ -196,31 +214,28 @@ pub const CONNECT_HOOKS: &[Hook] = &[
         without: "tcp attempts are not seen",
         required: true,
         places: &[Place::State],
-        rungs: tracepoint!("sock_set_state", "sock_set_state_raw" => "inet_sock_set_state"),
+        rungs: tracepoint!("inet_sock_set_state": "sock_set_state", "sock_set_state_raw"),
     },
     Hook {
         name: "state_again",
         without: "an attempt whose end interrupts another transition may be missed",
         required: false,
         places: &[Place::StateAgain],
-        rungs: tracepoint!(
-            "sock_set_state_again", "sock_set_state_again_raw",
-            "sock_set_state_third", "sock_set_state_third_raw",
-            "sock_set_state_fourth", "sock_set_state_fourth_raw" => "inet_sock_set_state"),
+        rungs: tracepoint!("inet_sock_set_state": "sock_set_state_again", "sock_set_state_again_raw"; "sock_set_state_third", "sock_set_state_third_raw"; "sock_set_state_fourth", "sock_set_state_fourth_raw"),
     },
     Hook {
         name: "retransmit",
         without: "a black hole is told of only when the proxy gives up",
         required: false,
         places: &[Place::Retransmit],
-        rungs: tracepoint!("tcp_retransmit", "tcp_retransmit_raw" => "tcp_retransmit_skb"),
+        rungs: tracepoint!("tcp_retransmit_skb": "tcp_retransmit", "tcp_retransmit_raw"),
     },
     Hook {
         name: "destroy",
         without: "an attempt whose end was not seen stays in flight",
         required: false,
         places: &[Place::Destroy],
-        rungs: tracepoint!("tcp_destroy", "tcp_destroy_raw" => "tcp_destroy_sock"),
+        rungs: tracepoint!("tcp_destroy_sock": "tcp_destroy", "tcp_destroy_raw"),
     },
     Hook {
         name: "tcp_connect",
@@ -228,8 +243,8 @@ pub const CONNECT_HOOKS: &[Hook] = &[
         required: false,
         places: &[Place::TcpConnect],
         rungs: &[
-            rung(Via::Fentry, &[Part { program: "tcp_connect_fentry", target: "tcp_connect" }]),
-            rung(Via::Kprobe, &[Part { program: "tcp_connect_kprobe", target: "tcp_connect" }]),
+            rung(Via::Fentry, &[part("tcp_connect_fentry", "tcp_connect")]),
+            rung(Via::Kprobe, &[part("tcp_connect_kprobe", "tcp_connect")]),
             rung(Via::State, &[]), // the transition to SYN_SENT begins an attempt as well
         ],
     },

@@ -172,7 +172,10 @@ impl Tracer {
                 return Err(Error::NoSuchProcess(pid));
             }
         }
-        let offsets = Plain(offsets_in(&type_information()?)?);
+        let types = type_information()?;
+        let KernelTypes { offsets, has_preemptible_tracepoints } = KernelTypes::read(&types)?;
+        drop(types);
+        let offsets = Plain(offsets);
         let settings = Plain(settings(options));
         let mut loader = EbpfLoader::new();
         loader
@@ -201,9 +204,10 @@ impl Tracer {
         let events = Events::take(&mut tracer.ebpf)?;
         // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
         // connect that is seen on it is known whether it is traced.
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::PROCESS_HOOKS, &options.hook_via)?);
+        let ways = attach::Ways { btf: &btf, forced: &options.hook_via, has_preemptible_tracepoints };
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, hooks::PROCESS_HOOKS, &ways)?);
         tracer.enter_running(&options.wanted)?;
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, &btf, hooks::CONNECT_HOOKS, &options.hook_via)?);
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, hooks::CONNECT_HOOKS, &ways)?);
         tracer.memory_bytes = fdinfo::memory_of_this_process().ok();
         drop(btf);
         give_back_memory();
@@ -375,21 +379,31 @@ fn check_host() -> Result<(), Error> {
 /// # Errors
 /// What is missing.
 pub fn check_type_information() -> Result<usize, Error> {
-    let btf = type_information()?;
-    offsets_in(&btf)?;
-    Ok(btf.len())
+    let types = type_information()?;
+    KernelTypes::read(&types)?;
+    Ok(types.len())
 }
 
 fn type_information() -> Result<Vec<u8>, Error> {
     std::fs::read(BTF_PATH).map_err(Error::NoBtf)
 }
 
-fn offsets_in(btf: &[u8]) -> Result<Offsets, Error> {
-    let btf = btf::Btf::parse(btf)?;
-    if !btf.has_enum_value("BPF_MAP_TYPE_RINGBUF") {
-        return Err(Error::KernelTooOld);
+/// What the kernel's type information tells of it.
+#[derive(Debug)]
+struct KernelTypes {
+    offsets: Offsets,
+    has_preemptible_tracepoints: bool,
+}
+
+impl KernelTypes {
+    fn read(data: &[u8]) -> Result<Self, Error> {
+        let btf = btf::Btf::parse(data)?;
+        if !btf.has_enum_value("BPF_MAP_TYPE_RINGBUF") {
+            return Err(Error::KernelTooOld);
+        }
+        let offsets = Offsets::resolve(|path| btf.offset(path)).map_err(Error::NoMember)?;
+        Ok(Self { offsets, has_preemptible_tracepoints: btf.has_preemptible_tracepoints() })
     }
-    Offsets::resolve(|path| btf.offset(path)).map_err(Error::NoMember)
 }
 
 fn settings(options: &Options) -> Settings {
@@ -404,7 +418,7 @@ fn settings(options: &Options) -> Settings {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, offsets_in};
+    use super::{Error, KernelTypes};
 
     #[test]
     fn a_kernel_without_ring_buffer_is_too_old() {
@@ -412,6 +426,6 @@ mod tests {
         let mut btf = vec![0x9f, 0xeb, 1, 0];
         btf.extend([24_u32, 0, 0, 0, 1].into_iter().flat_map(u32::to_le_bytes));
         btf.push(0);
-        assert!(matches!(offsets_in(&btf), Err(Error::KernelTooOld)));
+        assert!(matches!(KernelTypes::read(&btf), Err(Error::KernelTooOld)));
     }
 }

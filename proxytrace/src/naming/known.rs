@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     mem,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -84,7 +83,7 @@ impl Known {
         }
         match self.of_a_host_without_answer(address.port()) {
             Some(upstream) => Found::Named(upstream),
-            None if routes.is_open() => Found::Open,
+            None if routes.is_open(&self.configuration.addresses.of) => Found::Open,
             None => Found::Undeclared,
         }
     }
@@ -152,11 +151,11 @@ impl Known {
         let known = &mut self.configuration.addresses;
         known.valid_seconds = addresses.valid_seconds;
         let mut is_new = false;
-        for (host, ips) in addresses.of {
-            let all: &mut Vec<IpAddr> = known.of.entry(host).or_default();
-            is_new |= ips.iter().any(|ip| !all.contains(ip));
-            all.retain(|ip| !ips.contains(ip));
-            all.extend(ips);
+        for (name, found) in addresses.of {
+            let all = known.of.entry(name).or_default();
+            is_new |= found.iter().any(|one| !all.contains(one));
+            all.retain(|one| !found.contains(one));
+            all.extend(found);
             all.drain(..all.len().saturating_sub(MOST_ADDRESSES));
         }
         if is_new {
@@ -168,7 +167,11 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::{
+        collections::HashMap,
+        net::SocketAddr,
+        time::{Duration, Instant},
+    };
 
     use super::{Addresses, Configuration, Found, Known};
     use crate::nginx::{routes::Routes, tests::config};
@@ -176,7 +179,9 @@ mod tests {
     fn known(text: &str, hosts: &[(&str, &[&str])]) -> Known {
         let of = hosts
             .iter()
-            .map(|(host, ips)| ((*host).to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect()))
+            .map(|(host, ips)| {
+                ((*host).to_owned(), ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
+            })
             .collect();
         let mut known = Known::new(Configuration {
             path: "/etc/nginx/nginx.conf".into(),
@@ -219,7 +224,7 @@ mod tests {
         known.note_asked();
         check(&mut known, "10.0.0.5:8080", "api");
         check(&mut known, "10.0.0.6:81", "(pending)");
-        let of = HashMap::from([("app".to_owned(), vec!["10.0.0.6".parse().unwrap()])]);
+        let of = HashMap::from([("app".to_owned(), vec!["10.0.0.6:0".parse().unwrap()])]);
         assert!(known.update(Addresses { of, ..Addresses::default() }));
         check(&mut known, "10.0.0.6:81", "api");
         check(&mut known, "10.0.0.7:81", "(undeclared)");
@@ -235,6 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn where_a_configuration_leads_to_what_it_does_not_list_nothing_is_undeclared() {
+        for upstream in
+            ["server app.test service=http resolve;", "zone z 1m; state a.state;", "balancer_by_lua_file a;"]
+        {
+            let mut known = known(&format!("http {{ upstream api {{ {upstream} }} }}"), &[]);
+            known.begun = Instant::now() + Duration::from_secs(1);
+            check(&mut known, "10.0.0.5:80", "(open)");
+        }
+        let mut mail =
+            known("mail { auth_http 10.0.0.5:9000/a; server { listen 143; protocol imap; } }", &[]);
+        check(&mut mail, "10.0.0.5:9000", "auth_http");
+        check(&mut mail, "10.0.0.6:143", "(open)");
+    }
+
+    #[test]
     fn an_address_of_a_followed_name_is_judged_by_a_lookup_that_is_begun_later() {
         let text = "http { resolver 127.0.0.1; server { set $app app.test; location / { proxy_pass http://$app:81; } } }";
         let mut known = known(text, &[("app.test", &["10.0.0.5"])]);
@@ -242,7 +262,7 @@ mod tests {
         check(&mut known, "10.0.0.6:81", "(pending)");
         // One that was under way already tells nothing of it.
         let answer = |ip: &str| Addresses {
-            of: HashMap::from([("app.test".to_owned(), vec![ip.parse().unwrap()])]),
+            of: HashMap::from([("app.test".to_owned(), vec![SocketAddr::new(ip.parse().unwrap(), 0)])]),
             ..Addresses::default()
         };
         known.asked = Some(known.begun);

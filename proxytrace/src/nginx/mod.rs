@@ -6,7 +6,7 @@ pub(crate) mod read;
 mod subrequests;
 mod time;
 pub(crate) mod upstreams;
-mod url;
+pub(crate) mod url;
 mod variables;
 
 pub mod names;

@@ -1,12 +1,8 @@
 //! Which upstream an address belongs to.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use super::routes::{Endpoint, Routes};
+use super::routes::{Addresses, Endpoint, Routes};
 use crate::model::Address;
 
 /// At most so many upstreams of one address are named; the rest is counted.
@@ -32,9 +28,9 @@ pub struct Named {
 }
 
 impl Names {
-    /// `addresses` are those of [`Routes::hosts`]; a host that it lacks has none.
+    /// A name that `addresses` lack has none.
     #[must_use]
-    pub fn new(routes: &Routes, addresses: &HashMap<String, Vec<IpAddr>>) -> Self {
+    pub fn new(routes: &Routes, addresses: &Addresses) -> Self {
         let timeouts = shortest_timeouts(routes);
         let mut index = Index::default();
         for (upstream, timeout) in routes.upstreams.iter().zip(timeouts) {
@@ -72,18 +68,17 @@ impl Names {
 
 impl Endpoint {
     /// The addresses that it stands for.
-    pub fn addresses<'a>(
-        &'a self,
-        of_hosts: &'a HashMap<String, Vec<IpAddr>>,
-    ) -> impl Iterator<Item = Address> + 'a {
-        let (own, (ips, port)) = match self {
-            Self::Address(address) => (Some(address.clone()), (&[][..], 0)),
-            Self::Host { name, port } => {
-                (None, (of_hosts.get(name).map(Vec::as_slice).unwrap_or_default(), *port))
-            }
+    pub fn addresses<'a>(&'a self, of_names: &'a Addresses) -> impl Iterator<Item = Address> + 'a {
+        let own = match self {
+            Self::Address(address) => Some(address.clone()),
+            Self::Host { .. } | Self::Service { .. } => None,
         };
-        let of_host = ips.iter().map(move |ip| Address::Internet(SocketAddr::new(ip.to_canonical(), port)));
-        own.into_iter().chain(of_host)
+        let found = self.name().and_then(|name| of_names.get(name)).map(Vec::as_slice).unwrap_or_default();
+        let of_name = found.iter().map(|found| {
+            let port = self.host().map_or(found.port(), |_| self.port());
+            Address::Internet(SocketAddr::new(found.ip().to_canonical(), port))
+        });
+        own.into_iter().chain(of_name)
     }
 }
 

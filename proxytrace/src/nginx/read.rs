@@ -14,8 +14,8 @@ use super::{
     variables::{self, Scopes, Value, Variables},
 };
 
-/// Where OCSP responders listen when no port is written.
-const OCSP: u16 = 80;
+/// Where OCSP responders and the servers of `auth_http` listen when no port is written.
+const HTTP: u16 = 80;
 /// Where a server in http listens that does not say where (as root).
 const DEFAULT_LISTEN: &str = "*:80";
 
@@ -31,6 +31,9 @@ pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
         for block in config.directives.iter().filter(|directive| directive.name.text == name) {
             reader.context(context, block.children());
         }
+    }
+    for block in config.directives.iter().filter(|directive| directive.name.text == "mail") {
+        reader.mail(block.children());
     }
     let Reader { mut routes, upstreams, faults, .. } = reader;
     routes.upstreams = upstreams.all;
@@ -98,6 +101,17 @@ impl<'a> Reader<'a> {
             self.dynamic(context, found, &common, &budget);
         }
         self.routes.routes.extend(found.into_iter().map(|found| found.route));
+    }
+
+    /// Its servers have no routes: where they connect to is what `auth_http` answers.
+    fn mail(&mut self, block: &[Directive]) {
+        for directive in block {
+            self.other(directive);
+            if directive.name.text == "server" {
+                self.routes.has_mail = true;
+                directive.children().iter().for_each(|directive| self.other(directive));
+            }
+        }
     }
 
     fn server(&mut self, context: Context, server: &'a Directive, scope: &Scope, found: &mut Vec<Found<'a>>) {
@@ -195,17 +209,24 @@ impl<'a> Reader<'a> {
     }
 
     fn other(&mut self, directive: &Directive) {
-        let endpoints = match directive.name.text.as_str() {
-            "resolver" => passes::resolver(directive, &self.places).map(|resolver| resolver.servers),
-            "ssl_stapling_responder" | "ssl_ocsp_responder" => {
-                let url = directive.arg(0).and_then(|url| url.strip_prefix("http://"));
-                url.and_then(|url| Url::parse(url, true).ok()?.endpoint(Some(OCSP)).ok()).map(|one| vec![one])
+        let url = directive.arg(0).unwrap_or_default();
+        let over_http = |url: &str| Url::parse(url, true).ok()?.endpoint(Some(HTTP)).ok();
+        let (name, endpoints) = match directive.name.text.as_str() {
+            "resolver" => {
+                let resolver = passes::resolver(directive, &self.places);
+                ("resolver", resolver.map(|resolver| resolver.servers).unwrap_or_default())
             }
-            _ => None,
+            "ssl_stapling_responder" | "ssl_ocsp_responder" => {
+                ("ocsp", url.strip_prefix("http://").and_then(over_http).into_iter().collect())
+            }
+            "auth_http" => {
+                let url = url.strip_prefix("http://").unwrap_or(url);
+                ("auth_http", over_http(url).into_iter().collect())
+            }
+            _ => return,
         };
-        let name = if directive.name.text == "resolver" { "resolver" } else { "ocsp" };
         let place = self.places.line(directive);
-        self.routes.others.extend(endpoints.into_iter().flatten().map(|endpoint| Other {
+        self.routes.others.extend(endpoints.into_iter().map(|endpoint| Other {
             name: name.to_owned(),
             endpoint,
             place: place.clone(),

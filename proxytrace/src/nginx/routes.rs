@@ -1,8 +1,14 @@
 //! Where a configuration sends requests: servers and locations, the upstreams that they pass to, and the peers of those.
 
+use std::{collections::HashMap, net::SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Address;
+
+/// What names resolve to: hosts to addresses with port 0, services to addresses with the ports of their SRV records. A name
+/// is missing that nobody answered for.
+pub type Addresses = HashMap<String, Vec<SocketAddr>>;
 
 /// All routes of a configuration. Crosses pipes and HTTP as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +21,8 @@ pub struct Routes {
     pub routes: Vec<Route>,
     /// What nginx connects to besides upstreams.
     pub others: Vec<Other>,
+    /// There are servers in `mail { }`, which connect to wherever the answers of `auth_http` say.
+    pub has_mail: bool,
 }
 
 /// Which half of nginx something belongs to; each has upstreams of its own.
@@ -38,8 +46,9 @@ pub struct Upstream {
     pub context: Context,
     /// Named by a directive such as `proxy_pass` itself, without a block.
     pub is_implicit: bool,
-    /// Its peers are chosen by Lua code (`balancer_by_lua`), so that those listed are not all.
-    pub is_chosen_by_code: bool,
+    /// Those listed are not all of its peers: Lua code chooses them (`balancer_by_lua`), or they are set while nginx runs
+    /// and kept in a file (`state`).
+    pub has_more_peers: bool,
     /// In the order of the configuration.
     pub peers: Vec<Peer>,
     /// What resolves peers whose names are followed, where the block itself or `http { }` has one.
@@ -78,8 +87,13 @@ pub enum Endpoint {
     Host {
         /// The name.
         name: String,
-        /// The port at each of its addresses; 0 where an SRV record has it.
+        /// The port at each of its addresses.
         port: u16,
+    },
+    /// What the SRV records of a name say (`service=`).
+    Service {
+        /// The name, such as `_http._tcp.app.example`.
+        name: String,
     },
 }
 
@@ -147,7 +161,7 @@ pub struct Resolver {
 /// What nginx connects to on its own account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Other {
-    /// `resolver` or `ocsp`.
+    /// `resolver`, `ocsp` or `auth_http`.
     pub name: String,
     /// Where it is.
     pub endpoint: Endpoint,
@@ -162,16 +176,14 @@ impl Routes {
         self.endpoints().filter_map(Endpoint::host).filter(move |host| seen.insert(*host))
     }
 
-    /// The names that nginx looks up while it runs, each once, with the resolver that it asks.
-    pub fn followed(&self) -> impl Iterator<Item = (&str, Option<&Resolver>)> {
+    /// What nginx looks up while it runs, each name once, with the resolver that it asks.
+    pub fn followed(&self) -> impl Iterator<Item = (&Endpoint, Option<&Resolver>)> {
         let mut seen = std::collections::HashSet::new();
         let peers = self.upstreams.iter().flat_map(|upstream| {
             let peers = upstream.peers.iter().filter(|peer| peer.resolve);
-            peers.map(|peer| (peer.endpoint.host(), upstream.resolver.as_ref()))
+            peers.map(|peer| (&peer.endpoint, upstream.resolver.as_ref()))
         });
-        peers
-            .filter_map(|(host, resolver)| Some((host?, resolver)))
-            .filter(move |(host, _)| seen.insert(*host))
+        peers.filter(move |(endpoint, _)| endpoint.name().is_some_and(|name| seen.insert(name)))
     }
 
     /// Whether nginx looks names up while it runs, so that addresses must be followed.
@@ -180,11 +192,16 @@ impl Routes {
         self.followed().next().is_some()
     }
 
-    /// Whether nginx may connect to what the configuration alone cannot tell: variables that only a request fills, or
-    /// peers that Lua code chooses.
+    /// Whether nginx may connect to what the configuration alone cannot tell: variables that only a request fills, peers
+    /// that are not listed, mail, or services that `addresses` (as for [`Endpoint::addresses`]) lack.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.is_chosen_by_code)
+    pub fn is_open(&self, addresses: &Addresses) -> bool {
+        let is_unknown = |peer: &Peer| match &peer.endpoint {
+            Endpoint::Service { name } => !addresses.contains_key(name),
+            Endpoint::Address(_) | Endpoint::Host { .. } => false,
+        };
+        self.has_mail
+            || self.upstreams.iter().any(|one| one.has_more_peers || one.peers.iter().any(is_unknown))
             || self.routes.iter().any(|route| !route.target.variables.is_empty())
     }
 
@@ -195,12 +212,13 @@ impl Routes {
 }
 
 impl Endpoint {
-    /// The port; 0 for a unix socket, and where an SRV record has it.
+    /// The port; 0 for a unix socket, and where SRV records have it.
     #[must_use]
     pub const fn port(&self) -> u16 {
         match self {
             Self::Address(address) => address.port(),
             Self::Host { port, .. } => *port,
+            Self::Service { .. } => 0,
         }
     }
 
@@ -208,8 +226,17 @@ impl Endpoint {
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         match self {
-            Self::Address(_) => None,
             Self::Host { name, .. } => Some(name),
+            Self::Address(_) | Self::Service { .. } => None,
+        }
+    }
+
+    /// The name that must be looked up to connect there.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Host { name, .. } | Self::Service { name } => Some(name),
+            Self::Address(_) => None,
         }
     }
 }

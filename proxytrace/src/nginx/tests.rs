@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -38,6 +38,7 @@ fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Address(address) => address.to_string(),
         Endpoint::Host { name, port } => format!("{name}:{port}?"),
+        Endpoint::Service { name } => format!("{name} by SRV"),
     }
 }
 
@@ -174,7 +175,56 @@ fn parameters_of_peers_are_kept() {
         (3, 0, 60_000, true, false)
     );
     assert_eq!((other.weight, other.backup, other.down, other.resolve), (1, false, true, true));
-    assert_eq!((one.place.as_str(), routes.is_followed(), routes.is_open()), ("n:1", true, false));
+    assert_eq!(
+        (one.place.as_str(), routes.is_followed(), routes.is_open(&HashMap::new())),
+        ("n:1", true, false)
+    );
+}
+
+#[test]
+fn what_srv_records_and_a_state_file_name_are_peers_too() {
+    let check = |server: &str, expected: &str| {
+        let routes = Routes::of(&config(&format!(
+            "http {{ upstream a {{ server {server}; }} server {{ location / {{ proxy_pass http://a; }} }} }}"
+        )));
+        assert_eq!(told(&routes), [format!("/ -> a({expected})")], "{server}");
+    };
+    check("App.test service=http resolve", "_http._tcp.app.test by SRV followed");
+    check("app.test service=_http._tcp resolve", "_http._tcp.app.test by SRV followed");
+    check("app.test service=one.web resolve", "one.web.app.test by SRV followed");
+    // What nginx refuses.
+    check("app.test:80 service=http resolve", "");
+    check("10.0.0.5 service=http resolve", "");
+    check("app.test service= resolve", "");
+
+    let routes = Routes::of(&config("http { upstream a { server app.test service=http resolve; } }"));
+    let (srv, none) = ("_http._tcp.app.test".to_owned(), HashMap::new());
+    assert_eq!((routes.hosts().count(), routes.is_followed(), routes.is_open(&none)), (0, true, true));
+    let of_names =
+        HashMap::from([(srv, vec!["10.0.0.5:8080".parse().unwrap(), "10.0.0.6:81".parse().unwrap()])]);
+    assert!(!routes.is_open(&of_names), "all that nginx connects to is known");
+    let names = Names::new(&routes, &of_names);
+    let declared: Vec<_> =
+        names.declared().map(|(upstream, address)| format!("{upstream} {address}")).collect();
+    assert_eq!(declared, ["a 10.0.0.5:8080", "a 10.0.0.6:81"]);
+
+    let routes = Routes::of(&config("http { upstream a { zone z 1m; state /var/lib/nginx/a.state; } }"));
+    assert!(routes.is_open(&none), "peers can be set while nginx runs");
+}
+
+#[test]
+fn mail_has_a_name_for_whom_it_asks_and_connects_where_it_is_told() {
+    let routes = Routes::of(&config(
+        "mail { auth_http 10.0.0.5:9000/a; resolver 10.0.0.53;
+         server { listen 143; protocol imap; auth_http http://Auth.test/b; } }",
+    ));
+    let others: Vec<_> =
+        routes.others.iter().map(|other| (other.name.as_str(), endpoint(&other.endpoint))).collect();
+    let expected =
+        [("auth_http", "10.0.0.5:9000"), ("resolver", "10.0.0.53:53"), ("auth_http", "auth.test:80?")];
+    assert_eq!(others, expected.map(|(name, at)| (name, at.to_owned())));
+    assert!(routes.is_open(&HashMap::new()));
+    assert!(!Routes::of(&config("mail { }")).is_open(&HashMap::new()));
 }
 
 #[test]
@@ -195,7 +245,7 @@ fn an_address_has_the_names_of_all_that_use_it() {
          server { location / { proxy_pass http://a; } proxy_connect_timeout 5; location /b { proxy_connect_timeout 1; proxy_pass http://b; } } }",
     ));
     assert_eq!(routes.hosts().collect::<Vec<_>>(), ["app"]);
-    let ips: Vec<IpAddr> = vec!["10.0.0.5".parse().unwrap(), "2001:db8::5".parse().unwrap()];
+    let ips: Vec<SocketAddr> = vec!["10.0.0.5:0".parse().unwrap(), "[2001:db8::5]:0".parse().unwrap()];
     let names = Names::new(&routes, &HashMap::from([("app".to_owned(), ips)]));
     let check = |address: &str, expected: Option<(&str, Option<u64>)>| {
         let found = names.find(&address.parse().unwrap());
@@ -226,7 +276,7 @@ fn variables_that_grow_without_bound_end_soon() {
     let spent = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     let start = spent();
     let routes = Routes::of(&config(&format!("http {{ {grown} server {{ {locations} }} }}")));
-    assert!(routes.is_open());
+    assert!(routes.is_open(&HashMap::new()));
     assert_eq!(routes.routes.len(), 500);
     let took = spent() - start;
     assert!(took.as_secs() < 10, "{took:?}");
@@ -244,7 +294,8 @@ proptest::proptest! {
             "http {{ upstream {all} {{ server {all}; }} map {all} {{ {all}; }} geo {all} {{ {all}; }}
              server {{ listen {all}; server_name {all}; set $a {all}; resolver {all}; proxy_connect_timeout {all};
              location {all} {{ mirror {all}; proxy_pass {all}; }} location / {{ proxy_pass http://$a{}; }} }} }}
-             stream {{ server {{ proxy_pass {all}; }} }}",
+             stream {{ upstream {all} {{ server {all} service={0} resolve; state {0}; }} server {{ proxy_pass {all}; }} }}
+             mail {{ auth_http {all}; server {{ auth_http {all}; }} }}",
             words[0],
         );
         if let Ok(config) = nginx_conf::load(&One(&text), Path::new("n"), None, &Limits::default()) {

@@ -82,7 +82,10 @@ impl Upstreams {
             place,
             context,
             is_implicit: false,
-            is_chosen_by_code: lines().any(|line| line.name.text.starts_with("balancer_by_lua")),
+            has_more_peers: lines().any(|line| {
+                let name = line.name.text.as_str();
+                name == "state" || name.starts_with("balancer_by_lua")
+            }),
             peers,
             resolver: own.or_else(|| resolver.cloned()),
         });
@@ -120,7 +123,7 @@ impl Upstreams {
                 place: route.place.to_owned(),
                 context,
                 is_implicit: true,
-                is_chosen_by_code: false,
+                has_more_peers: false,
                 peers: vec![Peer { resolve, ..Peer::new(endpoint, route.place.to_owned()) }],
                 resolver: route.resolver.filter(|_| resolve).cloned(),
             });
@@ -156,14 +159,14 @@ impl Peer {
 
 fn peer(context: Context, line: &Directive, places: &Places<'_>) -> Result<Peer, Error> {
     let parameters = || line.args.iter().skip(1).map(|word| word.text.as_str());
-    let is_by_service = parameters().any(|parameter| parameter.starts_with("service="));
-    let default_port = match context {
-        // The port is in the SRV record.
-        _ if is_by_service => Some(0),
-        Context::Http => Some(HTTP),
-        Context::Stream => None,
+    let url = Url::parse(line.arg(0).unwrap_or_default(), false)?;
+    let endpoint = match parameters().find_map(|parameter| parameter.strip_prefix("service=")) {
+        Some(service) => url.endpoint_of_service(service)?,
+        None => url.endpoint(match context {
+            Context::Http => Some(HTTP),
+            Context::Stream => None,
+        })?,
     };
-    let endpoint = Url::parse(line.arg(0).unwrap_or_default(), false)?.endpoint(default_port)?;
     let mut peer = Peer::new(endpoint, places.line(line));
     for parameter in parameters() {
         match parameter.split_once('=').unwrap_or((parameter, "")) {

@@ -63,7 +63,7 @@ pub struct UpstreamView {
 /// One peer.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerView {
-    /// Its host name, where it has one.
+    /// The name that it was looked up by, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Its addresses.
@@ -99,7 +99,7 @@ impl RoutesView {
             })
         };
         let peer = |peer: &Peer| PeerView {
-            host: peer.endpoint.host().map(str::to_owned),
+            host: peer.endpoint.name().map(str::to_owned),
             addresses: peer.endpoint.addresses(&addresses.of).collect(),
             weight: peer.weight,
             backup: peer.backup,

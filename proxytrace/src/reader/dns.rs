@@ -9,7 +9,7 @@ use std::{
 
 use simple_dns::{
     CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE,
-    rdata::{A, AAAA, RData},
+    rdata::{A, AAAA, RData, SRV},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -24,35 +24,86 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const DATAGRAM: usize = 4096;
 
 /// What a server said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Of both families; empty where the name has none or does not exist.
-    pub(super) ips: Vec<IpAddr>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found<T> {
+    /// Empty where the name has none or does not exist.
+    pub(super) all: Vec<T>,
     /// How long that holds, in seconds.
     pub(super) ttl: Option<u32>,
+}
+
+impl<T> Found<T> {
+    pub(super) const NOTHING: Self = Self { all: Vec::new(), ttl: None };
+
+    /// Both together.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.all.extend(other.all);
+        self.ttl = self.ttl.into_iter().chain(other.ttl).min();
+        self
+    }
+}
+
+/// Where an SRV record leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 /// Asks `server` for the addresses of `name` in both families.
 ///
 /// # Errors
 /// It cannot be reached, does not answer in time, or answers that it cannot tell.
-pub(super) async fn ask(server: SocketAddr, name: &str) -> io::Result<Found> {
-    let both = async {
-        let (four, six) = tokio::join!(ask_for(server, name, TYPE::A), ask_for(server, name, TYPE::AAAA));
-        // Servers are about that cannot tell one family.
-        let (mut four, six) = match (four, six) {
-            (Ok(four), Ok(six)) => (four, six),
-            (Ok(one), Err(_)) | (Err(_), Ok(one)) => (one, Found::default()),
-            (Err(error), Err(_)) => return Err(error),
-        };
-        four.ips.extend(six.ips);
-        four.ttl = four.ttl.into_iter().chain(six.ttl).min();
-        Ok(four)
-    };
-    timeout(PATIENCE, both).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+pub(super) async fn addresses(server: SocketAddr, name: &str) -> io::Result<Found<IpAddr>> {
+    let (four, six) =
+        tokio::join!(ask(server, name, TYPE::A, address), ask(server, name, TYPE::AAAA, address));
+    // Servers are about that cannot tell one family.
+    match (four, six) {
+        (Ok(four), Ok(six)) => Ok(four.and(six)),
+        (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+        (Err(error), Err(_)) => Err(error),
+    }
 }
 
-async fn ask_for(server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Found> {
+/// Asks `server` where the service `name` is to be found.
+///
+/// # Errors
+/// As those of [`addresses`].
+pub(super) async fn targets(server: SocketAddr, name: &str) -> io::Result<Found<Target>> {
+    ask(server, name, TYPE::SRV, target).await
+}
+
+fn address(data: &RData<'_>) -> Option<IpAddr> {
+    match data {
+        RData::A(A { address }) => Some(Ipv4Addr::from(*address).into()),
+        RData::AAAA(AAAA { address }) => Some(Ipv6Addr::from(*address).into()),
+        _ => None,
+    }
+}
+
+/// A root as the host says that the service is not to be had (RFC 2782).
+fn target(data: &RData<'_>) -> Option<Target> {
+    let RData::SRV(SRV { target, port, .. }) = data else { return None };
+    let host = target.to_string();
+    (!host.is_empty() && host != ".").then_some(Target { host, port: *port })
+}
+
+async fn ask<T>(
+    server: SocketAddr,
+    name: &str,
+    kind: TYPE,
+    read: fn(&RData<'_>) -> Option<T>,
+) -> io::Result<Found<T>> {
+    let asked = ask_in_any_time(server, name, kind, read);
+    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn ask_in_any_time<T>(
+    server: SocketAddr,
+    name: &str,
+    kind: TYPE,
+    read: fn(&RData<'_>) -> Option<T>,
+) -> io::Result<Found<T>> {
     let id = RandomState::new().hash_one(name) as u16;
     let query = query(id, name, kind)?;
     let own: IpAddr =
@@ -63,7 +114,7 @@ async fn ask_for(server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Found
     let mut datagram = [0; DATAGRAM];
     loop {
         let length = socket.recv(&mut datagram).await?;
-        match answer(&datagram[..length], id, name) {
+        match answer(&datagram[..length], id, name, read) {
             Answer::NotOurs => {}
             Answer::Truncated => break,
             Answer::Found(found) => return found,
@@ -74,7 +125,7 @@ async fn ask_for(server: SocketAddr, name: &str, kind: TYPE) -> io::Result<Found
     stream.write_all(&query).await?;
     let mut message = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut message).await?;
-    match answer(&message, id, name) {
+    match answer(&message, id, name, read) {
         Answer::Found(found) => found,
         Answer::NotOurs | Answer::Truncated => Err(io::ErrorKind::InvalidData.into()),
     }
@@ -89,14 +140,14 @@ fn query(id: u16, name: &str, kind: TYPE) -> io::Result<Vec<u8>> {
     packet.build_bytes_vec().map_err(wrong)
 }
 
-enum Answer {
+enum Answer<T> {
     /// A late answer to somebody else, or a forged one.
     NotOurs,
     Truncated,
-    Found(io::Result<Found>),
+    Found(io::Result<Found<T>>),
 }
 
-fn answer(message: &[u8], id: u16, name: &str) -> Answer {
+fn answer<T>(message: &[u8], id: u16, name: &str, read: fn(&RData<'_>) -> Option<T>) -> Answer<T> {
     let Ok(packet) = Packet::parse(message) else { return Answer::NotOurs };
     let is_ours = packet.id() == id
         && packet.has_flags(PacketFlag::RESPONSE)
@@ -115,34 +166,32 @@ fn answer(message: &[u8], id: u16, name: &str) -> Answer {
             return Answer::Found(Err(io::Error::other(format!("the name server says {code:?}"))));
         }
     }
-    let mut found = Found::default();
+    let mut found = Found::NOTHING;
     for record in &packet.answers {
-        let ip: IpAddr = match &record.rdata {
-            RData::A(A { address }) => Ipv4Addr::from(*address).into(),
-            RData::AAAA(AAAA { address }) => Ipv6Addr::from(*address).into(),
-            // On the way there: an alias.
-            _ => continue,
-        };
-        found.ips.push(ip);
-        found.ttl = found.ttl.into_iter().chain([record.ttl]).min();
+        // Others are on the way there: aliases.
+        if let Some(one) = read(&record.rdata) {
+            found = found.and(Found { all: vec![one], ttl: Some(record.ttl) });
+        }
     }
     Answer::Found(Ok(found))
 }
 
 #[cfg(test)]
 mod tests {
-    use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, ResourceRecord, TYPE, rdata::RData};
+    use simple_dns::{
+        CLASS, Name, Packet, PacketFlag, Question, RCODE, ResourceRecord, TYPE,
+        rdata::{RData, SRV},
+    };
 
-    use super::{Answer, answer, query};
+    use super::{Answer, Target, address, answer, query, target};
 
-    fn reply(id: u16, question: &str, code: RCODE, addresses: &[u32]) -> Vec<u8> {
+    fn reply(id: u16, question: &str, code: RCODE, records: &[RData<'static>]) -> Vec<u8> {
         let mut packet = Packet::new_reply(id);
         *packet.rcode_mut() = code;
         let question = Name::new(question).unwrap();
         packet.questions.push(Question::new(question.clone(), TYPE::A.into(), CLASS::IN.into(), false));
-        for &address in addresses {
-            let rdata = RData::A(std::net::Ipv4Addr::from(address).into());
-            packet.answers.push(ResourceRecord::new(question.clone(), CLASS::IN, 30, rdata));
+        for data in records {
+            packet.answers.push(ResourceRecord::new(question.clone(), CLASS::IN, 30, data.clone()));
         }
         packet.build_bytes_vec().unwrap()
     }
@@ -159,23 +208,43 @@ mod tests {
     #[test]
     fn only_answers_to_our_question_count() {
         let check = |message: &[u8], expected: &str| {
-            let found = match answer(message, 7, "App.example.") {
+            let found = match answer(message, 7, "App.example.", address) {
                 Answer::NotOurs => "not ours".to_owned(),
                 Answer::Truncated => "truncated".to_owned(),
-                Answer::Found(Ok(found)) => format!("{:?} {:?}", found.ips, found.ttl),
+                Answer::Found(Ok(found)) => format!("{:?} {:?}", found.all, found.ttl),
                 Answer::Found(Err(error)) => error.to_string(),
             };
             assert_eq!(found, expected);
         };
-        check(&reply(7, "app.example", RCODE::NoError, &[0x0a00_0005]), "[10.0.0.5] Some(30)");
+        let five = RData::A(std::net::Ipv4Addr::new(10, 0, 0, 5).into());
+        check(&reply(7, "app.example", RCODE::NoError, &[five]), "[10.0.0.5] Some(30)");
         check(&reply(7, "app.example", RCODE::NameError, &[]), "[] None");
         check(&reply(7, "app.example", RCODE::ServerFailure, &[]), "the name server says ServerFailure");
-        check(&reply(8, "app.example", RCODE::NoError, &[1]), "not ours");
-        check(&reply(7, "other.example", RCODE::NoError, &[1]), "not ours");
+        check(&reply(8, "app.example", RCODE::NoError, &[]), "not ours");
+        check(&reply(7, "other.example", RCODE::NoError, &[]), "not ours");
         check(&query(7, "app.example", TYPE::A).unwrap(), "not ours");
         check(b"\0", "not ours");
         let mut cut = reply(7, "app.example", RCODE::NoError, &[]);
         cut[2] |= 2;
         check(&cut, "truncated");
+    }
+
+    #[test]
+    fn srv_records_lead_to_hosts_and_ports() {
+        let srv = |host: &'static str, port| {
+            RData::SRV(SRV { priority: 1, weight: 2, port, target: Name::new(host).unwrap() })
+        };
+        let message = reply(
+            7,
+            "_http._tcp.app",
+            RCODE::NoError,
+            &[srv("one.test", 80), srv("two.test", 81), srv("", 0)],
+        );
+        let Answer::Found(Ok(found)) = answer(&message, 7, "_http._tcp.app", target) else {
+            panic!("no answer")
+        };
+        let expected = [("one.test", 80), ("two.test", 81)];
+        assert_eq!(found.all, expected.map(|(host, port)| Target { host: host.to_owned(), port }));
+        assert_eq!(found.ttl, Some(30));
     }
 }

@@ -21,11 +21,11 @@ mod names;
 mod rejection;
 mod root;
 
-use std::{collections::HashMap, net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::nginx::routes::{Endpoint, Resolver, Routes};
+use crate::nginx::routes::{self, Endpoint, Resolver, Routes};
 
 /// One generation of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +76,9 @@ impl Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
     /// The name.
-    pub host: String,
+    pub name: String,
+    /// Its SRV records are asked for, and the addresses of what they name.
+    pub is_service: bool,
     /// Whom to ask (`resolver`); nobody in particular where nginx would ask the system.
     pub servers: Vec<Endpoint>,
 }
@@ -128,8 +130,8 @@ pub struct Configuration {
 /// What names resolve to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    /// By name, as it is written; a name is missing that got no answer, and has no address where there is none.
-    pub of: HashMap<String, Vec<IpAddr>>,
+    /// By name, as routes have it; a name is missing that got no answer, and has no address where there is none.
+    pub of: routes::Addresses,
     /// For how many seconds the shortest-lived answer holds, where one came from a server.
     pub valid_seconds: Option<u32>,
     /// What could not be looked up, and why.
@@ -140,18 +142,22 @@ impl Lookup {
     /// All names in `routes`, each once: of those that nginx follows while it runs, from the servers that it asks.
     pub fn all(routes: &Routes) -> Vec<Self> {
         let mut all = Self::followed(routes);
-        let system = routes.hosts().filter(|host| !all.iter().any(|lookup| lookup.host == *host));
-        let system: Vec<_> = system.map(|host| Self { host: host.to_owned(), servers: Vec::new() }).collect();
+        let system = routes.hosts().filter(|host| !all.iter().any(|lookup| lookup.name == *host));
+        let lookup = |host: &str| Self { name: host.to_owned(), is_service: false, servers: Vec::new() };
+        let system: Vec<_> = system.map(lookup).collect();
         all.extend(system);
         all
     }
 
     /// The names that nginx follows while it runs.
     pub fn followed(routes: &Routes) -> Vec<Self> {
-        let lookup = |(host, resolver): (&str, Option<&Resolver>)| Self {
-            host: host.to_owned(),
-            servers: resolver.map(|resolver| resolver.servers.clone()).unwrap_or_default(),
+        let lookup = |(endpoint, resolver): (&Endpoint, Option<&Resolver>)| {
+            Some(Self {
+                name: endpoint.name()?.to_owned(),
+                is_service: endpoint.host().is_none(),
+                servers: resolver.map(|resolver| resolver.servers.clone()).unwrap_or_default(),
+            })
         };
-        routes.followed().map(lookup).collect()
+        routes.followed().filter_map(lookup).collect()
     }
 }

@@ -11,7 +11,11 @@ use std::{
 
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
-use super::{Addresses, Lookup, dns, root::Root};
+use super::{
+    Addresses, Lookup,
+    dns::{self, Found},
+    root::Root,
+};
 use crate::{model::Address, nginx::routes::Endpoint};
 
 /// At most so many names at once.
@@ -84,45 +88,71 @@ impl System {
         names
     }
 
-    async fn resolve(&self, host: &str) -> io::Result<dns::Found> {
+    async fn resolve(&self, host: &str) -> io::Result<Found<IpAddr>> {
         if let Some(ips) = self.hosts.get(&host.to_ascii_lowercase()) {
-            return Ok(dns::Found { ips: ips.clone(), ttl: None });
+            return Ok(Found { all: ips.clone(), ttl: None });
         }
-        let mut found = dns::Found::default();
+        let mut found = Found::NOTHING;
         for name in self.candidates(host) {
-            found = ask_any(&self.servers, &name).await?;
-            if !found.ips.is_empty() {
+            found = ask_any(&self.servers, |server| dns::addresses(server, &name)).await?;
+            if !found.all.is_empty() {
                 break;
             }
         }
         Ok(found)
     }
 
-    async fn look_up(&self, lookup: &Lookup) -> io::Result<dns::Found> {
-        if lookup.servers.is_empty() {
-            return self.resolve(&lookup.host).await;
+    async fn look_up(&self, lookup: &Lookup) -> io::Result<Found<SocketAddr>> {
+        if lookup.servers.is_empty() && !lookup.is_service {
+            return Ok(at_port(self.resolve(&lookup.name).await?, 0));
         }
+        // nginx's own resolver knows neither /etc/hosts nor search domains.
+        let (servers, name) = (self.servers_for(lookup).await?, lookup.name.trim_end_matches('.'));
+        if lookup.is_service {
+            return ask_for_service(&servers, name).await;
+        }
+        Ok(at_port(ask_any(&servers, |server| dns::addresses(server, name)).await?, 0))
+    }
+
+    async fn servers_for(&self, lookup: &Lookup) -> io::Result<Vec<SocketAddr>> {
         let mut servers = Vec::new();
         for server in &lookup.servers {
             match server {
                 Endpoint::Address(Address::Internet(address)) => servers.push(*address),
-                Endpoint::Address(Address::Unix(_)) => {}
+                Endpoint::Address(Address::Unix(_)) | Endpoint::Service { .. } => {}
                 Endpoint::Host { name, port } => {
-                    let ips = self.resolve(name).await?.ips;
+                    let ips = self.resolve(name).await?.all;
                     servers.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, *port)));
                 }
             }
         }
-        // nginx's own resolver knows neither /etc/hosts nor search domains.
-        ask_any(&servers, lookup.host.trim_end_matches('.')).await
+        Ok(servers)
     }
 }
 
+/// The addresses of all hosts that the SRV records of `name` lead to; one of them that nobody tells would be missed.
+async fn ask_for_service(servers: &[SocketAddr], name: &str) -> io::Result<Found<SocketAddr>> {
+    let targets = ask_any(servers, |server| dns::targets(server, name)).await?;
+    let mut found = Found { all: Vec::new(), ttl: targets.ttl };
+    for dns::Target { host, port } in targets.all {
+        let of_host = ask_any(servers, |server| dns::addresses(server, &host)).await?;
+        found = found.and(at_port(of_host, port));
+    }
+    Ok(found)
+}
+
+fn at_port(Found { all, ttl }: Found<IpAddr>, port: u16) -> Found<SocketAddr> {
+    Found { all: all.into_iter().map(|ip| SocketAddr::new(ip, port)).collect(), ttl }
+}
+
 /// The answer of the first server that gives one.
-async fn ask_any(servers: &[SocketAddr], name: &str) -> io::Result<dns::Found> {
+async fn ask_any<T, Asked>(servers: &[SocketAddr], ask: impl Fn(SocketAddr) -> Asked) -> io::Result<Found<T>>
+where
+    Asked: Future<Output = io::Result<Found<T>>>,
+{
     let mut last = io::Error::other("no name server is configured");
     for &server in servers {
-        match dns::ask(server, name).await {
+        match ask(server).await {
             Ok(found) => return Ok(found),
             Err(error) => last = io::Error::new(error.kind(), format!("{server}: {error}")),
         }
@@ -138,33 +168,33 @@ pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Addres
 
 async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut waiting: Vec<_> = lookups.iter().map(|lookup| lookup.host.clone()).collect();
+    let mut waiting: Vec<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
     let mut tasks = JoinSet::new();
     for lookup in lookups {
         let (permits, system) = (Arc::clone(&permits), Arc::clone(&system));
         tasks.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let found = system.look_up(&lookup).await;
-            (lookup.host, found)
+            (lookup.name, found)
         });
     }
     let mut addresses = Addresses::default();
     let collect = async {
-        while let Some(Ok((host, found))) = tasks.join_next().await {
-            waiting.retain(|other| *other != host);
+        while let Some(Ok((name, found))) = tasks.join_next().await {
+            waiting.retain(|other| *other != name);
             match found {
-                Ok(dns::Found { mut ips, ttl }) => {
-                    ips.sort_unstable();
-                    ips.dedup();
-                    addresses.of.insert(host, ips);
+                Ok(Found { mut all, ttl }) => {
+                    all.sort_unstable();
+                    all.dedup();
+                    addresses.of.insert(name, all);
                     addresses.valid_seconds = addresses.valid_seconds.into_iter().chain(ttl).min();
                 }
-                Err(error) => addresses.problems.push(format!("{host:?} could not be looked up: {error}")),
+                Err(error) => addresses.problems.push(format!("{name:?} could not be looked up: {error}")),
             }
         }
     };
     if timeout(LONGEST, collect).await.is_err() {
-        let late = waiting.iter().map(|host| format!("{host:?} could not be looked up in {LONGEST:?}"));
+        let late = waiting.iter().map(|name| format!("{name:?} could not be looked up in {LONGEST:?}"));
         addresses.problems.extend(late);
     }
     addresses

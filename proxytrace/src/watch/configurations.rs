@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use proxytrace_ebpf::abi::{Event, Process, RowKey};
 
-use super::{Watch, rejections::Rejection};
+use super::{Watch, clock, rejections::Rejection};
 use crate::{
     kernel::{Error, Snapshot},
     model::{Address, Key},
@@ -19,6 +20,11 @@ impl Watch {
     /// # Errors
     /// A map that was needed for it could not be read.
     pub fn note(&mut self, event: &Event) -> Result<bool, Error> {
+        self.note_at(clock().at(event.time_ns), event)
+    }
+
+    /// The same of an event that happened then. Findings hear that very time, so that they come out the same in a replay.
+    pub(super) fn note_at(&mut self, time: Timestamp, event: &Event) -> Result<bool, Error> {
         self.names.look(event.proxy, event.pid);
         let of = Of { proxy: event.proxy, generation: event.generation };
         match event.kind {
@@ -31,14 +37,14 @@ impl Watch {
             matches!(event.kind, Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED);
         let is_news = !is_about_a_reload || self.reloads.note(event);
         if is_news && matches!(event.kind, Event::RELOADED | Event::RELOAD_REJECTED) {
-            self.note_end_of_reload(event);
+            self.note_end_of_reload(time, event);
         }
         Ok(is_news)
     }
 
     /// A reload was accepted or rejected; of a rejected one it is asked why.
-    pub(super) fn note_end_of_reload(&mut self, event: &Event) {
-        self.known.reloaded(event);
+    pub(super) fn note_end_of_reload(&mut self, time: Timestamp, event: &Event) {
+        self.known.reloaded(time, event);
         if event.kind == Event::RELOAD_REJECTED {
             let rejection = Rejection::of(event);
             let of = Of { proxy: event.proxy, generation: event.generation };

@@ -47,8 +47,7 @@ impl Known {
     }
 
     /// A reload was accepted or rejected.
-    pub(super) fn reloaded(&mut self, event: &Event) {
-        let time = clock().at(event.time_ns.saturating_sub(event.duration_ns));
+    pub(super) fn reloaded(&mut self, time: Timestamp, event: &Event) {
         self.happened.push_back(match event.kind {
             Event::RELOADED => {
                 Happened::Accepted(time, Of { proxy: event.proxy, generation: event.generation })

@@ -106,17 +106,17 @@ impl Watch {
     }
 
     /// Notes the reloads that turn out to be rejected now, and gives them as events that the kernel half has not seen.
-    pub fn note_rejected_reloads(&mut self) -> Vec<Event> {
-        let time_ns = boot_ns();
+    pub fn note_rejected_reloads(&mut self) -> Vec<(Timestamp, Event)> {
+        let (time, time_ns) = (Timestamp::now(), boot_ns());
         let rejected = self.reloads.rejected(time_ns, |open| is_open(&self.tracer, open));
         let event = |Open { proxy, pid, generation, asked_ns, .. }| {
             let duration_ns = time_ns.saturating_sub(asked_ns);
             let event = Event { proxy, pid, generation, time_ns, duration_ns, ..Event::ZERO };
-            Event { kind: Event::RELOAD_REJECTED, ..event }
+            (time, Event { kind: Event::RELOAD_REJECTED, ..event })
         };
         let events: Vec<_> = rejected.into_iter().map(event).collect();
-        for event in &events {
-            self.note_end_of_reload(event);
+        for (time, event) in &events {
+            self.note_end_of_reload(*time, event);
         }
         events
     }

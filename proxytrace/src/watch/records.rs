@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use jiff::Timestamp;
 use proxytrace_ebpf::{
     abi::{Event, RowKey},
     outcome::{Broken, Outcome},
@@ -20,8 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The same while the configuration is read: in milliseconds, but on a host that is in trouble everything takes longer.
 const READING: Duration = Duration::from_secs(5);
 
-/// Events that were told and have become no records yet, the oldest first.
-pub(super) type Held = VecDeque<Event>;
+/// Events that were told and have become no records yet, the oldest first, and when they happened.
+pub(super) type Held = VecDeque<(Timestamp, Event)>;
 
 impl Watch {
     /// Takes an event, which becomes one of the [`Watch::records`].
@@ -29,14 +30,15 @@ impl Watch {
     /// # Errors
     /// A map that was needed for it could not be read.
     pub fn take(&mut self, event: &Event) -> Result<(), Error> {
-        let is_news = self.note(event)?;
+        let time = clock().at(event.time_ns);
+        let is_news = self.note_at(time, event)?;
         let is_told = match event.kind {
             Event::RELOADED | Event::RELOAD_REJECTED => is_news,
             Event::WORKER_STARTED | Event::WORKER_EXITED => true,
             _ => event.remote.family != 0 && !self.address(&event.remote).is_name_service(),
         };
         if is_told {
-            self.held.push_back(*event);
+            self.held.push_back((time, *event));
         }
         Ok(())
     }
@@ -54,7 +56,7 @@ impl Watch {
     /// A map that was needed for them could not be read.
     pub fn records(&mut self, all: bool) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
-        while let Some(event) = self.held.front().copied() {
+        while let Some((time, event)) = self.held.front().copied() {
             let body = if event.remote.family == 0 {
                 let is_rejection = event.kind == Event::RELOAD_REJECTED;
                 if is_rejection && !all && self.rejections.is_pending(Rejection::of(&event)) {
@@ -66,7 +68,7 @@ impl Watch {
                 about_a_route(&event, route)
             };
             self.held.pop_front();
-            records.extend(body.map(|body| Record { time: clock().at(event.time_ns), body }));
+            records.extend(body.map(|body| Record { time, body }));
         }
         Ok(records)
     }

@@ -18,6 +18,7 @@ pub(super) struct Need {
 /// How to see that it is there. All of them together take well under a second.
 pub(super) enum Check {
     Program(&'static str),
+    File(&'static str),
     Version {
         program: &'static str,
         version: &'static str,
@@ -32,6 +33,11 @@ pub(super) enum Step {
     Packages {
         names: &'static [&'static str],
         services: &'static [&'static str],
+    },
+    /// Packages that are not installed, but unpacked to a directory in the target directory.
+    Unpacked {
+        names: &'static [&'static str],
+        place: &'static str,
     },
     Component(&'static str),
     RustSrc,
@@ -115,6 +121,36 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &["any nginx from 1.18 on in PATH: https://nginx.org/en/linux_packages.html"],
     },
     Need {
+        name: "nginx's module stream",
+        why: "passes connections on as they come, in the stories about `stream {}`",
+        check: Check::File("/usr/lib/nginx/modules/ngx_stream_module.so"),
+        steps: &[Step::Packages { names: &["libnginx-mod-stream"], services: &["nginx"] }],
+        otherwise: &[
+            "ngx_stream_module.so for the nginx that is installed, from any distribution's package or built with \
+             --with-stream=dynamic, in that place",
+        ],
+    },
+    Need {
+        name: "nginx's module mail",
+        why: "asks where to connect to, in a story about `mail {}`",
+        check: Check::File("/usr/lib/nginx/modules/ngx_mail_module.so"),
+        steps: &[Step::Packages { names: &["libnginx-mod-mail"], services: &["nginx"] }],
+        otherwise: &[
+            "ngx_mail_module.so for the nginx that is installed, from any distribution's package or built with \
+             --with-mail=dynamic, in that place",
+        ],
+    },
+    Need {
+        name: "nginx's module lua",
+        why: "tells a test where blocks of Lua code end",
+        check: Check::File("/usr/lib/nginx/modules/ngx_http_lua_module.so"),
+        steps: &[Step::Packages { names: &["libnginx-mod-http-lua"], services: &["nginx"] }],
+        otherwise: &[
+            "ngx_http_lua_module.so and ndk_http_module.so for the nginx that is installed, from any distribution's \
+             package or built from https://github.com/openresty/lua-nginx-module, in that place",
+        ],
+    },
+    Need {
         name: "crossplane",
         why: "F5's reader of nginx configuration: a test compares its trees with ours",
         check: Check::InTarget("setup/crossplane-0.5.8/bin/crossplane"),
@@ -125,6 +161,13 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &[
             "any virtual environment of Python in that place in which crossplane 0.5.8 is installed",
         ],
+    },
+    Need {
+        name: "configurations of nginx's modules",
+        why: "Debian's packages of modules bring configurations, on which that test compares the trees as well",
+        check: Check::InTarget("setup/nginx-modules/usr/share/nginx/modules-available/mod-stream-js.conf"),
+        steps: &[Step::Unpacked { names: NGINX_MODULES, place: "setup/nginx-modules" }],
+        otherwise: &["the packages libnginx-mod-* of any Debian from 12 on, unpacked to that place"],
     },
     Need {
         name: "ip",
@@ -230,6 +273,40 @@ pub(super) const NEEDS: &[Need] = &[
     },
 ];
 
+/// All packages of modules for nginx in Debian 12.
+const NGINX_MODULES: &[&str] = &[
+    "libnginx-mod-http-auth-pam",
+    "libnginx-mod-http-brotli-filter",
+    "libnginx-mod-http-brotli-static",
+    "libnginx-mod-http-cache-purge",
+    "libnginx-mod-http-dav-ext",
+    "libnginx-mod-http-echo",
+    "libnginx-mod-http-fancyindex",
+    "libnginx-mod-http-geoip",
+    "libnginx-mod-http-geoip2",
+    "libnginx-mod-http-headers-more-filter",
+    "libnginx-mod-http-image-filter",
+    "libnginx-mod-http-js",
+    "libnginx-mod-http-lua",
+    "libnginx-mod-http-memc",
+    "libnginx-mod-http-modsecurity",
+    "libnginx-mod-http-ndk",
+    "libnginx-mod-http-perl",
+    "libnginx-mod-http-set-misc",
+    "libnginx-mod-http-srcache-filter",
+    "libnginx-mod-http-subs-filter",
+    "libnginx-mod-http-uploadprogress",
+    "libnginx-mod-http-upstream-fair",
+    "libnginx-mod-http-xslt-filter",
+    "libnginx-mod-mail",
+    "libnginx-mod-nchan",
+    "libnginx-mod-rtmp",
+    "libnginx-mod-stream",
+    "libnginx-mod-stream-geoip",
+    "libnginx-mod-stream-geoip2",
+    "libnginx-mod-stream-js",
+];
+
 impl Need {
     /// Every way to get it: our own first.
     pub(super) fn ways(&self) -> Vec<String> {
@@ -242,6 +319,10 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Packages { names, .. } => write!(f, "apt-get install {}", names.join(" ")),
+            Self::Unpacked { names, place } => {
+                let names = names.join(" ");
+                write!(f, "apt-get download {names} && dpkg-deb --extract each of them to target/{place}")
+            }
             Self::Component(name) => write!(f, "rustup component add {name}"),
             Self::RustSrc => write!(f, "rustup component add rust-src"),
             Self::Crate { args, env } => {
