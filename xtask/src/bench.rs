@@ -60,7 +60,7 @@ pub(crate) fn run(Args { part, call, runs }: Args) -> Result<()> {
 
 fn build_and_go_on() -> Result<()> {
     setup::run()?;
-    let (proxytrace, own) = (cargo::build_proxytrace()?, cargo::build_xtask()?);
+    let (proxytrace, own) = (cargo::build_proxytrace(cargo::Target::Own)?, cargo::build_xtask()?);
     let error =
         shell::as_root(own)?.args(["bench", "--part", "keeper"]).env(cargo::BINARY, proxytrace).exec();
     Err(Error::new(error).context("go on as root"))

@@ -33,25 +33,57 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
         .with_context(|| format!("{} is not in a target directory", own.display()))
 }
 
+/// What is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// This machine.
+    Own,
+    /// Machines of another architecture: as rustc calls it, and a C compiler that links for it.
+    Foreign { triple: &'static str, linker: &'static str },
+}
+
+impl Target {
+    /// A call of cargo that builds for it, and the directory that cargo builds in.
+    ///
+    /// For another architecture the standard library is compiled from source: that is here in any case (rust-src), and no
+    /// registry has one that the pinned rustc compiled. The target directory is one of its own, because the environment
+    /// would make cargo build the host's crates anew each time.
+    fn cargo(self, args: &[&str]) -> Result<(Command, PathBuf)> {
+        let (mut command, own) = (cargo(args), target_dir()?);
+        let Self::Foreign { triple, linker } = self else { return Ok((command, own)) };
+        let foreign = own.join("foreign");
+        command.args(["--target", triple, "-Z", "build-std=std", "--target-dir"]).arg(&foreign);
+        let variable = triple.to_uppercase().replace('-', "_");
+        command.env(format!("CARGO_TARGET_{variable}_LINKER"), linker).env("RUSTC_BOOTSTRAP", "1");
+        Ok((command, foreign.join(triple)))
+    }
+}
+
 /// Builds proxytrace as it is shipped, and says where it is.
-pub(crate) fn build_proxytrace() -> Result<PathBuf> {
-    build_release("proxytrace")
+pub(crate) fn build_proxytrace(target: Target) -> Result<PathBuf> {
+    build_release(target, "proxytrace")
 }
 
 /// Builds this program in the same way, for what it measures itself, and says where it is.
 pub(crate) fn build_xtask() -> Result<PathBuf> {
-    build_release("xtask")
+    build_release(Target::Own, "xtask")
 }
 
-fn build_release(package: &str) -> Result<PathBuf> {
-    shell::run(&mut cargo(&["build", "--release", "--locked", "--package", package]))?;
-    Ok(target_dir()?.join("release").join(package))
+fn build_release(target: Target, package: &str) -> Result<PathBuf> {
+    let (mut build, directory) = target.cargo(&["build", "--release", "--locked", "--package", package])?;
+    shell::run(&mut build)?;
+    Ok(directory.join("release").join(package))
 }
 
 /// Builds the stories without telling them; gives their runner, and the client that they start.
-pub(crate) fn build_stories() -> Result<[PathBuf; 2]> {
-    let mut build = cargo(&["test", "--no-run", "--quiet", "--locked", "--message-format", "json"]);
+pub(crate) fn build_stories(target: Target) -> Result<[PathBuf; 2]> {
+    let (mut build, _) =
+        target.cargo(&["test", "--no-run", "--quiet", "--locked", "--message-format", "json"])?;
     build.args(["--package", "proxytrace-tests", "--test", "stories"]);
+    if target != Target::Own {
+        // A standard library compiled from source is slow otherwise, being compiled in the same way.
+        build.arg("--release");
+    }
     let output = build.stderr(Stdio::inherit()).output().context("run cargo")?;
     if !output.status.success() {
         bail!("`{}` ended with {}", shell::line(&build), output.status);

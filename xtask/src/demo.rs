@@ -14,7 +14,8 @@ use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, Error, Result};
 
-use crate::{cargo, keeper, setup, shell};
+use crate::cargo::{self, Target};
+use crate::{keeper, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -40,7 +41,7 @@ pub(crate) fn run(Args { part }: Args) -> Result<()> {
 
 fn build_and_go_on() -> Result<()> {
     setup::run()?;
-    let proxytrace = cargo::build_proxytrace()?;
+    let proxytrace = cargo::build_proxytrace(Target::Own)?;
     let own = env::current_exe().context("find out where xtask itself is")?;
     let error = shell::as_root(own)?.args(["demo", "--part", "keeper"]).env(cargo::BINARY, proxytrace).exec();
     Err(Error::new(error).context("go on as root"))

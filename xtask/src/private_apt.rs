@@ -1,13 +1,18 @@
 //! apt-get with package sources, lists and cache of its own: packages of other releases, unpacked and never installed.
 
+use std::env::consts;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::shell;
+
+/// Below the private directory: what is installed (nothing), and what apt-get downloads to install it.
+const STATUS: &str = "status";
+const ARCHIVES: &str = "cache/archives";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -41,16 +46,24 @@ fn mirror(is_wanted: impl Fn(&str) -> bool) -> Option<String> {
     uris.find(|uri| is_wanted(uri)).map(str::to_owned)
 }
 
-/// The package manager, which leaves the system's own sources alone.
+/// The architecture of this machine, as Debian calls it.
+pub(crate) const OWN: &str = match consts::ARCH.as_bytes() {
+    b"x86_64" => "amd64",
+    b"aarch64" => "arm64",
+    _ => consts::ARCH,
+};
+
+/// The package manager, which leaves the system's own sources alone, and looks at nothing that is installed.
 pub(crate) struct PrivateApt {
     directory: PathBuf,
+    arch: &'static str,
 }
 
 impl PrivateApt {
-    /// Everything it needs is in `directory`, whose former content goes.
-    pub(crate) fn new(directory: PathBuf, sources: &[Source]) -> Result<Self> {
+    /// Of packages for `arch`, as Debian calls it. Everything it needs is in `directory`, whose former content goes.
+    pub(crate) fn new(directory: PathBuf, sources: &[Source], arch: &'static str) -> Result<Self> {
         remove(&directory)?;
-        for part in ["lists/partial", "cache/archives/partial"] {
+        for part in ["lists/partial", &format!("{ARCHIVES}/partial")] {
             fs::create_dir_all(directory.join(part))
                 .with_context(|| format!("create {}", directory.display()))?;
         }
@@ -59,7 +72,8 @@ impl PrivateApt {
             .map(|Source { uri, suite }| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"))
             .collect();
         fs::write(directory.join("sources.list"), lines).context("write the private sources.list")?;
-        Ok(Self { directory })
+        fs::write(directory.join(STATUS), "").context("write the private list of what is installed")?;
+        Ok(Self { directory, arch })
     }
 
     /// Fetches the lists of packages.
@@ -92,24 +106,44 @@ impl PrivateApt {
         unpack(self.tool("apt-get"), packages, &self.directory, place)
     }
 
+    /// The same with all that they depend on, as where nothing is installed.
+    pub(crate) fn unpack_with_dependencies(&self, packages: &[&str], place: &Path) -> Result<()> {
+        let mut install = self.tool("apt-get");
+        install.args(["--quiet=2", "--yes", "--download-only", "--no-install-recommends"]);
+        // What another apt-get installs meanwhile is not our business.
+        install.args(["-o", "Debug::NoLocking=1", "install"]).args(packages);
+        shell::run(install.stdout(Stdio::null()))?;
+        extract(&archives_in(&self.directory.join(ARCHIVES))?, place)
+    }
+
     /// Takes its lists and cache away.
     pub(crate) fn end(self) -> Result<()> {
         remove(&self.directory)
     }
 
     fn tool(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = as_ourselves(program);
         command.current_dir(&self.directory);
         for (option, value) in [
             ("Dir::Etc::SourceList", self.directory.join("sources.list")),
             ("Dir::Etc::SourceParts", "/dev/null".into()),
             ("Dir::State::Lists", self.directory.join("lists")),
+            ("Dir::State::Status", self.directory.join(STATUS)),
             ("Dir::Cache", self.directory.join("cache")),
+            ("APT::Architecture", self.arch.into()),
+            ("APT::Architectures", self.arch.into()),
         ] {
             command.arg("-o").arg(format!("{option}={}", value.display()));
         }
         command
     }
+}
+
+/// A tool of apt that downloads as root: as another user it might not enter the checkout.
+pub(crate) fn as_ourselves(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-o", "APT::Sandbox::User=root"]);
+    command
 }
 
 /// Has `apt_get` download packages to `directory`, and unpacks them below `place`.
@@ -119,13 +153,9 @@ pub(crate) fn unpack(
     directory: &Path,
     place: &Path,
 ) -> Result<()> {
-    // Root's apt would download as a user who may not enter the checkout.
-    apt_get.args(["--quiet=2", "-o", "APT::Sandbox::User=root", "download"]).args(packages);
+    apt_get.args(["--quiet=2", "download"]).args(packages);
     shell::run(apt_get.current_dir(directory))?;
-    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let archives: Vec<_> =
-        paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
+    let archives = archives_in(directory)?;
     if archives.len() < packages.len() {
         bail!(
             "apt-get said that it downloaded {} packages, but {} are there",
@@ -133,10 +163,21 @@ pub(crate) fn unpack(
             archives.len()
         );
     }
+    extract(&archives, place)
+}
+
+fn archives_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+}
+
+/// Unpacks packages below `place`, and takes their archives away.
+fn extract(archives: &[PathBuf], place: &Path) -> Result<()> {
     fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
     for archive in archives {
-        shell::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(place))?;
-        fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
+        shell::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(place))?;
+        fs::remove_file(archive).with_context(|| format!("remove {}", archive.display()))?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::os::unix::process::CommandExt;
 
 use anyhow::{Error, Result};
 
-use crate::{cargo, setup, shell};
+use crate::cargo::{self, Target};
+use crate::{setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -16,7 +17,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(Args { args }: Args) -> Result<()> {
     setup::run()?;
-    let proxytrace = cargo::build_proxytrace()?;
+    let proxytrace = cargo::build_proxytrace(Target::Own)?;
     // Becoming it, not starting it: signals, terminal and exit status are then its own.
     let error = shell::as_root(&proxytrace)?.args(args).exec();
     Err(Error::new(error).context(format!("run {}", proxytrace.display())))

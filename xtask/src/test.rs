@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, setup, shell, vm};
+use crate::cargo::{self, Target};
+use crate::{setup, shell, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -101,7 +102,7 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
             .with_context(|| format!("{} failed", gate.what))?;
     }
     announce("the release build");
-    let proxytrace = cargo::build_proxytrace()?;
+    let proxytrace = cargo::build_proxytrace(Target::Own)?;
 
     announce("stories");
     tell(&proxytrace, &filter, &[])?;

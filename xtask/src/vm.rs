@@ -1,14 +1,17 @@
 //! `cargo xtask vm`: the stories of the kernel half on other kernels, in emulated machines.
 
+mod arch;
 mod cpio;
 mod docs;
 mod doctor;
+mod elf;
 mod initramfs;
 mod kernels;
 mod machine;
 mod modules;
 mod profiles;
 mod qemu;
+mod root;
 mod series;
 mod transcript;
 
@@ -23,12 +26,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 
+use self::arch::Arch;
 use self::initramfs::Built;
 use self::kernels::Kernel;
 use self::machine::Machine;
 use self::profiles::PROFILES;
+use self::root::Root;
 use self::series::{Expect, SERIES};
-use crate::{cargo, setup};
+use crate::cargo::{self, Target};
+use crate::setup;
 
 /// How many machines at once. Each keeps one processor busy at most, and waits at times.
 const AT_ONCE: usize = 3;
@@ -73,11 +79,13 @@ pub(crate) fn run(Args { series, profile, docs, filter }: Args) -> Result<()> {
         let kept: Vec<_> = machines.iter().map(|machine| machine.kernel.release.as_str()).collect();
         kernels::clean(&work, &kept)?;
     }
-    let base = work.join("base.cpio");
-    initramfs::write_base(&base, &built()?)?;
+    for arch in architectures(&machines) {
+        let base = initramfs::base(&work, arch);
+        initramfs::write_base(&base, &Root::of(arch, &work)?, built(arch.target())?)?;
+    }
 
     let start = Instant::now();
-    let mut machines = run_all(machines, &work, &base)?;
+    let mut machines = run_all(machines, &work)?;
     machines.sort_by_key(|machine| SERIES.iter().position(|known| known.name == machine.series.name));
     let faults = summarize(&machines, start);
     if docs {
@@ -98,15 +106,26 @@ fn is_chosen(asked: &[String], name: &str) -> bool {
     asked.is_empty() || asked.iter().any(|asked| asked == name)
 }
 
+/// Each that is among the machines, once.
+fn architectures(machines: &[Machine]) -> Vec<&'static Arch> {
+    let mut found: Vec<&Arch> = Vec::new();
+    for Machine { series, .. } in machines {
+        if found.iter().all(|arch| arch.name != series.arch.name) {
+            found.push(series.arch);
+        }
+    }
+    found
+}
+
 /// What goes into the machines, built here.
-fn built() -> Result<Built> {
-    let proxytrace = cargo::build_proxytrace()?;
-    let [stories, connector] = cargo::build_stories()?;
+fn built(target: Target) -> Result<Built> {
+    let proxytrace = cargo::build_proxytrace(target)?;
+    let [stories, connector] = cargo::build_stories(target)?;
     Ok(Built { proxytrace, stories, connector })
 }
 
 /// Runs the machines, some at once; gives them in the order in which they were done.
-fn run_all(machines: Vec<Machine>, work: &Path, base: &Path) -> Result<Vec<Machine>> {
+fn run_all(machines: Vec<Machine>, work: &Path) -> Result<Vec<Machine>> {
     let (waiting, done) = (Mutex::new(machines.into_iter()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         let workers = [(); AT_ONCE].map(|()| {
@@ -114,7 +133,7 @@ fn run_all(machines: Vec<Machine>, work: &Path, base: &Path) -> Result<Vec<Machi
                 loop {
                     let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some(mut machine) = next else { return Ok(()) };
-                    machine.run(work, base)?;
+                    machine.run(work)?;
                     done.lock().unwrap_or_else(PoisonError::into_inner).push(machine);
                 }
             })
@@ -143,7 +162,7 @@ fn page(machines: &[Machine]) -> String {
     let rows: Vec<_> = machines.iter().flat_map(Machine::rows).collect();
     let refused = machines.iter().filter_map(|machine| match machine.series.expect {
         Expect::Refusal { because, .. } => Some(format!("{}: {because}", machine.series.name)),
-        Expect::Stories => None,
+        Expect::Stories(_) => None,
     });
     let versions: Vec<_> = machines.iter().map(|machine| machine.version.as_str()).collect();
     docs::page(&rows, &refused.collect::<Vec<_>>(), &versions)

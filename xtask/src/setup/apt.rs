@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -36,7 +35,7 @@ impl Apt {
         // What was there is of an attempt that failed.
         private_apt::remove(place)?;
         fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
-        private_apt::unpack(Command::new("apt-get"), packages, place, place)
+        private_apt::unpack(private_apt::as_ourselves("apt-get"), packages, place, place)
     }
 
     fn update(&mut self) -> Result<()> {

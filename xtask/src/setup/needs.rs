@@ -235,6 +235,27 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "qemu for arm64",
+        why: "emulates those machines among them that are no PC",
+        check: Check::Program("qemu-system-aarch64"),
+        steps: &[Step::Packages { names: &["qemu-system-arm"], services: &[] }],
+        otherwise: &[
+            "qemu-system-aarch64 7.2 or newer of any distribution, or from https://www.qemu.org/download/",
+        ],
+    },
+    Need {
+        name: "compiler for arm64",
+        why: "links what is built for those machines",
+        check: Check::Program("aarch64-linux-gnu-gcc"),
+        steps: &[Step::Packages {
+            names: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+            services: &[],
+        }],
+        otherwise: &[
+            "any C compiler for aarch64 Linux with glibc that is called aarch64-linux-gnu-gcc in PATH",
+        ],
+    },
+    Need {
         name: "busybox",
         why: "is the shell and the small tools of those machines",
         check: Check::Program("busybox"),

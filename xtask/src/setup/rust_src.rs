@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::private_apt::{PrivateApt, Source, remove};
+use crate::private_apt::{self, PrivateApt, Source, remove};
 use crate::{cargo, shell};
 
 /// Which Debian suite carries the pinned version; it moves with rust-toolchain.toml.
@@ -26,7 +26,8 @@ pub(super) fn install(sysroot: &Path) -> Result<()> {
 /// sources are left alone.
 fn from_debian(sysroot: &Path) -> Result<()> {
     let version = rustc_version()?;
-    let apt = PrivateApt::new(cargo::target_dir()?.join("setup/rust-src"), &[Source::debian(SUITE)?])?;
+    let (directory, sources) = (cargo::target_dir()?.join("setup/rust-src"), [Source::debian(SUITE)?]);
+    let apt = PrivateApt::new(directory, &sources, private_apt::OWN)?;
     apt.update()?;
 
     // Unpacked beside its place, so that it appears there whole or not at all.

@@ -20,7 +20,8 @@ const INTRODUCTION: &str = "\
 # Kernels
 
 Written by `cargo xtask vm --docs` from what happened in virtual machines with these kernels, and compared with it
-whenever `cargo xtask vm` runs to its end. Distributions' kernels, emulated x86-64; `newest` is the newest that Debian has.
+whenever `cargo xtask vm` runs to its end. Distributions' kernels, emulated x86-64 where no other architecture is named;
+`newest` is the newest that Debian has.
 ";
 const HOOKS: &str = "
 ## Which ways to attach work
@@ -31,7 +32,8 @@ hook of that name sees.
 const STORIES: &str = "
 ## Stories
 
-How many passed of those that were told, by what was forced (`--hook-via`; `best` and `alone`: nothing). `alone` are those
+How many passed of those that were told, by what was forced (`--hook-via`; `best` and `alone`: nothing). On arm64 these are
+fewer: those that look at what an architecture could get wrong. `alone` are those
 whose outcomes only the return of a connect() tells, one at a time: where connect is by fentry, the kernel passes over the
 returns of calls that are under way while another trace begins or ends, and such a call ends as `other`, counted under
 `end_missed` (`proxytrace_untracked_total`). With kprobe that happens as well while several processes are in connect() at

@@ -66,7 +66,7 @@ impl Kernel {
 
 fn fetch(series: &Series, work: &Path, cache: &Path) -> Result<Kernel> {
     let sources = series.suites.iter().copied().map(Source::debian).collect::<Result<Vec<_>>>()?;
-    let apt = PrivateApt::new(work.join("apt").join(series.name), &sources)?;
+    let apt = PrivateApt::new(work.join("apt").join(series.name), &sources, series.arch.name)?;
     apt.update()?;
     let release = newest_release(series, &apt)?
         .with_context(|| format!("no kernel of series {} in {}", series.name, series.suites.join(", ")))?;
@@ -86,7 +86,7 @@ fn fetch(series: &Series, work: &Path, cache: &Path) -> Result<Kernel> {
 }
 
 fn newest_release(series: &Series, apt: &PrivateApt) -> Result<Option<String>> {
-    let names = apt.names(&series.kind.pattern())?;
+    let names = apt.names(&series.pattern())?;
     Ok(match series.kind {
         Kind::Image { .. } => {
             let releases = names.iter().filter_map(|name| name.strip_prefix("linux-image-"));

@@ -33,13 +33,13 @@ impl Machine {
     }
 
     /// Boots it, and says of everything how it went as soon as that is known.
-    pub(super) fn run(&mut self, work: &Path, base: &Path) -> Result<()> {
+    pub(super) fn run(&mut self, work: &Path) -> Result<()> {
         let initramfs = work.join(format!("{}.cpio", self.series.name));
-        initramfs::write(&initramfs, base, &self.kernel, &self.plan)?;
+        initramfs::write(&initramfs, &initramfs::base(work, self.series.arch), &self.kernel, &self.plan)?;
         let log = work.join(format!("{}.log", self.series.name));
         let mut transcript = Transcript::default();
         let mut since = Instant::now();
-        let mut command = qemu::command(&self.kernel, &initramfs)?;
+        let mut command = qemu::command(self.series.arch, &self.kernel, &initramfs)?;
         let trouble = qemu::run(&mut command, &log, &mut transcript, |told| {
             self.keep(told, since);
             since = Instant::now();
@@ -60,11 +60,11 @@ impl Machine {
     /// Says how it went, and remembers it.
     fn keep(&mut self, told: Told, since: Instant) {
         let faults = match self.series.expect {
-            Expect::Stories => told.faults(),
+            Expect::Stories(_) => told.faults(),
             Expect::Refusal { words, .. } => told.faults_of_refusal(words),
         };
         let stories = match self.series.expect {
-            Expect::Stories => format!("{} passed, {} failed", told.passed, told.failed.len()),
+            Expect::Stories(_) => format!("{} passed, {} failed", told.passed, told.failed.len()),
             Expect::Refusal { .. } if faults.is_empty() => "refused as it must be".to_owned(),
             Expect::Refusal { .. } => "not refused as it must be".to_owned(),
         };

@@ -1,6 +1,6 @@
 //! The ways to attach that are forced, one profile after another, so that each of them is seen to work.
 
-use super::series::{Expect, Series};
+use super::series::{Expect, Extent, Series};
 
 /// How many stories at once, where nothing speaks against it: enough to keep the one thread of the emulator busy while
 /// others wait. With more, each only takes longer, until nginx no longer keeps its own times.
@@ -15,6 +15,8 @@ pub(super) struct Profile {
     at_once: u32,
     /// Modules of the stories.
     stories: &'static [&'static str],
+    /// What takes their place where only a part is told.
+    part: &'static [&'static str],
 }
 
 /// Where less is told, it is what a way to attach could get wrong. It makes no difference between IPv4 and IPv6, and the
@@ -30,6 +32,16 @@ pub(super) const PROFILES: &[Profile] = &[
             "broken::",
             "processes::",
             "reload::",
+            "doctor::",
+            "requirements::",
+            "--skip=a_route_that_leads_nowhere",
+            "--skip=local_ports_can_be_used_up",
+        ],
+        part: &[
+            "causes::ipv4",
+            "processes::",
+            "reload::a",
+            "privilege::root",
             "doctor::",
             "requirements::",
             "--skip=a_route_that_leads_nowhere",
@@ -52,6 +64,7 @@ pub(super) const PROFILES: &[Profile] = &[
             "storm::",
             "crowd::",
         ],
+        part: &["causes::ipv4::a_route_that_leads_nowhere", "unix::", "ledger::"],
     },
     // One story at a time: a kprobe misses returns while several processes are in connect(), on 5.10 from two on.
     Profile {
@@ -59,20 +72,26 @@ pub(super) const PROFILES: &[Profile] = &[
         forced: "connect=kprobe,tcp_connect=kprobe",
         at_once: 1,
         stories: &["causes::ipv4", "unix::", "ledger::", "crowd::"],
+        part: IN_EACH_WAY,
     },
     Profile {
         name: "tp_btf",
         forced: "connect=tp_btf,tcp_connect=state",
         at_once: AT_ONCE,
         stories: &["causes::ipv4", "unix::", "ledger::"],
+        part: IN_EACH_WAY,
     },
     Profile {
         name: "raw_tp",
         forced: RAW_TP,
         at_once: AT_ONCE,
         stories: &["causes::ipv4", "unix::", "processes::", "reload::", "ledger::"],
+        part: IN_EACH_WAY,
     },
 ];
+
+/// Of a part, in whatever way is forced: each argument of connect() and its number are read, and counts are exact.
+const IN_EACH_WAY: &[&str] = &["causes::ipv4::a_closed_port", "unix::a_missing_file", "ledger::"];
 
 /// Every hook by raw tracepoint: what the running kernel offers in any case.
 pub(crate) const RAW_TP: &str = "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
@@ -80,9 +99,13 @@ pub(crate) const RAW_TP: &str = "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_
 
 impl Profile {
     /// The line of /vm/plan for it; a filter of the caller's takes the place of our own.
-    fn line(&self, filter: &[String]) -> String {
+    fn line(&self, extent: Extent, filter: &[String]) -> String {
         let forced = if self.forced.is_empty() { "-" } else { self.forced };
-        let stories = if filter.is_empty() { self.stories.join(" ") } else { filter.join(" ") };
+        let ours = match extent {
+            Extent::Whole => self.stories,
+            Extent::Part => self.part,
+        };
+        let stories = if filter.is_empty() { ours.join(" ") } else { filter.join(" ") };
         format!("stories_under {} {forced} {} {stories}\n", self.name, self.at_once)
     }
 }
@@ -90,7 +113,7 @@ impl Profile {
 /// What the first process of a machine with such a kernel has to do (/vm/plan).
 pub(super) fn plan(series: &Series, profiles: &[&Profile], filter: &[String]) -> String {
     match series.expect {
-        Expect::Stories => profiles.iter().map(|profile| profile.line(filter)).collect(),
+        Expect::Stories(extent) => profiles.iter().map(|profile| profile.line(extent, filter)).collect(),
         Expect::Refusal { .. } => "refusal\n".to_owned(),
     }
 }
@@ -110,10 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_told_under_the_same_profiles() {
+        let [whole, part] = ["6.12", "6.12-arm64"].map(|name| {
+            let series = SERIES.iter().find(|series| series.name == name).unwrap();
+            plan(series, &[&PROFILES[4]], &[])
+        });
+        assert!(whole.starts_with("stories_under raw_tp fork=raw_tp") && whole.contains(" reload::"));
+        assert!(part.starts_with("stories_under raw_tp fork=raw_tp") && part.contains(" ledger::"));
+        assert!(!part.contains(" reload::"), "{part}");
+    }
+
+    #[test]
     fn init_splits_lines_at_blanks_so_nothing_in_the_table_has_any() {
         for profile in PROFILES {
-            let words = [profile.name, profile.forced].into_iter().chain(profile.stories.iter().copied());
-            assert!(words.into_iter().all(|word| !word.contains(char::is_whitespace)), "{}", profile.name);
+            let words = [&[profile.name, profile.forced], profile.stories, profile.part].concat();
+            assert!(words.iter().all(|word| !word.contains(char::is_whitespace)), "{}", profile.name);
         }
     }
 }

@@ -10,25 +10,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::arch::Arch;
 use super::kernels::Kernel;
 use super::series::Kind;
 use super::transcript::{Told, Transcript};
 
-/// Software emulation: KVM is not to be had on the machines that this runs on, or does not run these kernels. Without the
-/// two features by which a processor says that copying bytes one by one is quick: here it is not, and kernels spent a
-/// third of their time in it. Without a fifth level of page tables, which only makes each miss longer.
+/// Software emulation: KVM is not to be had on the machines that this runs on, or does not run these kernels.
 ///
 /// All processors of a machine in one thread: with a thread for each, QEMU before 8.1 reads code to translate it before it
 /// locks the page (its change "accel/tcg: Always lock pages before translation"). So it can keep the breakpoint that a
 /// kernel sets for a moment while it changes its own code, as it does whenever a tracepoint's programs come or go, and run
 /// it long after: `Oops: int3`, in one run of three.
 #[rustfmt::skip]
-const QEMU: &[&str] = &[
-    "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm,-la57", "-smp", "2", "-m", "2048",
-    "-nographic", "-no-reboot", "-nic", "none",
+const MACHINE: &[&str] = &[
+    "-accel", "tcg,thread=single", "-smp", "2", "-m", "2048", "-nographic", "-no-reboot", "-nic", "none",
 ];
 /// `panic=-1` ends the machine at once when its kernel panics, which it does as well where it would go on limping.
-const KERNEL: &str = "console=ttyS0 quiet panic=-1 oops=panic";
+const KERNEL: &str = "quiet panic=-1 oops=panic";
 
 /// The same for a kernel that is a program: its console is our end of a pipe.
 const USER_MODE: &[&str] = &["mem=1024M", "con=null", "con0=null,fd:1", "quiet", "panic=-1"];
@@ -38,15 +36,15 @@ const LIMITS: Limits = Limits { silence: Duration::from_secs(660), total: Durati
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What boots a kernel into `initramfs`.
-pub(super) fn command(kernel: &Kernel, initramfs: &Path) -> Result<Command> {
+pub(super) fn command(arch: &Arch, kernel: &Kernel, initramfs: &Path) -> Result<Command> {
     // setpriv becomes the emulator, which the kernel then ends with us, in whatever way we end.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
     let image = kernel.image()?;
     match kernel.kind {
         Kind::Image { .. } => {
-            command.args(QEMU).arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
-            command.args(["-append", KERNEL]);
+            command.args(arch.qemu).args(MACHINE).arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+            command.arg("-append").arg(format!("console={} {KERNEL}", arch.console));
         }
         Kind::Program { .. } => {
             command.arg(image).arg(format!("initrd={}", initramfs.display())).args(USER_MODE);

@@ -1,9 +1,12 @@
 //! The kernels that proxytrace is tried on, and how the newest of a series is told from its name.
 
+use super::arch::{AMD64, ARM64, Arch};
+
 /// A series of kernels, of which the newest is taken.
 pub(crate) struct Series {
     /// What it is called on the command line and in docs/kernels.md.
     pub(super) name: &'static str,
+    pub(super) arch: &'static Arch,
     pub(super) kind: Kind,
     /// Debian's suites that have it.
     pub(super) suites: &'static [&'static str],
@@ -19,15 +22,21 @@ pub(super) enum Kind {
     Program { package: &'static str, path: &'static str },
 }
 
-/// What a release of Debian's cloud kernels ends with: they are small, and have type information.
-const FLAVOUR: &str = "-cloud-amd64";
-
 /// What must happen there.
 pub(super) enum Expect {
-    /// Under every profile all is well.
-    Stories,
+    /// Under every profile all is well, of so many stories.
+    Stories(Extent),
     /// It ends with status 3 and these words.
     Refusal { because: &'static str, words: &'static [&'static str] },
+}
+
+/// How many of the stories are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extent {
+    /// All that a profile has.
+    Whole,
+    /// What an architecture could get wrong: it is slow to emulate, and the rest is the kernel's own, which other series try.
+    Part,
 }
 
 pub(super) const SERIES: &[Series] = &[
@@ -36,9 +45,17 @@ pub(super) const SERIES: &[Series] = &[
     stories("6.12", "6.12.", &["trixie-security", "bookworm-backports"]),
     stories("6.18", "6.18.", &["trixie-backports"]),
     stories("newest", "", &["trixie-backports"]),
+    Series {
+        name: "6.12-arm64",
+        arch: &ARM64,
+        kind: Kind::Image { begins: "6.12." },
+        suites: &["trixie-security", "bookworm-backports"],
+        expect: Expect::Stories(Extent::Part),
+    },
     // Debian's mirrors have no kernel for QEMU that was built without type information, and none older than 5.10.
     Series {
         name: "uml",
+        arch: &AMD64,
         kind: Kind::Program { package: "user-mode-linux", path: "usr/bin/linux.uml" },
         suites: &["bookworm"],
         expect: Expect::Refusal {
@@ -49,13 +66,14 @@ pub(super) const SERIES: &[Series] = &[
 ];
 
 const fn stories(name: &'static str, begins: &'static str, suites: &'static [&'static str]) -> Series {
-    Series { name, kind: Kind::Image { begins }, suites, expect: Expect::Stories }
+    let (kind, expect) = (Kind::Image { begins }, Expect::Stories(Extent::Whole));
+    Series { name, arch: &AMD64, kind, suites, expect }
 }
 
 impl Series {
     /// Whether the stories are told there.
     pub(super) fn has_stories(&self) -> bool {
-        matches!(self.expect, Expect::Stories)
+        matches!(self.expect, Expect::Stories(_))
     }
 
     /// The newest of these releases that belongs to the series.
@@ -63,20 +81,22 @@ impl Series {
         // A package that only points to others names no whole version: linux-image-6.1-cloud-amd64.
         let belongs = |release: &String| match self.kind {
             Kind::Image { begins } => {
-                release.starts_with(begins) && release.ends_with(FLAVOUR) && numbers(release).len() > 2
+                release.starts_with(begins)
+                    && release.ends_with(&self.arch.flavour())
+                    && numbers(release).len() > 2
             }
             Kind::Program { package, .. } => release.starts_with(package),
         };
         releases.into_iter().filter(belongs).max_by_key(|release| numbers(release))
     }
-}
 
-impl Kind {
     /// What apt-cache has to look for.
     pub(super) fn pattern(&self) -> String {
-        match self {
-            Self::Image { begins } => format!("^linux-image-{}[0-9].*{FLAVOUR}$", begins.replace('.', r"\.")),
-            Self::Program { package, .. } => format!("^{package}$"),
+        match self.kind {
+            Kind::Image { begins } => {
+                format!("^linux-image-{}[0-9].*{}$", begins.replace('.', r"\."), self.arch.flavour())
+            }
+            Kind::Program { package, .. } => format!("^{package}$"),
         }
     }
 }
@@ -118,6 +138,9 @@ mod tests {
         let others =
             ["6.18.15+deb13-cloud-amd64", "6.1.0-56-rt-amd64", "6.1-cloud-amd64", "6.12-cloud-amd64"];
         check("6.1", &others, None);
+        check("6.12-arm64", &["6.12.117+deb13-cloud-amd64", "6.12.117+deb13-arm64"], None);
+        let release = "6.12.117+deb13-cloud-arm64";
+        check("6.12-arm64", &[release], Some(release));
     }
 
     #[test]
