@@ -102,10 +102,11 @@ impl Profile {
     fn line(&self, extent: Extent, filter: &[String]) -> String {
         let forced = if self.forced.is_empty() { "-" } else { self.forced };
         let ours = match extent {
-            Extent::Whole => self.stories,
-            Extent::Part => self.part,
+            Extent::Whole => self.stories.join(" "),
+            Extent::WithoutIpv6 => [self.stories, &["--skip=::ipv6::"]].concat().join(" "),
+            Extent::Part => self.part.join(" "),
         };
-        let stories = if filter.is_empty() { ours.join(" ") } else { filter.join(" ") };
+        let stories = if filter.is_empty() { ours } else { filter.join(" ") };
         format!("stories_under {} {forced} {} {stories}\n", self.name, self.at_once)
     }
 }
