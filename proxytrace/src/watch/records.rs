@@ -19,8 +19,9 @@ use crate::{
 /// No record is held back longer than that while host names are looked up: then its upstream is told as unknown.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same while the configuration is read: in milliseconds, but on a host that is in trouble everything takes longer.
-const READING: Duration = Duration::from_secs(5);
+/// The same while the configuration is read: in milliseconds, but on a host that is in trouble everything takes longer. The
+/// reader gives up after that time.
+const READING: Duration = Duration::from_secs(10);
 
 /// Events that were told and have become no records yet, the oldest first, and when they happened.
 pub(super) type Held = VecDeque<(Timestamp, Event)>;
