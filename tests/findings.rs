@@ -174,8 +174,8 @@ fn a_busy_link_makes_connects_slow_until_it_is_free_again() {
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(120, 200);
     scene.looked_at();
-    // A SYN and its answer are 148 bytes together: 15 ms at least, and more behind what was sent before.
-    scene.netns.tc("qdisc add dev lo root tbf rate 16kbit burst 118 latency 5s");
+    // A request and its answer take ten packets. Those of a handshake wait behind those of the requests before.
+    scene.netns.tc("qdisc add dev lo root tbf rate 24kbit burst 600 latency 5s");
     scene.gets(20, 200);
     let record = scene.raised("slow_connect", BEFORE);
     let [now, usual] = ["handshake_us", "usual_us"].map(|name| record.evidence[name].as_u64());

@@ -48,9 +48,10 @@ impl Lookout {
         }
     }
 
-    /// What came before is not mixed up with what comes: within one look the order is not known.
+    /// What came before is not mixed up with what comes: within one look the order is not known. While all is well, looks are
+    /// a second apart.
     pub(crate) fn looked_at(&self) {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(patient(Duration::from_millis(1500)));
     }
 
     /// The next finding is this, and the agent tells it too.

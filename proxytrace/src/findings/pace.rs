@@ -34,6 +34,8 @@ impl Pace {
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
         let all = sum(&seen.durations);
         let Some(slow_from) = self.slow_from() else {
+            // What makes the past is normal by it.
+            self.streak.add(time, all, 0);
             self.remember(&seen.durations);
             return;
         };
@@ -158,6 +160,13 @@ mod tests {
         check("they begin within a look", &[quick, mixed, slow], true);
         check("also the second time", &[quick, mixed, slow, mixed, quick, mixed, slow, slow, slow], true);
         check("one in twenty was always slow", &[&[[(95, 3), (5, 14)]; 50], &[[(20, 14), (0, 0)]]], false);
+    }
+
+    #[test]
+    fn what_made_the_past_counts_as_normal() {
+        let looks =
+            [[(120, 0), (0, 0)], [(1, 1), (1, 13)], [(4, 13), (0, 0)], [(4, 13), (0, 0)], [(4, 13), (0, 0)]];
+        assert!(pace_of_mixed(&looks).is_slow(), "all that is known of was in one look");
     }
 
     #[test]
