@@ -19,9 +19,18 @@ const MOST_LOGS: usize = 8;
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
+/// Whether the process `pid` has the mounts of a container in a pod. Reads no file but the kernel's own.
+pub(super) fn has_its_mounts(pid: u32) -> bool {
+    mounts_of(pid).is_some()
+}
+
+fn mounts_of(pid: u32) -> Option<Mounted> {
+    mounted(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)
+}
+
 /// Where the process `pid` runs, if all of it can be told.
 pub(super) fn of(pid: u32) -> Option<Pod> {
-    let Mounted { uid, container } = mounted(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)?;
+    let Mounted { uid, container } = mounts_of(pid)?;
     let by_logs = || names_in_logs(&Root::of(HOST).ok()?, &uid);
     let inside = || names_inside(&Root::of(pid).ok()?, has_host_name_of_its_own(pid));
     let (namespace, name) = by_logs().or_else(inside)?;
