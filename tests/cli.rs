@@ -95,7 +95,9 @@ fn a_process_that_is_gone_is_a_clear_error() {
     let pid = gone.pid().to_string();
     gone.wait(wait::SOON);
     for command in ["trace", "agent"] {
-        let (code, stdout, stderr) = ends(proxytrace::command().args([command, "--pid", &pid]));
+        let (code, stdout, stderr) = ends(
+            proxytrace::command().args([command, "--pid", &pid]).env("PROXYTRACE_LISTEN", "127.0.0.1:0"),
+        );
         assert_eq!((code, &*stdout), (Some(1), ""), "{command}: {stderr}");
         assert!(stderr.contains(&pid) && stderr.contains("process"), "{command}: {stderr}");
     }
