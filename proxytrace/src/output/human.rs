@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(human.title(), title);
         check(
             Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)),
-            "14:30:02.123  refused                 api         10.0.0.5:8081            330 us  nginx.service[9694]            nobody listens there",
+            "14:30:02.123  refused                 api         10.0.0.5:8081            330 us  nginx.service[9694]            nobody listens there, or a firewall rejects it",
         );
         check(
             Body::Connect(attempt(Some(Outcome::ProxyTimeout), 0, 5_000_000, 2)),

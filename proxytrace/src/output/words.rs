@@ -7,7 +7,7 @@ use proxytrace_ebpf::outcome::{Broken, Outcome};
 pub(super) const fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Established => "connected",
-        Outcome::Refused => "nobody listens there",
+        Outcome::Refused => "nobody listens there, or a firewall rejects it",
         Outcome::TimedOut => "no answer, the kernel gave up",
         Outcome::ProxyTimeout => "no answer within the proxy's connect timeout",
         Outcome::Cancelled => "the proxy gave up early: its client left, or the worker exits",

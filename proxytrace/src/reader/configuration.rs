@@ -135,9 +135,10 @@ impl Master {
         Root::of(self.pid).map_err(|error| self.failed("look below its root directory", &error))
     }
 
-    /// A master that goes into the background ends while it is looked at: another process then knows the same.
+    /// A master that goes into the background ends while it is looked at: another process then knows the same. What has
+    /// ended and is waited for has no program any more.
     fn failed(&self, what: &str, error: &io::Error) -> Failure {
-        if Path::new(&format!("/proc/{}/exe", self.pid)).symlink_metadata().is_err() {
+        if fs::read_link(format!("/proc/{}/exe", self.pid)).is_err() {
             return Failure::NoNginx;
         }
         Failure::Failed(format!("process {}: {what}: {error}", self.pid))
