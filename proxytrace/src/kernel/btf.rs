@@ -119,13 +119,13 @@ impl<'a> Btf<'a> {
         };
         let mut names = path.split('.');
         let mut id = *self.structures.get(names.next()?.as_bytes())?;
-        let mut bits = 0;
+        let mut bits = 0_u32;
         for name in names {
             let (offset, member) = self.member(id, name.as_bytes(), 0)?;
-            bits += offset;
+            bits = bits.checked_add(offset)?;
             id = member;
         }
-        bits.is_multiple_of(8).then_some(bits / 8 + more)
+        if bits.is_multiple_of(8) { (bits / 8).checked_add(more) } else { None }
     }
 
     /// Whether any enum has this value: how the kernel says which map types and helpers it has.
@@ -170,7 +170,7 @@ impl<'a> Btf<'a> {
             if member_name.is_empty()
                 && let Some((inner, found)) = self.member(member_type, name, depth + 1)
             {
-                return Some((offset + inner, found));
+                return Some((offset.checked_add(inner)?, found));
             }
         }
         None
@@ -302,6 +302,22 @@ mod tests {
                 && !btf.has(kind::FUNC, "tracepoint_srcu_srcu_data")
         );
         assert!(!btf.has_preemptible_tracepoints(), "it is not of the fast kind");
+    }
+
+    #[test]
+    fn members_beyond_all_memory_are_not_found() {
+        let mut builder = Builder::new();
+        builder.ty("int", 1 << 24, 4, &[32]); // type 1
+        let (x, far) = (builder.name("x"), u32::MAX - 7);
+        builder.ty("inner", kind::STRUCT << 24 | 1, 8, &[x, 1, far]); // 2
+        let inner = builder.name("inner");
+        builder.ty("outer", kind::STRUCT << 24 | 2, 16, &[0, 2, far, inner, 2, far]); // 3
+        let data = builder.build();
+        let btf = Btf::parse(&data).unwrap();
+        assert_eq!(btf.offset("outer.x"), None);
+        assert_eq!(btf.offset("outer.inner.x"), None);
+        assert_eq!(btf.offset("inner.x"), Some(far / 8));
+        assert_eq!(btf.offset("inner.x+4294967295"), None);
     }
 
     #[test]
