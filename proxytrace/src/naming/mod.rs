@@ -175,8 +175,8 @@ impl Naming {
                 let problems = if known.is_complete() { Vec::new() } else { problems };
                 Heard { problems, names_anew: known.update(addresses), is_complete: true }
             }
-            // It says nothing of upstreams.
-            (Answer::Pod(_), _) => Heard::default(),
+            // They say nothing of upstreams.
+            (Answer::Pod(_) | Answer::Rejection { .. }, _) => Heard::default(),
             // Names that could not be looked up again: what was found before holds.
             (Answer::Unreadable(why), State::Known(known)) => {
                 let problems = if known.is_complete() { Vec::new() } else { vec![why] };
@@ -190,7 +190,7 @@ impl Naming {
                 let problem = format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}");
                 Heard { problems: vec![problem], ..Heard::default() }
             }
-            (Answer::NoNginx | Answer::Addresses(_) | Answer::Rejection { .. }, state) => {
+            (Answer::NoNginx | Answer::Addresses(_), state) => {
                 let forked = if let State::Asked(asked) = state { asked.forked } else { None };
                 *state = State::NoNginx;
                 if let Some(pid) = forked {

@@ -42,7 +42,9 @@ pub(super) fn answer(request: &Request) -> Answer {
             master_of(request).and_then(|master| master.look_up(lookups.clone()).map(Answer::Addresses))
         }
         Question::Rejection(asked_ns) => {
-            master_of(request).map(|master| master.rejection(*asked_ns, request.config.as_deref()))
+            let master = master_of(request).ok();
+            let reason = master.and_then(|master| master.rejection(*asked_ns, request.config.as_deref()));
+            Ok(Answer::Rejection { asked_ns: *asked_ns, reason })
         }
     };
     match answered {
@@ -111,13 +113,12 @@ impl Master {
     }
 
     /// Where nginx logs to a pipe, what is wrong with the files is all that can be had.
-    fn rejection(&self, asked_ns: u64, config: Option<&Path>) -> Answer {
+    fn rejection(&self, asked_ns: u64, config: Option<&Path>) -> Option<String> {
         let asked = Clock::new(boot_ns(), Timestamp::now()).at(asked_ns);
-        let reason = rejection::logged(self.pid, asked).or_else(|| match self.load(config) {
+        rejection::logged(self.pid, asked).or_else(|| match self.load(config) {
             Err(Failure::Failed(why)) => Some(why),
             Ok(_) | Err(Failure::NoNginx) => None,
-        });
-        Answer::Rejection { asked_ns, reason }
+        })
     }
 
     fn config_path(&self) -> Result<PathBuf, Failure> {
