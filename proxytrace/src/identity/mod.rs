@@ -93,7 +93,12 @@ impl Names {
         self.asked.values().any(|since| since.elapsed() < PATIENCE)
     }
 
-    /// The name of `proxy`, where `living` are the proxies that have processes.
+    /// The name of `proxy`, once it is settled; `living` as below.
+    pub fn settled(&mut self, proxy: u64, living: &HashSet<u64>) -> Option<Arc<str>> {
+        self.is_settled(proxy).then(|| self.name(proxy, living))
+    }
+
+    /// The name of `proxy`, where `living` are the proxies that have processes. It never changes from then on.
     pub fn name(&mut self, proxy: u64, living: &HashSet<u64>) -> Arc<str> {
         if let Some(name) = self.given.get(&proxy) {
             return Arc::clone(name);

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Process, RowKey};
 
-use super::{Watch, clock, rejections::Rejection};
+use super::{Watch, clock, living, rejections::Rejection};
 use crate::{
     kernel::{Error, Snapshot},
     model::{Address, Key},
@@ -108,16 +108,13 @@ impl Watch {
     /// A map could not be read.
     pub fn routes(&mut self) -> Result<Vec<RoutesView>, Error> {
         let snapshot = self.tracer.snapshot()?;
+        let living = living(&snapshot);
         let mut views = Vec::new();
         for (id, proxy) in &snapshot.proxies {
-            if !self.names.is_settled(*id) {
-                continue;
-            }
-            if let Some(of) = self.newest_known(*id, proxy.generation) {
-                let name = self.proxy_name(*id)?;
-                if let Some((configuration, _)) = self.naming.configuration(of) {
-                    views.push(RoutesView::new(name, of.generation, configuration));
-                }
+            let Some(name) = self.names.settled(*id, &living) else { continue };
+            let Some(of) = self.newest_known(*id, proxy.generation) else { continue };
+            if let Some((configuration, _)) = self.naming.configuration(of) {
+                views.push(RoutesView::new(name, of.generation, configuration));
             }
         }
         views.sort_by(|one, other| one.proxy.cmp(&other.proxy));
@@ -154,10 +151,7 @@ impl Watch {
     pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<Key> {
         let mut keys = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
-            if !self.names.is_settled(*id) {
-                continue;
-            }
-            let name = self.names.name(*id, living);
+            let Some(name) = self.names.settled(*id, living) else { continue };
             let newest = self.newest_known(*id, proxy.generation);
             let Some((_, names)) = newest.and_then(|of| self.naming.configuration(of)) else { continue };
             keys.extend(names.declared().map(|(upstream, address)| Key {

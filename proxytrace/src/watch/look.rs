@@ -153,11 +153,8 @@ impl Watch {
                 continue;
             }
             // One that has no name yet is looked at again.
-            if !self.names.is_settled(key.proxy) {
-                continue;
-            }
+            let Some(proxy) = self.names.settled(key.proxy, &living) else { continue };
             let Some(upstream) = self.upstream(key, &address)? else { continue };
-            let proxy = self.names.name(key.proxy, &living);
             let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
             let counts = Counts::of(row, &clock);
             changed.push(Counted { proxy, pid, generation, upstream, address, counts });

@@ -101,8 +101,8 @@ impl Watch {
         Ok(roots)
     }
 
-    /// Whether there is a reload of which it is not known what became of it: then [`Watch::rejected_reloads`] is to be
-    /// asked again and again.
+    /// Whether there is a reload of which it is not known what became of it: then [`Watch::note_rejected_reloads`] is
+    /// to be asked again and again.
     #[must_use]
     pub fn is_reload_open(&self) -> bool {
         self.reloads.is_any_open()
@@ -139,11 +139,8 @@ impl Watch {
                 continue;
             }
             // Its counts show as soon as the names are known.
-            if !self.names.is_settled(row_key.proxy) {
-                continue;
-            }
+            let Some(proxy) = self.names.settled(row_key.proxy, &living) else { continue };
             let Some(upstream) = self.upstream(row_key, &address)? else { continue };
-            let proxy = self.names.name(row_key.proxy, &living);
             rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
         }
         let declared = self.declared(&snapshot, &living);
@@ -266,9 +263,7 @@ impl Watch {
         }
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
-            if !self.names.is_settled(*id) {
-                continue;
-            }
+            let Some(name) = self.names.settled(*id, living) else { continue };
             let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
             // A master that was started by a master (a binary upgrade) has workers, and is none.
             let workers = of_proxy().filter(|(_, process)| {
@@ -282,7 +277,7 @@ impl Watch {
                 crashes: proxy.crashes,
                 info: self.info(*id, proxy.generation),
             };
-            views.insert(self.names.name(*id, living), view);
+            views.insert(name, view);
         }
         views
     }

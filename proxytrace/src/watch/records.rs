@@ -59,14 +59,12 @@ impl Watch {
     pub fn records(&mut self, all: bool) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         while let Some((time, event)) = self.held.front().copied() {
-            if !all && !self.names.is_settled(event.proxy) && is_younger(&event, PATIENCE) {
+            let lacks_reason =
+                event.kind == Event::RELOAD_REJECTED && self.rejections.is_pending(Rejection::of(&event));
+            if !all && (lacks_reason || !self.names.is_settled(event.proxy)) {
                 break;
             }
             let body = if event.remote.family == 0 {
-                let is_rejection = event.kind == Event::RELOAD_REJECTED;
-                if is_rejection && !all && self.rejections.is_pending(Rejection::of(&event)) {
-                    break;
-                }
                 self.lifecycle(&event)?
             } else {
                 let Some(route) = self.route(&event, all)? else { break };
@@ -114,7 +112,9 @@ impl Watch {
         let patience = if self.naming.is_reading(of_row(&row)) { READING } else { PATIENCE };
         let upstream = match self.upstream(&row, &address)? {
             Some(upstream) => upstream,
-            None if !all && is_younger(event, patience) => return Ok(None),
+            None if !all && boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => {
+                return Ok(None);
+            }
             None => self.naming.unknown(),
         };
         Ok(Some(Route {
@@ -126,10 +126,6 @@ impl Watch {
             local: local(event),
         }))
     }
-}
-
-fn is_younger(event: &Event, patience: Duration) -> bool {
-    boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64
 }
 
 fn about_a_route(event: &Event, route: Route) -> Option<Body> {
