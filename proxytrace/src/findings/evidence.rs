@@ -225,8 +225,13 @@ mod tests {
         check("10+ 3-", true);
         check("1000+ ---", true);
         check("1000+ +---", false);
+        // These are in docs/findings.md.
+        check("2+ 13-", false);
+        check("2+ 14-", true);
         check("4+ 5-", false);
         check("4+ 6-", true);
+        check("6+ 3-", false);
+        check("6+ 4-", true);
         check("50+ 50- + 50+ 3-", false);
         check("100+ 3- +", false);
         check("100+ 3- + 3-", false);

@@ -22,7 +22,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// As many as the kernel half has room for in its ledger. All of it takes about 25 MB, a thousand addresses 3 MB.
+    /// As many as the kernel half has room for in its ledger: at most 25 MiB, beside names.
     fn default() -> Self {
         Self { proxies: 256, generations: 8, addresses: 8192 }
     }
@@ -126,5 +126,18 @@ impl History {
             Entry::Occupied(entry) => Some(entry.into_mut()),
             Entry::Vacant(entry) => has_room.then(|| entry.insert(Proxy::new(name))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::peer::Peer, Limits};
+    use crate::model::Counts;
+
+    #[test]
+    fn what_is_kept_takes_no_more_than_is_said() {
+        // An address has two rows at most, on average: see Proxy::row().
+        let of_address = size_of::<Peer>() + 2 * size_of::<Counts>();
+        assert!(of_address * Limits::default().addresses <= 25 << 20, "{of_address}");
     }
 }
