@@ -196,6 +196,8 @@ fn what_is_no_recording_or_is_newer_is_said() {
     };
     check(&[0xff, 0, b'\n', 7, 0x80].repeat(100), 2, "no connect to an upstream", "no recording");
     check(b"error_log /var/log/nginx;\n", 2, "no connect", "no recording");
+    let missing = proxytrace::command().args(["replay", "/nowhere"]).output().expect("run replay");
+    assert_eq!((missing.status.code(), missing.stdout.len()), (Some(2), 0), "{missing:?}");
     let newer = format!("{HEADER}\n{UNKNOWN}\n{CONNECT}\n{UNKNOWN}\n");
     check(
         newer.as_bytes(),

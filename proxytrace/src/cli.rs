@@ -170,7 +170,8 @@ pub struct Show {
     /// Show only this upstream, by the name in nginx's configuration, or undeclared, or unknown; give it again for more.
     #[arg(long = "upstream", value_name = "NAME", value_delimiter = ',')]
     upstreams: Vec<String>,
-    /// Show only this cause, such as refused or stalled; give it again for more (all are in the README).
+    /// Show only this cause, such as refused or stalled; give it again for more. One that does not exist is answered with
+    /// all that do.
     #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
     causes: Vec<Cause>,
     /// Print JSON, one object a line.

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write as _},
+    mem,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -44,16 +45,23 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
         found: Found::default(),
     };
     let mut troubles = Vec::new();
-    replay.printer.begin(&mut io::stdout().lock())?;
+    let mut has_begun = false;
     for file in files {
         let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
         match open(file) {
             Ok(input) => {
+                if !mem::replace(&mut has_begun, true) {
+                    replay.printer.begin(&mut io::stdout().lock())?;
+                }
                 let damage = replay.file(input, &name, quiet)?;
                 troubles.extend(damage.map(|damage| format!("{name}: {damage}")));
             }
             Err(error) => troubles.push(format!("open {name}: {error}")),
         }
+    }
+    if !has_begun {
+        // A summary of nothing would look as if nothing had happened.
+        return Err(Unreadable(troubles).into());
     }
     let found = replay.end(quiet)?;
     if troubles.is_empty() {

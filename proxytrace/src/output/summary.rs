@@ -1,6 +1,9 @@
 //! What was counted while a trace ran, as a table with a line for each address.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proxytrace_ebpf::{
     abi::Loss,
@@ -14,6 +17,9 @@ use crate::{
 };
 
 const COLUMNS: usize = 10;
+
+/// So many of the upstreams are named that were not asked for.
+const NAMED: usize = 8;
 
 const TITLES: [&str; COLUMNS] = [
     "PROXY",
@@ -65,16 +71,19 @@ fn counts(
     colour: Colour,
     wanted: impl Fn(&Key) -> bool,
 ) -> String {
-    let nothing = if all.values().all(|series| series.counts().attempts == 0) {
-        "no connect to an upstream was seen\n"
-    } else {
-        "no connect to such an address was seen; there were others\n"
-    };
-    let series: BTreeMap<_, _> =
-        all.iter().filter(|(key, series)| wanted(key) && series.counts().attempts > 0).collect();
+    let seen = || all.iter().filter(|(_, series)| series.counts().attempts > 0);
+    let series: BTreeMap<_, _> = seen().filter(|(key, _)| wanted(key)).collect();
+    let others: BTreeSet<_> = seen().map(|(key, _)| &*key.upstream).collect();
     let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
-    if series.is_empty() {
-        text += nothing;
+    if others.is_empty() {
+        text += "no connect to an upstream was seen\n";
+    } else if series.is_empty() {
+        let named: Vec<_> = others.iter().take(NAMED).map(|name| printable(name)).collect();
+        let more = if others.len() > NAMED { " and others" } else { "" };
+        text += &format!(
+            "no connect to what was asked for was seen; there were some to {}{more}\n",
+            named.join(", ")
+        );
     } else {
         let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
         text += &table(&rows, colour);
@@ -172,6 +181,9 @@ nginx  api       10.0.0.5:8081       314            0     313          1       0
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
         let nothing = summary(&view, Duration::from_secs(1), Colour::Off, |_| false);
-        assert!(nothing.contains("no connect to such an address was seen; there were others"), "{nothing}");
+        assert!(
+            nothing.contains("no connect to what was asked for was seen; there were some to api\n"),
+            "{nothing}"
+        );
     }
 }
