@@ -123,7 +123,7 @@ pub struct Tracing {
     #[arg(long = "hook-via", value_name = "HOOK=WAY", env = "PROXYTRACE_HOOK_VIA", value_delimiter = ',')]
     hook_via: Vec<Forced>,
     /// How many entries a table in the kernel has: connections=200000; give it again for more. What does not fit is
-    /// counted in `proxytrace_untracked_total` (connections, attempts, ledger, processes, calls, proxies, paths).
+    /// counted in `proxytrace_untracked_total` (connections, attempts, ledger, processes, calls, proxies, paths), but for timeouts, where it is logged.
     #[arg(
         long = "table-size",
         value_name = "TABLE=ENTRIES",

@@ -79,6 +79,12 @@ pub const TABLES: &[Table] = &[
     },
 ];
 
+/// The table that has no room when this is counted.
+#[must_use]
+pub fn full_by(loss: Loss) -> Option<&'static Table> {
+    TABLES.iter().find(|table| table.full == Some(loss))
+}
+
 /// The most entries that a table can be given: at the size of a ledger row this is 7 GB.
 const MOST: u32 = 1 << 24;
 

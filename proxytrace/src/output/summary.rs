@@ -12,6 +12,7 @@ use proxytrace_ebpf::{
 
 use super::{Colour, Paint, human::printable};
 use crate::{
+    kernel::tables::{Table, full_by},
     model::{Key, Series, Tally},
     watch::View,
 };
@@ -45,7 +46,13 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
     for (loss, count) in losses.filter(|(_, count)| *count > 0) {
         text += &match loss {
             Loss::RingFull => format!("{count} records were not read in time; the counts above are right\n"),
-            loss => format!("{count} could not be followed ({}) and are in no count above\n", loss.name()),
+            loss => {
+                let room = full_by(loss).map(|Table { name, holds, .. }| {
+                    format!(": there was no room for more {holds}, give it with --table-size {name}=N")
+                });
+                let room = room.unwrap_or_default();
+                format!("{count} could not be followed ({}) and are in no count above{room}\n", loss.name())
+            }
         };
     }
     text
@@ -172,12 +179,16 @@ mod tests {
         good.broken[Broken::ClosedBeforeResponse as usize] = 1;
         let mut view = view(&[("10.0.0.5:8081", bad), ("10.0.0.5:8080", good)]);
         view.losses[Loss::RingFull as usize] = 5;
+        view.losses[Loss::ProcessTableFull as usize] = 7;
+        view.losses[Loss::ReadFailed as usize] = 2;
         let expected = "\
 summary of 12.3 s
 PROXY  UPSTREAM  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  BROKEN  SYN RESENT  CAUSES
 nginx  api       10.0.0.5:8080         9            9       0          0       1           0  closed_before_response 1
 nginx  api       10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
 5 records were not read in time; the counts above are right
+7 could not be followed (process_table_full) and are in no count above: there was no room for more traced processes, give it with --table-size processes=N
+2 could not be followed (read_failed) and are in no count above
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
         let nothing = summary(&view, Duration::from_secs(1), Colour::Off, |_| false);
