@@ -15,7 +15,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Kinds of findings that say that nginx refuses the configuration.
-const REFUSED: [&str; 8] = [
+const REFUSED: [&str; 9] = [
+    "out-of-place",
     "bad-address",
     "port-of-upstream",
     "upstream-twice",

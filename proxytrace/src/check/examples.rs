@@ -6,6 +6,7 @@ use crate::nginx::tests::config;
 
 /// By id. Each brings this finding, and no other that is graver than a note.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
+    ("out-of-place", "upstream api { server 10.0.0.5:8080; }"),
     ("bad-address", "http {\n    server {\n        location / { proxy_pass http://10.0.0.5:0; }\n    }\n}"),
     (
         "port-of-upstream",

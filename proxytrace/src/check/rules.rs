@@ -48,6 +48,7 @@ macro_rules! rules {
 
 rules! {
     SYNTAX = Error "syntax" "nginx cannot read the configuration";
+    OUT_OF_PLACE = Error "out-of-place" "a `server`, `upstream` or `location` outside of `http` and `stream`: only a part of a configuration";
     BAD_ADDRESS = Error "bad-address" "an address that nginx refuses: port 0, no port where one is needed, no host";
     PORT_OF_UPSTREAM = Error "port-of-upstream" "a port behind the name of an `upstream` block";
     UPSTREAM_TWICE = Error "upstream-twice" "two `upstream` blocks of one name";

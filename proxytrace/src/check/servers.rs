@@ -1,4 +1,4 @@
-//! Findings about servers and locations that hide each other.
+//! Findings about servers and locations that hide each other, or stand where nothing is served.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,8 +7,19 @@ use nginx_conf::{Config, Directive};
 use super::{Finding, rules};
 use crate::nginx::places::Places;
 
+/// What a file begins with that is meant to be included.
+const PARTS: [&str; 3] = ["server", "upstream", "location"];
+
 pub(super) fn find(config: &Config, findings: &mut Vec<Finding>) {
     let places = Places(config);
+    let out_of_place = config.directives.iter().find(|directive| PARTS.contains(&&*directive.name.text));
+    if let Some(directive) = out_of_place {
+        let name = &directive.name.text;
+        let what =
+            format!("nginx refuses \"{name}\" outside of http and stream, and nothing of it was checked");
+        let mend = "check the file that includes this one";
+        findings.push(Finding::new(&rules::OUT_OF_PLACE, &places.line(directive), what, mend));
+    }
     for http in named(&config.directives, "http") {
         let servers: Vec<_> = named(http.children(), "server").collect();
         servers_of(&servers, &places, findings);
