@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use proxytrace_tests::backend::{Backend, Manner, full_backlog};
 use proxytrace_tests::nginx::{proxy_to, server};
 use proxytrace_tests::scratch;
-use proxytrace_tests::wait::patient;
+use proxytrace_tests::wait::{self, patient};
 use serde_json::json;
 
 use crate::lookout::{AFTER, BEFORE, Lookout, api};
@@ -59,7 +59,7 @@ fn after_two_bad_reloads_in_a_row_old_workers_are_those_of_neither() {
     const SECOND: &str = "127.0.0.1:8082";
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(12, 200);
-    scene.looked_at();
+    wait::for_a_look();
     let of_the_good = [(); 2].map(|()| scene.nginx.begin_half("/"));
     scene.nginx.reload(&api(AFTER));
     scene.gets(1, 502);
@@ -76,7 +76,7 @@ fn after_two_bad_reloads_in_a_row_old_workers_are_those_of_neither() {
     for half in of_the_good {
         assert_eq!(half.finish().status, 200);
     }
-    scene.looked_at();
+    wait::for_a_look();
     scene.nginx.reload(&api(BEFORE));
     scene.gets(1, 200);
     let evidence = scene.cleared("misrouted").evidence;
@@ -88,7 +88,7 @@ fn after_two_bad_reloads_in_a_row_old_workers_are_those_of_neither() {
 fn an_upstream_that_dies_is_down_until_it_answers_again() {
     let (scene, backend) = healthy(&api(BEFORE));
     scene.gets(12, 200);
-    scene.looked_at();
+    wait::for_a_look();
     drop(backend);
     scene.gets(10, 502);
     scene.raised("upstream_down", "");
@@ -157,7 +157,7 @@ fn a_service_that_closes_unanswered_is_the_wrong_one_until_one_answers() {
 fn a_firewall_that_drops_is_a_black_hole_until_something_answers() {
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(12, 200);
-    scene.looked_at();
+    wait::for_a_look();
     scene.netns.firewall("tcp dport 8080 drop");
     let clients: Vec<_> = (0..4).map(|_| scene.nginx.begin("/")).collect();
     let began = Instant::now();
@@ -173,7 +173,7 @@ fn a_firewall_that_drops_is_a_black_hole_until_something_answers() {
 fn a_busy_link_makes_connects_slow_until_it_is_free_again() {
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(120, 200);
-    scene.looked_at();
+    wait::for_a_look();
     // A request and its answer take ten packets. Those of a handshake wait behind those of the requests before.
     scene.netns.tc("qdisc add dev lo root tbf rate 24kbit burst 600 latency 5s");
     scene.gets(20, 200);

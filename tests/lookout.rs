@@ -48,12 +48,6 @@ impl Lookout {
         }
     }
 
-    /// What came before is not mixed up with what comes: within one look the order is not known. While all is well, looks are
-    /// a second apart.
-    pub(crate) fn looked_at(&self) {
-        thread::sleep(patient(Duration::from_millis(1500)));
-    }
-
     /// The next finding is this, and the agent tells it too.
     #[track_caller]
     pub(crate) fn raised(&self, kind: &str, address: &str) -> Record {

@@ -235,8 +235,8 @@ fn old_workers_go_on_connecting_well_while_new_ones_fail() {
         saw(0, WELL, "established", &workers);
     }
     let halves: Vec<_> = (0..=EACH).map(|_| nginx.begin_half("/")).collect();
-    // What came before the reload is known before it comes: a look is taken once a second.
-    std::thread::sleep(patient(Duration::from_millis(1500)));
+    // What came before the reload is known before it comes.
+    wait::for_a_look();
 
     let old = nginx.reload(&http(ADDRESS));
     let new: Vec<_> = nginx.worker_pids().into_iter().filter(|pid| !old.contains(pid)).collect();

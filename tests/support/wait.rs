@@ -1,4 +1,4 @@
-//! Waiting for something to become true, never for time to pass.
+//! Waiting for something to become true; for time to pass only where nothing tells.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -40,6 +40,12 @@ const EARLY: Duration = Duration::from_millis(200);
 #[must_use]
 pub fn at_least(time: Duration) -> Duration {
     if is_slow() { time.saturating_sub(EARLY) } else { time }
+}
+
+/// Lets an agent or a trace look once, which it does each second while all is well: of what came between two looks, the order
+/// is not known.
+pub fn for_a_look() {
+    thread::sleep(Duration::from_millis(if is_slow() { 6000 } else { 1500 }));
 }
 
 /// Asks again and again until there is an answer; panics with `what` when there is none in that time, as [`patient`] as

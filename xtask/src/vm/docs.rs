@@ -33,7 +33,8 @@ const STORIES: &str = "
 ## Stories
 
 How many passed of those that were told, by what was forced (`--hook-via`; `best` and `alone`: nothing). Between the oldest
-and the newest kernel those about IPv6 are left out but for the ledger's; on arm64 it is those that look at what an architecture could get wrong. `alone` are those
+and the newest kernel it is fewer: without IPv6, but for the ledger's story, and without some ways to connect; and on arm64
+those that look at what an architecture could get wrong. `alone` are those
 whose outcomes only the return of a connect() tells, one at a time: where connect is by fentry, the kernel passes over the
 returns of calls that are under way while another trace begins or ends, and such a call ends as `other`, counted under
 `end_missed` (`proxytrace_untracked_total`). With kprobe that happens as well while several processes are in connect() at

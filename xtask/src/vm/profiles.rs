@@ -85,13 +85,16 @@ pub(super) const PROFILES: &[Profile] = &[
         name: "raw_tp",
         forced: RAW_TP,
         at_once: AT_ONCE,
-        stories: &["causes::ipv4", "unix::", "processes::", "reload::", "ledger::"],
+        stories: &["causes::ipv4", "unix::", "processes::", "reload::a", "ledger::"],
         part: IN_EACH_WAY,
     },
 ];
 
 /// Of a part, in whatever way is forced: each argument of connect() and its number are read, and counts are exact.
 const IN_EACH_WAY: &[&str] = &["causes::ipv4::a_closed_port", "unix::a_missing_file", "ledger::"];
+
+/// What kernels between the oldest and the newest are spared.
+const NOT_BETWEEN: &[&str] = &["--skip=::ipv6::", "--skip=clients::"];
 
 /// Every hook by raw tracepoint: what the running kernel offers in any case.
 pub(crate) const RAW_TP: &str = "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
@@ -103,7 +106,7 @@ impl Profile {
         let forced = if self.forced.is_empty() { "-" } else { self.forced };
         let ours = match extent {
             Extent::Whole => self.stories.join(" "),
-            Extent::WithoutIpv6 => [self.stories, &["--skip=::ipv6::"]].concat().join(" "),
+            Extent::Between => [self.stories, NOT_BETWEEN].concat().join(" "),
             Extent::Part => self.part.join(" "),
         };
         let stories = if filter.is_empty() { ours } else { filter.join(" ") };
