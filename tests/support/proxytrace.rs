@@ -327,7 +327,8 @@ impl Agent {
     #[track_caller]
     #[must_use]
     pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect to the agent");
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))
+            .unwrap_or_else(|error| panic!("connect to the agent: {error}; it says: {}", self.stderr.text()));
         stream.set_read_timeout(Some(patient(SOON))).expect("limit the wait for the agent");
         http::ask(&mut stream, path, headers);
         http::try_answer(&mut stream).unwrap_or_else(|what| {
