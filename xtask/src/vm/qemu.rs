@@ -28,7 +28,8 @@ const MACHINE: &[&str] = &[
 /// `panic=-1` ends the machine at once when its kernel panics, which it does as well where it would go on limping.
 /// `norandmaps`: where each process has addresses of its own, half of the emulator's time goes into translating the same
 /// programs again (QEMU 7.2: 70 s instead of 44 s for `6.12 --profile tp_btf`).
-const KERNEL: &str = "quiet norandmaps panic=-1 oops=panic";
+/// `init_on_alloc=0`: clearing all memory twice takes a twentieth of the time.
+const KERNEL: &str = "quiet norandmaps init_on_alloc=0 panic=-1 oops=panic";
 
 /// The same for a kernel that is a program: its console is our end of a pipe.
 const USER_MODE: &[&str] = &["mem=1024M", "con=null", "con0=null,fd:1", "quiet", "panic=-1"];
