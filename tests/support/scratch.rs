@@ -1,7 +1,7 @@
 //! Names and places that belong to this process alone, and the removal of what a crashed one left behind.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use tempfile::TempDir;
 
 /// Every name of ours starts like this, then comes the pid of the process that made it.
@@ -51,13 +52,22 @@ pub fn free_port() -> u16 {
         let name =
             SocketAddr::from_abstract_name(format!("proxytrace-tests-{port}")).expect("an abstract name");
         let Ok(held) = UnixListener::bind_addr(&name) else { return false };
-        let is_free = TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let is_free = can_be_bound(*port);
         if is_free {
             std::mem::forget(held);
         }
         is_free
     };
     (12_000..32_000).find(is_ours).expect("a free port on loopback")
+}
+
+/// Whether nobody listens there. Nor do we, not for a moment: a child that another thread forks has our descriptors until
+/// it executes, and whoever waits for the port to be served would be connected to that child.
+fn can_be_bound(port: u16) -> bool {
+    let socket =
+        socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("make a socket");
+    setsockopt(&socket, sockopt::ReuseAddr, &true).expect("leave the port to others");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).is_ok()
 }
 
 /// Removes the directories of processes that are gone.
