@@ -1,6 +1,7 @@
 //! What can still go wrong when the handshake is done, and what must not be taken for it.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::stage::{Family, Stage};
@@ -8,6 +9,9 @@ use proxytrace_tests::wait::{self, SOON};
 
 use crate::causes::{local_host, over_both_families};
 use crate::scene::{Expected, Scene};
+
+/// A connection of that age that ends before anything was sent over it was not broken, but idle (docs/architecture.md).
+const IDLE: Duration = Duration::from_secs(1);
 
 over_both_families! {
     an_upstream_that_closes_without_an_answer_breaks_the_connection,
@@ -42,14 +46,21 @@ fn an_upstream_that_ends_it_at_once_breaks_the_connection(family: Family) {
     for manner in [Manner::CloseAtOnce, Manner::ResetAtOnce] {
         let (_stage, upstream, scene) = begin(family, manner, "");
 
-        scene.gets(5, 502);
+        // Where nginx is kept waiting for so long that it sees the end before it has sent anything, the connection may as
+        // well have been an idle one.
+        let is_quick = |_: &u64| {
+            let start = Instant::now();
+            scene.gets(1, 502);
+            start.elapsed() < IDLE
+        };
+        let quick = (0..5).filter(is_quick).count() as u64;
 
         // Whether the end or the request is first is a race, and with it what the end looks like; not that it is one.
         assert_eq!(upstream.accepted(), 5);
-        wait::until_true("the broken connections to be counted", SOON, || broken(&scene, "") >= 5);
+        wait::until_true("the broken connections to be counted", SOON, || broken(&scene, "") >= quick);
         let without_response = ["closed_before_response", "reset_before_response"];
         let counted: u64 = without_response.iter().map(|cause| broken(&scene, cause)).sum();
-        assert_eq!((counted, broken(&scene, "")), (5, 5), "{manner:?}");
+        assert!(counted == broken(&scene, "") && (quick..=5).contains(&counted), "{manner:?}: {counted}");
         scene.watch.counted(&scene.address, &established(family).account(5));
     }
 }
