@@ -58,6 +58,18 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
+impl Args {
+    /// For each change: every way to attach on every kernel, each seen to fire, and with it exact counts.
+    pub(crate) fn few() -> Self {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        Self {
+            profile: owned(&["alone", "kprobe", "tp_btf", "raw_tp"]),
+            filter: owned(&["causes::ipv4::a_closed_port", "unix::a_missing_file", "ledger::"]),
+            ..Self::default()
+        }
+    }
+}
+
 fn one_of(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
     PossibleValuesParser::new(names)
 }
