@@ -12,7 +12,7 @@ use proxytrace_tests::wait::{self, SOON};
 
 use crate::clients::CONNECTOR;
 use crate::host::Host;
-use crate::scene::{agrees_but_for_missed_returns, sees_connect_by_kprobe};
+use crate::scene::{agrees_but_for_missed_returns, sees_connect_by};
 
 /// More than the kernel sets places aside for returns that it waits for: 10, or two for each CPU.
 const CROWD: usize = 64;
@@ -30,7 +30,7 @@ fn an_attempt_whose_return_was_not_seen_ends_all_the_same() {
     let truth = client.finish();
 
     let missed = agrees_but_for_missed_returns(&agent, &name, &truth);
-    if sees_connect_by_kprobe(&agent) {
+    if sees_connect_by(&agent, "kprobe") {
         assert!(missed > 0, "the crowd was large enough to make a kretprobe miss returns");
     } else {
         assert_eq!(missed, 0, "every return was seen");

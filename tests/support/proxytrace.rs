@@ -304,6 +304,12 @@ impl Agent {
         self.child.pid()
     }
 
+    /// How often the kernel has passed over those of its programs that have this type (`enum bpf_prog_type`).
+    #[must_use]
+    pub fn programs_passed_over(&self, of_type: u32) -> u64 {
+        process::programs_passed_over(self.pid(), of_type)
+    }
+
     /// The port that it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
