@@ -14,6 +14,7 @@ mod qemu;
 mod root;
 mod series;
 mod transcript;
+mod user_mode;
 
 pub(crate) use self::profiles::RAW_TP;
 

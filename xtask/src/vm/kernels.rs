@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::series::{Kind, Series};
+use super::user_mode;
 use crate::private_apt::{PrivateApt, Source, remove};
 
 /// What apt-get and dpkg-deb put beside an image.
@@ -17,7 +18,8 @@ pub(super) struct Kernel {
     /// As `uname -r` says; of a program the package and its version.
     pub(super) release: String,
     pub(super) kind: Kind,
-    directory: PathBuf,
+    /// What its packages were unpacked to.
+    pub(super) directory: PathBuf,
 }
 
 impl Kernel {
@@ -33,15 +35,10 @@ impl Kernel {
         })
     }
 
-    /// What is run, by QEMU or by itself.
+    /// What QEMU boots.
     pub(super) fn image(&self) -> Result<PathBuf> {
         let release = &self.release;
-        let places = match self.kind {
-            Kind::Image { .. } => {
-                vec![format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")]
-            }
-            Kind::Program { path, .. } => vec![path.to_owned()],
-        };
+        let places = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
         let mut images = places.iter().map(|place| self.directory.join(place));
         images.find(|image| image.is_file()).with_context(|| {
             format!(
@@ -72,11 +69,16 @@ fn fetch(series: &Series, work: &Path, cache: &Path) -> Result<Kernel> {
         .with_context(|| format!("no kernel of series {} in {}", series.name, series.suites.join(", ")))?;
     let directory = cache.join(&release);
     if !directory.is_dir() {
-        let packages = packages(series.kind, &release, &apt)?;
-        eprintln!("vm: downloading {}", packages.join(" "));
         // Unpacked beside its place, so that it appears there whole or not at all.
         let partial = work.join("apt").join(series.name).join("unpacked");
-        apt.unpack(&packages, &partial)?;
+        eprintln!("vm: downloading {release}");
+        match series.kind {
+            Kind::Image { .. } => apt.unpack(&packages(&release, &apt)?, &partial)?,
+            Kind::Program { package, .. } => {
+                apt.unpack_with_dependencies(&[package], &partial)?;
+                user_mode::complete(&partial)?;
+            }
+        }
         fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
         fs::rename(&partial, &directory)
             .with_context(|| format!("move {} to {}", partial.display(), directory.display()))?;
@@ -96,11 +98,8 @@ fn newest_release(series: &Series, apt: &PrivateApt) -> Result<Option<String>> {
     })
 }
 
-/// The packages that such a release is made of.
-fn packages(kind: Kind, release: &str, apt: &PrivateApt) -> Result<Vec<String>> {
-    if let Kind::Program { package, .. } = kind {
-        return Ok(vec![package.to_owned()]);
-    }
+/// The packages that an image of such a release is made of.
+fn packages(release: &str, apt: &PrivateApt) -> Result<Vec<String>> {
     let image = format!("linux-image-{release}");
     let mut packages = apt.dependencies(&image)?;
     packages.retain(|name| PARTS.iter().any(|part| name.strip_prefix(part) == Some(release)));

@@ -14,6 +14,7 @@ use super::arch::Arch;
 use super::kernels::Kernel;
 use super::series::Kind;
 use super::transcript::{Told, Transcript};
+use super::user_mode;
 
 /// Software emulation: KVM is not to be had on the machines that this runs on, or does not run these kernels.
 ///
@@ -31,9 +32,6 @@ const MACHINE: &[&str] = &[
 /// `init_on_alloc=0`: clearing all memory twice takes a twentieth of the time.
 const KERNEL: &str = "quiet norandmaps init_on_alloc=0 panic=-1 oops=panic";
 
-/// The same for a kernel that is a program: its console is our end of a pipe.
-const USER_MODE: &[&str] = &["mem=1024M", "con=null", "con0=null,fd:1", "quiet", "panic=-1"];
-
 const LIMITS: Limits = Limits { silence: Duration::from_secs(660), total: Duration::from_secs(2400) };
 /// What a kernel says after it panicked comes in that time.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -43,14 +41,14 @@ pub(super) fn command(arch: &Arch, kernel: &Kernel, initramfs: &Path) -> Result<
     // setpriv becomes the emulator, which the kernel then ends with us, in whatever way we end.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
-    let image = kernel.image()?;
     match kernel.kind {
         Kind::Image { .. } => {
-            command.args(arch.qemu).args(MACHINE).arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+            command.args(arch.qemu).args(MACHINE).arg("-kernel").arg(kernel.image()?);
+            command.arg("-initrd").arg(initramfs);
             command.arg("-append").arg(format!("console={} {KERNEL}", arch.console));
         }
-        Kind::Program { .. } => {
-            command.arg(image).arg(format!("initrd={}", initramfs.display())).args(USER_MODE);
+        Kind::Program { path, .. } => {
+            user_mode::arguments(&mut command, &kernel.directory, path, initramfs);
         }
     }
     Ok(command)
