@@ -120,10 +120,6 @@ fn an_icmp_error_during_connect_is_the_cause(family: Family) {
         ],
     );
     for (answer, outcome, errno) in rows {
-        let stage = Stage::new(family);
-        stage.upstream.firewall(&format!("tcp dport 8080 reject with {answer}"));
-        let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), "");
-
         let at_once = Expected::at_once(outcome, errno).from(local_host(family));
         // Over IPv6 the kernel keeps a soft error to itself: nginx learns of it a second later, from the next SYN.
         let (requests, expected) = match family {
@@ -134,15 +130,35 @@ fn an_icmp_error_during_connect_is_the_cause(family: Family) {
             Family::V6 => (1, at_once.after(0.0, 0..=1)),
         };
 
-        scene.gets(requests, 502);
+        until_the_cause_is_known(|| {
+            let stage = Stage::new(family);
+            stage.upstream.firewall(&format!("tcp dport 8080 reject with {answer}"));
+            let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), "");
 
-        scene.nginx.says(&format!("connect() failed ({errno}: "));
-        scene.saw(requests, &expected);
-        scene.end();
+            scene.gets(requests, 502);
+
+            scene.nginx.says(&format!("connect() failed ({errno}: "));
+            if family == Family::V6 && !scene.knows_the_cause() {
+                return false;
+            }
+            scene.saw(requests, &expected);
+            scene.end();
+            true
+        });
     }
 }
 
+/// Tells it again where its cause was forgotten, which is rare.
+#[track_caller]
+fn until_the_cause_is_known(tell: impl Fn() -> bool) {
+    assert!((0..3).any(|_| tell()), "the cause was forgotten three times on end");
+}
+
 fn an_icmp_error_after_connect_is_the_cause(family: Family) {
+    until_the_cause_is_known(|| an_icmp_error_after_connect(family));
+}
+
+fn an_icmp_error_after_connect(family: Family) -> bool {
     let stage = Stage::new(family);
     stage.upstream.firewall("tcp dport 8080 drop");
     let scene = Scene::begin(&stage.proxy, &stage.upstream_address(8080), "proxy_connect_timeout 60s;");
@@ -154,25 +170,37 @@ fn an_icmp_error_after_connect_is_the_cause(family: Family) {
 
     assert_eq!(answer(&mut client).status, 502);
     scene.nginx.says("connect() failed (113: No route to host)");
+    if family == Family::V6 && !scene.knows_the_cause() {
+        return false;
+    }
     let (resent, expected) = (stage.retransmits(), Expected::at_once("host_unreachable", 113));
     let expected = expected.from(local_host(family)).after(1.9, resent..=resent);
     scene.watch.check(&scene.watch.trace.next_of("connect"), &scene.address, &expected);
     scene.watch.counted(&scene.address, &expected.account(1));
     scene.end();
+    true
 }
 
 fn a_next_hop_that_does_not_answer_is_an_unreachable_host(family: Family) {
+    until_the_cause_is_known(|| a_next_hop_that_does_not_answer(family));
+}
+
+fn a_next_hop_that_does_not_answer(family: Family) -> bool {
     let stage = Stage::new(family);
     let scene = Scene::begin(&stage.proxy, &stage.nobodys_address(8080), "proxy_connect_timeout 60s;");
 
     scene.gets(1, 502);
 
     scene.nginx.says("connect() failed (113: No route to host)");
+    if family == Family::V6 && !scene.knows_the_cause() {
+        return false;
+    }
     // The SYN waits for the neighbour's address: the kernel tries to send it again, but it has never left.
     let resent = stage.retransmits();
     let expected = Expected::at_once("host_unreachable", 113).from(local_host(family));
     scene.saw(1, &expected.after(1.9, resent..=resent));
     scene.end();
+    true
 }
 
 fn a_route_that_leads_nowhere_fails_at_once(family: Family) {

@@ -220,10 +220,15 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         events::lose(Loss::EndMissed);
         return settle(&attempt, Outcome::Other, 0, sock.local());
     }
-    if attempt.syn_retransmits > 0 && !sock.is_owned() {
-        // The kernel itself has given up: it wakes the process before it closes the socket (tcp_write_err), and the process
-        // has asked for the error in between, which clears it.
-        return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, sock.local());
+    if !sock.is_owned() {
+        // The kernel itself has given up. Before 6.11 (tcp_done_with_error) it wakes the process before it closes the socket,
+        // and the process has asked for the error in between, which clears it. The timer has one error only (tcp_write_err).
+        // Which one an ICMP message brought is not to be known any more: over IPv6 the kernel keeps nothing of it.
+        if sock.has_timer_run_out() {
+            return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, sock.local());
+        }
+        events::lose(Loss::EndMissed);
+        return settle(&attempt, Outcome::Other, 0, sock.local());
     }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);

@@ -197,6 +197,12 @@ impl<A: Access> Sock<A> {
         self.tcp(offset!(tcp_retransmits))
     }
 
+    /// Whether its timer has run out and is at work: before that it waits to send again what nobody has answered.
+    #[inline(always)]
+    pub(crate) fn has_timer_run_out(self) -> bool {
+        self.tcp::<u8>(offset!(tcp_timer)) == 0
+    }
+
     #[inline(always)]
     fn tcp<T: Copy + Default>(self, offset: u32) -> T {
         let tcp_sock = A::tcp_sock(self.0);

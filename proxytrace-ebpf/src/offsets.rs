@@ -53,6 +53,7 @@ offsets! {
     room_error: ["sock_exterr_skb.ee"],
     error_origin: ["sock_extended_err.ee_origin"],
     inet_local_port: ["inet_sock.inet_sport"],
+    tcp_timer: ["inet_connection_sock.icsk_pending"],
     tcp_bytes_sent: ["tcp_sock.bytes_sent"],
     tcp_bytes_received: ["tcp_sock.bytes_received"],
     tcp_retransmits: ["tcp_sock.total_retrans"],
