@@ -16,7 +16,7 @@ use proxytrace_tests::wait::{self, SOON};
 
 use crate::clients::CONNECTOR;
 use crate::cost::kernel_bytes;
-use crate::scene::{Expected, counted};
+use crate::scene::{Expected, PASSED_OVER, counted};
 
 const CLOSED: &str = "127.0.0.1:8081";
 
@@ -105,6 +105,15 @@ fn what_it_takes_in_the_kernel_is_told_and_can_be_set() {
     let small = told(&["--table-size", "connections=1000", "--table-size", "ledger=500,attempts=500"]);
     println!("kernel memory: {} KiB by default, {} KiB with small tables", usual / 1024, small / 1024);
     assert!(small * 3 < usual, "{small} instead of {usual} bytes");
+}
+
+#[test]
+fn how_often_its_programs_were_passed_over_is_told_as_the_kernel_counts_it() {
+    let agent = Agent::start(&["--process", "nobody-at-all"]);
+    let counted = || agent.programs_passed_over(|_| true);
+    let before = counted();
+    let told = agent.metrics().count(PASSED_OVER, &[]);
+    assert!((before..=counted()).contains(&told), "{told}, before {before}");
 }
 
 #[test]

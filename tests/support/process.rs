@@ -55,15 +55,15 @@ pub(crate) fn waits_for_signals(master: u32) -> bool {
     sleeps && ["SigPnd", "ShdPnd", "SigBlk"].into_iter().all(is_empty)
 }
 
-/// How often the kernel has passed over programs of this type (`enum bpf_prog_type`) that a process has descriptors of, as
+/// How often the kernel has passed over programs of such a type (`enum bpf_prog_type`) that a process has descriptors of, as
 /// it counts that itself: 0 on kernels that do not (before 5.12; for kprobes, before 6.7).
-pub(crate) fn programs_passed_over(pid: u32, of_type: u32) -> u64 {
+pub(crate) fn programs_passed_over(pid: u32, is_of_type: impl Fn(u64) -> bool) -> u64 {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let count = |info: String| {
         let figure =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-        (figure("prog_type:") == Some(of_type.into())).then(|| figure("recursion_misses:")).flatten()
+        figure("prog_type:").is_some_and(&is_of_type).then(|| figure("recursion_misses:")).flatten()
     };
     infos.filter_map(count).sum()
 }

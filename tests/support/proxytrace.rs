@@ -308,10 +308,10 @@ impl Agent {
         self.child.pid()
     }
 
-    /// How often the kernel has passed over those of its programs that have this type (`enum bpf_prog_type`).
+    /// How often the kernel has passed over those of its programs that have such a type (`enum bpf_prog_type`).
     #[must_use]
-    pub fn programs_passed_over(&self, of_type: u32) -> u64 {
-        process::programs_passed_over(self.pid(), of_type)
+    pub fn programs_passed_over(&self, is_of_type: impl Fn(u64) -> bool) -> u64 {
+        process::programs_passed_over(self.pid(), is_of_type)
     }
 
     /// The port that it listens on.

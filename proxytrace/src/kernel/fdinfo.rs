@@ -1,30 +1,56 @@
 //! What the kernel says of the maps and programs of this process, beside each of its descriptors.
 
-use std::fs;
+use std::{fs, io};
 
-/// The bytes that the kernel has allocated for the maps and programs that this process has descriptors of.
-pub(super) fn memory_of_this_process() -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // The descriptor that this very directory is read through is gone when it is asked for.
-        let Ok(info) = fs::read_to_string(entry?.path()) else { continue };
-        bytes += memlock(&info);
-    }
-    Ok(bytes)
+/// Of all of them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Figures {
+    /// The bytes that the kernel has allocated for them.
+    pub(super) memory_bytes: u64,
+    /// How often it passed over a program, because another was at work on that CPU; `None` where it does not count that:
+    /// before 5.12.
+    pub(super) passed_over: Option<u64>,
 }
 
-/// The figure in a descriptor's lines; nothing but maps and programs has one.
-fn memlock(info: &str) -> u64 {
-    info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok()).unwrap_or(0)
+impl Figures {
+    /// Of those that this process has descriptors of.
+    ///
+    /// # Errors
+    /// The kernel does not let this process read that: before 5.14 where it has file capabilities.
+    pub(super) fn of_this_process() -> io::Result<Self> {
+        let mut figures = Self::default();
+        for entry in fs::read_dir("/proc/self/fdinfo")? {
+            // The descriptor that this very directory is read through is gone when it is asked for.
+            let Ok(info) = fs::read_to_string(entry?.path()) else { continue };
+            figures.add(&info);
+        }
+        Ok(figures)
+    }
+
+    /// Adds those of a descriptor; of what is neither a map nor a program there are none.
+    fn add(&mut self, info: &str) {
+        let figure =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        self.memory_bytes += figure("memlock:").unwrap_or(0);
+        if let Some(more) = figure("recursion_misses:") {
+            *self.passed_over.get_or_insert(0) += more;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::memlock;
+    use super::Figures;
 
     #[test]
-    fn the_kernels_figure_is_read() {
-        assert_eq!(memlock("pos:\t0\nmap_type:\t1\nmemlock:\t8392704\nmap_id:\t17\n"), 8_392_704);
-        assert_eq!(memlock("pos:\t0\nflags:\t02\n"), 0);
+    fn the_kernels_figures_are_read() {
+        let mut figures = Figures::default();
+        figures.add("pos:\t0\nflags:\t02\n");
+        assert_eq!(figures, Figures::default(), "not known is not zero");
+        figures.add("pos:\t0\nmap_type:\t1\nmemlock:\t8392704\nmap_id:\t17\n");
+        figures
+            .add("pos:\t0\nprog_type:\t2\nmemlock:\t4096\nprog_id:\t3\nrun_cnt:\t0\nrecursion_misses:\t7\n");
+        figures.add("prog_type:\t26\nmemlock:\t4096\nrecursion_misses:\t0\n");
+        assert_eq!(figures, Figures { memory_bytes: 8_400_896, passed_over: Some(7) });
     }
 }

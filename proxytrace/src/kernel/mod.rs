@@ -26,6 +26,7 @@ use proxytrace_ebpf::{
 
 pub use attach::AttachedHook;
 pub use events::Events;
+use fdinfo::Figures;
 use hooks::Forced;
 use maps::{LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
 use processes::Wanted;
@@ -208,7 +209,7 @@ impl Tracer {
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, hooks::PROCESS_HOOKS, &ways)?);
         tracer.enter_running(&options.wanted)?;
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, hooks::CONNECT_HOOKS, &ways)?);
-        tracer.memory_bytes = fdinfo::memory_of_this_process().ok();
+        tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
         drop(btf);
         give_back_memory();
         Ok((tracer, events))
@@ -225,6 +226,14 @@ impl Tracer {
     #[must_use]
     pub const fn memory_bytes(&self) -> Option<u64> {
         self.memory_bytes
+    }
+
+    /// How often the kernel has passed over one of the programs, because another was at work on that CPU, as it counts that
+    /// itself. What such a program would have seen is lost where its twin was passed over as well (docs/architecture.md).
+    /// `None` where it does not say: before 5.12 at all, before 6.7 for kprobes, before 5.14 to file capabilities.
+    #[must_use]
+    pub fn passed_over(&self) -> Option<u64> {
+        Figures::of_this_process().ok()?.passed_over
     }
 
     /// How often each hook has seen a traced process at work, index [`Place`]; zero unless that was asked for.

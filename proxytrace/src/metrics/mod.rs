@@ -220,6 +220,9 @@ const WHOLE: &[(&Metric, Samples)] = &[
             .try_for_each(|loss| family.count(&[loss.name()], scrape.view.losses[loss as usize]))
     }),
     (&table::EVENTS_LOST, |scrape, family| family.count(&[], scrape.view.losses[Loss::RingFull as usize])),
+    (&table::PROGRAMS_PASSED_OVER, |scrape, family| {
+        scrape.view.passed_over.map_or(Ok(()), |times| family.count(&[], times))
+    }),
     (&table::HOOK_ATTACHED, |scrape, family| {
         scrape.hooks.iter().try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NO_WAY)))
     }),
@@ -319,7 +322,7 @@ mod tests {
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
         let view = View::of(&[(RowKey::ZERO, row, key)], clock);
-        View { memory_bytes: Some(17_000_000), ..view }
+        View { memory_bytes: Some(17_000_000), passed_over: Some(3), ..view }
     }
 
     #[test]
@@ -339,6 +342,7 @@ mod tests {
             "proxytrace_hook_attached{hook=\"retransmit\",via=\"none\"} 0.0".to_owned(),
             "proxytrace_events_lost_total 0".to_owned(),
             "proxytrace_kernel_memory_bytes 17000000.0".to_owned(),
+            "proxytrace_programs_passed_over_total 3".to_owned(),
         ];
         let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
         let open = render(view(), hooks(), Format::OpenMetrics).unwrap();

@@ -164,6 +164,7 @@ impl Watch {
             proxies,
             losses: snapshot.losses,
             memory_bytes,
+            passed_over: self.tracer.passed_over(),
             clock: clock(),
         })
     }

@@ -26,6 +26,8 @@ pub struct View {
     pub losses: [u64; Loss::ALL.len()],
     /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
     pub memory_bytes: Option<u64>,
+    /// How often the kernel has passed over one of the programs, if it says.
+    pub passed_over: Option<u64>,
     /// From the kernel half's clock to the time of day.
     pub clock: Clock,
 }
@@ -76,6 +78,7 @@ impl View {
             proxies: BTreeMap::new(),
             losses: Default::default(),
             memory_bytes: None,
+            passed_over: None,
             clock,
         }
     }
