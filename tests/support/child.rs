@@ -1,6 +1,6 @@
 //! Child processes that never outlive the test that started them, what they print, and commands that must succeed.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -100,6 +100,16 @@ impl Captured {
             let _ = reader.join();
         }
         self.text()
+    }
+}
+
+/// What it has said belongs to the message of a story that fails.
+impl Drop for Captured {
+    fn drop(&mut self) {
+        let text = self.text();
+        if thread::panicking() && !text.is_empty() {
+            let _ = writeln!(io::stderr(), "--- it said:\n{text}");
+        }
     }
 }
 

@@ -279,7 +279,9 @@ fn variables_that_grow_without_bound_end_soon() {
     assert!(routes.is_open(&HashMap::new()));
     assert_eq!(routes.routes.len(), 500);
     let took = spent() - start;
-    assert!(took.as_secs() < 10, "{took:?}");
+    // Without a bound it would take longer than anybody waits. The program has 10 s for it (`reader/serve.rs`) and takes 2 s
+    // on a slow machine; without optimization it is five times that.
+    assert!(took.as_secs() < 50, "{took:?}");
 }
 
 proptest::proptest! {
