@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::thread;
 use std::time::Duration;
 
 use proxytrace_tests::netns::Netns;
@@ -51,6 +52,31 @@ fn two_proxies_in_networks_of_their_own_have_the_same_addresses_and_their_own_na
         assert_eq!(agent.metrics().count("proxytrace_upstream_declared", &labels), 1);
     }
     agent.stop();
+}
+
+#[test]
+fn a_configuration_that_was_changed_after_nginx_had_taken_it_is_told_of() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &upstream("api", ADDRESS));
+    // Of a trace that begins now, when the name of the upstream is known.
+    let says_so = |upstream: &str| {
+        let trace = Trace::start(&["--process", nginx.name()]);
+        assert_eq!(nginx.get("/"), 502);
+        named(&trace.next_of("connect"), nginx.name(), 0, upstream, ADDRESS);
+        let ended = trace.stop();
+        let words = format!("{} was changed at ", nginx.config_path());
+        assert_eq!(ended.stderr.contains("was changed"), ended.stderr.contains(&words), "{}", ended.stderr);
+        ended.stderr.contains("was changed")
+    };
+    assert!(!says_so("api"), "nobody has changed anything");
+
+    // Nothing is told of a change within a second of the start.
+    thread::sleep(Duration::from_millis(1500));
+    nginx.configure(&upstream("web", ADDRESS));
+    assert!(says_so("web"), "nginx was not told");
+
+    let _ = nginx.reload(&upstream("web", ADDRESS));
+    assert!(!says_so("web"), "nginx has taken it");
 }
 
 #[test]

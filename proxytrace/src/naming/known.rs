@@ -187,6 +187,7 @@ mod tests {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
             routes: Routes::of(&config(text)),
+            changed: None,
             addresses: Addresses { of, ..Addresses::default() },
         });
         known.note_lookup();

@@ -162,12 +162,13 @@ impl Naming {
                     if let State::Asked(asked) = state { mem::take(&mut asked.pids) } else { Vec::new() };
                 let lookups = Lookup::all(&configuration.routes);
                 let is_complete = lookups.is_empty();
+                let problems = configuration.changed.iter().map(ToString::to_string).collect();
                 *state = State::Known(Box::new(Known::new(*configuration)));
                 // Addresses that stand there as such have their names by now, whatever a name server makes of the rest.
                 if !is_complete {
                     self.look_up(reply.of, pids, lookups);
                 }
-                Heard { problems: Vec::new(), names_anew: true, is_complete }
+                Heard { problems, names_anew: true, is_complete }
             }
             (Answer::Addresses(mut addresses), State::Known(known)) => {
                 // Said once.

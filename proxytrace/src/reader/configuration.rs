@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 use procfs::process::Process;
 
 use super::{
-    Addresses, Answer, Configuration, Lookup, Question, Request,
+    Addresses, Answer, Configuration, Lookup, Question, Request, changed,
     master::{self, Arguments, Role},
     names, pod, rejection,
     root::Root,
@@ -35,9 +35,7 @@ pub(super) fn answer(request: &Request) -> Answer {
     let answered = match &request.question {
         // Of the process itself: it need be no nginx.
         Question::Pod => Ok(Answer::Pod(request.pids.iter().find_map(|&pid| pod::of(pid)))),
-        Question::Configuration => {
-            master_of(request).and_then(|master| master.configuration(request.config.as_deref()))
-        }
+        Question::Configuration => master_of(request).and_then(|master| master.configuration(request)),
         Question::Addresses(lookups) => {
             master_of(request).and_then(|master| master.look_up(lookups.clone()).map(Answer::Addresses))
         }
@@ -98,11 +96,14 @@ fn find(pid: u32, takes_any: bool) -> Result<Option<Master>, Failure> {
 }
 
 impl Master {
-    fn configuration(&self, config: Option<&Path>) -> Result<Answer, Failure> {
-        let (path, config) = self.load(config)?;
+    fn configuration(&self, request: &Request) -> Result<Answer, Failure> {
+        let (path, config) = self.load(request.config.as_deref())?;
+        // Of one that the process does not name, nobody says that it runs.
+        let root = if request.config.is_none() { self.root().ok() } else { None };
+        let changed = root.and_then(|root| changed::after_start(&root, &path, &config, &request.pids));
         let (exe, routes) = (self.exe.clone(), Routes::of(&config));
         let addresses = Addresses::default();
-        Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, addresses })))
+        Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, addresses })))
     }
 
     fn load(&self, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {

@@ -8,6 +8,9 @@ const TITLE: &str = "nginx: master process ";
 /// What a worker's title begins with.
 const WORKER_TITLE: &str = "nginx: worker process";
 
+/// The title of one that only finishes what it has begun.
+const LEAVING_TITLE: &str = "nginx: worker process is shutting down";
+
 /// What a process is, by its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -67,6 +70,11 @@ pub(super) fn role(cmdline: &[u8], exe: &Path) -> Role {
     }
     let words: Vec<_> = text.split('\0').map(str::to_owned).collect();
     Role::Master(arguments(&words))
+}
+
+/// Whether that is the content of /proc/PID/cmdline of a worker that takes requests.
+pub(super) fn takes_requests(cmdline: &[u8]) -> bool {
+    cmdline.starts_with(WORKER_TITLE.as_bytes()) && !cmdline.starts_with(LEAVING_TITLE.as_bytes())
 }
 
 /// The words of a title with those put together again that follow an option: up to the next word that is one.
@@ -139,7 +147,7 @@ pub(super) fn config_path(arguments: &Arguments, compiled: &Compiled, directory:
 mod tests {
     use std::path::Path;
 
-    use super::{Arguments, Compiled, Role, arguments, compiled, config_path, role};
+    use super::{Arguments, Compiled, Role, arguments, compiled, config_path, role, takes_requests};
 
     #[test]
     fn a_master_is_told_by_its_title_or_by_its_program() {
@@ -178,6 +186,9 @@ mod tests {
         check("nginx: cache manager process\0", "/usr/sbin/nginx", None);
         check("haproxy\0-f\0x\0", "/usr/sbin/haproxy", None);
         assert_eq!(role(b"nginx: worker process is shutting down\0", Path::new("/x/nginx")), Role::Worker);
+        assert!(takes_requests(b"nginx: worker process\0"));
+        assert!(!takes_requests(b"nginx: worker process is shutting down\0"));
+        assert!(!takes_requests(b"nginx: master process nginx\0"));
     }
 
     #[test]

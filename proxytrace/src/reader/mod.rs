@@ -8,6 +8,7 @@
 //! * [`client`]: starts it, asks, and hears answers.
 //! * [`serve`]: the process.
 //! * `configuration`, `master`, `root`: what nginx reads, from where.
+//! * `changed`: what was changed after nginx had read it.
 //! * `names`, `dns`: host names, as they resolve where nginx runs.
 //! * `rejection`: why nginx did not take a configuration.
 //! * `pod`: where in Kubernetes a proxy runs, be it an nginx or not.
@@ -15,6 +16,7 @@
 pub mod client;
 pub mod serve;
 
+mod changed;
 mod configuration;
 mod dns;
 mod master;
@@ -23,8 +25,9 @@ mod pod;
 mod rejection;
 mod root;
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -132,9 +135,34 @@ pub struct Configuration {
     pub exe: PathBuf,
     /// Where it sends requests.
     pub routes: Routes,
+    /// What was changed of it after nginx had taken it.
+    pub changed: Option<Changed>,
     /// What the host names in it resolve to, once that was asked.
     #[serde(skip)]
     pub addresses: Addresses,
+}
+
+/// A file that may not be what nginx runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Which one, a path below the process's root.
+    pub path: PathBuf,
+    /// When it was changed.
+    pub at: Timestamp,
+    /// When the workers had started.
+    pub started: Timestamp,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, at, started } = self;
+        write!(
+            f,
+            "{} was changed at {at:.0}, after nginx's workers had started at {started:.0}: upstreams are named by what it \
+             says now, which nginx may not have taken (it takes it with the next reload)",
+            path.display()
+        )
+    }
 }
 
 /// What names resolve to.

@@ -8,10 +8,14 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read as _},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Component, Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use nginx_conf::{Files, glob};
 use nix::{
     dir::Dir,
@@ -48,6 +52,15 @@ impl Root {
         const MOST: u64 = 1 << 20;
         self.read(Path::new(path), MOST)
             .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// When what a path leads to was changed, or put there.
+    ///
+    /// # Errors
+    /// It is not there, or has a time that is none.
+    pub(super) fn changed(&self, path: &Path) -> io::Result<Timestamp> {
+        let metadata = File::from(self.open(path, OFlag::O_PATH)?).metadata()?;
+        Timestamp::new(metadata.ctime(), metadata.ctime_nsec() as i32).map_err(io::Error::other)
     }
 
     /// Opens `path`, an absolute one, with `flags`, whatever links lead there.
