@@ -1,6 +1,7 @@
 //! The set that most stories play on: a proxy, with `trace` and `agent` both looking at what it does.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -81,9 +82,9 @@ impl Scene {
         assert_eq!(self.watch.agent.metrics().addresses(self.nginx.name()), [self.address.as_str()]);
     }
 
-    /// Whether the cause of its one attempt is known, which an ICMP message ended. Kernels before 6.11 wake nginx before they
-    /// close the socket, and over IPv6 they keep nothing of the message: nginx may have cleared its error by then
-    /// (docs/architecture.md). That has to be counted as what it is.
+    /// Whether the cause of its one attempt is known, which an ICMP message ended. Old kernels wake nginx before they close
+    /// the socket, and over IPv6 they keep nothing of the message: nginx may have cleared its error by then
+    /// (docs/architecture.md). That has to be counted as what it is, and must not happen elsewhere.
     #[track_caller]
     pub(crate) fn knows_the_cause(&self) -> bool {
         let (agent, mut last) = (&self.watch.agent, Account::default());
@@ -93,6 +94,12 @@ impl Scene {
         });
         let unknown = agent.metrics().count("proxytrace_untracked_total", &[("why", "end_missed")]);
         assert_eq!(last.failures.get("other").copied().unwrap_or(0), unknown, "{last:?}");
+        let symbols = fs::read_to_string("/proc/kallsyms").expect("the kernel's symbols");
+        let closes_first = symbols.lines().any(|line| line.ends_with(" tcp_done_with_error"));
+        assert!(
+            unknown == 0 || !closes_first,
+            "this kernel closes the socket before it wakes nginx: {last:?}"
+        );
         unknown == 0
     }
 
@@ -331,7 +338,7 @@ pub(crate) fn sees_connect_by(agent: &Agent, via: &str) -> bool {
 
 /// Whether the kernel has this major number, or a later one.
 fn is_kernel(major: u32) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     release
         .split('.')
         .next()

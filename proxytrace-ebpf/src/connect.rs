@@ -221,8 +221,8 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         return settle(&attempt, Outcome::Other, 0, sock.local());
     }
     if !sock.is_owned() {
-        // The kernel itself has given up. Before 6.11 (tcp_done_with_error) it wakes the process before it closes the socket,
-        // and the process has asked for the error in between, which clears it. The timer has one error only (tcp_write_err).
+        // The kernel itself has given up. Without tcp_done_with_error (6.11, 6.1.192) it wakes the process before it closes the
+        // socket, and the process has asked for the error in between, which clears it. The timer has one error only (tcp_write_err).
         // Which one an ICMP message brought is not to be known any more: over IPv6 the kernel keeps nothing of it.
         if sock.has_timer_run_out() {
             return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, sock.local());

@@ -230,7 +230,7 @@ impl Tracer {
 
     /// How often the kernel has passed over one of the programs, because another was at work on that CPU, as it counts that
     /// itself. What such a program would have seen is lost where its twin was passed over as well (docs/architecture.md).
-    /// `None` where it does not say: before 5.12 at all, before 6.7 for kprobes, before 5.14 to file capabilities.
+    /// `None` where it does not say: before 5.12, and before 5.14 to file capabilities. Of kprobes it counts it from 6.7 on.
     #[must_use]
     pub fn passed_over(&self) -> Option<u64> {
         Figures::of_this_process().ok()?.passed_over

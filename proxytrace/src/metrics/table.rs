@@ -88,7 +88,7 @@ metrics! {
     EVENTS_LOST: Counter "proxytrace_events_lost_total" []
         "Records that a reader missed because the ring buffer was full; no other count is wrong by that";
     PROGRAMS_PASSED_OVER: Counter "proxytrace_programs_passed_over_total" []
-        "How often the kernel passed over a program of the agent, as another was at work on that CPU: as many connects at most may be in no count";
+        "How often the kernel passed over a program of the agent, as another was at work on that CPU; what no twin of it saw either is in no count";
     HOOK_ATTACHED: Gauge "proxytrace_hook_attached" [hook, via]
         "Whether a hook into the kernel is attached, and how (via is none where it is not)";
     KERNEL_MEMORY: Gauge "proxytrace_kernel_memory_bytes" []

@@ -1,16 +1,40 @@
 //! Whether a configuration was changed after nginx took it: then it may not be what runs.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use nginx_conf::{Config, Directive};
 use procfs::{process::Process, ticks_per_second};
+use serde::{Deserialize, Serialize};
 
-use super::{Changed, master, root::Root};
+use super::{master, root::Root};
 use crate::{kernel::boot_ns, model::Clock};
+
+/// A file that may not be what nginx runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Which one, a path below the process's root.
+    pub path: PathBuf,
+    /// When it was changed.
+    pub at: Timestamp,
+    /// When the workers had started.
+    pub started: Timestamp,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, at, started } = self;
+        write!(
+            f,
+            "{} was changed at {at:.0}, after nginx's workers had started at {started:.0}: upstreams are named by what it \
+             says now, which nginx may not have taken (it takes it with the next reload)",
+            path.display()
+        )
+    }
+}
 
 /// What is changed so soon after the start is not told of: the two are known by clocks that differ by some milliseconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(1);
@@ -20,10 +44,15 @@ const SLACK: SignedDuration = SignedDuration::from_secs(1);
 /// worker that is not known.
 pub(super) fn after_start(root: &Root, main: &Path, config: &Config, pids: &[u32]) -> Option<Changed> {
     let started = pids.iter().filter_map(|&pid| start_of_worker(pid)).min()?;
+    let (at, path) = last_change(root, main, config)?;
+    (at > started.saturating_add(SLACK).ok()?).then(|| Changed { path: path.clone(), at, started })
+}
+
+/// The file that was changed last, of those that are people's.
+fn last_change<'a>(root: &Root, main: &Path, config: &'a Config) -> Option<(Timestamp, &'a PathBuf)> {
     let kept = kept_by_nginx(main, config);
     let files = config.files.iter().map(|file| &file.path).filter(|path| !kept.contains(path));
-    let (at, path) = files.filter_map(|path| Some((root.changed(path).ok()?, path))).max()?;
-    (at > started.saturating_add(SLACK).ok()?).then(|| Changed { path: path.clone(), at, started })
+    files.filter_map(|path| Some((root.changed(path).ok()?, path))).max()
 }
 
 /// The files that nginx itself writes: where upstreams keep servers that were set while it runs.
@@ -47,4 +76,34 @@ fn start_of_worker(pid: u32) -> Option<Timestamp> {
     let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?;
     let started_ns = stat.starttime.checked_mul(1_000_000_000)? / ticks_per_second();
     Some(Clock::new(boot_ns(), Timestamp::now()).at(started_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, thread, time::Duration};
+
+    use nginx_conf::{Limits, load};
+
+    use super::{Root, last_change};
+
+    #[test]
+    fn what_nginx_writes_itself_is_no_change() {
+        let directory = tempfile::tempdir().unwrap();
+        // Times of files are no finer than the kernel's tick.
+        let write = |name: &str, text: &str| {
+            thread::sleep(Duration::from_millis(20));
+            fs::write(directory.path().join(name), text).unwrap();
+        };
+        let main = Path::new("/nginx.conf");
+        write("nginx.conf", "http { upstream api { state api.state; } include more.conf; }");
+        write("more.conf", "");
+        write("api.state", "server 10.0.0.5:8080;");
+        let root = Root::at(directory.path()).unwrap();
+        let config = load(&root, main, Some("daemon off;"), &Limits::default()).unwrap();
+        assert_eq!(config.files.len(), 4, "with what -g says");
+        let last = || last_change(&root, main, &config).unwrap().1.as_path();
+        assert_eq!(last(), Path::new("/more.conf"));
+        write("nginx.conf", "http {}");
+        assert_eq!(last(), main);
+    }
 }

@@ -97,18 +97,20 @@ fn find(pid: u32, takes_any: bool) -> Result<Option<Master>, Failure> {
 
 impl Master {
     fn configuration(&self, request: &Request) -> Result<Answer, Failure> {
-        let (path, config) = self.load(request.config.as_deref())?;
+        let root = self.root()?;
+        let (path, config) = self.load(&root, request.config.as_deref())?;
         // Of one that the process does not name, nobody says that it runs.
-        let root = if request.config.is_none() { self.root().ok() } else { None };
-        let changed = root.and_then(|root| changed::after_start(&root, &path, &config, &request.pids));
+        let is_its_own = request.config.is_none();
+        let changed =
+            is_its_own.then(|| changed::after_start(&root, &path, &config, &request.pids)).flatten();
         let (exe, routes) = (self.exe.clone(), Routes::of(&config));
         let addresses = Addresses::default();
         Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, addresses })))
     }
 
-    fn load(&self, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
+    fn load(&self, root: &Root, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
         let path = path.map_or_else(|| self.config_path(), |path| Ok(path.to_owned()))?;
-        let config = load(&self.root()?, &path, self.arguments.globals.as_deref(), &Limits::default())
+        let config = load(root, &path, self.arguments.globals.as_deref(), &Limits::default())
             .map_err(|error| Failure::Failed(error.to_string()))?;
         Ok((path, config))
     }
@@ -116,9 +118,11 @@ impl Master {
     /// Where nginx logs to a pipe, what is wrong with the files is all that can be had.
     fn rejection(&self, asked_ns: u64, config: Option<&Path>) -> Option<String> {
         let asked = Clock::new(boot_ns(), Timestamp::now()).at(asked_ns);
-        rejection::logged(self.pid, asked).or_else(|| match self.load(config) {
-            Err(Failure::Failed(why)) => Some(why),
-            Ok(_) | Err(Failure::NoNginx) => None,
+        rejection::logged(self.pid, asked).or_else(|| {
+            match self.root().and_then(|root| self.load(&root, config)) {
+                Err(Failure::Failed(why)) => Some(why),
+                Ok(_) | Err(Failure::NoNginx) => None,
+            }
         })
     }
 

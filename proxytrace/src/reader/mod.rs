@@ -25,9 +25,9 @@ mod pod;
 mod rejection;
 mod root;
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
-use jiff::Timestamp;
+pub use changed::Changed;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -140,29 +140,6 @@ pub struct Configuration {
     /// What the host names in it resolve to, once that was asked.
     #[serde(skip)]
     pub addresses: Addresses,
-}
-
-/// A file that may not be what nginx runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changed {
-    /// Which one, a path below the process's root.
-    pub path: PathBuf,
-    /// When it was changed.
-    pub at: Timestamp,
-    /// When the workers had started.
-    pub started: Timestamp,
-}
-
-impl fmt::Display for Changed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, at, started } = self;
-        write!(
-            f,
-            "{} was changed at {at:.0}, after nginx's workers had started at {started:.0}: upstreams are named by what it \
-             says now, which nginx may not have taken (it takes it with the next reload)",
-            path.display()
-        )
-    }
 }
 
 /// What names resolve to.

@@ -51,8 +51,8 @@ pub(super) const PROFILES: &[Profile] = &[
     },
     // One story at a time: these have outcomes that only the return of a connect() tells, and with fentry the kernel passes
     // over the returns of calls that are under way while another trace begins or ends (bpf_tramp_image_put), as those of
-    // stories beside them do. The last starts so many readers of configurations that one of a story beside it is not done in
-    // its 10 s (7 s on 5.10, and once more on 7.3).
+    // stories beside them do. The last starts so many readers of configurations that one of a story beside it may not be done
+    // in its 10 s: names were seen 7 s late (5.10).
     Profile {
         name: "alone",
         forced: "",

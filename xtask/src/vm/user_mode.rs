@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::root::MERGED;
 
-/// Below that root, made of nothing until it runs.
+/// Mounted upon, below that root, while it runs.
 const DIRECTORIES: &[&str] = &["proc", "dev/shm"];
 const INITRD: &str = "initrd";
 
