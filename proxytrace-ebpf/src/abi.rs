@@ -86,8 +86,27 @@ pub const DURATION_BUCKETS: usize = DURATION_BOUNDS_NS.len() + 1;
 pub const OUTCOME_SLOTS: usize = 16;
 
 abi! {
+    /// Who answers to the host for a process: what one owner's processes take of the tables, another's do not lack.
+    ///
+    /// The user is the real one, in the host's user namespace. A set-user-ID program is so its caller's, who can start as
+    /// many of them as of any other program.
+    pub struct Owner {
+        /// The user.
+        pub uid: u32,
+        /// For user 0 the inode number of the pid namespace, as containers' root and the host's are the same user; else 0.
+        pub pid_namespace: u32,
+    }
+
+    /// What an owner's processes hold of the tables.
+    pub struct Usage {
+        /// Entries, index [`Share`].
+        pub held: [u64; Share::ALL.len()],
+    }
+
     /// One proxy: the root of a process tree. Its id is made by [`proxy_id`].
     pub struct Proxy {
+        /// Whose it is: of the process at its root.
+        pub owner: Owner,
         /// How often its configuration was reloaded since it has been known: accepted reloads and binary upgrades.
         pub generation: u32,
         /// Not used; zero.
@@ -105,6 +124,8 @@ abi! {
     pub struct Process {
         /// The proxy that it belongs to.
         pub proxy: u64,
+        /// Whose proxy that is.
+        pub owner: Owner,
         /// Its traced children that are alive.
         pub children: u64,
         /// When a reload was asked for of which it is not known yet whether it is accepted, boot time in nanoseconds; 0
@@ -252,9 +273,48 @@ abi! {
         pub tell_established: u32,
         /// Whether what each hook sees of traced processes is counted: 0 or 1.
         pub count_seen: u32,
-        /// Not used; zero.
-        pub reserved: u32,
+        /// How many entries the tables have that owners share, index [`Share`].
+        pub capacity: [u32; Share::ALL.len()],
     }
+}
+
+impl Owner {
+    /// The root of the host itself: it can end the tracing anyway, and is not limited.
+    pub const HOST_ROOT: Self = Self { uid: 0, pid_namespace: 0xefff_fffc }; // PROC_PID_INIT_INO
+    /// Nobody: in the map of owners, what all of them hold together.
+    pub const ALL: Self = Self { uid: u32::MAX, pid_namespace: u32::MAX };
+
+    /// The owner of a process of the real user `uid` in a pid namespace.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(uid: u32, pid_namespace: u32) -> Self {
+        Self { uid, pid_namespace: if uid == 0 { pid_namespace } else { 0 } }
+    }
+}
+
+/// A table that owners share. The discriminant is the index in [`Usage::held`] and [`Settings::capacity`].
+///
+/// An owner other than the host's root gets another entry while it holds fewer than are free. So one alone gets half of a
+/// table, two a third each, and there is always room for who comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Share {
+    /// Traced processes.
+    Processes = 0,
+    /// Traced proxies.
+    Proxies,
+    /// Rows of the ledger.
+    Rows,
+    /// Attempts in flight.
+    Attempts,
+    /// Established connections.
+    Connections,
+}
+
+impl Share {
+    /// Every one of them, in the order of their indices.
+    pub const ALL: [Self; 5] =
+        [Self::Processes, Self::Proxies, Self::Rows, Self::Attempts, Self::Connections];
 }
 
 impl Process {
@@ -337,8 +397,10 @@ pub enum Loss {
     AttemptTableFull,
     /// No room for a ledger row: the attempt is in no count.
     LedgerFull,
-    /// No room for a traced process: its attempts are in no count.
+    /// No room for a traced process, or not for another of its owner's: its attempts are in no count.
     ProcessTableFull,
+    /// No room for a proxy, or not for another of its owner's: its reloads and crashes are in no count.
+    ProxyTableFull,
     /// No room for a connect() under way: what it returns at once is in no count.
     CallTableFull,
     /// No room for an established connection: its breaking would not be seen.
@@ -354,11 +416,12 @@ pub enum Loss {
 
 impl Loss {
     /// Every place, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::RingFull,
         Self::AttemptTableFull,
         Self::LedgerFull,
         Self::ProcessTableFull,
+        Self::ProxyTableFull,
         Self::CallTableFull,
         Self::ConnectionTableFull,
         Self::PathTableFull,
@@ -374,6 +437,7 @@ impl Loss {
             Self::AttemptTableFull => "attempt_table_full",
             Self::LedgerFull => "ledger_full",
             Self::ProcessTableFull => "process_table_full",
+            Self::ProxyTableFull => "proxy_table_full",
             Self::CallTableFull => "call_table_full",
             Self::ConnectionTableFull => "connection_table_full",
             Self::PathTableFull => "path_table_full",
@@ -432,6 +496,8 @@ pub mod room {
     pub const CALLS: u32 = 2_048;
     /// Traced proxies.
     pub const PROXIES: u32 = 1_024;
+    /// Owners of traced processes.
+    pub const OWNERS: u32 = 1_024;
     /// Paths of unix sockets.
     pub const UNIX_PATHS: u32 = 1_024;
 }

@@ -5,7 +5,7 @@ use core::{ffi::c_void, marker::PhantomData, mem::size_of, ptr};
 
 use aya_ebpf::helpers::{self, generated};
 use proxytrace_ebpf::{
-    abi::{Address, FAMILY_INET, FAMILY_UNIX, Loss, Settings, UNIX_PATH_MAX, UnixPath},
+    abi::{Address, FAMILY_INET, FAMILY_UNIX, Loss, Owner, Settings, Share, UNIX_PATH_MAX, UnixPath},
     offsets::Offsets,
 };
 
@@ -47,7 +47,14 @@ macro_rules! setting {
 }
 pub(crate) use setting;
 
-const _: () = assert!(size_of::<Settings>() == 24 && size_of::<Offsets>().is_multiple_of(4));
+/// How many entries a table has that owners share.
+#[inline(always)]
+pub(crate) fn capacity(share: Share) -> u32 {
+    // SAFETY: a static that nothing writes once the program runs; a member for each of them.
+    unsafe { ptr::read_volatile((&raw const maps::SETTINGS.capacity).cast::<u32>().add(share as usize)) }
+}
+
+const _: () = assert!(size_of::<Settings>() == 40 && size_of::<Offsets>().is_multiple_of(4));
 
 /// How a program reaches kernel memory through a pointer that the kernel passed to it.
 pub(crate) trait Access: Copy {
@@ -280,6 +287,24 @@ impl Task<Probed> {
     pub(crate) fn current() -> Self {
         // SAFETY: a helper call without arguments.
         Self::new(unsafe { generated::bpf_get_current_task() } as *const c_void)
+    }
+
+    /// Whose it is.
+    #[inline(always)]
+    pub(crate) fn owner(self) -> Owner {
+        let credentials = Probed::read::<*const c_void>(self.0, offset!(task_credentials));
+        Owner::new(Probed::read(credentials, offset!(credentials_uid)), self.pid_namespace())
+    }
+
+    /// The inode number of the pid namespace that it is in: of the innermost that has a number for it.
+    #[inline(always)]
+    fn pid_namespace(self) -> u32 {
+        let pid = Probed::read::<*const c_void>(self.0, offset!(task_pid_numbers));
+        let level = Probed::read::<u32>(pid, offset!(pid_level));
+        // A `struct upid` ends with the pointer to the namespace.
+        let number = offset!(pid_numbers) + level * (offset!(number_namespace) + 8);
+        let namespace = Probed::read::<*const c_void>(pid, number + offset!(number_namespace));
+        Probed::read(namespace, offset!(pid_namespace_inode))
     }
 }
 

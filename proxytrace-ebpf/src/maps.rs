@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use proxytrace_ebpf::{
     abi::{
-        Address, Attempt, Call, Connection, Loss, Place, Process, Proxy, Row, RowKey, Settings, UnixPath,
-        room,
+        Address, Attempt, Call, Connection, Loss, Owner, Place, Process, Proxy, Row, RowKey, Settings,
+        UnixPath, Usage, room,
     },
     offsets::Offsets,
 };
@@ -31,6 +31,10 @@ pub(crate) static EMPTY_ROW: Row = Row::ZERO;
 #[unsafe(no_mangle)]
 pub(crate) static EMPTY_CALL: Call = Call::ZERO;
 
+/// What an owner holds at first.
+#[unsafe(no_mangle)]
+pub(crate) static EMPTY_USAGE: Usage = Usage::ZERO;
+
 /// Program names (comm, zero-filled) that make a process the root of a proxy.
 #[map]
 pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 0);
@@ -42,6 +46,10 @@ pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(room:
 /// Traced processes by pid.
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(room::PROCESSES, 0);
+
+/// What the owners of traced processes hold of the tables, and [`Owner::ALL`] together.
+#[map]
+pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(room::OWNERS, 0);
 
 /// connect() calls under way, by thread (pid_tgid).
 #[map]

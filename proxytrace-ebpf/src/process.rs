@@ -64,10 +64,11 @@ pub(crate) fn executed() {
         (None, Some(NAME_ENTERS)) => {
             let now_ns = kernel::now_ns();
             let proxy = proxy_id(pid, now_ns);
-            if PROXIES.insert(&proxy, &Proxy::ZERO, 0).is_err() {
-                events::lose(Loss::ProcessTableFull);
+            let owner = Task::current().owner();
+            if PROXIES.insert(&proxy, &Proxy { owner, ..Proxy::ZERO }, 0).is_err() {
+                events::lose(Loss::ProxyTableFull);
             }
-            enter(pid, Process { proxy, flags: Process::NAMED, ..Process::ZERO });
+            enter(pid, Process { proxy, owner, flags: Process::NAMED, ..Process::ZERO });
             events::tell(Event { time_ns: now_ns, proxy, pid, kind: Event::ENTERED, ..Event::ZERO });
         }
         // The same program over again: nginx's new master in a binary upgrade (USR2), a HAProxy that reloads.

@@ -4,7 +4,7 @@ use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData, MapError, PerCpuArray},
 };
-use proxytrace_ebpf::abi::{Abi, Address, Process, Proxy, Row, RowKey, UnixPath};
+use proxytrace_ebpf::abi::{Abi, Address, Owner, Process, Proxy, Row, RowKey, UnixPath, Usage};
 
 use super::Error;
 
@@ -28,6 +28,7 @@ pub(super) type TimeoutMap = Map<RowKey, u64>;
 pub(super) type PathMap = Map<Address, UnixPath>;
 pub(super) type ProcessMap = Map<u32, Process>;
 pub(super) type ProxyMap = Map<u64, Proxy>;
+pub(super) type OwnerMap = Map<Owner, Usage>;
 pub(super) type NameMap = Map<[u8; 16], u32>;
 
 impl<K: Abi, V: Abi> Map<K, V> {

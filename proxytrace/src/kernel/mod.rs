@@ -20,7 +20,10 @@ use std::{collections::HashMap, path::Path, time::Duration};
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
-    abi::{Address, Loss, NAME_ENTERS, Place, Process, Proxy, Row, RowKey, Settings, UnixPath},
+    abi::{
+        Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath,
+        Usage,
+    },
     offsets::Offsets,
 };
 
@@ -28,7 +31,7 @@ pub use attach::AttachedHook;
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
-use maps::{LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
+use maps::{LedgerMap, NameMap, OwnerMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
 use processes::Wanted;
 use tables::Resized;
 
@@ -143,6 +146,7 @@ pub struct Tracer {
     ledger: LedgerMap,
     processes: ProcessMap,
     proxies: ProxyMap,
+    owners: OwnerMap,
     paths: PathMap,
     timeouts: TimeoutMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
@@ -194,6 +198,7 @@ impl Tracer {
             ledger: LedgerMap::take(&mut ebpf, "LEDGER")?,
             processes: ProcessMap::take(&mut ebpf, "PROCESSES")?,
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
+            owners: OwnerMap::take(&mut ebpf, "OWNERS")?,
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
             path_cache: HashMap::new(),
@@ -202,6 +207,10 @@ impl Tracer {
             ebpf,
         };
         tracer.set_names(&options.wanted.names)?;
+        // There before all others, so that they never lack room.
+        for owner in [Owner::ALL, Owner::HOST_ROOT] {
+            tracer.owners.insert(&owner, &Usage::ZERO)?;
+        }
         let events = Events::take(&mut tracer.ebpf)?;
         // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
         // connect that is seen on it is known whether it is traced.
@@ -339,7 +348,7 @@ impl Tracer {
                     continue;
                 }
                 is_complete = false;
-                self.proxies.insert(&process.proxy, &Proxy::ZERO)?;
+                self.proxies.insert(&process.proxy, &Proxy { owner: process.owner, ..Proxy::ZERO })?;
                 self.processes.insert(&pid, &process)?;
                 if !Path::new(&format!("/proc/{pid}")).exists() {
                     self.processes.remove(&pid)?; // it ended before it was entered, so its exit went unseen
@@ -421,7 +430,7 @@ fn settings(options: &Options) -> Settings {
         connect_syscall: libc::SYS_connect as u32,
         tell_established: u32::from(options.tell_established),
         count_seen: u32::from(options.count_seen),
-        reserved: 0,
+        capacity: Share::ALL.map(|share| tables::capacity_shared(share, &options.table_sizes)),
     }
 }
 

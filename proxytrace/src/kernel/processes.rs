@@ -1,8 +1,11 @@
 //! Which of the processes that already run are traced. Pure but for [`running`], which reads /proc.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+};
 
-use proxytrace_ebpf::abi::{Process, proxy_id};
+use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
 
 /// A process, as /proc shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub struct Running {
     pub parent: u32,
     /// Its name: at most 15 bytes, what the kernel calls comm.
     pub name: String,
+    /// Whose it is.
+    pub owner: Owner,
 }
 
 /// All processes that run now.
@@ -23,14 +28,26 @@ pub fn running() -> Result<Vec<Running>, procfs::ProcError> {
     let processes = procfs::process::all_processes()?;
     // A process that ends while it is looked at is none, nor is one that only waits for its parent to ask.
     Ok(processes
-        .filter_map(|process| process.ok()?.stat().ok())
-        .filter(|stat| stat.state != 'Z')
-        .map(|stat| Running {
-            pid: stat.pid.cast_unsigned(),
-            parent: stat.ppid.cast_unsigned(),
-            name: stat.comm,
+        .filter_map(|process| {
+            let process = process.ok()?;
+            let stat = process.stat().ok().filter(|stat| stat.state != 'Z')?;
+            Some(Running {
+                pid: stat.pid.cast_unsigned(),
+                parent: stat.ppid.cast_unsigned(),
+                name: stat.comm,
+                owner: owner(&process)?,
+            })
         })
         .collect())
+}
+
+/// Whose a process is, as the kernel half finds it out as well (`Task::owner`).
+fn owner(process: &procfs::process::Process) -> Option<Owner> {
+    let namespace = || process.namespaces().ok()?.0.get(OsStr::new("pid")).map(|pid| pid.identifier as u32);
+    Some(match process.status().ok()?.ruid {
+        0 => Owner::new(0, namespace()?),
+        uid => Owner::new(uid, 0),
+    })
 }
 
 /// What to trace.
@@ -61,7 +78,8 @@ impl Wanted {
         let (by_pid, by_name): (Vec<_>, Vec<_>) = roots.partition(|process| self.pids.contains(&process.pid));
         for root in by_pid.into_iter().chain(by_name) {
             let kept = if self.pids.contains(&root.pid) { Process::KEPT } else { 0 };
-            let process = Process { proxy: proxy_id(root.pid, boot_ns), flags: kept, ..Process::ZERO };
+            let (proxy, owner) = (proxy_id(root.pid, boot_ns), root.owner);
+            let process = Process { proxy, owner, flags: kept, ..Process::ZERO };
             let mut open = vec![(root.pid, process)];
             while let Some((pid, process)) = open.pop() {
                 let kept =
@@ -105,7 +123,7 @@ fn count_children(selected: &mut [(u32, Process)]) {
 
 #[cfg(test)]
 mod tests {
-    use proxytrace_ebpf::abi::{Process, proxy_id};
+    use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
 
     use super::{Running, Wanted};
 
@@ -113,7 +131,12 @@ mod tests {
     fn check(running: &[(u32, u32, &str)], names: &[&str], pids: &[u32], expected: &[(u32, u32, u32, u64)]) {
         let running: Vec<_> = running
             .iter()
-            .map(|&(pid, parent, name)| Running { pid, parent, name: name.to_owned() })
+            .map(|&(pid, parent, name)| Running {
+                pid,
+                parent,
+                name: name.to_owned(),
+                owner: Owner::HOST_ROOT,
+            })
             .collect();
         let wanted =
             Wanted { names: names.iter().map(|&name| name.to_owned()).collect(), pids: pids.to_vec() };

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use proxytrace_ebpf::abi::{Loss, room};
+use proxytrace_ebpf::abi::{Loss, Share, room};
 
 /// A table of the kernel half. All are allocated when they are made: what they take does not grow.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ pub const TABLES: &[Table] = &[
         map: "PROXIES",
         room: room::PROXIES,
         holds: "traced proxies",
-        full: Some(Loss::ProcessTableFull),
+        full: Some(Loss::ProxyTableFull),
     },
     Table {
         name: "paths",
@@ -83,6 +83,19 @@ pub const TABLES: &[Table] = &[
 #[must_use]
 pub fn full_by(loss: Loss) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.full == Some(loss))
+}
+
+/// How many entries a table has that owners share.
+#[must_use]
+pub fn capacity_shared(share: Share, resized: &[Resized]) -> u32 {
+    let (map, usual) = match share {
+        Share::Processes => ("PROCESSES", room::PROCESSES),
+        Share::Proxies => ("PROXIES", room::PROXIES),
+        Share::Rows => ("LEDGER", room::LEDGER),
+        Share::Attempts => ("ATTEMPTS", room::ATTEMPTS),
+        Share::Connections => ("CONNECTIONS", room::CONNECTIONS),
+    };
+    resized.iter().rev().find(|resized| resized.map == map).map_or(usual, |resized| resized.entries)
 }
 
 /// The most entries that a table can be given: at the size of a ledger row this is 7 GB.
