@@ -126,8 +126,6 @@ abi! {
         pub proxy: u64,
         /// Whose proxy that is.
         pub owner: Owner,
-        /// Its traced children that are alive.
-        pub children: u64,
         /// When a reload was asked for of which it is not known yet whether it is accepted, boot time in nanoseconds; 0
         /// where there is none.
         pub reload_asked_ns: u64,
@@ -139,6 +137,10 @@ abi! {
         pub flags: u32,
         /// How often it and those it was forked by had become another program, when that was last seen; 0 where it never was.
         pub exec_id: u32,
+        /// Whether its proxy is in the table of proxies: 0 for not yet, [`Process::STANDS`] or [`Process::REFUSED`].
+        pub standing: u32,
+        /// The child that got no place at its last fork that was refused one: two programs see each fork.
+        pub refused_child: u32,
     }
 
     /// A destination.
@@ -255,7 +257,7 @@ abi! {
         /// [`Event::CONNECT`] and so on.
         pub kind: u32,
         /// The [`crate::outcome::Outcome`] or [`Broken`]; the status of an exit as wait(2) gives it; for a reload that was
-        /// asked for [`Process::WAITS_FOR_SIGNALS`] or 0.
+        /// asked for [`Process::WAITS_FOR_SIGNALS`], [`Process::UPGRADES`] or 0.
         pub what: u32,
         /// The error, 0 where there was none.
         pub errno: u32,
@@ -318,17 +320,17 @@ impl Share {
 }
 
 impl Process {
-    /// Its program's name is one of those that are looked for: executing it anew is a reload, executing another
-    /// ends the tracing of this process.
+    /// Its program's name is one of those that are looked for: executing another ends the tracing of this process.
     pub const NAMED: u32 = 1;
     /// It was asked for by pid: it and its descendants stay, whatever they execute.
     pub const KEPT: u32 = 2;
-    /// It was forked by another process of its proxy, and has forked none itself: a worker, or a helper.
+    /// It was forked by another process of its proxy and does not act as a master itself: a worker, or what a master has
+    /// beside them, as a cache manager.
     pub const WORKER: u32 = 4;
     /// It holds signals back but for the moment at which it waits for one, as nginx's master does: a signal that it gets
     /// proves that it is done with what an earlier one asked for.
     pub const WAITS_FOR_SIGNALS: u32 = 8;
-    /// It was told by SIGUSR2 to execute its program anew, and has not yet.
+    /// It was told by SIGUSR2 to execute its program anew, or to have a child do so.
     pub const TOLD_TO_EXECUTE: u32 = 16;
     /// It has executed its program anew, for a reload of which it is not known yet whether it is accepted.
     pub const EXECUTED: u32 = 32;
@@ -338,13 +340,31 @@ impl Process {
     pub const SIGNALLED: u32 = 128;
     /// The other has.
     pub const SIGNALLED_AGAIN: u32 = 256;
+    /// It has forked, whatever it has executed since.
+    pub const PARENT: u32 = 512;
+    /// A master has forked it, as was told by [`Event::WORKER_STARTED`]: it stays a worker, whatever it forks. Another
+    /// worker that forks was only a program's way into the background.
+    pub const STARTED: u32 = 1024;
+    /// It was forked by a worker, or by such a process: no worker, and no master of any.
+    pub const HELPER: u32 = 2048;
+    /// It is the new master of a binary upgrade: it forks a worker, or its end shows that it has refused to.
+    pub const UPGRADES: u32 = 4096;
     /// What holds for a process itself, and not for those that it forks.
-    pub const OWN: u32 = Self::WAITS_FOR_SIGNALS
+    pub const OWN: u32 = Self::WORKER
+        | Self::WAITS_FOR_SIGNALS
         | Self::TOLD_TO_EXECUTE
         | Self::EXECUTED
         | Self::FORKED
         | Self::SIGNALLED
-        | Self::SIGNALLED_AGAIN;
+        | Self::SIGNALLED_AGAIN
+        | Self::PARENT
+        | Self::STARTED
+        | Self::UPGRADES;
+
+    /// Its proxy has a place in the table of proxies.
+    pub const STANDS: u32 = 1;
+    /// There was none for it.
+    pub const REFUSED: u32 = 2;
 }
 
 impl Call {
@@ -373,7 +393,7 @@ impl Event {
     pub const STALLED: u32 = 2;
     /// An established connection broke.
     pub const BROKEN: u32 = 3;
-    /// A process became the root of a new proxy.
+    /// A process that runs a program of such a name has forked or connected for the first time: there is a new proxy.
     pub const ENTERED: u32 = 4;
     /// The generation of a proxy was raised, to `generation`: a reload was accepted, or the binary upgraded.
     pub const RELOADED: u32 = 5;

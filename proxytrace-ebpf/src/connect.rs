@@ -290,6 +290,7 @@ fn remember_soft_error(sock: Sock<Probed>) {
 
 #[inline(always)]
 fn row_key(process: &Process, address: Address) -> RowKey {
+    process::acts(process);
     RowKey { proxy: process.proxy, generation: process.generation, address }
 }
 

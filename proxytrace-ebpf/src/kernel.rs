@@ -273,6 +273,14 @@ impl<A: Access> Task<A> {
         A::read::<u64>(self.0, offset!(task_saved_sigmask)) & bit_of(signal) != 0
     }
 
+    /// Whether it has children: those that this thread has forked, ended ones that it has not waited for among them.
+    #[inline(always)]
+    pub(crate) fn has_children(self) -> bool {
+        let list = self.0.wrapping_byte_add(offset!(task_children) as usize);
+        // A ring: where it is empty, its head points to itself.
+        try_read::<u64>(list, 0).is_some_and(|first| first != list as u64)
+    }
+
     /// Whether no thread of its process is left, for a task that exits.
     #[inline(always)]
     pub(crate) fn is_last_of_process(self) -> bool {

@@ -47,9 +47,14 @@ pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(room:
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(room::PROCESSES, 0);
 
-/// What the owners of traced processes hold of the tables, and [`Owner::ALL`] together.
+/// What the owners of traced processes hold of the tables, and [`Owner::ALL`] together, by what the programs have counted.
 #[map]
 pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(room::OWNERS, 0);
+
+/// The same by what userspace has counted, which is to be added, wrapping: it has taken entries out, and put some in. A map
+/// of its own, because userspace can only replace a value, and not add to it.
+#[map]
+pub(crate) static OWNERS_OUTSIDE: HashMap<Owner, Usage> = HashMap::with_max_entries(room::OWNERS, 0);
 
 /// connect() calls under way, by thread (pid_tgid).
 #[map]

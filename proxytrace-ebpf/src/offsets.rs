@@ -66,6 +66,7 @@ offsets! {
     task_blocked: ["task_struct.blocked"],
     task_saved_sigmask: ["task_struct.saved_sigmask"],
     signal_live: ["signal_struct.live"],
+    task_children: ["task_struct.children"],
     task_credentials: ["task_struct.real_cred"],
     credentials_uid: ["cred.uid"],
     task_pid_numbers: ["task_struct.thread_pid"],

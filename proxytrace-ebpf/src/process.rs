@@ -2,13 +2,16 @@
 //!
 //! Kept in the kernel, so that no connect is missed between a fork and userspace noticing it.
 
-use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Proxy, exit_signal, proxy_id};
+use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Proxy, Share, exit_signal, proxy_id};
 
 use crate::{
     connect, events,
     kernel::{self, Access, Task},
     maps::{NAMES, PROCESSES, PROXIES},
+    shares,
 };
+
+const ONLY_NEW: u64 = 1; // BPF_NOEXIST
 
 const SIGHUP: i32 = 1;
 const SIGUSR2: i32 = 12;
@@ -31,20 +34,41 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     }
     let parent = parent.process();
     let Some(mut process) = find(parent) else { return };
-    if find(pid).is_some_and(|known| known.parent == parent && known.generation == process.generation) {
+    let is_known = |known: Process| known.parent == parent && known.generation == process.generation;
+    if process.refused_child == pid || find(pid).is_some_and(is_known) {
         return;
     }
     events::seen(Place::Fork);
+    process.standing = acts(&process);
     if process.reload_asked_ns != 0 {
         process.generation = raise_generation(parent, process);
     }
-    let flags = process.flags & !Process::OWN | Process::WORKER;
-    enter(pid, Process { parent, children: 0, reload_asked_ns: 0, flags, ..process });
+    let has = |flags| process.flags & flags == flags;
+    let is_helper = has(Process::HELPER) || has(Process::WORKER | Process::STARTED);
     // A program's way into the background is a fork as well: of a process that does not act as a master yet.
-    if is_master || process.children > 0 {
+    let is_started = !is_helper && (is_master || has(Process::PARENT));
+    let role = match (is_helper, is_started) {
+        (true, _) => Process::HELPER,
+        (false, true) => Process::WORKER | Process::STARTED,
+        (false, false) => Process::WORKER,
+    };
+    let flags = process.flags & !Process::OWN | role;
+    let is_entered = enter(pid, Process { parent, reload_asked_ns: 0, refused_child: 0, flags, ..process });
+    if let Some(own) = PROCESSES.get_ptr_mut(&parent) {
+        // SAFETY: a value of the map, of the process that runs this.
+        unsafe {
+            (*own).flags |= Process::FORKED | Process::PARENT;
+            if !is_helper {
+                (*own).flags &= !Process::WORKER;
+            }
+            if !is_entered {
+                (*own).refused_child = pid;
+            }
+        }
+    }
+    if is_started {
         tell(Event::WORKER_STARTED, pid, process, 0, 0);
     }
-    count_child(parent, 1);
 }
 
 /// The current process has become another program. Two programs see it.
@@ -61,33 +85,56 @@ pub(crate) fn executed() {
         events::seen(Place::Exec);
     }
     match (process, name) {
+        // Not a proxy yet: see `acts`.
         (None, Some(NAME_ENTERS)) => {
-            let now_ns = kernel::now_ns();
-            let proxy = proxy_id(pid, now_ns);
-            let owner = Task::current().owner();
-            if PROXIES.insert(&proxy, &Proxy { owner, ..Proxy::ZERO }, 0).is_err() {
-                events::lose(Loss::ProxyTableFull);
-            }
+            let (proxy, owner) = (proxy_id(pid, kernel::now_ns()), Task::current().owner());
             enter(pid, Process { proxy, owner, flags: Process::NAMED, ..Process::ZERO });
-            events::tell(Event { time_ns: now_ns, proxy, pid, kind: Event::ENTERED, ..Event::ZERO });
         }
-        // The same program over again: nginx's new master in a binary upgrade (USR2), a HAProxy that reloads.
-        (Some(process), Some(_)) if process.flags & Process::NAMED != 0 => {
-            if process.children == 0 {
-                raise_generation(pid, process);
-            } else {
-                executed_anew(pid, process);
-            }
+        (Some(process), Some(_)) if process.flags & Process::NAMED != 0 && is_parent(&process) => {
+            executed_anew(pid, process);
         }
-        (Some(process), Some(_)) => enter(pid, Process { flags: process.flags | Process::NAMED, ..process }),
-        (Some(process), None) if process.flags & Process::KEPT == 0 => leave(pid, process),
-        (Some(process), None) => enter(pid, Process { flags: process.flags & !Process::NAMED, ..process }),
+        (Some(process), Some(_)) if process.flags & Process::NAMED != 0 && is_upgrade(&process) => {
+            upgrades(pid, process);
+        }
+        (Some(process), Some(_)) => {
+            let flags = process.flags & !(Process::STARTED | Process::HELPER) | Process::NAMED;
+            set(pid, Process { flags, ..process });
+        }
+        (Some(process), None) if process.flags & Process::KEPT == 0 => {
+            leave(pid, process);
+        }
+        (Some(process), None) => {
+            set(pid, Process { flags: process.flags & !(Process::STARTED | Process::NAMED), ..process });
+        }
         _ => {}
     }
     if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
         // SAFETY: a value of the map, of the process that runs this.
         unsafe { (*own).exec_id = exec_id };
     }
+}
+
+/// Whether the current process, a traced one, has children or had some: userspace enters those that run already, and what
+/// they had forked before that is known to the kernel alone.
+#[inline(always)]
+fn is_parent(process: &Process) -> bool {
+    process.flags & Process::PARENT != 0 || Task::current().has_children()
+}
+
+/// Whether a process that executes the program of its parent does so because that was told to: nginx's new master in a binary
+/// upgrade (USR2).
+#[inline(always)]
+fn is_upgrade(process: &Process) -> bool {
+    find(process.parent).is_some_and(|master| master.flags & Process::TOLD_TO_EXECUTE != 0)
+}
+
+/// A new master begins: it asks for a reload, which is accepted when it forks a worker, and rejected when it ends before.
+#[inline(always)]
+fn upgrades(pid: u32, process: Process) {
+    let now_ns = kernel::now_ns();
+    let flags = process.flags & !Process::OWN | Process::UPGRADES;
+    set(pid, Process { reload_asked_ns: now_ns, flags, ..process });
+    tell(Event::RELOAD_ASKED, pid, process, Process::UPGRADES, now_ns);
 }
 
 /// A master has executed its program anew, as HAProxy's does: for a reload, and then it forks a worker; and once more, when
@@ -113,7 +160,7 @@ fn executed_anew(pid: u32, process: Process) {
         // SAFETY: a value of the map, of the process that runs this.
         unsafe {
             (*own).reload_asked_ns = reload_asked_ns;
-            (*own).flags = process.flags & !Process::OWN | executed;
+            (*own).flags = process.flags & !Process::OWN | Process::PARENT | executed;
         }
     }
 }
@@ -155,12 +202,12 @@ pub(crate) fn signalled(signal: i32, program: u32) {
         // SAFETY: as below.
         unsafe { (*own).flags |= Process::TOLD_TO_EXECUTE };
     }
-    if signal == SIGHUP && process.children > 0 {
+    let is_master = process.flags & (Process::WORKER | Process::HELPER) == 0 && is_parent(&process);
+    if signal == SIGHUP && is_master {
         let waits = if master.will_block(SIGHUP) { Process::WAITS_FOR_SIGNALS } else { 0 };
         let now_ns = kernel::now_ns();
         if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
-            // SAFETY: a value of the map, of the process that runs this; only count_child() writes to it elsewhere, to
-            // another member.
+            // SAFETY: a value of the map, of the process that runs this.
             unsafe {
                 (*own).reload_asked_ns = now_ns;
                 (*own).flags = process.flags & !Process::WAITS_FOR_SIGNALS | waits;
@@ -173,16 +220,19 @@ pub(crate) fn signalled(signal: i32, program: u32) {
 /// A thread exits, perhaps the last of its process.
 #[inline(always)]
 pub(crate) fn exited<A: Access>(task: Task<A>) {
-    let pid = task.process();
+    let (pid, status) = (task.process(), task.exit_status());
+    let was_killed = exit_signal(status) != 0;
+    // Also where another thread of it, that ends at the same time, has taken the process out already.
+    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()), was_killed);
     let Some(process) = find(pid) else { return };
     events::seen(Place::Exit);
-    let status = task.exit_status();
-    let was_killed = exit_signal(status) != 0;
-    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()), was_killed);
-    if !task.is_last_of_process() {
+    // Of threads that are killed together, each may find that it is the last.
+    if !task.is_last_of_process() || !leave(pid, process) {
         return;
     }
-    leave(pid, process);
+    if process.flags & Process::UPGRADES != 0 && process.reload_asked_ns != 0 {
+        reject(pid, process);
+    }
     if process.flags & Process::WORKER != 0 {
         if was_killed && let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
             // SAFETY: a value of the map.
@@ -192,6 +242,47 @@ pub(crate) fn exited<A: Access>(task: Task<A>) {
     }
 }
 
+/// The current process, a traced one, forks or makes an attempt: from then on there is its proxy. A program that only looks
+/// at a configuration (`nginx -t`) or sends a signal never comes here, and takes no place among proxies. Gives the
+/// process's standing.
+#[inline(always)]
+pub(crate) fn acts(process: &Process) -> u32 {
+    if process.standing == Process::STANDS {
+        return Process::STANDS;
+    }
+    let pid = kernel::current_process();
+    let standing = if PROXIES.get_ptr(&process.proxy).is_some() || enter_proxy(pid, process) {
+        Process::STANDS
+    } else {
+        Process::REFUSED
+    };
+    if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
+        // SAFETY: a value of the map, of the process that runs this.
+        unsafe { (*own).standing = standing };
+    }
+    standing
+}
+
+/// Makes the proxy of the current process; false where there is no room, which is counted once for each process.
+#[inline(always)]
+fn enter_proxy(pid: u32, process: &Process) -> bool {
+    let Process { proxy, owner, .. } = *process;
+    if shares::take(owner, Share::Proxies) {
+        if PROXIES.insert(&proxy, &Proxy { owner, ..Proxy::ZERO }, ONLY_NEW).is_ok() {
+            tell(Event::ENTERED, pid, *process, 0, 0);
+            return true;
+        }
+        shares::give_back(owner, Share::Proxies);
+        if PROXIES.get_ptr(&proxy).is_some() {
+            return true; // another process of it was first
+        }
+    }
+    if process.standing != Process::REFUSED {
+        events::lose(Loss::ProxyTableFull);
+    }
+    false
+}
+
 #[inline(always)]
 fn find(pid: u32) -> Option<Process> {
     // SAFETY: copied at once. An entry is removed only when its process exits or executes, which no other thread of
@@ -199,48 +290,60 @@ fn find(pid: u32) -> Option<Process> {
     PROCESSES.get_ptr(&pid).map(|process| unsafe { *process })
 }
 
+/// Enters a process that is not in the table; false where there is no room, which is counted.
 #[inline(always)]
-fn enter(pid: u32, process: Process) {
-    if PROCESSES.insert(&pid, &process, 0).is_err() {
-        events::lose(Loss::ProcessTableFull);
+fn enter(pid: u32, process: Process) -> bool {
+    if let Some(ended) = find(pid) {
+        leave(pid, ended); // its end was missed
     }
-}
-
-#[inline(always)]
-fn leave(pid: u32, process: Process) {
-    let _ = PROCESSES.remove(&pid);
-    count_child(process.parent, -1);
-}
-
-#[inline(always)]
-fn count_child(parent: u32, change: i64) {
-    if let Some(process) = PROCESSES.get_ptr_mut(&parent) {
-        // SAFETY: a value of the map.
-        kernel::add(unsafe { &raw mut (*process).children }, change.cast_unsigned());
-        if change > 0 {
-            // SAFETY: a value of the map; a process forks one child at a time.
-            unsafe { (*process).flags = (*process).flags & !Process::WORKER | Process::FORKED };
+    if shares::take(process.owner, Share::Processes) {
+        if PROCESSES.insert(&pid, &process, ONLY_NEW).is_ok() {
+            return true;
         }
+        shares::give_back(process.owner, Share::Processes);
     }
+    events::lose(Loss::ProcessTableFull);
+    false
+}
+
+/// Changes the entry of the current process.
+#[inline(always)]
+fn set(pid: u32, process: Process) {
+    if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
+        // SAFETY: a value of the map, of the process that runs this.
+        unsafe { *own = process };
+    }
+}
+
+/// Takes a process out of the table; true for the one caller that did.
+#[inline(always)]
+fn leave(pid: u32, process: Process) -> bool {
+    let is_first = PROCESSES.remove(&pid).is_ok();
+    if is_first {
+        shares::give_back(process.owner, Share::Processes);
+    }
+    is_first
 }
 
 /// The process and its proxy run a new configuration. Gives the generation.
 #[inline(always)]
 fn raise_generation(pid: u32, process: Process) -> u32 {
-    let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) else { return process.generation };
-    let now_ns = kernel::now_ns();
-    // SAFETY: a value of the map. Only a proxy's master comes here, so nothing races with the addition.
-    let generation = unsafe {
-        (*proxy).reloaded_ns = now_ns;
-        (*proxy).generation += 1;
-        (*proxy).generation
-    };
+    let mut generation = process.generation + 1;
+    if let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
+        let now_ns = kernel::now_ns();
+        // SAFETY: a value of the map. Only a proxy's master comes here, so nothing races with the addition.
+        unsafe {
+            (*proxy).reloaded_ns = now_ns;
+            (*proxy).generation += 1;
+            generation = (*proxy).generation;
+        }
+    }
     if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
         // SAFETY: a value of the map, of the process that runs this.
         unsafe {
             (*own).generation = generation;
             (*own).reload_asked_ns = 0;
-            (*own).flags &= !(Process::WORKER | Process::EXECUTED);
+            (*own).flags &= !(Process::EXECUTED | Process::UPGRADES);
         }
     }
     tell(Event::RELOADED, pid, Process { generation, ..process }, 0, process.reload_asked_ns);

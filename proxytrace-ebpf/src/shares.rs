@@ -4,19 +4,20 @@ use proxytrace_ebpf::abi::{Owner, Share, Usage};
 
 use crate::{
     kernel,
-    maps::{EMPTY_USAGE, OWNERS},
+    maps::{EMPTY_USAGE, OWNERS, OWNERS_OUTSIDE},
 };
 
+const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+
 /// Counts another entry of `share` for `owner`; false where it may not have one, see [`Share`]. To be called before an
-/// entry is made, and [`give_back`] when it could not be made or is removed, by who removed it.
+/// entry is made; [`give_back`] where it could not be made, and by who takes it out.
 ///
-/// The counts are read without a lock: as many entries more as there are CPUs may be given.
+/// The counts are read without a lock: as many entries too many as there are CPUs may be given.
 #[inline(always)]
 pub(crate) fn take(owner: Owner, share: Share) -> bool {
-    let (Some(own), Some(all)) = (usage(owner), usage(Owner::ALL)) else { return false };
+    let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) else { return false };
     if owner != Owner::HOST_ROOT {
-        // SAFETY: counters in values of the map.
-        let (held, of_all) = unsafe { (counter(own, share).read(), counter(all, share).read()) };
+        let (held, of_all) = (held(own, &owner, share), held(all, &Owner::ALL, share));
         if held >= u64::from(kernel::capacity(share)).saturating_sub(of_all) {
             return false;
         }
@@ -29,25 +30,32 @@ pub(crate) fn take(owner: Owner, share: Share) -> bool {
 /// An entry is gone that was taken.
 #[inline(always)]
 pub(crate) fn give_back(owner: Owner, share: Share) {
-    for owner in [owner, Owner::ALL] {
-        if let Some(usage) = OWNERS.get_ptr_mut(&owner) {
-            let counter = counter(usage, share);
-            // SAFETY: a counter in a value of the map. Not below zero: userspace may have forgotten this owner in between.
-            if unsafe { counter.read() } > 0 {
-                kernel::add(counter, u64::MAX);
-            }
-        }
+    if let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) {
+        kernel::add(counter(own, share), u64::MAX);
+        kernel::add(counter(all, share), u64::MAX);
     }
 }
 
+/// What the programs and userspace have counted together.
 #[inline(always)]
-fn usage(owner: Owner) -> Option<*mut Usage> {
-    OWNERS.get_ptr_mut(&owner).or_else(|| {
-        const ONLY_NEW: u64 = 1;
-        // Another CPU may make it at the same time: then this fails and the look-up finds the other's.
-        let _ = OWNERS.insert(&owner, &EMPTY_USAGE, ONLY_NEW);
-        OWNERS.get_ptr_mut(&owner)
-    })
+fn held(own: *mut Usage, owner: &Owner, share: Share) -> u64 {
+    // SAFETY: counters in values of the maps.
+    let (inside, outside) = unsafe {
+        let outside = OWNERS_OUTSIDE.get_ptr_mut(owner).map_or(0, |usage| counter(usage, share).read());
+        (counter(own, share).read(), outside)
+    };
+    let held = inside.wrapping_add(outside);
+    if held.cast_signed() < 0 { 0 } else { held }
+}
+
+#[inline(always)]
+fn usage(owner: &Owner) -> Option<*mut Usage> {
+    if let Some(usage) = OWNERS.get_ptr_mut(owner) {
+        return Some(usage);
+    }
+    // Another CPU may make it at the same time: then this fails and the look-up finds the other's.
+    let _ = OWNERS.insert(owner, &EMPTY_USAGE, ONLY_NEW);
+    OWNERS.get_ptr_mut(owner)
 }
 
 #[inline(always)]

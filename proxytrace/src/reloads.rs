@@ -39,11 +39,14 @@ pub struct Open {
     pub generation: u32,
     /// When it was asked for, boot time in nanoseconds.
     pub asked_ns: u64,
-    /// Whether the master holds SIGHUP back until it is done with the reload.
-    pub shows_when_done: bool,
+    /// How it shows that the master is done with the reload: [`Process::WAITS_FOR_SIGNALS`] for one that holds SIGHUP back until
+    /// then, [`Process::UPGRADES`] for one that ends where it refuses, and 0 for any other.
+    pub shows: u32,
 }
 
 impl Open {
+    const WAYS_TO_SHOW: u32 = Process::WAITS_FOR_SIGNALS | Process::UPGRADES;
+
     /// The open reload of a process in the kernel half's table, if there is one.
     #[must_use]
     pub fn of_process(pid: u32, process: &Process) -> Option<Self> {
@@ -52,17 +55,20 @@ impl Open {
             pid,
             generation: process.generation,
             asked_ns: process.reload_asked_ns,
-            shows_when_done: process.flags & Process::WAITS_FOR_SIGNALS != 0,
+            shows: process.flags & Self::WAYS_TO_SHOW,
         })
     }
 
     /// Whether the master is done with it, as far as can be seen from outside.
     fn is_done(&self, now_ns: u64) -> bool {
         let status = || Proc::new(self.pid.cast_signed())?.status();
+        if self.shows == Process::UPGRADES {
+            return false; // the kernel half sees its end
+        }
         match status() {
             // It waits. Between the delivery of a signal and its handler the mask is that of sigsuspend() still, but then it
             // runs, or would if the host let it.
-            Ok(status) if self.shows_when_done => {
+            Ok(status) if self.shows == Process::WAITS_FOR_SIGNALS => {
                 status.sigblk & SIGHUP == 0 && status.state.starts_with('S')
             }
             _ => now_ns.saturating_sub(self.asked_ns) >= PATIENCE.as_nanos() as u64,
@@ -82,9 +88,9 @@ impl Reloads {
         let asked_ns = event.time_ns.saturating_sub(event.duration_ns);
         match event.kind {
             Event::RELOAD_ASKED => {
-                let shows_when_done = event.what & Process::WAITS_FOR_SIGNALS != 0;
-                let Event { proxy, pid, generation, .. } = *event;
-                self.open.insert(pid, Open { proxy, pid, generation, asked_ns, shows_when_done });
+                let Event { proxy, pid, generation, what, .. } = *event;
+                let shows = what & Open::WAYS_TO_SHOW;
+                self.open.insert(pid, Open { proxy, pid, generation, asked_ns, shows });
                 true
             }
             Event::RELOADED => {
@@ -205,6 +211,16 @@ mod tests {
         assert!(reloads.rejected(LATER_NS - 1, |_| true).is_empty());
         assert!(reloads.is_any_open());
         assert_eq!(reloads.rejected(LATER_NS, |_| true).len(), 1);
+    }
+
+    #[test]
+    fn a_new_master_that_still_begins_has_all_the_time_it_needs() {
+        let master = Master::new();
+        let mut reloads = master.asked(Process::UPGRADES);
+        assert!(reloads.rejected(LATER_NS, |_| true).is_empty());
+        assert!(reloads.is_any_open());
+        assert!(reloads.note(&master.event(Event::RELOAD_REJECTED, 0)));
+        assert!(!reloads.is_any_open());
     }
 
     #[test]

@@ -31,6 +31,17 @@ pub(super) type ProxyMap = Map<u64, Proxy>;
 pub(super) type OwnerMap = Map<Owner, Usage>;
 pub(super) type NameMap = Map<[u8; 16], u32>;
 
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inserted {
+    /// It is there now.
+    New,
+    /// It was before.
+    There,
+    /// The map is full.
+    NoRoom,
+}
+
 impl<K: Abi, V: Abi> Map<K, V> {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         let error = |source| Error::Map { map: name, source };
@@ -52,12 +63,28 @@ impl<K: Abi, V: Abi> Map<K, V> {
         self.map.insert(Plain(*key), Plain(*value), 0).map_err(|source| self.error(source))
     }
 
-    /// Removes an entry; that it is gone already is no error.
-    pub(super) fn remove(&mut self, key: &K) -> Result<(), Error> {
+    /// Makes an entry, unless there is one already.
+    pub(super) fn insert_new(&mut self, key: &K, value: &V) -> Result<Inserted, Error> {
+        const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+        match self.map.insert(Plain(*key), Plain(*value), ONLY_NEW) {
+            Ok(()) => Ok(Inserted::New),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(Inserted::There)
+            }
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                Ok(Inserted::NoRoom)
+            }
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
+    /// Removes an entry; false where it is gone already.
+    pub(super) fn remove(&mut self, key: &K) -> Result<bool, Error> {
         match self.map.remove(&Plain(*key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                Ok(())
+                Ok(false)
             }
             Err(source) => Err(self.error(source)),
         }

@@ -14,16 +14,18 @@ mod attach;
 mod events;
 mod fdinfo;
 mod maps;
+mod owners;
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
-    abi::{
-        Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath,
-        Usage,
-    },
+    abi::{Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath},
     offsets::Offsets,
 };
 
@@ -31,7 +33,8 @@ pub use attach::AttachedHook;
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
-use maps::{LedgerMap, NameMap, OwnerMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
+use maps::{Inserted, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
+use owners::Owners;
 use processes::Wanted;
 use tables::Resized;
 
@@ -146,7 +149,9 @@ pub struct Tracer {
     ledger: LedgerMap,
     processes: ProcessMap,
     proxies: ProxyMap,
-    owners: OwnerMap,
+    owners: Owners,
+    /// What userspace itself could not enter, index [`Loss`].
+    refused: [u64; Loss::ALL.len()],
     paths: PathMap,
     timeouts: TimeoutMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
@@ -157,7 +162,7 @@ pub struct Tracer {
 pub struct Snapshot {
     /// The ledger.
     pub rows: Vec<(RowKey, Row)>,
-    /// Traced processes.
+    /// The traced processes of these proxies. One that has neither forked nor connected is none's yet.
     pub processes: Vec<(u32, Process)>,
     /// Traced proxies; some may have no process left.
     pub proxies: Vec<(u64, Proxy)>,
@@ -198,7 +203,8 @@ impl Tracer {
             ledger: LedgerMap::take(&mut ebpf, "LEDGER")?,
             processes: ProcessMap::take(&mut ebpf, "PROCESSES")?,
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
-            owners: OwnerMap::take(&mut ebpf, "OWNERS")?,
+            owners: Owners::take(&mut ebpf, &settings.0)?,
+            refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
             path_cache: HashMap::new(),
@@ -207,10 +213,6 @@ impl Tracer {
             ebpf,
         };
         tracer.set_names(&options.wanted.names)?;
-        // There before all others, so that they never lack room.
-        for owner in [Owner::ALL, Owner::HOST_ROOT] {
-            tracer.owners.insert(&owner, &Usage::ZERO)?;
-        }
         let events = Events::take(&mut tracer.ebpf)?;
         // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
         // connect that is seen on it is known whether it is traced.
@@ -260,7 +262,9 @@ impl Tracer {
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         // Proxies before processes: one that starts in between then has a process, or is not seen yet.
         let proxies = self.proxies.entries()?;
-        let processes = self.processes.entries()?;
+        let known: HashSet<u64> = proxies.iter().map(|(id, _)| *id).collect();
+        let mut processes = self.processes.entries()?;
+        processes.retain(|(_, process)| known.contains(&process.proxy));
         Ok(Snapshot { rows: self.ledger.entries()?, processes, proxies, losses: self.losses()? })
     }
 
@@ -275,7 +279,11 @@ impl Tracer {
     /// # Errors
     /// What the kernel said.
     pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], Error> {
-        maps::sums(&self.ebpf, "LOSSES")
+        let mut losses: [u64; Loss::ALL.len()] = maps::sums(&self.ebpf, "LOSSES")?;
+        for (loss, refused) in losses.iter_mut().zip(self.refused) {
+            *loss += refused;
+        }
+        Ok(losses)
     }
 
     /// Takes a row out of the ledger that has not been used for long, unless an attempt is in flight there again. One that
@@ -295,12 +303,13 @@ impl Tracer {
     /// # Errors
     /// What the kernel said.
     pub fn forget_ended_proxies(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let has_ended = |id: u64| !snapshot.processes.iter().any(|(_, process)| process.proxy == id);
-        snapshot
-            .proxies
-            .iter()
-            .filter(|(id, _)| has_ended(*id))
-            .try_for_each(|(id, _)| self.proxies.remove(id))
+        let living: HashSet<u64> = snapshot.processes.iter().map(|(_, process)| process.proxy).collect();
+        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| !living.contains(id)) {
+            if self.proxies.remove(id)? {
+                self.owners.count(proxy.owner, Share::Proxies, -1)?;
+            }
+        }
+        self.owners.forget_idle()
     }
 
     /// Sets how long a proxy waits for a connect to an address, where that is not the time of the options; `None` forgets
@@ -311,7 +320,7 @@ impl Tracer {
     pub fn set_connect_timeout(&mut self, row: &RowKey, timeout: Option<Duration>) -> Result<(), Error> {
         match timeout {
             Some(timeout) => self.timeouts.insert(row, &(timeout.as_nanos() as u64)),
-            None => self.timeouts.remove(row),
+            None => self.timeouts.remove(row).map(drop),
         }
     }
 
@@ -341,23 +350,63 @@ impl Tracer {
     /// was entered is in /proc by the next turn, one forked after that is entered by the kernel half.
     fn enter_running(&mut self, wanted: &Wanted) -> Result<(), Error> {
         let boot_ns = boot_ns();
+        let mut seen = HashSet::new();
         loop {
             let mut is_complete = true;
             for (pid, process) in wanted.select(&processes::running()?, boot_ns) {
-                if self.processes.get(&pid).is_some() {
+                if self.processes.get(&pid).is_some() || !seen.insert(pid) {
                     continue;
                 }
                 is_complete = false;
-                self.proxies.insert(&process.proxy, &Proxy { owner: process.owner, ..Proxy::ZERO })?;
-                self.processes.insert(&pid, &process)?;
-                if !Path::new(&format!("/proc/{pid}")).exists() {
-                    self.processes.remove(&pid)?; // it ended before it was entered, so its exit went unseen
+                // What the kernel half knows of its parent by now is newer.
+                let process = match self.processes.get(&process.parent) {
+                    Some(Process { proxy, owner, generation, .. }) => {
+                        Process { proxy, owner, generation, ..process }
+                    }
+                    None => process,
+                };
+                self.enter(pid, process)?;
+                if !Path::new(&format!("/proc/{pid}")).exists() && self.processes.remove(&pid)? {
+                    // It ended before it was entered, so its exit went unseen.
+                    self.owners.count(process.owner, Share::Processes, -1)?;
                 }
             }
             if is_complete {
                 return Ok(());
             }
         }
+    }
+
+    /// Enters a process and its proxy, where there is room for them; otherwise that is counted.
+    fn enter(&mut self, pid: u32, process: Process) -> Result<(), Error> {
+        let Process { proxy, owner, .. } = process;
+        let standing = if self.proxies.get(&proxy).is_some() || self.enter_proxy(proxy, owner)? {
+            Process::STANDS
+        } else {
+            Process::REFUSED
+        };
+        if !self.owners.may_take(owner, Share::Processes) {
+            self.refused[Loss::ProcessTableFull as usize] += 1;
+            return Ok(());
+        }
+        match self.processes.insert_new(&pid, &Process { standing, ..process })? {
+            Inserted::New => self.owners.count(owner, Share::Processes, 1)?,
+            Inserted::There => {} // by the kernel half, in between
+            Inserted::NoRoom => self.refused[Loss::ProcessTableFull as usize] += 1,
+        }
+        Ok(())
+    }
+
+    /// Enters a proxy that runs already; whether it did nothing but wait so far is not known.
+    fn enter_proxy(&mut self, proxy: u64, owner: Owner) -> Result<bool, Error> {
+        if self.owners.may_take(owner, Share::Proxies)
+            && self.proxies.insert_new(&proxy, &Proxy { owner, ..Proxy::ZERO })? == Inserted::New
+        {
+            self.owners.count(owner, Share::Proxies, 1)?;
+            return Ok(true);
+        }
+        self.refused[Loss::ProxyTableFull as usize] += 1;
+        Ok(false)
     }
 }
 

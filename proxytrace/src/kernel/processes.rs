@@ -95,7 +95,7 @@ impl Wanted {
                 );
             }
         }
-        count_children(&mut selected);
+        give_roles(&mut selected);
         selected
     }
 }
@@ -108,16 +108,15 @@ fn children(running: &[Running]) -> HashMap<u32, Vec<u32>> {
     children
 }
 
-fn count_children(selected: &mut [(u32, Process)]) {
-    let mut counts: HashMap<u32, u64> = HashMap::new();
-    for (_, process) in &*selected {
-        *counts.entry(process.parent).or_default() += 1;
-    }
+/// Who has children is a master, and who has none, below one, a worker.
+fn give_roles(selected: &mut [(u32, Process)]) {
+    let parents: HashSet<u32> = selected.iter().map(|(_, process)| process.parent).collect();
     for (pid, process) in selected {
-        process.children = counts.get(pid).copied().unwrap_or(0);
-        if process.parent != 0 && process.children == 0 {
-            process.flags |= Process::WORKER;
-        }
+        process.flags |= match (parents.contains(pid), process.parent) {
+            (true, _) => Process::PARENT,
+            (false, 0) => 0,
+            (false, _) => Process::WORKER | Process::STARTED,
+        };
     }
 }
 
@@ -127,8 +126,8 @@ mod tests {
 
     use super::{Running, Wanted};
 
-    /// Processes as `pid parent name`, what is wanted, and what must come out as `pid proxy's root flags children`.
-    fn check(running: &[(u32, u32, &str)], names: &[&str], pids: &[u32], expected: &[(u32, u32, u32, u64)]) {
+    /// Processes as `pid parent name`, what is wanted, and what must come out as `pid proxy's root flags`.
+    fn check(running: &[(u32, u32, &str)], names: &[&str], pids: &[u32], expected: &[(u32, u32, u32)]) {
         let running: Vec<_> = running
             .iter()
             .map(|&(pid, parent, name)| Running {
@@ -143,13 +142,11 @@ mod tests {
         let mut selected: Vec<_> = wanted
             .select(&running, 7 << 20)
             .into_iter()
-            .map(|(pid, process)| (pid, process.proxy, process.flags, process.children))
+            .map(|(pid, process)| (pid, process.proxy, process.flags))
             .collect();
         selected.sort_unstable();
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|&(pid, root, flags, children)| (pid, proxy_id(root, 7 << 20), flags, children))
-            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|&(pid, root, flags)| (pid, proxy_id(root, 7 << 20), flags)).collect();
         assert_eq!(selected, expected);
     }
 
@@ -165,28 +162,20 @@ mod tests {
         (30, 20, "curl"),
     ];
 
+    const WORKER: u32 = Process::WORKER | Process::STARTED;
+
     #[test]
     fn each_tree_of_the_name_is_a_proxy() {
-        let (named, worker) = (Process::NAMED, Process::NAMED | Process::WORKER);
-        let expected = [
-            (10, 10, named, 2),
-            (11, 10, worker, 0),
-            (12, 10, worker, 0),
-            (21, 21, named, 1),
-            (22, 21, worker, 0),
-        ];
+        let (master, worker) = (Process::NAMED | Process::PARENT, Process::NAMED | WORKER);
+        let expected =
+            [(10, 10, master), (11, 10, worker), (12, 10, worker), (21, 21, master), (22, 21, worker)];
         check(NGINX, &["nginx"], &[], &expected);
     }
 
     #[test]
     fn a_pid_brings_all_its_descendants() {
-        let (kept, worker) = (Process::KEPT, Process::KEPT | Process::WORKER);
-        check(
-            NGINX,
-            &[],
-            &[20],
-            &[(20, 20, kept, 2), (21, 20, kept, 1), (22, 20, worker, 0), (30, 20, worker, 0)],
-        );
+        let (master, worker) = (Process::KEPT | Process::PARENT, Process::KEPT | WORKER);
+        check(NGINX, &[], &[20], &[(20, 20, master), (21, 20, master), (22, 20, worker), (30, 20, worker)]);
     }
 
     #[test]
@@ -194,13 +183,24 @@ mod tests {
         let both = Process::KEPT | Process::NAMED;
         let named = Process::NAMED;
         let expected = [
-            (10, 10, named, 2),
-            (11, 10, named | Process::WORKER, 0),
-            (12, 10, named | Process::WORKER, 0),
-            (21, 21, both, 1),
-            (22, 21, both | Process::WORKER, 0),
+            (10, 10, named | Process::PARENT),
+            (11, 10, named | WORKER),
+            (12, 10, named | WORKER),
+            (21, 21, both | Process::PARENT),
+            (22, 21, both | WORKER),
         ];
         check(NGINX, &["nginx"], &[21], &expected);
         check(NGINX, &[], &[], &[]);
+    }
+
+    #[test]
+    fn root_owns_by_its_pid_namespace_and_others_by_their_uid_alone() {
+        let own = procfs::process::Process::myself().unwrap();
+        let inode = std::fs::read_link("/proc/self/ns/pid").unwrap();
+        let inode: String = inode.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+        let uid = nix::unistd::getuid().as_raw();
+        assert_eq!(super::owner(&own), Some(Owner::new(uid, inode.parse().unwrap())));
+        assert_eq!(Owner::new(65534, 7), Owner { uid: 65534, pid_namespace: 0 });
+        assert_ne!(Owner::new(0, 7), Owner::HOST_ROOT);
     }
 }

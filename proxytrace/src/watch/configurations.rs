@@ -230,8 +230,8 @@ fn in_use(snapshot: &Snapshot) -> HashSet<Of> {
 fn pids(snapshot: &Snapshot, of: Of) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
         snapshot.processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
-    candidates
-        .sort_by_key(|(pid, process)| (process.generation != of.generation, process.children == 0, *pid));
+    let is_below = |process: &Process| process.flags & (Process::WORKER | Process::HELPER) != 0;
+    candidates.sort_by_key(|(pid, process)| (process.generation != of.generation, is_below(process), *pid));
     candidates.into_iter().take(MOST_CANDIDATES).map(|(pid, _)| *pid).collect()
 }
 

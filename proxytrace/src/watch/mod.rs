@@ -266,9 +266,8 @@ impl Watch {
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let Some(name) = self.names.settled(*id, living) else { continue };
             let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
-            // A master that was started by a master (a binary upgrade) has workers, and is none.
             let workers = of_proxy().filter(|(_, process)| {
-                process.children == 0 && of_proxy().any(|(pid, _)| *pid == process.parent)
+                process.flags & Process::WORKER != 0 && of_proxy().any(|(pid, _)| *pid == process.parent)
             });
             let view = ProxyView {
                 workers: workers.count() as u64,

@@ -1,0 +1,85 @@
+//! What owners hold of the tables that they share, see [`Share`]: the half of the account that userspace keeps.
+
+use std::collections::HashMap;
+
+use aya::Ebpf;
+use proxytrace_ebpf::abi::{Owner, Settings, Share, Usage, room};
+
+use super::{Error, maps::OwnerMap};
+
+/// What owners hold.
+pub(super) struct Owners {
+    /// By what the programs have counted.
+    inside: OwnerMap,
+    /// By what is counted here, which is to be added, wrapping.
+    outside: OwnerMap,
+    /// What is in `outside`.
+    counted: HashMap<Owner, Usage>,
+    /// How many entries the tables have, index [`Share`].
+    capacity: [u32; Share::ALL.len()],
+}
+
+impl Owners {
+    pub(super) fn take(ebpf: &mut Ebpf, settings: &Settings) -> Result<Self, Error> {
+        let mut owners = Self {
+            inside: OwnerMap::take(ebpf, "OWNERS")?,
+            outside: OwnerMap::take(ebpf, "OWNERS_OUTSIDE")?,
+            counted: HashMap::new(),
+            capacity: settings.capacity,
+        };
+        // There before all others, so that they never lack room.
+        for owner in [Owner::ALL, Owner::HOST_ROOT] {
+            owners.inside.insert(&owner, &Usage::ZERO)?;
+        }
+        Ok(owners)
+    }
+
+    /// How many entries an owner holds, or all of them together ([`Owner::ALL`]).
+    pub(super) fn held(&self, owner: Owner, share: Share) -> u64 {
+        let count = |usage: Option<&Usage>| usage.map_or(0, |usage| usage.held[share as usize]);
+        let held = count(self.inside.get(&owner).as_ref()).wrapping_add(count(self.counted.get(&owner)));
+        u64::try_from(held.cast_signed()).unwrap_or(0)
+    }
+
+    /// Whether an owner may have another entry.
+    pub(super) fn may_take(&self, owner: Owner, share: Share) -> bool {
+        let capacity = u64::from(self.capacity[share as usize]);
+        owner == Owner::HOST_ROOT
+            || self.held(owner, share) < capacity.saturating_sub(self.held(Owner::ALL, share))
+    }
+
+    /// Counts entries that were made (above 0) or taken out (below 0) here.
+    ///
+    /// # Errors
+    /// There is no room for another owner, or what else the kernel said.
+    pub(super) fn count(&mut self, owner: Owner, share: Share, change: i64) -> Result<(), Error> {
+        for owner in [owner, Owner::ALL] {
+            let usage = self.counted.entry(owner).or_insert(Usage::ZERO);
+            let held = &mut usage.held[share as usize];
+            *held = held.wrapping_add(change.cast_unsigned());
+            self.outside.insert(&owner, usage)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the owners that hold nothing, once there is not much room left for others. One that takes an entry in the
+    /// microseconds between the look and the removal is counted as holding one fewer.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn forget_idle(&mut self) -> Result<(), Error> {
+        let owners = self.inside.entries()?;
+        if owners.len() < room::OWNERS as usize / 2 {
+            return Ok(());
+        }
+        for (owner, _) in owners {
+            let is_kept = owner == Owner::ALL || owner == Owner::HOST_ROOT;
+            if !is_kept && Share::ALL.iter().all(|&share| self.held(owner, share) == 0) {
+                self.inside.remove(&owner)?;
+                self.outside.remove(&owner)?;
+                self.counted.remove(&owner);
+            }
+        }
+        Ok(())
+    }
+}
