@@ -252,7 +252,8 @@ impl Tracer {
         // Proxies before processes: one that starts in between then has a process, or is not seen yet.
         let proxies = self.proxies.entries()?;
         let processes = self.processes.entries()?;
-        Ok(Snapshot { rows: self.ledger.entries()?, processes, proxies, losses: self.losses()? })
+        let rows = self.ledger.entries()?.into_iter().map(|(key, row)| (key, row.balanced())).collect();
+        Ok(Snapshot { rows, processes, proxies, losses: self.losses()? })
     }
 
     /// A traced process, if it is one and lives.
