@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
-    bind, connect, getsockname, getsockopt, sendmsg, setsockopt, socket, sockopt,
+    bind, connect, getsockname, getsockopt, send, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -86,6 +86,24 @@ impl Connector {
                     self.held.push(kept);
                 }
                 return;
+            }
+            How::Multipath => target.connect(&target.multipath_socket()),
+            How::FastOpen => {
+                let deferred = target.fast_open_socket(true);
+                target.connect(&deferred).expect("a connect() that only notes the address");
+                send(deferred.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL).map(drop)
+            }
+            How::FastOpenAbandoned => {
+                target
+                    .connect(&target.fast_open_socket(true))
+                    .expect("a connect() that only notes the address");
+                Err(Errno::EINPROGRESS)
+            }
+            How::FastOpenSend => {
+                let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN) | MsgFlags::MSG_NOSIGNAL;
+                let socket = target.fast_open_socket(false);
+                let (data, address) = ([IoSlice::new(b"x")], target.storage());
+                sendmsg(socket.as_raw_fd(), &data, &[], flags, Some(&address)).map(drop)
             }
             How::FromTakenPort => self.connect_from_taken_port(&target, &step.address),
             How::NotAnAttempt => return target.connect_in_vain(),
@@ -174,6 +192,27 @@ impl Target {
         connect(socket.as_raw_fd(), &*self.address)
     }
 
+    fn multipath_socket(&self) -> OwnedFd {
+        // SAFETY: numbers only.
+        let made = unsafe { libc::socket(self.family as i32, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
+        let made = Errno::result(made).expect("make a socket of multipath TCP");
+        // SAFETY: the kernel has just made this descriptor for us.
+        unsafe { OwnedFd::from_raw_fd(made) }
+    }
+
+    /// A socket that may send data with its SYN, without having been at that host before.
+    fn fast_open_socket(&self, at_connect: bool) -> OwnedFd {
+        let socket = self.socket(SockFlag::empty());
+        for option in [Some(libc::TCP_FASTOPEN_NO_COOKIE), at_connect.then_some(libc::TCP_FASTOPEN_CONNECT)] {
+            option.into_iter().for_each(|option| switch_on(&socket, option));
+        }
+        socket
+    }
+
+    fn storage(&self) -> SockaddrStorage {
+        self.name.parse::<SocketAddr>().expect("HOST:PORT").into()
+    }
+
     /// A non-blocking connect(); where it leaves the outcome open, `fetch` gets it when it is there.
     fn connect_and_poll(&self, fetch: impl FnOnce(&OwnedFd) -> nix::Result<()>) -> nix::Result<()> {
         let socket = self.socket(SockFlag::SOCK_NONBLOCK);
@@ -196,6 +235,17 @@ impl Target {
         assert_eq!(connect(-1, &*self.address), Err(Errno::EBADF));
         disconnect(&self.socket(SockFlag::empty()));
     }
+}
+
+/// Switches an option of TCP on; nix does not know these.
+fn switch_on(socket: &OwnedFd, option: libc::c_int) {
+    let on: libc::c_int = 1;
+    let size = u32::try_from(size_of_val(&on)).expect("a small number");
+    // SAFETY: the value outlives the call, and has this size.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const on).cast(), size)
+    };
+    Errno::result(done).expect("set an option of a socket");
 }
 
 /// connect() to `AF_UNSPEC`, which undoes an earlier connect(); nix has no such address.

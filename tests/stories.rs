@@ -1,6 +1,7 @@
 //! The stories: what proxytrace's users rely on, each told with the real thing.
 //!
 //! - [`causes`], [`crossing`], [`unix`], [`broken`]: a story per row of the truth table, with a real nginx
+//! - [`balanced`]: where this host sends connects elsewhere than the proxy asked for
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
@@ -22,6 +23,7 @@ mod lookout;
 mod scene;
 
 mod alerts;
+mod balanced;
 mod broken;
 mod causes;
 mod check;

@@ -179,8 +179,7 @@ abi! {
         pub durations: [u64; DURATION_BUCKETS],
         /// When an attempt last started, boot time in nanoseconds.
         pub last_attempt_ns: u64,
-        /// Attempts started. Last, because the kernel copies a row from its start: a reader then never sees an
-        /// end without its start.
+        /// Attempts started. Last, because the kernel copies a row from its start: see [`Row::balanced`].
         pub attempts: u64,
     }
 
@@ -190,14 +189,12 @@ abi! {
         pub row: RowKey,
         /// Its start, boot time in nanoseconds.
         pub started_ns: u64,
+        /// The error that the socket had reported without closing (ICMP) when connect() returned, see [`Attempt::soft_errno`].
+        pub soft_error: u64,
         /// The process that made it, in the host's pid namespace.
         pub pid: u32,
-        /// The last error that the socket reported without closing (ICMP), 0 for none.
-        pub soft_errno: u32,
         /// SYNs sent again so far, as counted in the ledger.
         pub syn_retransmits: u32,
-        /// Not used; zero.
-        pub reserved: u32,
     }
 
     /// A connect() that has been entered and not yet returned, by thread.
@@ -246,10 +243,12 @@ abi! {
         /// How long the attempt has taken, the connection has lived, or it is since the reload was asked for, in
         /// nanoseconds.
         pub duration_ns: u64,
-        /// The upstream's address.
+        /// The upstream's address, as the proxy asked for it.
         pub remote: Address,
         /// The proxy's own address; family 0 where there is none.
         pub local: Address,
+        /// Where the socket goes: mostly to `remote`; family 0 where there is no socket.
+        pub backend: Address,
         /// The generation of the process.
         pub generation: u32,
         /// The process, in the host's pid namespace.
@@ -263,6 +262,8 @@ abi! {
         pub errno: u32,
         /// SYNs sent again.
         pub syn_retransmits: u32,
+        /// Not used; zero.
+        pub reserved: u32,
     }
 
     /// What userspace tells the programs once, before they are loaded.
@@ -367,6 +368,35 @@ impl Process {
     pub const REFUSED: u32 = 2;
 }
 
+impl Row {
+    /// The row as a reader takes it: no attempt has ended that has not begun. The kernel copies a row while other CPUs add to it,
+    /// and processors with weak memory ordering (arm64) need not keep the order: an end may be in the copy without its beginning.
+    /// The next copy has at least as many of both.
+    #[must_use]
+    pub fn balanced(self) -> Self {
+        let ended = self.outcomes.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
+        Self { attempts: self.attempts.max(ended), ..self }
+    }
+}
+
+impl Attempt {
+    /// What [`Attempt::soft_error`] is set to where the attempt that began at `started_ns` has this error. Its writer holds no
+    /// lock, so the entry may have become another attempt's: the error goes together with the time, in one store.
+    #[inline(always)]
+    #[must_use]
+    pub const fn soft_error_of(started_ns: u64, errno: u32) -> u64 {
+        (started_ns << 32) | errno as u64
+    }
+
+    /// The soft error of this very attempt, 0 for none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn soft_errno(&self) -> u32 {
+        let errno = self.soft_error as u32;
+        if self.soft_error == Self::soft_error_of(self.started_ns, errno) { errno } else { 0 }
+    }
+}
+
 impl Call {
     /// The call has sent a SYN: the socket's transitions tell how the attempt ends.
     pub const SENT: u32 = 1;
@@ -384,6 +414,8 @@ impl Call {
     pub const ENTERED_AGAIN: u32 = 64;
     /// The third has.
     pub const ENTERED_THIRD: u32 = 128;
+    /// It is a socket of multipath TCP: another one connects for it.
+    pub const MULTIPATH: u32 = 256;
 }
 
 impl Event {
@@ -432,6 +464,9 @@ pub enum Loss {
     /// The end of an attempt was not seen: its socket was destroyed or connected anew, or its thread exited or called
     /// connect() again, while it was believed in flight. It is counted as `other`.
     EndMissed,
+    /// The upstream has closed a connection whose data does not pass through TCP (it is in a sockmap), so whether it had
+    /// answered is not known: if it had not, this is in no count of broken connections.
+    Bypassed,
 }
 
 impl Loss {
@@ -447,6 +482,7 @@ impl Loss {
         Self::PathTableFull,
         Self::ReadFailed,
         Self::EndMissed,
+        Self::Bypassed,
     ];
 
     /// The value of the label `why`.
@@ -463,6 +499,7 @@ impl Loss {
             Self::PathTableFull => "path_table_full",
             Self::ReadFailed => "read_failed",
             Self::EndMissed => "end_missed",
+            Self::Bypassed => "bypassed",
         }
     }
 }
@@ -553,4 +590,30 @@ pub const fn dumped_core(status: u32) -> bool {
 #[must_use]
 pub const fn root_pid(proxy: u64) -> u32 {
     proxy as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attempt, Row};
+
+    #[test]
+    fn an_end_whose_beginning_was_copied_too_early_has_begun() {
+        let check = |attempts: u64, ended: [u64; 2], expected: u64| {
+            let mut row = Row { attempts, ..Row::ZERO };
+            row.outcomes[..2].copy_from_slice(&ended);
+            assert_eq!(row.balanced().attempts, expected, "{attempts} attempts, {ended:?} ended");
+        };
+        check(5, [2, 1], 5);
+        check(5, [4, 2], 6);
+        check(u64::MAX, [u64::MAX, 1], u64::MAX);
+    }
+
+    #[test]
+    fn a_soft_error_counts_for_the_attempt_that_it_was_stored_for() {
+        let started_ns = 0x1234_5678_9abc_def0;
+        let attempt = |soft_error: u64| Attempt { started_ns, soft_error, ..Attempt::ZERO };
+        assert_eq!(attempt(0).soft_errno(), 0);
+        assert_eq!(attempt(Attempt::soft_error_of(started_ns, 113)).soft_errno(), 113);
+        assert_eq!(attempt(Attempt::soft_error_of(started_ns + 1, 113)).soft_errno(), 0);
+    }
 }

@@ -35,6 +35,9 @@ const NOT_AN_ATTEMPT: [u32; 5] = [9, 14, 88, 97, 106];
 const TIMEOUT_SLACK_NS: u64 = 100_000_000;
 const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
+/// An attempt without a socket of TCP, or whose socket is another's by now.
+const NO_SOCK: Option<Sock<Probed>> = None;
+
 /// A traced process enters connect(). `program` tells which of the programs there sees it (see `hooks.rs`),
 /// [`Call::ENTERED`] and so on.
 #[inline(always)]
@@ -76,11 +79,15 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
             return;
         }
     }
-    if socket.kind == Kind::Unix {
-        call.state |= Call::UNIX;
-        // The attempt begins here, so that one that waits for room in the backlog shows as in flight.
-        if call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt) {
-            call.state |= Call::HOLDS_ATTEMPT;
+    match socket.kind {
+        Kind::Tcp => {}
+        Kind::MultipathTcp => call.state |= Call::MULTIPATH,
+        Kind::Unix => {
+            call.state |= Call::UNIX;
+            // The attempt begins here, so that one that waits for room in the backlog shows as in flight.
+            if call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt) {
+                call.state |= Call::HOLDS_ATTEMPT;
+            }
         }
     }
 }
@@ -103,8 +110,9 @@ pub(crate) fn returned(result: i64) {
         if call.state & Call::SENT != 0 {
             let sock = Sock::<Probed>::new(call.sock as *const c_void);
             match errno {
+                0 if sock.state() == tcp::SYN_SENT => {} // TCP_FASTOPEN_CONNECT: the first send brings the SYN
                 0 => established(sock),
-                _ if IN_PROGRESS.contains(&errno) => remember_soft_error(sock),
+                _ if IN_PROGRESS.contains(&errno) => remember_soft_error(sock, call.attempt.started_ns),
                 _ => refused(sock, errno),
             }
         } else if is_unix || !IN_PROGRESS.contains(&errno) {
@@ -139,21 +147,36 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
         let missed = unsafe { *attempt };
         if ATTEMPTS.remove(&sock.id()).is_ok() {
             events::lose(Loss::EndMissed);
-            settle(&missed, Outcome::Other, 0, Address::ZERO);
+            settle(&missed, Outcome::Other, 0, NO_SOCK);
         }
     }
-    if let Some(call) = CALLS.get_ptr_mut(&kernel::current_thread()) {
-        // SAFETY: a value of the map, of the thread that runs this.
-        unsafe {
-            if (*call).sock == sock.id() && (*call).state & Call::SENT != 0 && !first {
-                return; // this call's attempt has begun and, without a port to begin from, ended
-            }
-            (*call).sock = sock.id(); // with multipath TCP the socket that connects is not the one in the file
-            (*call).state |= Call::SENT;
-        }
-    }
-    let row = row_key(&process, sock.remote());
     let now_ns = kernel::now_ns();
+    // Where it goes is the last resort: a program at cgroup/connect4 may send it elsewhere than the proxy asked for (Cilium's
+    // socket load balancer), and 0.0.0.0 becomes 127.0.0.1. There is no call where its entry was missed, nor where a send
+    // opens the connection (MSG_FASTOPEN) or io_uring does.
+    let mut row = row_key(&process, sock.remote());
+    if let Some(call) = call_of(kernel::current_thread())
+        && (call.sock == sock.id() || call.state & (Call::MULTIPATH | Call::SENT) == Call::MULTIPATH)
+    {
+        if call.state & Call::SENT == 0 {
+            // Not in memory at the entry, but the kernel has read it since.
+            if call.state & Call::ADDRESSED == 0
+                && let Ok(address) = kernel::callers_internet_address(call.user_address)
+            {
+                call.attempt.row = row_key(&process, address);
+                call.attempt.pid = pid;
+                call.state |= Call::ADDRESSED;
+            }
+            if call.state & Call::ADDRESSED != 0 {
+                row = call.attempt.row;
+            }
+        } else if !first {
+            return; // this call's attempt has begun and, without a port to begin from, ended
+        }
+        call.sock = sock.id();
+        call.state |= Call::SENT;
+        call.attempt.started_ns = now_ns;
+    }
     let Some(counts) = ledger::row(&row) else { return };
     let attempt = Attempt { row, started_ns: now_ns, pid, ..Attempt::ZERO };
     match ATTEMPTS.insert(&sock.id(), &attempt, 0) {
@@ -176,7 +199,8 @@ pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
     let before = attempt.syn_retransmits;
     count_retransmits(attempt, sock.retransmits());
     if before == 0 && attempt.syn_retransmits > 0 {
-        events::tell(events::of_attempt(Event::STALLED, attempt, sock.local(), kernel::now_ns()));
+        let event = events::of_attempt(Event::STALLED, attempt, kernel::now_ns());
+        events::tell(events::with_ends(event, sock));
     }
 }
 
@@ -184,7 +208,7 @@ pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
 #[inline(always)]
 pub(crate) fn established<A: Access>(sock: Sock<A>) {
     if let Some(attempt) = take(sock) {
-        settle(&attempt, Outcome::Established, 0, sock.local());
+        settle(&attempt, Outcome::Established, 0, Some(sock));
         stream::watch(sock, &attempt);
     }
 }
@@ -195,14 +219,14 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     let Some(attempt) = take(sock) else { return };
     // The last is for an ICMP error that the kernel had queued but not yet stored when connect() returned: nginx may have
     // asked for it, and so cleared it, before it closes.
-    let errno = match (sock.error(), sock.soft_error(), attempt.soft_errno) {
+    let errno = match (sock.error(), sock.soft_error(), attempt.soft_errno()) {
         (0, 0, 0) => sock.queued_error(),
         (0, 0, remembered) => remembered,
         (0, soft, _) => soft,
         (hard, _, _) => hard,
     };
     if errno != 0 {
-        return settle(&attempt, Outcome::of_error(errno), errno, sock.local());
+        return settle(&attempt, Outcome::of_error(errno), errno, Some(sock));
     }
     // No error, and connect() has not returned: what it returns is the cause (no local port was left). That it has not
     // is seen from the socket as well, as its return may have been missed.
@@ -218,23 +242,23 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     if sock.is_unconnected() {
         // Inside connect() as well, whose entry no program saw: what it returns will not be known.
         events::lose(Loss::EndMissed);
-        return settle(&attempt, Outcome::Other, 0, sock.local());
+        return settle(&attempt, Outcome::Other, 0, Some(sock));
     }
     if !sock.is_owned() {
         // The kernel itself has given up. Without tcp_done_with_error (6.11, 6.1.192) it wakes the process before it closes the
         // socket, and the process has asked for the error in between, which clears it. The timer has one error only (tcp_write_err).
         // Which one an ICMP message brought is not to be known any more: over IPv6 the kernel keeps nothing of it.
         if sock.has_timer_run_out() {
-            return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, sock.local());
+            return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, Some(sock));
         }
         events::lose(Loss::EndMissed);
-        return settle(&attempt, Outcome::Other, 0, sock.local());
+        return settle(&attempt, Outcome::Other, 0, Some(sock));
     }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);
     let slack_ns = TIMEOUT_SLACK_NS.max(timeout_ns >> TIMEOUT_SLACK_SHIFT);
     let gave_up = age_ns.saturating_add(slack_ns) >= timeout_ns;
-    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock.local());
+    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, Some(sock));
 }
 
 /// How long the proxy waits for a connect there.
@@ -256,7 +280,7 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
     }
     if let Some(attempt) = take(sock) {
         events::lose(Loss::EndMissed);
-        settle(&attempt, Outcome::Other, 0, sock.local());
+        settle(&attempt, Outcome::Other, 0, Some(sock));
     }
 }
 
@@ -273,18 +297,25 @@ pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
 #[inline(always)]
 fn refused(sock: Sock<Probed>, errno: u32) {
     if let Some(attempt) = take(sock) {
-        settle(&attempt, Outcome::of_error(errno), errno, sock.local());
+        settle(&attempt, Outcome::of_error(errno), errno, Some(sock));
     }
 }
 
 /// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
 /// the call returns: asking for it (SO_ERROR) clears it, and nginx asks before it closes. The tracepoint
 /// `inet_sk_error_report` does not help, as the kernel reports before it stores (6.18, tcp_v4_err).
+///
+/// No lock is held here: the attempt may end on another CPU between the look-up and the store, and its entry be another's
+/// by then. So the error is stored with the time at which its attempt began.
 #[inline(always)]
-fn remember_soft_error(sock: Sock<Probed>) {
-    if let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) {
-        // SAFETY: a value of the map. Nobody else writes this member.
-        unsafe { (*attempt).soft_errno = sock.soft_error() };
+fn remember_soft_error(sock: Sock<Probed>, started_ns: u64) {
+    let errno = sock.soft_error();
+    if errno != 0
+        && let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id())
+    {
+        let error = Attempt::soft_error_of(started_ns, errno);
+        // SAFETY: a value of the map, one aligned store.
+        unsafe { (&raw mut (*attempt).soft_error).write_volatile(error) };
     }
 }
 
@@ -352,7 +383,7 @@ fn count_retransmits(attempt: &mut Attempt, total: u32) {
 }
 
 #[inline(always)]
-fn settle(attempt: &Attempt, outcome: Outcome, errno: u32, local: Address) {
+fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Option<Sock<A>>) {
     let now_ns = kernel::now_ns();
     if let Some(counts) = ledger::row(&attempt.row) {
         match outcome {
@@ -361,15 +392,19 @@ fn settle(attempt: &Attempt, outcome: Outcome, errno: u32, local: Address) {
         }
     }
     if outcome != Outcome::Established || setting!(tell_established) != 0 {
-        let event = events::of_attempt(Event::CONNECT, attempt, local, now_ns);
-        events::tell(Event { what: outcome as u32, errno, ..event });
+        let event =
+            Event { what: outcome as u32, errno, ..events::of_attempt(Event::CONNECT, attempt, now_ns) };
+        events::tell(match sock {
+            Some(sock) => events::with_ends(event, sock),
+            None => event,
+        });
     }
 }
 
 #[inline(always)]
 fn settle_held(call: &Call, outcome: Outcome, errno: u32) {
     if call.state & Call::HOLDS_ATTEMPT != 0 {
-        settle(&call.attempt, outcome, errno, Address::ZERO);
+        settle(&call.attempt, outcome, errno, NO_SOCK);
     }
 }
 

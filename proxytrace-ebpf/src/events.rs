@@ -1,9 +1,9 @@
 //! The ring buffer, and the counts of what was lost and of what the hooks have seen.
 
-use proxytrace_ebpf::abi::{Address, Attempt, Event, Loss, Place, RowKey};
+use proxytrace_ebpf::abi::{Attempt, Event, Loss, Place, RowKey};
 
 use crate::{
-    kernel::{self, setting},
+    kernel::{self, Access, Sock, setting},
     maps,
 };
 
@@ -55,10 +55,15 @@ pub(crate) fn about(kind: u32, row: &RowKey, pid: u32, now_ns: u64, since_ns: u6
 
 /// An event about an attempt.
 #[inline(always)]
-pub(crate) fn of_attempt(kind: u32, attempt: &Attempt, local: Address, now_ns: u64) -> Event {
+pub(crate) fn of_attempt(kind: u32, attempt: &Attempt, now_ns: u64) -> Event {
     Event {
-        local,
         syn_retransmits: attempt.syn_retransmits,
         ..about(kind, &attempt.row, attempt.pid, now_ns, attempt.started_ns)
     }
+}
+
+/// The event, with both ends of its socket.
+#[inline(always)]
+pub(crate) fn with_ends<A: Access>(event: Event, sock: Sock<A>) -> Event {
+    Event { local: sock.local(), backend: sock.remote(), ..event }
 }

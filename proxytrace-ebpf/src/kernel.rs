@@ -173,6 +173,14 @@ impl<A: Access> Sock<A> {
         !socket.is_null() && A::read::<u32>(socket, offset!(socket_state)) == SS_UNCONNECTED
     }
 
+    /// Whether it is in a sockmap: then data goes from socket to socket, and TCP counts none of it. Its user data leads, with
+    /// flags in the lowest bits, to a `struct sk_psock`, whose first member leads back (include/linux/skmsg.h).
+    #[inline(always)]
+    pub(crate) fn is_bypassed(self) -> bool {
+        let data = A::read::<u64>(self.0, offset!(sock_user_data)) & !7;
+        data != 0 && try_read::<u64>(data as *const c_void, 0) == Some(self.id())
+    }
+
     #[inline(always)]
     pub(crate) fn remote(self) -> Address {
         let port = u16::from_be(A::read::<u16>(self.0, offset!(sock_remote_port)));
@@ -326,6 +334,8 @@ const fn bit_of(signal: i32) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Tcp,
+    /// Another socket connects for it, one of TCP that no descriptor leads to.
+    MultipathTcp,
     Unix,
 }
 
@@ -420,7 +430,8 @@ fn unconnected_socket(file: *const c_void) -> Option<Unconnected> {
     let sock = Probed::read::<*const c_void>(socket, offset!(socket_sock));
     let protocol = Probed::read::<u16>(sock, offset!(sock_protocol));
     let kind = match Probed::read::<u16>(sock, offset!(sock_family)) {
-        AF_INET | AF_INET6 if protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP => Kind::Tcp,
+        AF_INET | AF_INET6 if protocol == IPPROTO_TCP => Kind::Tcp,
+        AF_INET | AF_INET6 if protocol == IPPROTO_MPTCP => Kind::MultipathTcp,
         AF_UNIX => Kind::Unix,
         _ => return None,
     };
@@ -434,18 +445,29 @@ pub(crate) fn callers_address(pointer: u64, length: u32, path: &mut UnixPath) ->
     address_in(Memory::Caller, pointer, length, path)
 }
 
+/// The same of a connect() that is under way, on a socket of TCP.
+#[inline(always)]
+pub(crate) fn callers_internet_address(pointer: u64) -> Result<Address, NoAddress> {
+    internet_address(Memory::Caller, pointer, read_in(Memory::Caller, pointer)?)
+}
+
 #[inline(always)]
 fn address_in(memory: Memory, pointer: u64, length: u32, path: &mut UnixPath) -> Result<Address, NoAddress> {
-    let port = || read_in::<u16>(memory, pointer + 2).map(u16::from_be);
     match read_in::<u16>(memory, pointer)? {
-        AF_INET => Ok(internet(mapped(read_in(memory, pointer + 4)?), port()?)),
-        AF_INET6 => {
-            let halves = [read_in(memory, pointer + 8)?, read_in(memory, pointer + 16)?];
-            Ok(internet(halves, port()?))
-        }
         AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2), path),
-        _ => Err(NoAddress::OtherFamily),
+        family => internet_address(memory, pointer, family),
     }
+}
+
+/// What is in a `struct sockaddr_in` or `sockaddr_in6`.
+#[inline(always)]
+fn internet_address(memory: Memory, pointer: u64, family: u16) -> Result<Address, NoAddress> {
+    let halves = match family {
+        AF_INET => mapped(read_in(memory, pointer + 4)?),
+        AF_INET6 => [read_in(memory, pointer + 8)?, read_in(memory, pointer + 16)?],
+        _ => return Err(NoAddress::OtherFamily),
+    };
+    Ok(internet(halves, u16::from_be(read_in(memory, pointer + 2)?)))
 }
 
 /// Why there is no address.
@@ -490,7 +512,7 @@ fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) ->
         }
         path.length = (read as u32).saturating_sub(1); // the zero at the end
     }
-    let address = Address { bytes: digest(&path.bytes), port: 0, family: FAMILY_UNIX };
+    let address = Address { bytes: digest(path), port: 0, family: FAMILY_UNIX };
     // Looked up first: an insertion locks a bucket, and the path is nearly always known.
     if maps::UNIX_PATHS.get_ptr(&address).is_none() && maps::UNIX_PATHS.insert(&address, &*path, 0).is_err() {
         events::lose(Loss::PathTableFull);
@@ -601,13 +623,15 @@ fn internet(halves: [u64; 2], port: u16) -> Address {
 
 /// A 128-bit digest of a path: two multiplicative hashes over its words. A proxy has a handful of unix upstreams and
 /// nobody gains by making two of them collide, so speed and little code matter more than strength.
+///
+/// The length goes in first: abstract names may end in zero bytes, which nothing else tells from the zeroes behind them.
 #[inline(always)]
-fn digest(bytes: &[u8; UNIX_PATH_MAX]) -> [u8; 16] {
-    let mut high: u64 = 0xcbf2_9ce4_8422_2325;
+fn digest(path: &UnixPath) -> [u8; 16] {
+    let mut high: u64 = 0xcbf2_9ce4_8422_2325 ^ u64::from(path.length);
     let mut low: u64 = 0x9e37_79b9_7f4a_7c15;
     for index in 0..UNIX_PATH_MAX / 4 {
         // SAFETY: 27 words of 4 bytes are the 108 bytes.
-        let word = u64::from(unsafe { bytes.as_ptr().cast::<u32>().add(index).read() });
+        let word = u64::from(unsafe { path.bytes.as_ptr().cast::<u32>().add(index).read() });
         high = (high ^ word).wrapping_mul(0x0000_0100_0000_01b3);
         low = (low ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29);
     }

@@ -46,6 +46,9 @@ pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
     if let Some(connection) = take(sock)
         && is_silent
     {
+        if sock.is_bypassed() {
+            return events::lose(Loss::Bypassed);
+        }
         broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
     }
 }
@@ -65,7 +68,8 @@ pub(crate) fn ended_in_silence<A: Access>(sock: Sock<A>) {
 pub(crate) fn ended<A: Access>(sock: Sock<A>) {
     let Some(connection) = take(sock) else { return };
     if sock.error() == ECONNRESET {
-        let broken = if sock.bytes_received() == 0 { Broken::ResetBeforeResponse } else { Broken::Reset };
+        let is_silent = sock.bytes_received() == 0 && !sock.is_bypassed();
+        let broken = if is_silent { Broken::ResetBeforeResponse } else { Broken::Reset };
         broke(sock, &connection, broken, ECONNRESET);
     }
 }
@@ -97,5 +101,5 @@ fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errn
         kernel::now_ns(),
         connection.established_ns,
     );
-    events::tell(Event { local: sock.local(), what: broken as u32, errno, ..event });
+    events::tell(Event { what: broken as u32, errno, ..events::with_ends(event, sock) });
 }

@@ -61,6 +61,14 @@ pub enum How {
     HandedOver,
     /// From a local port that a connection to the same address has already.
     FromTakenPort,
+    /// connect() waits, on a socket of multipath TCP.
+    Multipath,
+    /// connect() returns before there is a SYN (`TCP_FASTOPEN_CONNECT`); the first send brings it, and the outcome.
+    FastOpen,
+    /// As above, but the socket is closed before anything is sent.
+    FastOpenAbandoned,
+    /// No connect() at all: a send connects (`MSG_FASTOPEN`), and waits for the outcome.
+    FastOpenSend,
     /// Calls of connect() that are no attempts: datagram sockets, no socket at all, `AF_UNSPEC`, once more when connected.
     NotAnAttempt,
 }

@@ -76,6 +76,7 @@ pub struct Record {
     pub upstream: String,
     pub address: String,
     pub local: Option<String>,
+    pub backend: Option<String>,
     pub outcome: String,
     pub errno: Option<i32>,
     pub duration_us: Option<u64>,

@@ -265,7 +265,8 @@ impl Tracer {
         let known: HashSet<u64> = proxies.iter().map(|(id, _)| *id).collect();
         let mut processes = self.processes.entries()?;
         processes.retain(|(_, process)| known.contains(&process.proxy));
-        Ok(Snapshot { rows: self.ledger.entries()?, processes, proxies, losses: self.losses()? })
+        let rows = self.ledger.entries()?.into_iter().map(|(key, row)| (key, row.balanced())).collect();
+        Ok(Snapshot { rows, processes, proxies, losses: self.losses()? })
     }
 
     /// A traced process, if it is one and lives.

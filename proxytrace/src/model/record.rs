@@ -97,6 +97,10 @@ pub struct Route {
     /// Where from; missing where no address was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<Address>,
+    /// Where something on this host sent it instead, where that is another address: a service's load balancer in the
+    /// kernel, or the host itself where the proxy asked for 0.0.0.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Address>,
 }
 
 /// One connect() to an upstream.
@@ -260,6 +264,7 @@ mod tests {
             upstream: "api".into(),
             address: Address::Internet("10.0.0.5:8080".parse().unwrap()),
             local: Some(Address::Internet("10.0.0.1:47538".parse().unwrap())),
+            backend: None,
         };
         let attempt = Attempt {
             route,
@@ -274,5 +279,9 @@ mod tests {
         assert_eq!(line, expected);
         let read: Record = serde_json::from_str(expected).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), expected);
+
+        let sent_elsewhere = expected.replace(r#""outcome""#, r#""backend":"10.0.7.1:80","outcome""#);
+        let read: Record = serde_json::from_str(&sent_elsewhere).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), sent_elsewhere);
     }
 }

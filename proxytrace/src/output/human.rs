@@ -69,7 +69,7 @@ impl Human {
                 paint: Paint::Yellow,
                 cause: "stalled",
                 about: About::route(&attempt.route, attempt.duration_us),
-                words: words::STALLED.to_owned(),
+                words: words::STALLED.to_owned() + &words::backend(&attempt.route),
             },
             Body::Broken(connection) => broken(connection),
             Body::Reload(reload) => self::reload(reload),
@@ -168,6 +168,7 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
         1 => words += ", 1 SYN sent again",
         n => words += &format!(", {n} SYNs sent again"),
     }
+    words += &words::backend(&attempt.route);
     Columns {
         paint: if outcome == Outcome::Established { Paint::Green } else { Paint::Red },
         cause: outcome.name(),
@@ -181,7 +182,7 @@ fn broken(connection: &Connection) -> Columns<'_> {
         paint: Paint::Red,
         cause: connection.cause.name(),
         about: About::route(&connection.route, connection.duration_us),
-        words: words::broken(connection.cause).to_owned(),
+        words: words::broken(connection.cause).to_owned() + &words::backend(&connection.route),
     }
 }
 
@@ -246,6 +247,7 @@ mod tests {
             upstream: "api".into(),
             address: address.parse().unwrap(),
             local: None,
+            backend: None,
         }
     }
 
@@ -282,6 +284,12 @@ mod tests {
         check(
             Body::Connect(attempt(Some(Outcome::Cancelled), 0, 3_000_000, 1)),
             "14:30:02.123  cancelled               api         10.0.0.5:8081            3.00 s  nginx.service[9694]            the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
+        );
+        let mut sent_on = attempt(Some(Outcome::Refused), 111, 330, 0);
+        sent_on.route.backend = Some("10.0.7.1:80".parse().unwrap());
+        check(
+            Body::Connect(sent_on),
+            "14:30:02.123  refused                 api         10.0.0.5:8081            330 us  nginx.service[9694]            nobody listens there, or a firewall rejects it; this host sent it on to 10.0.7.1:80",
         );
         check(
             Body::Stalled(attempt(None, 0, 1_020_000, 1)),

@@ -3,6 +3,8 @@
 use nix::sys::signal::Signal;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
+use crate::model::Route;
+
 /// What an outcome means.
 pub(super) const fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
@@ -31,6 +33,11 @@ pub(super) const fn broken(broken: Broken) -> &'static str {
         }
         Broken::Reset => "reset in the middle of an answer",
     }
+}
+
+/// Where an attempt went that did not go where the proxy asked for; nothing for others.
+pub(super) fn backend(route: &Route) -> String {
+    route.backend.as_ref().map_or_else(String::new, |backend| format!("; this host sent it on to {backend}"))
 }
 
 /// What else a cancelled attempt may be that waited long enough for a SYN to be sent again.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use jiff::Timestamp;
 use proxytrace_ebpf::{
-    abi::{Event, RowKey},
+    abi::{self, Event, RowKey},
     outcome::{Broken, Outcome},
 };
 
@@ -123,7 +123,8 @@ impl Watch {
             generation: event.generation,
             upstream,
             address,
-            local: local(event),
+            local: end(&event.local),
+            backend: end(&event.backend).filter(|_| event.backend != event.remote),
         }))
     }
 }
@@ -150,7 +151,8 @@ fn attempt(event: &Event, route: Route, outcome: Option<Outcome>) -> Attempt {
     }
 }
 
-fn local(event: &Event) -> Option<Address> {
-    let has_address = event.local.family != 0 && event.local.port != 0;
-    has_address.then(|| Address::of_abi(&event.local, None))
+/// One end of a socket, if it has one.
+fn end(address: &abi::Address) -> Option<Address> {
+    let has_address = address.family != 0 && address.port != 0;
+    has_address.then(|| Address::of_abi(address, None))
 }
