@@ -7,6 +7,7 @@
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`haproxy`]: the same of another proxy
 //! - [`names`], [`lookups`], [`configurations`]: what upstreams are called, [`pods`]: and proxies in Kubernetes
+//! - [`fairness`]: a proxy that is slow, stuck or huge delays only itself
 //! - [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
@@ -35,6 +36,7 @@ mod crossing;
 mod crowd;
 mod disclosure;
 mod doctor;
+mod fairness;
 mod findings;
 mod guests;
 mod haproxy;

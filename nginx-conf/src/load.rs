@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{ffi::OsStr, vec};
 
+use compact_str::CompactString;
+
 use crate::error::{At, Error, Kind, Measure};
 use crate::lexer::{End, Fault, Lexer, Spot, Token};
 use crate::{Config, Directive, Files, Limits, Place, SourceFile, Word};
@@ -361,8 +363,7 @@ impl Reader<'_> {
     fn directive(&self, words: &mut Vec<Token>) -> Directive {
         let file = self.sources.last().map_or(0, |source| source.file);
         let mut words = words.drain(..).map(|token| Word {
-            text: String::from_utf8(token.text)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+            text: CompactString::from_utf8_lossy(&token.text),
             is_quoted: token.is_quoted,
             place: place(file, token.spot),
         });

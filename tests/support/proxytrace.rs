@@ -357,6 +357,12 @@ impl Agent {
         Metrics::parse(&response.body)
     }
 
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait(SOON)
+    }
+
     /// Ends it as systemd does; gives how long that took.
     #[track_caller]
     pub fn stop(mut self) -> Duration {

@@ -39,7 +39,7 @@ fn servers_of(servers: &[&Directive], places: &Places<'_>, findings: &mut Vec<Fi
     for server in servers {
         let mut own: Vec<_> = named(server.children(), "server_name")
             .flat_map(|directive| {
-                directive.args.iter().map(|word| (word.text.to_lowercase(), places.line(directive)))
+                directive.args.iter().map(|word| (word.text.as_str().to_lowercase(), places.line(directive)))
             })
             .collect();
         if own.is_empty() {

@@ -72,7 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 }
                 reply = replies.next() => {
                     pace.note_news();
-                    lock(&watch).answer(reply)
+                    // Nothing could be named any more: whoever supervises this starts it again.
+                    lock(&watch).answer(reply?)
                 }
                 () = pace.due() => {
                     pace.note_look();

@@ -101,7 +101,10 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                 }
                 reply = replies.next() => {
                     pace.note_news();
-                    session.take_reply(reply)?;
+                    match reply {
+                        Ok(reply) => session.take_reply(reply)?,
+                        Err(gone) => tracing::error!("{gone}; no upstream is named from now on"),
+                    }
                 }
                 _ = check.tick(), if session.watch.is_reload_open() || session.watch.holds_events() => {
                     session.watch.take_rejected_reloads();
@@ -269,8 +272,7 @@ impl Session {
         self.show_known()?;
         let answers = async {
             while self.watch.is_naming() {
-                let reply = replies.next().await;
-                self.take_reply(reply)?;
+                self.take_reply(replies.next().await?)?;
             }
             anyhow::Ok(())
         };

@@ -1,7 +1,7 @@
 //! What one generation is configured to do, and what it calls an address. Names that nginx follows are looked up again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     mem,
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use super::PATIENCE;
 use crate::{
     model::Address,
     nginx::names::Names,
-    reader::{Addresses, Configuration, Lookup},
+    reader::{Addresses, Configuration, Lookup, Owner},
 };
 
 /// Names that nginx follows are not looked up more often, whatever their answers say, or how many addresses are new.
@@ -19,13 +19,27 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// How long an address holds that no name server gave a time for: from /etc/hosts, or none at all.
 const UNLIMITED: Duration = Duration::from_secs(30);
 
-/// So many addresses of one name are remembered; with more the oldest answers are forgotten.
-const MOST_ADDRESSES: usize = 4096;
+/// So many addresses are remembered, of all names together, and of one; with more the oldest answers are forgotten.
+const MAX_ADDRESSES: usize = 65_536;
+const MAX_ADDRESSES_OF_NAME: usize = 4096;
+/// As many are remembered of each name, however many there are.
+const MIN_ADDRESSES_OF_NAME: usize = 16;
 
 /// What one generation is configured to do.
 pub(super) struct Known {
     pub(super) configuration: Configuration,
+    /// Whose proxy that is.
+    pub(super) owner: Owner,
+    /// What is kept of it takes so many bytes.
+    pub(super) bytes: usize,
     pub(super) names: Names,
+    /// nginx looks names up while it runs; and how long their answers hold where it says that itself.
+    is_followed: bool,
+    valid: Option<Duration>,
+    /// The configuration cannot tell where all connects go to.
+    is_open: bool,
+    /// By port the upstream of a host that nobody answered for; `None` where several have such a host.
+    unanswered: HashMap<u16, Option<usize>>,
     /// When the last lookup of followed names was begun that has ended, and when it ended.
     begun: Instant,
     looked_up: Instant,
@@ -49,30 +63,53 @@ pub(super) enum Found<'a> {
 
 impl Known {
     /// All that is known but for what host names resolve to.
-    pub(super) fn new(configuration: Configuration) -> Self {
-        let names = Names::new(&configuration.routes, &configuration.addresses.of);
+    pub(super) fn new(configuration: Configuration, owner: Owner, bytes: usize) -> Self {
         let now = Instant::now();
-        Self {
+        let routes = &configuration.routes;
+        let valid_ms = routes.followed().filter_map(|(_, resolver)| resolver?.valid_ms).min();
+        let mut known = Self {
+            owner,
+            bytes,
+            names: Names::default(),
+            is_followed: routes.is_followed(),
+            valid: valid_ms.map(Duration::from_millis),
+            is_open: false,
+            unanswered: HashMap::new(),
             configuration,
-            names,
             begun: now,
             looked_up: now,
             asked: None,
             is_complete: false,
             unmatched: HashMap::new(),
+        };
+        known.derive();
+        known
+    }
+
+    /// What follows from what names resolve to, so that an address is found without a look at the whole configuration.
+    fn derive(&mut self) {
+        let Configuration { routes, addresses, .. } = &self.configuration;
+        self.names = Names::new(routes, &addresses.of);
+        self.is_open = routes.is_open(&addresses.of);
+        self.unanswered.clear();
+        for (index, upstream) in routes.upstreams.iter().enumerate() {
+            let has_no_answer = |host| !addresses.of.contains_key(host);
+            for peer in upstream.peers.iter().filter(|peer| peer.endpoint.host().is_some_and(has_no_answer)) {
+                let only = self.unanswered.entry(peer.endpoint.port()).or_insert(Some(index));
+                *only = only.filter(|only| *only == index);
+            }
         }
     }
 
     pub(super) fn find(&mut self, address: &Address) -> Found<'_> {
-        let routes = &self.configuration.routes;
         if let Some(named) = self.names.find(address) {
             return Found::Named(&named.upstream);
         }
         if !self.is_complete && self.asked.is_some_and(|since| since.elapsed() < PATIENCE) {
             return Found::Pending;
         }
-        if routes.is_followed() {
-            if self.unmatched.len() >= MOST_ADDRESSES {
+        if self.is_followed {
+            if self.unmatched.len() >= MAX_ADDRESSES_OF_NAME {
                 self.unmatched.clear();
             }
             // nginx may have learned of it after we last looked.
@@ -83,32 +120,24 @@ impl Known {
         }
         match self.of_a_host_without_answer(address.port()) {
             Some(upstream) => Found::Named(upstream),
-            None if routes.is_open(&self.configuration.addresses.of) => Found::Open,
+            None if self.is_open => Found::Open,
             None => Found::Undeclared,
         }
     }
 
     /// The upstream of a host that nobody answered for, where only one has such a port: nginx got an answer when it started.
     fn of_a_host_without_answer(&self, port: u16) -> Option<&str> {
-        let Configuration { routes, addresses, .. } = &self.configuration;
-        let mut candidates = routes.upstreams.iter().filter(|upstream| {
-            upstream.peers.iter().any(|peer| {
-                peer.endpoint.host().is_some_and(|host| !addresses.of.contains_key(host))
-                    && peer.endpoint.port() == port
-            })
-        });
-        let only = candidates.next()?;
-        candidates.next().is_none().then_some(&only.name)
+        let index = self.unanswered.get(&port).copied().flatten()?;
+        self.configuration.routes.upstreams.get(index).map(|upstream| upstream.name.as_str())
     }
 
     pub(super) fn is_due(&self) -> bool {
-        let Configuration { routes, addresses, .. } = &self.configuration;
-        let configured = routes.followed().filter_map(|(_, resolver)| resolver?.valid_ms).min();
-        let told = addresses.valid_seconds.map(|seconds| u64::from(seconds) * 1000);
-        let valid = configured.or(told).map_or(UNLIMITED, Duration::from_millis).max(SELDOM);
+        let told =
+            self.configuration.addresses.valid_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let valid = self.valid.or(told).unwrap_or(UNLIMITED).max(SELDOM);
         match self.asked {
             Some(since) => since.elapsed() >= PATIENCE,
-            None => routes.is_followed() && self.looked_up.elapsed() >= valid,
+            None => self.is_followed && self.looked_up.elapsed() >= valid,
         }
     }
 
@@ -150,16 +179,22 @@ impl Known {
         let is_first = self.note_lookup();
         let known = &mut self.configuration.addresses;
         known.valid_seconds = addresses.valid_seconds;
+        let names = known.of.len().max(addresses.of.len()).max(1);
+        let max = (MAX_ADDRESSES / names).clamp(MIN_ADDRESSES_OF_NAME, MAX_ADDRESSES_OF_NAME);
         let mut is_new = false;
         for (name, found) in addresses.of {
+            // That a name has no address is news as well: before, nobody had answered.
+            is_new |= !known.of.contains_key(&name);
             let all = known.of.entry(name).or_default();
-            is_new |= found.iter().any(|one| !all.contains(one));
-            all.retain(|one| !found.contains(one));
+            let before: HashSet<_> = all.iter().copied().collect();
+            is_new |= found.iter().any(|one| !before.contains(one));
+            let now: HashSet<_> = found.iter().copied().collect();
+            all.retain(|one| !now.contains(one));
             all.extend(found);
-            all.drain(..all.len().saturating_sub(MOST_ADDRESSES));
+            all.drain(..all.len().saturating_sub(max));
         }
         if is_new {
-            self.names = Names::new(&self.configuration.routes, &known.of);
+            self.derive();
         }
         is_new || is_first
     }
@@ -169,11 +204,13 @@ impl Known {
 mod tests {
     use std::{
         collections::HashMap,
+        fmt::Write as _,
         net::SocketAddr,
+        sync::Arc,
         time::{Duration, Instant},
     };
 
-    use super::{Addresses, Configuration, Found, Known};
+    use super::{Addresses, Configuration, Found, Known, MAX_ADDRESSES_OF_NAME, Owner};
     use crate::nginx::{routes::Routes, tests::config};
 
     fn known(text: &str, hosts: &[(&str, &[&str])]) -> Known {
@@ -183,13 +220,14 @@ mod tests {
                 ((*host).to_owned(), ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
             })
             .collect();
-        let mut known = Known::new(Configuration {
+        let configuration = Configuration {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
-            routes: Routes::of(&config(text)),
+            routes: Arc::new(Routes::of(&config(text))),
             changed: None,
             addresses: Addresses { of, ..Addresses::default() },
-        });
+        };
+        let mut known = Known::new(configuration, Owner::UNKNOWN, 0);
         known.note_lookup();
         known
     }
@@ -278,5 +316,76 @@ mod tests {
         known.note_asked();
         assert!(!known.update(answer("10.0.0.6")), "nothing new");
         check(&mut known, "10.0.0.7:81", "(undeclared)");
+    }
+
+    /// What 8 times as much takes may be so many times as much: 8, and room for a machine that has other things to do.
+    const LINEAR: u32 = 8 * 5;
+
+    #[track_caller]
+    fn check_is_linear(what: &str, time: impl Fn(usize) -> Duration) {
+        let (few, many) = (time(2_000), time(16_000));
+        assert!(many < few * LINEAR, "{what}: {few:?}, with 8 times as much {many:?}");
+    }
+
+    /// Upstreams of one host name and of one address each, and all of them of one more address.
+    fn many(count: usize) -> Known {
+        let mut text = "http { resolver 127.0.0.1; ".to_owned();
+        for n in 0..count {
+            let (high, low) = (n / 250, n % 250);
+            write!(
+                text,
+                "upstream u{n} {{ zone u{n} 1m; server h{n}.test:81 resolve; server 10.0.{high}.{low}:80; server 10.9.9.9:80; }} "
+            )
+            .unwrap();
+        }
+        text.push('}');
+        known(&text, &[])
+    }
+
+    #[test]
+    fn to_find_an_address_takes_no_longer_in_a_large_configuration() {
+        check_is_linear("finding what is not there", |count| {
+            let mut known = many(count);
+            known.begun = Instant::now() + Duration::from_secs(60);
+            let start = Instant::now();
+            for n in 0..count {
+                let address = format!("10.1.{}.{}:99", n / 250, n % 250);
+                check(&mut known, &address, "(undeclared)");
+            }
+            start.elapsed()
+        });
+    }
+
+    #[test]
+    fn what_names_resolve_to_is_taken_in_linear_time() {
+        check_is_linear("indexing", |count| {
+            let start = Instant::now();
+            let _ = many(count);
+            start.elapsed()
+        });
+        check_is_linear("taking addresses", |count| {
+            let mut known = many(count);
+            let of = (0..count).map(|n| (format!("h{n}.test"), vec!["10.0.0.1:0".parse().unwrap()]));
+            let of: HashMap<_, _> = of.collect();
+            let start = Instant::now();
+            assert!(known.update(Addresses { of, ..Addresses::default() }));
+            start.elapsed()
+        });
+    }
+
+    #[test]
+    fn of_a_name_that_always_has_other_addresses_the_newest_are_remembered() {
+        let mut known = known("http { upstream a { server app.test:80; } }", &[]);
+        let addresses = |from: u32| -> Vec<SocketAddr> {
+            let ip = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n);
+            (from..from + 1000).map(|n| SocketAddr::new(ip(n).into(), 0)).collect()
+        };
+        for round in 0..10 {
+            let of = HashMap::from([("app.test".to_owned(), addresses(round * 1000))]);
+            known.update(Addresses { of, ..Addresses::default() });
+        }
+        let all = &known.configuration.addresses.of["app.test"];
+        assert_eq!(all.len(), MAX_ADDRESSES_OF_NAME);
+        assert!(all.ends_with(&addresses(9000)));
     }
 }

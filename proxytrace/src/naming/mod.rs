@@ -1,11 +1,12 @@
 //! Which upstream a connect belongs to: asks the reader for the configuration of each generation of each proxy, and names
 //! addresses by it. An answer takes some milliseconds, so a name can be pending.
 
+mod budget;
 mod known;
 
 use std::{
-    collections::{HashMap, HashSet},
-    mem,
+    collections::{BTreeMap, HashMap, HashSet},
+    io, mem,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,12 +17,16 @@ use proxytrace_ebpf::abi::RowKey;
 use crate::{
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
     nginx::names::Names,
-    reader::{Answer, Configuration, Lookup, Of, Question, Reply, Request, client::Reader},
+    reader::{Answer, Configuration, Lookup, Of, Owner, Question, Reply, Request, client::Reader},
 };
+use budget::{Kept, Limit, Shelf};
 use known::{Found, Known};
 
 /// How long an answer is waited for: more than the reader gives itself (10 s).
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// More names of one proxy are not looked up.
+const MAX_LOOKUPS: usize = 4096;
 
 /// The upstreams of all traced proxies.
 pub struct Naming {
@@ -29,7 +34,8 @@ pub struct Naming {
     reader: Option<Reader>,
     /// Instead of the configuration that the running process names.
     config: Option<PathBuf>,
-    states: HashMap<Of, State>,
+    states: BTreeMap<Of, State>,
+    shelf: Shelf,
     /// What a row of the ledger was called when it was first seen: a counter must not change its name.
     decided: HashMap<RowKey, Arc<str>>,
     undeclared: Arc<str>,
@@ -40,6 +46,9 @@ enum State {
     /// The configuration was asked for.
     Asked(Asked),
     Known(Box<Known>),
+    /// The proxy was reloaded again before its configuration was read: what was read for that generation holds for this one
+    /// as well, as it is the same files at the same time.
+    As(u32),
     /// None of its processes is an nginx yet.
     NoNginx,
     Unknown,
@@ -72,7 +81,8 @@ impl Naming {
         Self {
             reader: Some(reader),
             config,
-            states: HashMap::new(),
+            states: BTreeMap::new(),
+            shelf: Shelf::default(),
             decided: HashMap::new(),
             undeclared: UNDECLARED_UPSTREAM.into(),
             unknown: UNKNOWN_UPSTREAM.into(),
@@ -91,11 +101,12 @@ impl Naming {
         self.states.values().any(|state| match state {
             State::Asked(asked) => asked.since.elapsed() < PATIENCE,
             State::Known(known) => known.is_asked(),
-            State::NoNginx | State::Unknown => false,
+            State::As(_) | State::NoNginx | State::Unknown => false,
         })
     }
 
-    /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first.
+    /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first. A proxy has one such
+    /// question that waits, about its newest generation: the answer is that of the older ones too that have none yet.
     pub fn ask(&mut self, of: Of, pids: Vec<u32>) {
         if self.is_asked(of) {
             return;
@@ -127,9 +138,10 @@ impl Naming {
         if let Some(name) = self.decided.get(row) {
             return Some(Arc::clone(name));
         }
-        let name = match self.states.get_mut(&of_row(row))? {
+        let of = self.read_for(of_row(row));
+        let name = match self.states.get_mut(&of)? {
             State::Asked(asked) if asked.since.elapsed() < PATIENCE => return None,
-            State::Asked(..) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
+            State::Asked(..) | State::As(_) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
             State::Known(known) => match known.find(address) {
                 Found::Named(name) => name.into(),
                 Found::Pending => return None,
@@ -153,23 +165,20 @@ impl Naming {
         Arc::clone(&self.unknown)
     }
 
+    /// The generation whose configuration was read for `of`: mostly that itself.
+    fn read_for(&self, of: Of) -> Of {
+        match self.states.get(&of) {
+            Some(State::As(generation)) => Of { generation: *generation, ..of },
+            _ => of,
+        }
+    }
+
     /// Takes an answer.
     pub fn answer(&mut self, reply: Reply) -> Heard {
-        let Some(state) = self.states.get_mut(&reply.of) else { return Heard::default() };
-        match (reply.answer, state) {
-            (Answer::Configuration(configuration), state) => {
-                let pids =
-                    if let State::Asked(asked) = state { mem::take(&mut asked.pids) } else { Vec::new() };
-                let lookups = Lookup::all(&configuration.routes);
-                let is_complete = lookups.is_empty();
-                let problems = configuration.changed.iter().map(ToString::to_string).collect();
-                *state = State::Known(Box::new(Known::new(*configuration)));
-                // Addresses that stand there as such have their names by now, whatever a name server makes of the rest.
-                if !is_complete {
-                    self.look_up(reply.of, pids, lookups);
-                }
-                Heard { problems, names_anew: true, is_complete }
-            }
+        let Reply { of, owner, answer } = reply;
+        let Some(state) = self.states.get_mut(&of) else { return Heard::default() };
+        match (answer, state) {
+            (Answer::Configuration(configuration), _) => self.take_configuration(of, owner, *configuration),
             (Answer::Addresses(mut addresses), State::Known(known)) => {
                 // Said once.
                 let problems = mem::take(&mut addresses.problems);
@@ -186,19 +195,93 @@ impl Naming {
             (Answer::NoNginx, State::Known(known)) => {
                 Heard { names_anew: known.note_lookup(), is_complete: true, ..Heard::default() }
             }
-            (Answer::Unreadable(why), state) => {
-                *state = State::Unknown;
-                let problem = format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}");
-                Heard { problems: vec![problem], ..Heard::default() }
-            }
+            (Answer::Unreadable(why), _) => self.give_up(of, &why),
             (Answer::NoNginx | Answer::Addresses(_), state) => {
                 let forked = if let State::Asked(asked) = state { asked.forked } else { None };
                 *state = State::NoNginx;
                 if let Some(pid) = forked {
-                    self.forked(reply.of, pid);
+                    self.forked(of, pid);
                 }
                 Heard::default()
             }
+        }
+    }
+
+    fn take_configuration(&mut self, of: Of, owner: Owner, mut configuration: Configuration) -> Heard {
+        configuration.routes = self.shelf.share(configuration.routes);
+        let bytes = budget::bytes(&configuration.routes);
+        if let Some(limit) = self.make_room(of, owner, &configuration, bytes) {
+            return self.give_up(of, &format!("{}: {}", configuration.path.display(), limit.problem()));
+        }
+        let mut lookups = Lookup::all(&configuration.routes);
+        let mut problems: Vec<_> = configuration.changed.iter().map(ToString::to_string).collect();
+        if lookups.len() > MAX_LOOKUPS {
+            problems.push(format!(
+                "it has {} host names, of which {MAX_LOOKUPS} are looked up: connects to the others are traced as \
+                 {UNKNOWN_UPSTREAM:?} or \"{UNDECLARED_UPSTREAM}\"",
+                lookups.len()
+            ));
+            lookups.truncate(MAX_LOOKUPS);
+        }
+        let is_complete = lookups.is_empty();
+        let known = State::Known(Box::new(Known::new(configuration, owner, bytes)));
+        let pids = match self.states.insert(of, known) {
+            Some(State::Asked(asked)) => asked.pids,
+            _ => Vec::new(),
+        };
+        self.settle_older(of, || State::As(of.generation));
+        // Addresses that stand there as such have their names by now, whatever a name server makes of the rest.
+        if !is_complete {
+            self.look_up(of, pids, lookups);
+        }
+        Heard { problems, names_anew: true, is_complete }
+    }
+
+    /// Its configuration is not to be had.
+    fn give_up(&mut self, of: Of, why: &str) -> Heard {
+        self.states.insert(of, State::Unknown);
+        self.settle_older(of, || State::Unknown);
+        let problem = format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}");
+        Heard { problems: vec![problem], ..Heard::default() }
+    }
+
+    /// Generations before `of` whose questions gave way to that about it.
+    fn settle_older(&mut self, of: Of, state: impl Fn() -> State) {
+        let older = self.states.range_mut(Of { generation: 0, ..of }..of);
+        for (_, older) in older.filter(|(_, state)| matches!(state, State::Asked(_))) {
+            *older = state();
+        }
+    }
+
+    /// Forgets the configurations of a proxy's oldest generations until the new one fits; gives what is in the way if it does
+    /// not even then. What rows of those were called before they stay.
+    fn make_room(
+        &mut self,
+        of: Of,
+        owner: Owner,
+        configuration: &Configuration,
+        bytes: usize,
+    ) -> Option<Limit> {
+        let new = Kept { proxy: of.proxy, owner, routes: &configuration.routes, bytes };
+        loop {
+            let kept = self.states.iter().filter_map(|(of, state)| match state {
+                State::Known(known) => {
+                    let Known { configuration, owner, bytes, .. } = &**known;
+                    Some(Kept {
+                        proxy: of.proxy,
+                        owner: *owner,
+                        routes: &configuration.routes,
+                        bytes: *bytes,
+                    })
+                }
+                _ => None,
+            });
+            let limit = budget::exceeded(new, kept)?;
+            let mut older = self.states.range_mut(Of { generation: 0, ..of }..of);
+            let Some((_, oldest)) = older.find(|(_, state)| matches!(state, State::Known(_))) else {
+                return Some(limit);
+            };
+            *oldest = State::Unknown;
         }
     }
 
@@ -213,8 +296,10 @@ impl Naming {
 
     /// Looks the followed names of `of` up again.
     pub fn follow(&mut self, of: Of, pids: Vec<u32>) {
+        let of = self.read_for(of);
         let Some(State::Known(known)) = self.states.get(&of) else { return };
-        let lookups = known.lookups();
+        let mut lookups = known.lookups();
+        lookups.truncate(MAX_LOOKUPS);
         self.look_up(of, pids, lookups);
     }
 
@@ -228,13 +313,14 @@ impl Naming {
     /// Whether the address would be named by an answer that is due or on its way.
     #[must_use]
     pub fn needs_lookup(&self, of: Of, address: &Address) -> bool {
+        let of = self.read_for(of);
         matches!(self.states.get(&of), Some(State::Known(known)) if known.needs_lookup(address))
     }
 
     /// The configuration of a generation, where it is known.
     #[must_use]
     pub fn configuration(&self, of: Of) -> Option<(&Configuration, &Names)> {
-        match self.states.get(&of)? {
+        match self.states.get(&self.read_for(of))? {
             State::Known(known) => Some((&known.configuration, &known.names)),
             _ => None,
         }
@@ -243,12 +329,16 @@ impl Naming {
     /// Forgets all generations and rows but these.
     pub fn retain(&mut self, generations: &HashSet<Of>, rows: &HashSet<RowKey>) -> Vec<(Of, Names)> {
         self.decided.retain(|row, _| rows.contains(row));
-        let gone: Vec<_> = self.states.keys().filter(|of| !generations.contains(of)).copied().collect();
+        // What was read for several stays as long as one of them does.
+        let used: HashSet<_> = generations.iter().flat_map(|of| [*of, self.read_for(*of)]).collect();
+        let gone: Vec<_> = self.states.keys().filter(|of| !used.contains(of)).copied().collect();
         let forgotten = gone.into_iter().filter_map(|of| match self.states.remove(&of)? {
             State::Known(known) => Some((of, known.names)),
             _ => None,
         });
-        forgotten.collect()
+        let forgotten = forgotten.collect();
+        self.shelf.tidy();
+        forgotten
     }
 
     /// Asks why the master `pid` rejected the reload that it was asked for then, boot time in nanoseconds. Gives false where
@@ -258,12 +348,14 @@ impl Naming {
     }
 
     fn send(&mut self, of: Of, pids: Vec<u32>, question: Question) -> bool {
-        let Some(reader) = &mut self.reader else { return false };
-        match reader.ask(&Request { of, pids, config: self.config.clone(), question }) {
+        let Some(reader) = &self.reader else { return false };
+        match reader.ask(Request { of, pids, config: self.config.clone(), question }) {
             Ok(()) => true,
-            // That it is gone is told where its answers are read.
-            Err(_) => {
-                self.reader = None;
+            Err(error) => {
+                // That it is gone is said where its answers are read.
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    self.reader = None;
+                }
                 false
             }
         }
@@ -274,4 +366,113 @@ impl Naming {
 #[must_use]
 pub const fn of_row(row: &RowKey) -> Of {
     Of { proxy: row.proxy, generation: row.generation }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, sync::Arc, time::Instant};
+
+    use proxytrace_ebpf::abi::RowKey;
+
+    use super::{
+        Answer, Asked, BTreeMap, Configuration, HashMap, Naming, Of, Owner, Reply, Shelf, State,
+        budget::{MAX_OF_OWNER, MAX_OF_PROXY},
+    };
+    use crate::{
+        model::Address,
+        nginx::{routes::Routes, tests::config},
+    };
+
+    /// A proxy's generations, of which the configuration was asked for.
+    fn asked(generations: &[Of]) -> Naming {
+        let state = || State::Asked(Asked { since: Instant::now(), pids: Vec::new(), forked: None });
+        Naming {
+            reader: None,
+            config: None,
+            states: generations.iter().map(|of| (*of, state())).collect::<BTreeMap<_, _>>(),
+            shelf: Shelf::default(),
+            decided: HashMap::new(),
+            undeclared: "undeclared".into(),
+            unknown: "unknown".into(),
+        }
+    }
+
+    const fn of(proxy: u64, generation: u32) -> Of {
+        Of { proxy, generation }
+    }
+
+    fn reply(of: Of, uid: u32, text: &str) -> Reply {
+        let configuration = Configuration {
+            path: "/etc/nginx/nginx.conf".into(),
+            exe: "/usr/sbin/nginx".into(),
+            routes: Arc::new(Routes::of(&config(text))),
+            changed: None,
+            addresses: Default::default(),
+        };
+        let owner = Owner { uid, pid_namespace: 0 };
+        Reply { of, owner, answer: Answer::Configuration(Box::new(configuration)) }
+    }
+
+    /// What a row of the generation is called now; empty where that is not known.
+    fn name(naming: &mut Naming, of: Of, address: &str) -> String {
+        let address: Address = address.parse().unwrap();
+        let row = RowKey { proxy: of.proxy, generation: of.generation, address: address.to_abi().unwrap() };
+        naming.upstream(&row, &address).map_or_else(String::new, |name| name.to_string())
+    }
+
+    #[test]
+    fn what_was_read_for_a_generation_names_the_older_ones_that_were_not_read() {
+        const TEXT: &str = "http { upstream api { server 10.0.0.5:80; } }";
+        let mut naming = asked(&[of(1, 3), of(1, 4), of(1, 5), of(2, 3)]);
+        naming.answer(reply(of(1, 4), 0, TEXT));
+        assert_eq!(name(&mut naming, of(1, 3), "10.0.0.5:80"), "api");
+        assert_eq!(name(&mut naming, of(1, 4), "10.0.0.5:80"), "api");
+        assert_eq!(name(&mut naming, of(1, 5), "10.0.0.5:80"), "", "it is newer");
+        assert_eq!(name(&mut naming, of(2, 3), "10.0.0.5:80"), "", "it is another");
+        assert!(naming.configuration(of(1, 3)).is_some());
+        // It stays as long as somebody uses it.
+        assert!(naming.retain(&HashSet::from([of(1, 3)]), &HashSet::new()).is_empty());
+        assert_eq!(name(&mut naming, of(1, 3), "10.0.0.6:80"), "undeclared");
+        assert_eq!(naming.retain(&HashSet::new(), &HashSet::new()).len(), 1);
+        assert!(naming.states.is_empty());
+    }
+
+    #[test]
+    fn why_a_configuration_cannot_be_read_holds_for_older_generations_as_well() {
+        let mut naming = asked(&[of(1, 0), of(1, 1)]);
+        let answer = Answer::Unreadable("no such file".to_owned());
+        let heard = naming.answer(Reply { of: of(1, 1), owner: Owner::UNKNOWN, answer });
+        assert_eq!(heard.problems, ["no such file; its upstreams are traced as \"unknown\""]);
+        assert_eq!(name(&mut naming, of(1, 0), "10.0.0.5:80"), "unknown");
+    }
+
+    #[test]
+    fn a_proxys_oldest_generations_make_room_and_what_does_not_fit_is_unknown() {
+        /// Upstreams that take about that much: of each the name is kept twice, and a word fits into nginx's buffer.
+        fn text(mark: &str, bytes: usize) -> String {
+            let upstream = |n| format!("upstream u{n}{} {{ server 10.0.0.5:80; }} ", "a".repeat(3990));
+            let upstreams: String = (0..bytes / 8000).map(upstream).collect();
+            format!("http {{ upstream {mark} {{ server 10.0.0.6:80; }} {upstreams} }}")
+        }
+        let mut naming = asked(&[of(1, 0), of(1, 1), of(2, 0), of(3, 0)]);
+        let two_thirds = MAX_OF_PROXY / 3 * 2;
+        for generation in 0..2 {
+            let heard =
+                naming.answer(reply(of(1, generation), 1, &text(&format!("g{generation}"), two_thirds)));
+            assert!(heard.problems.is_empty(), "{:?}", heard.problems);
+        }
+        assert_eq!(name(&mut naming, of(1, 1), "10.0.0.6:80"), "g1");
+        assert_eq!(name(&mut naming, of(1, 0), "10.0.0.6:80"), "unknown", "it made room");
+        // Another of the same owner does not drive it out, another owner's has room.
+        let other = text("g2", MAX_OF_OWNER / 10 * 6);
+        let heard = naming.answer(reply(of(2, 0), 1, &other));
+        assert!(
+            heard.problems[0].contains("of all proxies of the same user at most 48 MiB"),
+            "{:?}",
+            heard.problems
+        );
+        assert_eq!(name(&mut naming, of(2, 0), "10.0.0.6:80"), "unknown");
+        assert!(naming.answer(reply(of(3, 0), 2, &other)).problems.is_empty());
+        assert_eq!(name(&mut naming, of(3, 0), "10.0.0.6:80"), "g2");
+    }
 }

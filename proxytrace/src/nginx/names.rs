@@ -1,6 +1,10 @@
 //! Which upstream an address belongs to.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use super::routes::{Addresses, Endpoint, Routes};
 use crate::model::Address;
@@ -105,6 +109,8 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 #[derive(Default)]
 struct Index<'a> {
     of_address: HashMap<Address, (Vec<&'a str>, Named)>,
+    /// Which names an address has: it may have as many as there are upstreams.
+    seen: HashSet<(Address, &'a str)>,
     declared: Vec<(String, Address)>,
 }
 
@@ -117,12 +123,12 @@ impl<'a> Index<'a> {
 
     /// Whether that name of the address is new.
     fn name(&mut self, address: Address, upstream: &'a str, place: &str, timeout: Option<Duration>) -> bool {
+        let is_new = self.seen.insert((address.clone(), upstream));
         let (upstreams, named) = self.of_address.entry(address).or_insert_with(|| {
             let named = Named { upstream: String::new(), place: place.to_owned(), connect_timeout: None };
             (Vec::new(), named)
         });
         named.connect_timeout = shorter(named.connect_timeout, timeout);
-        let is_new = !upstreams.contains(&upstream);
         if is_new {
             upstreams.push(upstream);
         }

@@ -268,7 +268,7 @@ fn described(context: Context, server: &Directive, places: &Places<'_>) -> Serve
     if listen.is_empty() && context == Context::Http {
         listen.push(DEFAULT_LISTEN.to_owned());
     }
-    let names = all("server_name").flat_map(|names| &names.args).map(|name| name.text.clone()).collect();
+    let names = all("server_name").flat_map(|names| &names.args).map(|name| name.text.to_string()).collect();
     let is_udp = all("listen").any(|listen| listen.args.iter().any(|word| word.text == "udp"));
     Server { context, place: places.line(server), listen, names, is_udp }
 }

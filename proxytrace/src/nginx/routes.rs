@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
+use nginx_conf::{Config, Directive};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Address;
@@ -10,8 +11,12 @@ use crate::model::Address;
 /// is missing that nobody answered for.
 pub type Addresses = HashMap<String, Vec<SocketAddr>>;
 
+/// More servers, upstreams, peers and routes than that do not fit into an answer of the reader
+/// ([`MAX_ANSWER`](crate::reader::MAX_ANSWER)), as each takes more than 128 bytes.
+pub const MAX_ENTRIES: usize = 65_536;
+
 /// All routes of a configuration. Crosses pipes and HTTP as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Routes {
     /// `upstream` blocks, then the hosts that directives name themselves, each in the order of the configuration.
     pub upstreams: Vec<Upstream>,
@@ -36,7 +41,7 @@ pub enum Context {
 }
 
 /// A group of peers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Upstream {
     /// The `upstream` block's name, or the host in `proxy_pass` and its kin, without port; `unix:` and the path for a socket.
     pub name: String,
@@ -56,7 +61,7 @@ pub struct Upstream {
 }
 
 /// A `server` line of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Peer {
     /// Where it is.
     pub endpoint: Endpoint,
@@ -98,7 +103,7 @@ pub enum Endpoint {
 }
 
 /// A `server { }`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Server {
     /// Where it can be found.
     pub context: Context,
@@ -113,7 +118,7 @@ pub struct Server {
 }
 
 /// A directive that passes requests or connections on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Route {
     /// An index into [`Routes::servers`].
     pub server: usize,
@@ -137,7 +142,7 @@ pub struct Route {
 }
 
 /// Where a route leads.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Target {
     /// As it is written.
     pub text: String,
@@ -148,7 +153,7 @@ pub struct Target {
 }
 
 /// A `resolver` line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Resolver {
     /// The servers.
     pub servers: Vec<Endpoint>,
@@ -159,7 +164,7 @@ pub struct Resolver {
 }
 
 /// What nginx connects to on its own account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Other {
     /// `resolver`, `ocsp` or `auth_http`.
     pub name: String,
@@ -167,6 +172,19 @@ pub struct Other {
     pub endpoint: Endpoint,
     /// `path:line` of the directive.
     pub place: String,
+}
+
+/// How many servers, upstreams, peers and routes a configuration has, or a few more: what its routes take grows with that.
+#[must_use]
+pub fn entries(config: &Config) -> usize {
+    fn within(directives: &[Directive]) -> usize {
+        let is_entry = |name: &str| matches!(name, "server" | "upstream") || name.ends_with("_pass");
+        let entry = |directive: &Directive| {
+            usize::from(is_entry(&directive.name.text)) + within(directive.children())
+        };
+        directives.iter().map(entry).sum()
+    }
+    within(&config.directives)
 }
 
 impl Routes {

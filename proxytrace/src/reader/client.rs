@@ -1,27 +1,59 @@
 //! The side of the trace: starts the reader, asks, and hears answers.
 
 use std::{
-    io::{self, Write as _},
+    io,
     os::{fd::OwnedFd, unix::process::CommandExt as _},
-    process::{ChildStdin, Command, Stdio},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    net::unix::pipe::Receiver,
+    io::AsyncWriteExt as _,
+    net::unix::pipe::{Receiver, Sender},
+    sync::Notify,
+    task::AbortHandle,
 };
 
-use super::{Reply, Request, serve::COMMAND};
+use super::{MAX_ANSWER, MAX_REQUEST, Reply, Request, lines::Lines, pending::Pending, serve::COMMAND};
+
+/// What stands around an answer in a line.
+const ENVELOPE: usize = 1 << 10;
 
 /// The reader, to be asked. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Reader(ChildStdin);
+pub struct Reader {
+    outbox: Arc<Outbox>,
+    writing: AbortHandle,
+}
+
+/// Questions that the pipe has no room for yet: one of each kind of each proxy.
+#[derive(Debug, Default)]
+struct Outbox {
+    pending: Mutex<Pending>,
+    news: Notify,
+}
 
 /// What it answers.
 #[derive(Debug)]
-pub struct Replies(Option<Lines<BufReader<Receiver>>>);
+pub struct Replies(Option<Lines<Receiver>>);
 
-/// Starts it, with this process's privileges: to be done before those are given up.
+/// The reader is gone: nobody answers any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Gone {
+    /// It has ended, which it never does by itself.
+    #[error(
+        "the process that reads nginx's configurations has ended; see what it said before, and whether somebody killed it \
+         (the kernel's log tells of the OOM killer), then start again"
+    )]
+    Ended,
+    /// What it says cannot be read.
+    #[error(
+        "what the process that reads nginx's configurations says cannot be read: {0}; please report this"
+    )]
+    Unreadable(io::Error),
+}
+
+/// Starts it, with this process's privileges: to be done before those are given up, in a runtime of tokio.
 ///
 /// # Errors
 /// No process could be started.
@@ -35,41 +67,141 @@ pub fn start() -> io::Result<(Reader, Replies)> {
         .process_group(0)
         .spawn()?;
     let missing = || io::Error::other("a process has no pipe");
-    let stdin = child.stdin.take().ok_or_else(missing)?;
+    let stdin: OwnedFd = child.stdin.take().ok_or_else(missing)?.into();
     let stdout: OwnedFd = child.stdout.take().ok_or_else(missing)?.into();
-    let lines = BufReader::new(Receiver::from_owned_fd(stdout)?).lines();
-    Ok((Reader(stdin), Replies(Some(lines))))
+    let outbox = Arc::new(Outbox::default());
+    let writing = tokio::spawn(write(Sender::from_owned_fd(stdin)?, Arc::clone(&outbox))).abort_handle();
+    let lines = Lines::new(Receiver::from_owned_fd(stdout)?, MAX_ANSWER + ENVELOPE);
+    Ok((Reader { outbox, writing }, Replies(Some(lines))))
+}
+
+/// By itself, so that whoever asks never waits for a reader that is busy, stopped or stuck.
+async fn write(mut pipe: Sender, outbox: Arc<Outbox>) -> io::Result<()> {
+    loop {
+        let next = outbox.pending().take(|_| true);
+        match next {
+            Some(request) => {
+                let mut line = serde_json::to_vec(&request)?;
+                line.push(b'\n');
+                pipe.write_all(&line).await?;
+            }
+            None => outbox.news.notified().await,
+        }
+    }
+}
+
+impl Outbox {
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Reader {
-    /// Asks; the answer comes later.
+    /// Asks, and never waits: the answer comes later. While the reader takes nothing the question waits; one about a newer
+    /// generation of the same proxy then takes its place.
     ///
     /// # Errors
-    /// The reader is gone.
-    pub fn ask(&mut self, request: &Request) -> io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.0.write_all(&line)
+    /// The reader is gone, or the question is longer than it takes.
+    pub fn ask(&self, request: Request) -> io::Result<()> {
+        if self.writing.is_finished() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if serde_json::to_vec(&request)?.len() > MAX_REQUEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.outbox.pending().push(request);
+        self.outbox.news.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.writing.abort();
     }
 }
 
 impl Replies {
-    /// Waits for the next answer; for ever once the reader is gone, which is logged. Safe to cancel.
-    pub async fn next(&mut self) -> Reply {
-        while let Some(lines) = &mut self.0 {
-            let why = match lines.next_line().await {
-                Ok(Some(line)) => match serde_json::from_str(&line) {
-                    Ok(reply) => return reply,
-                    Err(error) => error.to_string(),
-                },
-                Ok(None) => "it has ended".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            tracing::error!(
-                "the process that reads nginx's configuration: {why}; no upstream is named from now on"
-            );
-            self.0 = None;
-        }
-        std::future::pending().await
+    /// Waits for the next answer. Safe to cancel.
+    ///
+    /// # Errors
+    /// Once, when the reader is gone. From then on this waits for ever.
+    pub async fn next(&mut self) -> Result<Reply, Gone> {
+        let Some(lines) = &mut self.0 else { return std::future::pending().await };
+        let gone = match lines.next().await {
+            Ok(Some(line)) => match serde_json::from_slice(&line) {
+                Ok(reply) => return Ok(reply),
+                Err(error) => Gone::Unreadable(error.into()),
+            },
+            Ok(None) => Gone::Ended,
+            Err(error) => Gone::Unreadable(error),
+        };
+        self.0 = None;
+        Err(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::PipeReader, os::fd::OwnedFd, sync::Arc};
+
+    use super::{Gone, Lines, Outbox, Reader, Receiver, Replies, Sender, write};
+    use crate::reader::{Lookup, MAX_REQUEST, Question, tests::request};
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    /// A reader that takes what this pipe gives.
+    fn reader() -> (Reader, PipeReader) {
+        let (receiver, sender) = std::io::pipe().unwrap();
+        let outbox = Arc::new(Outbox::default());
+        let pipe = Sender::from_owned_fd(OwnedFd::from(sender)).unwrap();
+        let writing = tokio::spawn(write(pipe, Arc::clone(&outbox))).abort_handle();
+        (Reader { outbox, writing }, receiver)
+    }
+
+    fn lookups(count: usize) -> Question {
+        let lookup =
+            |n| Lookup { name: format!("n{n}.example.test"), is_service: false, servers: Vec::new() };
+        Question::Addresses((0..count).map(lookup).collect())
+    }
+
+    #[test]
+    fn who_asks_a_reader_that_takes_nothing_neither_waits_nor_piles_questions_up() {
+        block_on(async {
+            let (reader, _receiver) = reader();
+            for generation in 0..1000 {
+                reader.ask(request(1, generation, lookups(1000))).unwrap();
+                tokio::task::yield_now().await;
+            }
+            let mut pending = reader.outbox.pending();
+            assert_eq!(pending.take(|_| true).map(|request| request.of.generation), Some(999));
+            assert!(pending.is_empty());
+            drop(pending);
+            let error = reader.ask(request(1, 0, lookups(MAX_REQUEST / 16))).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
+        });
+    }
+
+    #[test]
+    fn that_the_reader_is_gone_is_said_once_to_who_waits_and_to_who_asks() {
+        block_on(async {
+            let (receiver, sender) = std::io::pipe().unwrap();
+            let pipe = Receiver::from_owned_fd(OwnedFd::from(receiver)).unwrap();
+            let mut replies = Replies(Some(Lines::new(pipe, 100)));
+            drop(sender);
+            assert!(matches!(replies.next().await, Err(Gone::Ended)));
+            let again = tokio::time::timeout(std::time::Duration::from_millis(20), replies.next()).await;
+            assert!(again.is_err(), "nothing more");
+
+            let (reader, receiver) = reader();
+            drop(receiver);
+            reader.ask(request(1, 0, Question::Pod)).unwrap();
+            while !reader.writing.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            assert!(reader.ask(request(1, 0, Question::Pod)).is_err());
+        });
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -16,8 +17,13 @@ use super::{
     master::{self, Arguments, Role},
     names, pod, rejection,
     root::Root,
+    serve,
 };
-use crate::{kernel::boot_ns, model::Clock, nginx::routes::Routes};
+use crate::{
+    kernel::boot_ns,
+    model::Clock,
+    nginx::routes::{self, Routes},
+};
 
 /// A program larger than that is not looked through for what was compiled into it.
 const MOST_PROGRAM: u64 = 64 << 20;
@@ -99,19 +105,24 @@ impl Master {
     fn configuration(&self, request: &Request) -> Result<Answer, Failure> {
         let root = self.root()?;
         let (path, config) = self.load(&root, request.config.as_deref())?;
+        if routes::entries(&config) > routes::MAX_ENTRIES {
+            return Err(Failure::Failed(format!("{}: {}", path.display(), serve::TOO_LARGE)));
+        }
         // Of one that the process does not name, nobody says that it runs.
         let is_its_own = request.config.is_none();
         let changed =
             is_its_own.then(|| changed::after_start(&root, &path, &config, &request.pids)).flatten();
-        let (exe, routes) = (self.exe.clone(), Routes::of(&config));
+        let (exe, routes) = (self.exe.clone(), Arc::new(Routes::of(&config)));
         let addresses = Addresses::default();
         Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, addresses })))
     }
 
     fn load(&self, root: &Root, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
         let path = path.map_or_else(|| self.config_path(), |path| Ok(path.to_owned()))?;
-        let config = load(root, &path, self.arguments.globals.as_deref(), &Limits::default())
+        let mut config = load(root, &path, self.arguments.globals.as_deref(), &Limits::default())
             .map_err(|error| Failure::Failed(error.to_string()))?;
+        // What the tree was made of is as large as the tree, and nobody reads it any more.
+        config.files.iter_mut().for_each(|file| file.text = Vec::new());
         Ok((path, config))
     }
 
@@ -159,6 +170,8 @@ impl Master {
             );
             return Ok(Addresses { problems: vec![problem], ..Addresses::default() });
         }
+        serve::note_files_read()
+            .map_err(|error| Failure::Failed(format!("say that files were read: {error}")))?;
         names::look_up(system, lookups).map_err(|error| Failure::Failed(format!("look names up: {error}")))
     }
 

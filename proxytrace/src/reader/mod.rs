@@ -6,7 +6,8 @@
 //! memory. They speak JSON, an object a line, through pipes.
 //!
 //! * [`client`]: starts it, asks, and hears answers.
-//! * [`serve`]: the process.
+//! * [`serve`]: the process; `queue`, `pending`, `holder`: who is served next.
+//! * `lines`: what both sides take from a pipe, of bounded length.
 //! * `configuration`, `master`, `root`: what nginx reads, from where.
 //! * `changed`: what was changed after nginx had read it.
 //! * `names`, `dns`: host names, as they resolve where nginx runs.
@@ -19,21 +20,32 @@ pub mod serve;
 mod changed;
 mod configuration;
 mod dns;
+mod holder;
+mod lines;
 mod master;
 mod names;
+mod pending;
 mod pod;
+mod queue;
 mod rejection;
 mod root;
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 pub use changed::Changed;
+pub use holder::Owner;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::pod::Pod,
     nginx::routes::{self, Endpoint, Resolver, Routes},
 };
+
+/// How long a question may be, in bytes as JSON.
+const MAX_REQUEST: usize = 4 << 20;
+
+/// How long an answer may be, in bytes as JSON. What is kept of it takes two to three times as much.
+pub const MAX_ANSWER: usize = 8 << 20;
 
 /// One generation of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +83,25 @@ pub enum Question {
     Pod,
 }
 
+/// Kinds of questions: of each kind a proxy has one that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Configuration,
+    Addresses,
+    Rejection,
+    Pod,
+}
+
 impl Question {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Configuration => Kind::Configuration,
+            Self::Addresses(_) => Kind::Addresses,
+            Self::Rejection(_) => Kind::Rejection,
+            Self::Pod => Kind::Pod,
+        }
+    }
+
     /// The answer where it could not be worked on, and why.
     #[must_use]
     pub fn unanswered(&self, why: String) -> Answer {
@@ -99,8 +129,19 @@ pub struct Lookup {
 pub struct Reply {
     /// Whom it is about.
     pub of: Of,
+    /// Whose that is.
+    pub owner: Owner,
     /// What was found.
     pub answer: Answer,
+}
+
+/// What the process that works on one question says: lines, of which the answer is the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Said {
+    /// All files that the answer needs were read: what is left is to wait for name servers.
+    FilesRead,
+    Answer(Answer),
 }
 
 /// What was found.
@@ -133,8 +174,8 @@ pub struct Configuration {
     pub path: PathBuf,
     /// The program.
     pub exe: PathBuf,
-    /// Where it sends requests.
-    pub routes: Routes,
+    /// Where it sends requests. Proxies whose routes are the same share them.
+    pub routes: Arc<Routes>,
     /// What was changed of it after nginx had taken it.
     pub changed: Option<Changed>,
     /// What the host names in it resolve to, once that was asked.
@@ -156,11 +197,11 @@ pub struct Addresses {
 impl Lookup {
     /// All names in `routes`, each once: of those that nginx follows while it runs, from the servers that it asks.
     pub fn all(routes: &Routes) -> Vec<Self> {
-        let mut all = Self::followed(routes);
-        let system = routes.hosts().filter(|host| !all.iter().any(|lookup| lookup.name == *host));
+        let followed: HashSet<_> = routes.followed().filter_map(|(endpoint, _)| endpoint.name()).collect();
+        let system = routes.hosts().filter(|host| !followed.contains(host));
         let lookup = |host: &str| Self { name: host.to_owned(), is_service: false, servers: Vec::new() };
-        let system: Vec<_> = system.map(lookup).collect();
-        all.extend(system);
+        let mut all = Self::followed(routes);
+        all.extend(system.map(lookup));
         all
     }
 
@@ -174,5 +215,15 @@ impl Lookup {
             })
         };
         routes.followed().filter_map(lookup).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Of, Question, Request};
+
+    /// A question about a proxy of whose processes nothing is known.
+    pub(super) fn request(proxy: u64, generation: u32, question: Question) -> Request {
+        Request { of: Of { proxy, generation }, pids: Vec::new(), config: None, question }
     }
 }

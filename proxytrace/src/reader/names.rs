@@ -2,7 +2,7 @@
 //! /etc/resolv.conf, both below nginx's root. The C library itself cannot be asked: it would run code from there.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -168,7 +168,7 @@ pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Addres
 
 async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut waiting: Vec<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
+    let mut waiting: BTreeSet<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
     let mut tasks = JoinSet::new();
     for lookup in lookups {
         let (permits, system) = (Arc::clone(&permits), Arc::clone(&system));
@@ -181,7 +181,7 @@ async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
     let mut addresses = Addresses::default();
     let collect = async {
         while let Some(Ok((name, found))) = tasks.join_next().await {
-            waiting.retain(|other| *other != name);
+            waiting.remove(&name);
             match found {
                 Ok(Found { mut all, ttl }) => {
                     all.sort_unstable();

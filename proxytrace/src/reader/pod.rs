@@ -19,11 +19,6 @@ const MOST_LOGS: usize = 8;
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Whether the process `pid` has the mounts of a container in a pod. Reads no file but the kernel's own.
-pub(super) fn has_its_mounts(pid: u32) -> bool {
-    mounts_of(pid).is_some()
-}
-
 fn mounts_of(pid: u32) -> Option<Mounted> {
     mounted(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)
 }

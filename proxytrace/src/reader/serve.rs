@@ -2,28 +2,33 @@
 //! ends with it, so that neither a hostile configuration nor a name server that is silent holds up the next.
 
 use std::{
+    collections::HashMap,
+    fs,
     io::{self, Read as _, Write as _},
     os::fd::AsFd as _,
     process::{ExitStatus, Stdio},
-    sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use nix::sys::{
+    prctl,
     resource::{Resource, setrlimit},
     signal::{SigHandler, Signal, signal},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::AsyncWriteExt as _,
     net::unix::pipe,
-    process::Command,
-    sync::Semaphore,
-    task::JoinSet,
-    time::timeout,
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Answer, Question, Reply, Request, configuration, pod};
+use super::{
+    Answer, MAX_ANSWER, MAX_REQUEST, Owner, Question, Reply, Request, Said, configuration,
+    lines::Lines,
+    queue::{Job, Queue, Ticket},
+};
 use crate::privilege;
 
 /// The hidden command.
@@ -32,11 +37,14 @@ pub const COMMAND: &str = "configuration-reader";
 /// How long a request may take, names that nobody answers for included.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How much memory a request may take, in bytes: twice what the largest configuration does that the limits let pass.
-const MEMORY: u64 = 1 << 30;
+/// How much memory a request may take, in bytes: more than the largest configuration does that the limits let pass.
+const MEMORY: u64 = 256 << 20;
 
-/// How many requests are worked on at once.
-const AT_ONCE: usize = 4;
+/// So many answers wait for the trace to take them; while they do, no further question is worked on.
+const MAX_REPLIES: usize = 4;
+
+/// How often it is looked whether somebody waits for a child that has had its time.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Options of the hidden command.
 #[derive(Debug, clap::Args)]
@@ -56,17 +64,69 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     ignore_signals()?;
     privilege::lower_to_read()?;
+    end_with_parent()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve())
 }
 
+/// Also when this process is stopped, and so does not see that its standard input ends. To be called after capabilities were
+/// given up: the kernel then forgets it.
+fn end_with_parent() -> anyhow::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("ask to be ended with the process that asks")
+}
+
 fn answer_one() -> anyhow::Result<()> {
+    // Where memory runs out the kernel ends children first: they are asked again, who asks is not replaced.
+    fs::write("/proc/self/oom_score_adj", "1000").context("be the first in the way of the OOM killer")?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("limit memory")?;
+    end_with_parent()?;
     let mut text = String::new();
-    io::stdin().read_to_string(&mut text)?;
+    io::stdin().take(MAX_REQUEST as u64 + 1).read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
-    let reply = Reply { of: request.of, answer: configuration::answer(&request) };
-    io::stdout().write_all(&line(&reply)?)?;
+    drop(text);
+    let answer = Said::Answer(configuration::answer(&request));
+    let line = bounded_line(&answer).or_else(|error| {
+        if error.io_error_kind() != Some(io::ErrorKind::FileTooLarge) {
+            return Err(error);
+        }
+        bounded_line(&Said::Answer(request.question.unanswered(TOO_LARGE.to_owned())))
+    })?;
+    io::stdout().write_all(&line)?;
     Ok(())
+}
+
+/// Why something is not told that was found.
+pub(super) const TOO_LARGE: &str = "its configuration is too large: of one proxy at most 8 MiB of servers, routes and \
+                                    upstreams are taken";
+
+/// Says that from now on only name servers are waited for.
+pub(super) fn note_files_read() -> anyhow::Result<()> {
+    io::stdout().write_all(&bounded_line(&Said::FilesRead)?)?;
+    Ok(io::stdout().flush()?)
+}
+
+/// The line, where it is no longer than answers may be.
+fn bounded_line(said: &Said) -> serde_json::Result<Vec<u8>> {
+    let mut line = Bounded(Vec::new());
+    serde_json::to_writer(&mut line, said)?;
+    line.0.push(b'\n');
+    Ok(line.0)
+}
+
+/// Bytes, of which there can be no more than an answer may have.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_ANSWER {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// It ends when the trace does, which may have a last question when both are told to end: by Ctrl-C, or by systemd.
@@ -81,59 +141,204 @@ fn ignore_signals() -> nix::Result<()> {
 
 async fn serve() -> anyhow::Result<()> {
     let requests = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-    let mut replies = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
-    let mut requests = BufReader::new(requests).lines();
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = JoinSet::new();
-    let (done, mut answered) = tokio::sync::mpsc::unbounded_channel();
-    // By itself, so that requests are taken while a reply waits to be read: neither side then waits for the other.
-    let writing = tokio::spawn(async move {
-        while let Some(reply) = answered.recv().await {
-            replies.write_all(&line(&reply)?).await?;
+    let replies = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
+    let mut requests = Lines::new(requests, MAX_REQUEST);
+    let mut desk = Desk::new(replies);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            line = requests.next() => match line? {
+                Some(line) => desk.take(serde_json::from_slice(&line)?),
+                None => return Ok(()),
+            },
+            Some(event) = desk.events.recv() => desk.note(event),
+            _ = look.tick(), if desk.queue.is_unsettled() => desk.look(),
         }
-        anyhow::Ok(())
-    });
-    while let Some(text) = requests.next_line().await? {
-        let request: Request = serde_json::from_str(&text)?;
-        let (permits, done) = (Arc::clone(&permits), done.clone());
-        tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            // Where nobody hears it any more, this ends as well.
-            let _ = done.send(work_on(&request, &text).await);
-        });
-        while tasks.try_join_next().is_some() {}
+        desk.start();
     }
-    writing.abort();
+}
+
+/// Who takes questions, lets children work on them, and knows what becomes of those.
+struct Desk {
+    queue: Queue,
+    /// How children are told that their time is over.
+    ends: HashMap<Ticket, oneshot::Sender<()>>,
+    replies: mpsc::Sender<Reply>,
+    events: mpsc::UnboundedReceiver<(Ticket, Event)>,
+    tell: mpsc::UnboundedSender<(Ticket, Event)>,
+}
+
+/// What becomes of a child.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    FilesRead,
+    /// It has answered, or was killed: it ends.
+    Ends,
+    /// It was reaped.
+    Ended,
+}
+
+impl Desk {
+    fn new(replies: pipe::Sender) -> Self {
+        let (tell, events) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(MAX_REPLIES);
+        tokio::spawn(write(replies, receiver));
+        Self { queue: Queue::default(), ends: HashMap::new(), replies: sender, events, tell }
+    }
+
+    fn take(&mut self, request: Request) {
+        let owner = Owner::of_any(&request.pids);
+        if let Err(request) = self.queue.push(owner, request) {
+            self.refuse(owner, &request);
+        }
+    }
+
+    fn note(&mut self, (ticket, event): (Ticket, Event)) {
+        match event {
+            Event::FilesRead => self.queue.note_files_read(ticket),
+            Event::Ends => self.queue.note_dying(ticket, Instant::now()),
+            Event::Ended => {
+                self.ends.remove(&ticket);
+                self.queue.note_ended(ticket, Instant::now());
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        for request in self.queue.note_stuck(now) {
+            self.refuse(Owner::of_any(&request.pids), &request);
+        }
+        while let Some(ticket) = self.queue.overdue(now) {
+            self.queue.note_dying(ticket, now);
+            if let Some(end) = self.ends.remove(&ticket) {
+                // It may just have ended.
+                let _ = end.send(());
+            }
+        }
+    }
+
+    /// Its owner has children that do not end.
+    fn refuse(&self, owner: Owner, request: &Request) {
+        let why = "two processes that read for the same user hang in the kernel, as on a file system that does not answer: \
+                   nothing more is read for it before they end";
+        let reply = Reply { of: request.of, owner, answer: request.question.unanswered(why.to_owned()) };
+        let replies = self.replies.clone();
+        tokio::spawn(async move { replies.send(reply).await });
+    }
+
+    fn start(&mut self) {
+        // Whoever does not take answers gets no more of them.
+        while self.replies.capacity() > 0
+            && let Some(job) = self.queue.next(Instant::now())
+        {
+            let (end, ended) = oneshot::channel();
+            self.ends.insert(job.ticket, end);
+            tokio::spawn(work_on(job, ended, self.replies.clone(), self.tell.clone()));
+        }
+    }
+}
+
+/// By itself, so that requests are taken while a reply waits to be read: neither side then waits for the other.
+async fn write(mut pipe: pipe::Sender, mut replies: mpsc::Receiver<Reply>) -> anyhow::Result<()> {
+    while let Some(reply) = replies.recv().await {
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        pipe.write_all(&line).await?;
+    }
     Ok(())
 }
 
-async fn work_on(request: &Request, text: &str) -> Reply {
-    // What the kernel itself tells of mounts harms nobody, and mostly is the whole answer.
-    if request.question == Question::Pod && !request.pids.iter().any(|&pid| pod::has_its_mounts(pid)) {
-        return Reply { of: request.of, answer: Answer::Pod(None) };
-    }
-    let why = match timeout(LONGEST, in_a_process(text)).await {
-        Ok(Ok(reply)) => return reply,
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(_) => format!("it was not read after {LONGEST:?}"),
+async fn work_on(
+    job: Job,
+    ended: oneshot::Receiver<()>,
+    replies: mpsc::Sender<Reply>,
+    tell: mpsc::UnboundedSender<(Ticket, Event)>,
+) {
+    let Job { ticket, owner, request } = job;
+    let tell = |event| {
+        // Where nobody hears it any more, this ends as well.
+        let _ = tell.send((ticket, event));
     };
-    Reply { of: request.of, answer: request.question.unanswered(why) }
+    let started = Instant::now();
+    let mut child = None;
+    let asked = timeout(LONGEST, ask(&mut child, &request, || tell(Event::FilesRead)));
+    let answer = tokio::select! {
+        asked = asked => match asked {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(format!("{error:#}")),
+            Err(_) => Err(format!("it was not read after {LONGEST:?}")),
+        },
+        _ = ended => Err(format!(
+            "it was not read after {:.1} s, and others waited for their turn",
+            started.elapsed().as_secs_f64()
+        )),
+    };
+    let answer = answer.unwrap_or_else(|why| request.question.unanswered(why));
+    if let Some(mut child) = child {
+        // It has nothing more to say.
+        let _ = child.start_kill();
+        tell(Event::Ends);
+        let reply = replies.send(Reply { of: request.of, owner, answer });
+        let reap = async {
+            let _ = child.wait().await;
+            tell(Event::Ended);
+        };
+        let _ = tokio::join!(reply, reap);
+    } else {
+        tell(Event::Ended);
+        let _ = replies.send(Reply { of: request.of, owner, answer }).await;
+    }
 }
 
-async fn in_a_process(text: &str) -> anyhow::Result<Reply> {
-    let mut child = Command::new("/proc/self/exe")
+/// Starts a child, hands it the request, and hears what it says.
+async fn ask(
+    started: &mut Option<Child>,
+    request: &Request,
+    note_files_read: impl Fn(),
+) -> anyhow::Result<Answer> {
+    let child = Command::new("/proc/self/exe")
         .args([COMMAND, "--once"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .context("start a process to read it (/proc/self/exe)")?;
+    let child = started.insert(child);
     let mut stdin = child.stdin.take().context("it has no standard input")?;
-    stdin.write_all(text.as_bytes()).await.context("hand it the request")?;
+    let stdout = child.stdout.take().context("it has no standard output")?;
+    // One that is killed meanwhile tells by its status.
+    let _ = stdin.write_all(&serde_json::to_vec(request)?).await;
     drop(stdin);
-    let output = child.wait_with_output().await?;
-    anyhow::ensure!(output.status.success(), "the process that read it ended with {}", words(output.status));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let mut lines = Lines::new(stdout, MAX_ANSWER);
+    loop {
+        let Some(line) = lines.next().await.context("take its answer")? else {
+            let status = child.wait().await?;
+            anyhow::bail!("the process that read it ended with {}", words(status));
+        };
+        match serde_json::from_slice(&line)? {
+            Said::FilesRead => note_files_read(),
+            Said::Answer(answer) => {
+                anyhow::ensure!(
+                    is_answer_to(&answer, &request.question),
+                    "its answer is to another question"
+                );
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+/// Children are exposed to what they read: what they say is believed as far as it was asked.
+const fn is_answer_to(answer: &Answer, question: &Question) -> bool {
+    match answer {
+        Answer::Configuration(_) => matches!(question, Question::Configuration),
+        Answer::Addresses(_) => matches!(question, Question::Addresses(_)),
+        Answer::Rejection { .. } => matches!(question, Question::Rejection(_)),
+        Answer::Pod(_) => matches!(question, Question::Pod),
+        Answer::Unreadable(_) | Answer::NoNginx => true,
+    }
 }
 
 /// An allocation beyond the limit aborts.
@@ -141,8 +346,18 @@ fn words(status: ExitStatus) -> String {
     format!("{status}; a configuration may take {} MiB of memory, and {LONGEST:?}", MEMORY >> 20)
 }
 
-fn line(reply: &Reply) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    Ok(line)
+#[cfg(test)]
+mod tests {
+    use super::{Answer, MAX_ANSWER, Said, TOO_LARGE, bounded_line};
+
+    #[test]
+    fn an_answer_that_is_too_long_is_no_line() {
+        let line = |length| bounded_line(&Said::Answer(Answer::Unreadable("a".repeat(length))));
+        assert!(
+            line(MAX_ANSWER)
+                .is_err_and(|error| error.io_error_kind() == Some(std::io::ErrorKind::FileTooLarge))
+        );
+        assert!(line(MAX_ANSWER - 100).is_ok_and(|line| line.len() <= MAX_ANSWER));
+        assert!(TOO_LARGE.contains(&format!("{} MiB", MAX_ANSWER >> 20)));
+    }
 }

@@ -1,0 +1,289 @@
+//! A proxy that is slow, stuck, huge or forged delays only itself: others are named as soon as ever, and the agent neither
+//! grows nor waits.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use proxytrace_tests::child::Guarded;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, server};
+use proxytrace_tests::proxytrace::{Agent, Trace};
+use proxytrace_tests::scratch;
+use proxytrace_tests::wait::{self, SOON, patient};
+use tempfile::TempDir;
+
+/// The user of those who are up to no good.
+const NOBODY: u32 = 65534;
+
+/// Where nobody listens.
+const CLOSED: &str = "127.0.0.1:8081";
+
+/// Processes that only look like the masters of an nginx: anybody can start them.
+struct Forgery {
+    name: String,
+    directory: TempDir,
+}
+
+impl Forgery {
+    /// None yet; all of them have the same name.
+    fn new() -> Self {
+        let (name, directory) = (scratch::unique_name("ptf"), scratch::directory());
+        scratch::alias(Path::new("/bin/cat"), directory.path(), &name);
+        Self { name, directory }
+    }
+
+    /// Writes a configuration.
+    fn write(&self, file: &str, text: &str) -> String {
+        let path = self.directory.path().join(file);
+        fs::write(&path, text).expect("write a configuration");
+        path.display().to_string()
+    }
+
+    /// A process that says that it runs this configuration. It ends when it is dropped.
+    fn start(&self, netns: &Netns, config: &str) -> Guarded {
+        let mut command = Command::new(self.directory.path().join(&self.name));
+        command.arg0(format!("nginx: master process nginx -c {config}"));
+        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null());
+        netns.spawn(&mut command)
+    }
+}
+
+/// The process that reads for an agent, or a trace.
+fn reader_of(pid: u32) -> u32 {
+    wait::until("the process that reads", SOON, || children_of(pid).first().copied())
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// What the kernel says of a process's memory, in MiB; 0 where it has ended.
+fn memory(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default() / 1024
+}
+
+/// An honest nginx whose upstream has a name that is looked up, started now; gives how long it took until an attempt was named.
+#[track_caller]
+fn time_to_name(agent: &Agent, nginx: &mut Nginx, netns: &Netns) -> Duration {
+    nginx.launch(netns);
+    let start = Instant::now();
+    assert_eq!(nginx.get("/"), 502);
+    let of = [("proxy", nginx.name()), ("upstream", "honest")];
+    let count = || agent.metrics().count("proxytrace_connect_attempts_total", &of);
+    wait::until_true("the honest proxy's name", SOON * 3, || count() > 0);
+    start.elapsed()
+}
+
+fn honest() -> Nginx {
+    let upstream = "upstream honest { server localhost:8081; }";
+    Nginx::prepare(
+        Default::default(),
+        &format!("{upstream} {}", server("location / { proxy_pass http://honest; }")),
+    )
+}
+
+#[test]
+fn silent_name_servers_of_others_delay_no_proxy() {
+    let (netns, forgery, mut nginx) = (Netns::new(), Forgery::new(), honest());
+    let silent = netns.enter(|| UdpSocket::bind("127.0.0.1:0").expect("bind a name server"));
+    let port = silent.local_addr().expect("an address").port();
+    let mut text = format!("events {{}} http {{ resolver 127.0.0.1:{port};\n");
+    for n in 0..200 {
+        writeln!(text, "upstream u{n} {{ zone u{n} 1m; server h{n}.test resolve; }}").expect("a string");
+    }
+    let config = forgery.write("slow.conf", &(text + "}"));
+    let _forged: Vec<_> = (0..8).map(|_| forgery.start(&netns, &config)).collect();
+    let agent = Agent::start(&["--process", &forgery.name, "--process", nginx.name()]);
+    // They are being asked for.
+    silent.recv(&mut [0; 512]).expect("a question");
+    let named = time_to_name(&agent, &mut nginx, &netns);
+    println!("beside eight silent name servers: named after {named:?}");
+    assert!(named < patient(Duration::from_secs(2)), "{named:?}");
+    agent.stop();
+}
+
+/// The largest that the children of the process that reads ever were, in MiB, and how long a configuration took until
+/// `is_done`.
+fn watch_reading(agent: &Agent, is_done: impl Fn() -> bool) -> (u64, Duration) {
+    let (reader, start, mut peak) = (reader_of(agent.pid()), Instant::now(), 0);
+    while !is_done() {
+        assert!(start.elapsed() < patient(SOON), "the configuration is still not read; {}", agent.stderr());
+        let of_children = children_of(reader).into_iter().map(|pid| memory(pid, "VmHWM"));
+        peak = of_children.max().unwrap_or_default().max(peak);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (peak, start.elapsed())
+}
+
+#[test]
+fn a_configuration_of_20_mb_is_read_in_two_seconds_and_little_memory() {
+    /// So much of it is told of: the rest is what most of a large configuration consists of.
+    const LOCATIONS: usize = 10_000;
+    let (netns, forgery) = (Netns::new(), Forgery::new());
+    let mut text = "events {} http { upstream api { server 10.0.0.5:8080; }\nserver {\n".to_owned();
+    for n in 0..LOCATIONS {
+        writeln!(text, "location /{n} {{ proxy_pass http://api;").expect("a string");
+        for header in 0..28 {
+            writeln!(text, "    proxy_set_header X-Some-Header-{header:02} \"$host some value that {n:05}-is-passed on\";")
+                .expect("a string");
+        }
+        text.push_str("}\n");
+    }
+    text.push_str("} }\n");
+    assert!(text.len() > 20_000_000, "{}", text.len());
+    let config = forgery.write("large.conf", &text);
+    let agent = Agent::start(&["--process", &forgery.name]);
+    let before = memory(agent.pid(), "VmRSS");
+    let _forged = forgery.start(&netns, &config);
+    let (peak, took) = watch_reading(&agent, || agent.get("/routes").body.contains("\"/9999\""));
+    let kept = memory(agent.pid(), "VmRSS").saturating_sub(before);
+    println!("20 MB: read in {took:?} by a child of {peak} MiB, {kept} MiB kept and shown");
+    assert!(took < patient(Duration::from_secs(2)), "{took:?}");
+    assert!(peak <= 200, "{peak} MiB");
+    agent.stop();
+}
+
+#[test]
+fn a_configuration_that_is_too_large_to_be_kept_is_said_so_and_others_are_named() {
+    let (netns, forgery, mut nginx) = (Netns::new(), Forgery::new(), honest());
+    let mut text = "events {} http { upstream api {\n".to_owned();
+    for n in 0..900_000 {
+        writeln!(text, "server 10.{}.{}.{};", n >> 16, n >> 8 & 255, n & 255).expect("a string");
+    }
+    text.push_str("} server { location / { proxy_pass http://api; } } }\n");
+    let config = forgery.write("huge.conf", &text);
+    let agent = Agent::start(&["--process", &forgery.name, "--process", nginx.name()]);
+    let before = memory(agent.pid(), "VmRSS");
+    let _forged = forgery.start(&netns, &config);
+    let (peak, took) = watch_reading(&agent, || agent.stderr().contains("its configuration is too large"));
+    let kept = memory(agent.pid(), "VmRSS").saturating_sub(before);
+    println!("900 000 servers: refused in {took:?} by a child of {peak} MiB, {kept} MiB kept");
+    assert!(took < patient(Duration::from_secs(2)) && peak <= 200 && kept <= 32, "{took:?} {peak} {kept}");
+    let named = time_to_name(&agent, &mut nginx, &netns);
+    assert!(named < patient(Duration::from_secs(2)), "{named:?}");
+    agent.stop();
+}
+
+#[test]
+fn a_storm_of_reloads_delays_no_other_proxy_and_takes_little_memory() {
+    const UPSTREAMS: usize = 1000;
+    const RELOADS: usize = 150;
+    let (netns, mut calm) = (Netns::new(), honest());
+    let mut http = String::new();
+    for n in 0..UPSTREAMS {
+        write!(http, "upstream u{n} {{ ").expect("a string");
+        for peer in 1..=5 {
+            write!(http, "server 10.{}.{}.{peer}:80; ", n / 200, n % 200).expect("a string");
+        }
+        http.push_str("}\n");
+    }
+    http.push_str(&server("location / { proxy_pass http://u999; }"));
+    let stormy = Nginx::start(&netns, &http);
+    let agent = Agent::start(&["--process", stormy.name(), "--process", calm.name()]);
+    wait::until_true("its routes", SOON, || agent.get("/routes").body.contains("u999"));
+    let before = memory(agent.pid(), "VmRSS");
+    let mut named = None;
+    for n in 0..RELOADS {
+        stormy.reload(&http);
+        if n == RELOADS / 2 {
+            named = Some(time_to_name(&agent, &mut calm, &netns));
+        }
+    }
+    let (named, rss) = (named.expect("it was started"), memory(agent.pid(), "VmRSS").saturating_sub(before));
+    println!("during {RELOADS} reloads: another is named after {named:?}, the agent grew by {rss} MiB");
+    assert!(named < patient(Duration::from_secs(1)), "{named:?}");
+    assert!(rss <= 64, "{rss} MiB");
+    // What runs now has its names, whatever was left out on the way.
+    let generation = agent.metrics().sum("proxytrace_config_generation", &[("proxy", stormy.name())]);
+    wait::until_true("the newest configuration", SOON, || {
+        agent.get("/routes").body.contains(&format!("\"generation\":{generation}"))
+    });
+    agent.stop();
+}
+
+#[test]
+fn a_process_with_twenty_thousand_mounts_costs_the_agent_nothing() {
+    /// Each doubles the number of mounts.
+    const DOUBLINGS: usize = 14;
+    let (netns, forgery, mut nginx) = (Netns::new(), Forgery::new(), honest());
+    let agent = Agent::start(&["--process", &forgery.name, "--process", nginx.name()]);
+    let script = format!(
+        "mount --make-rprivate /; mount -t tmpfs none /mnt; cd /mnt
+         long=$(printf 'a%.0s' $(seq 200)); mkdir -p $long/$long/$long/d
+         for n in $(seq {DOUBLINGS}); do mkdir -p /mnt/$long/$n; mount --rbind /mnt /mnt/$long/$n || exit 1; done
+         wc -l < /proc/self/mountinfo >&2; exec {} ",
+        forgery.directory.path().join(&forgery.name).display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", &script]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let forged = netns.spawn(&mut command);
+    wait::until_true("the mounts", SOON * 3, || {
+        fs::read_to_string(format!("/proc/{}/comm", forged.pid()))
+            .is_ok_and(|comm| comm.trim() == forgery.name)
+    });
+    let named = time_to_name(&agent, &mut nginx, &netns);
+    let (peak, reader) = (memory(agent.pid(), "VmHWM"), memory(reader_of(agent.pid()), "VmHWM"));
+    println!(
+        "beside 20 000 mounts: named after {named:?}; agent {peak} MiB, its reader {reader} MiB at most"
+    );
+    assert!(named < patient(Duration::from_secs(2)), "{named:?}");
+    assert!(reader < 40 && peak < 80, "{reader} {peak}");
+    agent.stop();
+}
+
+#[test]
+fn an_agent_whose_reader_was_killed_ends_and_says_why() {
+    let name = scratch::unique_name("ptn");
+    let mut agent = Agent::start(&["--process", &name]);
+    kill(pid(reader_of(agent.pid())), Signal::SIGKILL).expect("kill the reader");
+    let start = Instant::now();
+    let status = agent.wait();
+    assert!(start.elapsed() < patient(Duration::from_secs(1)), "{:?}", start.elapsed());
+    assert_eq!(status.code(), Some(1));
+    let said = agent.stderr();
+    assert!(said.contains("the process that reads nginx's configurations has ended"), "{said}");
+}
+
+#[test]
+fn a_reader_that_is_stopped_stops_neither_an_agent_nor_a_trace_and_does_not_outlive_them() {
+    let netns = Netns::new();
+    let http = server(&format!("location / {{ proxy_pass http://{CLOSED}; }}"));
+    let nginx = Nginx::start(&netns, &http);
+    let process = ["--process", nginx.name()];
+    let (agent, trace) = (Agent::start(&process), Trace::start(&process));
+    let readers = [reader_of(agent.pid()), reader_of(trace.pid())];
+    for reader in readers {
+        kill(pid(reader), Signal::SIGSTOP).expect("stop the reader");
+    }
+    // Each would take its place in a pipe that nobody empties.
+    for _ in 0..20 {
+        nginx.reload(&http);
+    }
+    assert_eq!(nginx.get("/"), 502);
+    let record = trace.next_of("connect");
+    assert_eq!((&*record.upstream, &*record.address), ("unknown", CLOSED), "{record:?}");
+    let start = Instant::now();
+    assert_eq!(agent.get("/healthz").status, 200);
+    assert!(start.elapsed() < patient(Duration::from_millis(100)), "{:?}", start.elapsed());
+    let ended = agent.stop();
+    assert!(ended < patient(Duration::from_secs(1)), "{ended:?}");
+    drop(trace.stop());
+    wait::until_true("the end of the readers", SOON, || {
+        readers.iter().all(|reader| !Path::new(&format!("/proc/{reader}/exe")).exists())
+    });
+}
+
+fn pid(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed())
+}
