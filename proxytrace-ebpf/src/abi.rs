@@ -471,7 +471,7 @@ pub enum Loss {
 
 impl Loss {
     /// Every place, in the order of their indices.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RingFull,
         Self::AttemptTableFull,
         Self::LedgerFull,
