@@ -90,8 +90,8 @@ impl Connector {
             How::Multipath => target.connect(&target.multipath_socket()),
             How::FastOpen => {
                 let deferred = target.fast_open_socket(true);
-                target.connect(&deferred).expect("a connect() that only notes the address");
-                send(deferred.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL).map(drop)
+                let sent = || send(deferred.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL).map(drop);
+                target.connect(&deferred).and_then(|()| sent())
             }
             How::FastOpenAbandoned => {
                 target
@@ -210,7 +210,9 @@ impl Target {
     }
 
     fn storage(&self) -> SockaddrStorage {
-        self.name.parse::<SocketAddr>().expect("HOST:PORT").into()
+        // SAFETY: the address of that length that this has.
+        unsafe { SockaddrStorage::from_raw(self.address.as_ptr(), Some(self.address.len())) }
+            .expect("an address")
     }
 
     /// A non-blocking connect(); where it leaves the outcome open, `fetch` gets it when it is there.
