@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::balancer::Balancer;
-use proxytrace_tests::client::{Client, How, Plan};
+use proxytrace_tests::client::{Client, How, Plan, Step};
 use proxytrace_tests::http::answer;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
@@ -156,24 +156,30 @@ fn a_service_is_followed_by_its_backend_where_connect_is_not_seen(family: Family
 }
 
 fn clients_of_a_service_are_counted_by_its_address_however_they_connect(family: Family) {
-    let ways = [How::Blocking, How::Polled, How::AskedTwice, How::Abandoned, How::Multipath, How::FastOpen];
-    for (how, is_there) in ways.into_iter().flat_map(|how| [(how, false), (how, true)]) {
-        let stage = Stage::new(family);
-        let (service, backend) = (service(family), stage.upstream_address(8080));
-        let balancer = Balancer::start(&service, &backend);
+    let waiting =
+        [How::Blocking, How::Polled, How::AskedTwice, How::Multipath, How::FastOpen, How::FastOpenSend];
+    // Ways to connect, what the firewall of the backend's host does, and whether somebody listens there.
+    let rows = [
+        (&waiting[..], "", true),
+        (&waiting[..], "", false),
+        (&[How::Abandoned, How::Impatient][..], "tcp dport 8080 drop", false),
+    ];
+    let stage = Stage::new(family);
+    let (service, backend) = (service(family), stage.upstream_address(8080));
+    let balancer = Balancer::start(&service, &backend);
+    for (ways, firewall, is_there) in rows {
+        stage.upstream.firewall(firewall);
         let _upstream = is_there.then(|| Backend::start(&stage.upstream, &backend, Manner::Answer));
-        // Closed at once, its handshake may be done or not.
-        if how == How::Abandoned {
-            stage.upstream.firewall("tcp dport 8080 drop");
-        }
-        let client = Client::start(CONNECTOR, &stage.proxy, &Plan::simple(&[&service], how, 2));
+        let steps = ways.iter().flat_map(|how| Step::each(&[&service], *how, 2)).collect();
+        let plan = Plan { processes: 1, fork_every: 0, steps };
+        let client = Client::start(CONNECTOR, &stage.proxy, &plan);
         balancer.takes([client.pid()]);
         let watch = Watch::begin(&["--process", client.name()], client.name());
 
         client.go();
         let truth = client.finish();
 
-        assert_eq!(truth.attempts(), 2, "{how:?}: {truth:?}");
+        assert_eq!(truth.attempts(), 2 * ways.len() as u64, "{ways:?}: {truth:?}");
         watch.agrees_with(&truth);
         watch.end();
     }

@@ -4,11 +4,14 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use proxytrace_tests::backend::{Backend, Manner};
+use proxytrace_tests::client::{Client, How, Plan};
+use proxytrace_tests::netns::Netns;
 use proxytrace_tests::stage::{Family, Stage};
 use proxytrace_tests::wait::{self, SOON};
 
 use crate::causes::{local_host, over_both_families};
-use crate::scene::{Expected, Scene};
+use crate::clients::CONNECTOR;
+use crate::scene::{Expected, Scene, Watch, counted};
 
 /// A connection of that age that ends before anything was sent over it was not broken, but idle (docs/architecture.md).
 const IDLE: Duration = Duration::from_secs(1);
@@ -20,6 +23,7 @@ over_both_families! {
     an_upstream_that_resets_in_mid_answer_breaks_the_connection,
     an_answer_that_is_complete_breaks_nothing,
     a_client_or_a_proxy_that_ends_it_breaks_nothing,
+    an_answer_that_goes_past_tcp_is_not_judged_but_counted_as_unseen,
 }
 
 fn an_upstream_that_closes_without_an_answer_breaks_the_connection(family: Family) {
@@ -146,4 +150,23 @@ fn broken(scene: &Scene, cause: &str) -> u64 {
     let mut labels = vec![("proxy", scene.nginx.name()), ("address", &scene.address)];
     labels.extend((!cause.is_empty()).then_some(("cause", cause)));
     scene.watch.agent.metrics().count("proxytrace_connections_broken_total", &labels)
+}
+
+fn an_answer_that_goes_past_tcp_is_not_judged_but_counted_as_unseen(family: Family) {
+    let (netns, address) = (Netns::new(), family.address(family.pick("127.0.0.1", "::1"), 8080));
+    let client = Client::start(CONNECTOR, &netns, &Plan::simple(&[&address], How::Bypassed, 3));
+    let watch = Watch::begin(&["--process", client.name()], client.name());
+
+    client.go();
+    let name = client.name().to_owned();
+    assert_eq!(client.finish().attempts(), 3);
+
+    for _ in 0..3 {
+        let expected = Expected::at_once("established", 0).from(family.pick("127.0.0.1:", "[::1]:"));
+        watch.saw_next(&address, &expected);
+    }
+    let metrics = counted(&watch.agent, &name, &address, &Expected::at_once("established", 0).account(3));
+    assert_eq!(metrics.count("proxytrace_untracked_total", &[("why", "bypassed")]), 3);
+    assert_eq!(metrics.count("proxytrace_connections_broken_total", &[("proxy", &name)]), 0);
+    watch.end();
 }

@@ -36,6 +36,21 @@ fn a_client_that_does_not_wait_has_cancelled() {
 }
 
 #[test]
+fn a_connect_that_waits_for_data_is_established_when_its_handshake_is() {
+    check(|host| Plan::simple(&host.tcp_addresses(), How::FastOpen, 3));
+}
+
+#[test]
+fn a_connect_that_never_got_its_data_has_been_cancelled() {
+    check(|host| Plan::simple(&host.listening, How::FastOpenAbandoned, 3));
+}
+
+#[test]
+fn a_send_that_connects_is_an_attempt() {
+    check(|host| Plan::simple(&host.tcp_addresses(), How::FastOpenSend, 3));
+}
+
+#[test]
 fn a_local_port_that_is_taken_is_the_cause() {
     check(|host| Plan::simple(&host.listening, How::FromTakenPort, 3));
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use proxytrace_tests::client::{Count, How, Plan, Step};
+use proxytrace_tests::sockmap::Sockmap;
 
 fn main() {
     let argument = std::env::args().nth(1).expect("a plan");
@@ -90,8 +91,8 @@ impl Connector {
             How::Multipath => target.connect(&target.multipath_socket()),
             How::FastOpen => {
                 let deferred = target.fast_open_socket(true);
-                target.connect(&deferred).expect("a connect() that only notes the address");
-                send(deferred.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL).map(drop)
+                let sent = || send(deferred.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL).map(drop);
+                target.connect(&deferred).and_then(|()| sent())
             }
             How::FastOpenAbandoned => {
                 target
@@ -105,6 +106,7 @@ impl Connector {
                 let (data, address) = ([IoSlice::new(b"x")], target.storage());
                 sendmsg(socket.as_raw_fd(), &data, &[], flags, Some(&address)).map(drop)
             }
+            How::Bypassed => answered_past_tcp(&step.address),
             How::FromTakenPort => self.connect_from_taken_port(&target, &step.address),
             How::NotAnAttempt => return target.connect_in_vain(),
         };
@@ -171,6 +173,12 @@ struct Target {
 
 impl Target {
     fn parse(address: &str) -> Self {
+        if let Some(name) = address.strip_prefix("unix:@") {
+            let unix = UnixAddr::new_abstract(name.as_bytes()).expect("an abstract name");
+            // What a line and a label cannot hold is replaced.
+            let name = address.replace('\0', "\u{fffd}");
+            return Self { name, family: AddressFamily::Unix, address: Box::new(unix) };
+        }
         if let Some(path) = address.strip_prefix("unix:") {
             let unix = UnixAddr::new(path).expect("a unix address");
             return Self { name: address.to_owned(), family: AddressFamily::Unix, address: Box::new(unix) };
@@ -210,7 +218,9 @@ impl Target {
     }
 
     fn storage(&self) -> SockaddrStorage {
-        self.name.parse::<SocketAddr>().expect("HOST:PORT").into()
+        // SAFETY: the address of that length that this has.
+        unsafe { SockaddrStorage::from_raw(self.address.as_ptr(), Some(self.address.len())) }
+            .expect("an address")
     }
 
     /// A non-blocking connect(); where it leaves the outcome open, `fetch` gets it when it is there.
@@ -235,6 +245,23 @@ impl Target {
         assert_eq!(connect(-1, &*self.address), Err(Errno::EBADF));
         disconnect(&self.socket(SockFlag::empty()));
     }
+}
+
+/// A connection whose other end answers by a sockmap, and closes.
+fn answered_past_tcp(address: &str) -> nix::Result<()> {
+    const ANSWER: &[u8] = b"ok";
+    let listener = TcpListener::bind(address).expect("listen");
+    let mut client = TcpStream::connect(address).expect("connect to ourselves");
+    let (mut upstream, _) = listener.accept().expect("accept");
+    let sockmap = Sockmap::of(&client, &upstream);
+    upstream.write_all(ANSWER).expect("answer");
+    let mut answer = [0; ANSWER.len()];
+    client.read_exact(&mut answer).expect("read the answer");
+    assert_eq!(answer, ANSWER);
+    drop(upstream);
+    assert_eq!(client.read(&mut answer).expect("the end of the connection"), 0);
+    drop(sockmap);
+    Ok(())
 }
 
 /// Switches an option of TCP on; nix does not know these.

@@ -64,6 +64,11 @@ impl Host {
         }
     }
 
+    /// Those of TCP that have an outcome at once.
+    pub(crate) fn tcp_addresses(&self) -> Vec<String> {
+        self.addresses().into_iter().filter(|address| !address.starts_with("unix:")).collect()
+    }
+
     /// All that have an outcome at once.
     pub(crate) fn addresses(&self) -> Vec<String> {
         [self.listening.clone(), self.others.clone()].concat()

@@ -2,14 +2,18 @@
 
 use std::any::Any;
 use std::fs::{self, File, Permissions};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use proxytrace_tests::backend::{Backend, Manner, full_backlog, unlistened};
+use proxytrace_tests::client::{Client, How, Plan};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::scratch;
 
-use crate::scene::{Expected, Scene};
+use crate::clients::CONNECTOR;
+use crate::scene::{Expected, Scene, Watch};
 
 #[test]
 fn a_listening_socket_is_established() {
@@ -65,6 +69,23 @@ fn the_longest_path_is_told_whole() {
 
     scene.saw(3, &Expected::at_once("established", 0));
     scene.end();
+}
+
+#[test]
+fn abstract_names_that_differ_by_zero_bytes_at_their_end_are_two_destinations() {
+    let (netns, name) = (Netns::new(), scratch::unique_name("abs"));
+    let address = SocketAddr::from_abstract_name(&name).expect("an abstract name");
+    let _listener = netns.enter(|| UnixListener::bind_addr(&address)).expect("listen");
+    let names = [format!("unix:@{name}"), format!("unix:@{name}\0"), format!("unix:@{name}\0\0")];
+    let client = Client::start(CONNECTOR, &netns, &Plan::simple(&names, How::Blocking, 2));
+    let watch = Watch::begin(&["--process", client.name()], client.name());
+
+    client.go();
+    let truth = client.finish();
+
+    assert!(truth.has(&names[0], "established") && truth.0.len() == names.len(), "{truth:?}");
+    watch.agrees_with(&truth);
+    watch.end();
 }
 
 /// What `prepare` makes of the socket is kept while nginx, three times, connects to it.

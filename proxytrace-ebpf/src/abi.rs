@@ -270,8 +270,12 @@ abi! {
     pub struct Settings {
         /// The proxy's connect timeout where nothing better is known, in nanoseconds.
         pub connect_timeout_ns: u64,
-        /// The number of the connect system call on this machine.
+        /// The numbers of the system calls that open connections on this machine.
         pub connect_syscall: u32,
+        /// Likewise, with MSG_FASTOPEN.
+        pub sendto_syscall: u32,
+        /// Likewise.
+        pub sendmsg_syscall: u32,
         /// Whether established attempts are told of as well: 0 or 1.
         pub tell_established: u32,
         /// Whether what each hook sees of traced processes is counted: 0 or 1.
@@ -416,6 +420,8 @@ impl Call {
     pub const ENTERED_THIRD: u32 = 128;
     /// It is a socket of multipath TCP: another one connects for it.
     pub const MULTIPATH: u32 = 256;
+    /// It is no connect(), but a send that connects (MSG_FASTOPEN).
+    pub const SENDS: u32 = 512;
 }
 
 impl Event {

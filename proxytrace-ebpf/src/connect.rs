@@ -26,8 +26,9 @@ const ERESTARTSYS: u32 = 512;
 const ERESTART_RESTARTBLOCK: u32 = 516;
 /// The handshake goes on, or (0) is done: success, EINTR, EALREADY, EINPROGRESS and the restart codes.
 const IN_PROGRESS: [u32; 8] = [0, EINTR, 114, 115, ERESTARTSYS, 513, 514, ERESTART_RESTARTBLOCK];
-/// connect() never got as far as an address: EBADF, EFAULT, ENOTSOCK, EAFNOSUPPORT, EISCONN.
-const NOT_AN_ATTEMPT: [u32; 5] = [9, 14, 88, 97, 106];
+/// connect() never got as far as an address: EBADF, EFAULT, ENOTSOCK, EOPNOTSUPP (a send must not connect), EAFNOSUPPORT,
+/// EISCONN.
+const NOT_AN_ATTEMPT: [u32; 6] = [9, 14, 88, 95, 97, 106];
 
 /// How far before its connect timeout a proxy may be seen closing: it counts from a clock that it reads once per turn
 /// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early. On a busy host a turn can take half a
@@ -66,7 +67,7 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
     call.sock = socket.sock;
     call.user_address = arguments.address;
     call.user_length = arguments.length;
-    call.state = program;
+    call.state = if arguments.sends { program | Call::SENDS } else { program };
     match arguments.to(&mut call.path) {
         Ok(address) => {
             call.attempt.row = row_key(&process, address);
@@ -92,6 +93,14 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
     }
 }
 
+/// The function behind both connect() and sends that connect returns.
+#[inline(always)]
+pub(crate) fn send_returned(result: i64) {
+    if call_of(kernel::current_thread()).is_some_and(|call| call.state & Call::SENDS != 0) {
+        returned(result);
+    }
+}
+
 /// A connect() returns, with 0 or a negative errno. Most upstream connects return EINPROGRESS, and their socket tells
 /// the rest; what is settled here is what no socket tells.
 #[inline(always)]
@@ -99,7 +108,7 @@ pub(crate) fn returned(result: i64) {
     let thread = kernel::current_thread();
     let Some(call) = call_of(thread) else { return };
     events::seen(Place::ConnectReturned);
-    let errno = result.unsigned_abs() as u32;
+    let errno = result.min(0).unsigned_abs() as u32; // a send returns how many bytes it took
     let is_unix = call.state & Call::UNIX != 0;
     if is_unix && (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&errno) {
         // Settled when the call begins again, or the thread calls connect() for another socket or exits.
@@ -152,8 +161,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
     }
     let now_ns = kernel::now_ns();
     // Where it goes is the last resort: a program at cgroup/connect4 may send it elsewhere than the proxy asked for (Cilium's
-    // socket load balancer), and 0.0.0.0 becomes 127.0.0.1. There is no call where its entry was missed, nor where a send
-    // opens the connection (MSG_FASTOPEN) or io_uring does.
+    // socket load balancer), and 0.0.0.0 becomes 127.0.0.1. There is no call where its entry was missed.
     let mut row = row_key(&process, sock.remote());
     if let Some(call) = call_of(kernel::current_thread())
         && (call.sock == sock.id() || call.state & (Call::MULTIPATH | Call::SENT) == Call::MULTIPATH)

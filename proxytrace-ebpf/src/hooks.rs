@@ -19,7 +19,7 @@ use proxytrace_ebpf::abi::{Call, Place, Process};
 
 use crate::{
     connect,
-    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, setting, tcp},
+    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, tcp},
     process, stream,
 };
 
@@ -106,36 +106,44 @@ tracepoint! {
 tracepoint! {
     /// `sys_enter(struct pt_regs *regs, long id)`
     syscall_enter, syscall_enter_raw: |ctx, A| {
-        if ctx.arg::<u64>(1) == u64::from(setting!(connect_syscall)) {
-            connect::entered(Arguments::of_syscall(Registers::<A>::new(ctx.arg(0))), Call::ENTERED);
-        }
+        connect_entered(Registers::<A>::new(ctx.arg(0)), ctx.arg::<u64>(1) as u32, Call::ENTERED);
     }
 }
 
 tracepoint! {
     /// The same once more, where it can be preempted: see `sock_set_state_third`.
     syscall_enter_again, syscall_enter_again_raw: |ctx, A| {
-        if ctx.arg::<u64>(1) == u64::from(setting!(connect_syscall)) {
-            connect::entered(Arguments::of_syscall(Registers::<A>::new(ctx.arg(0))), Call::ENTERED_AGAIN);
-        }
+        connect_entered(Registers::<A>::new(ctx.arg(0)), ctx.arg::<u64>(1) as u32, Call::ENTERED_AGAIN);
     }
 }
 
 tracepoint! {
     /// `sys_exit(struct pt_regs *regs, long ret)`
     syscall_exit, syscall_exit_raw: |ctx, A| {
-        if Registers::<A>::new(ctx.arg(0)).number() == setting!(connect_syscall) {
-            connect::returned(ctx.arg(1));
-        }
+        connect_returned(Registers::<A>::new(ctx.arg(0)), ctx.arg(1));
     }
 }
 
 tracepoint! {
     /// The same once more.
     syscall_exit_again, syscall_exit_again_raw: |ctx, A| {
-        if Registers::<A>::new(ctx.arg(0)).number() == setting!(connect_syscall) {
-            connect::returned(ctx.arg(1));
-        }
+        connect_returned(Registers::<A>::new(ctx.arg(0)), ctx.arg(1));
+    }
+}
+
+#[inline(always)]
+fn connect_entered<A: Access>(registers: Registers<A>, number: u32, program: u32) {
+    if let Some(opening) = registers.opening(number)
+        && let Some(arguments) = Arguments::of_syscall(opening, registers)
+    {
+        connect::entered(arguments, program);
+    }
+}
+
+#[inline(always)]
+fn connect_returned<A: Access>(registers: Registers<A>, result: i64) {
+    if registers.opening(registers.number()).is_some() {
+        connect::returned(result);
     }
 }
 
@@ -190,6 +198,40 @@ fn connect_kprobe(ctx: ProbeContext) {
 #[kretprobe]
 fn connect_kretprobe(ctx: RetProbeContext) {
     connect::returned(i64::from(ctx.ret::<i32>()));
+}
+
+/// `int __inet_stream_connect(struct socket *sock, struct sockaddr *address, int length, int flags, int is_sendmsg)`: where
+/// sends connect as well. What connect() itself brings here has been seen before.
+#[fentry]
+fn send_fentry(ctx: FEntryContext) {
+    if ctx.arg::<i32>(4) != 0
+        && let Some(arguments) = Arguments::of_send(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+    {
+        connect::entered(arguments, Call::ENTERED);
+    }
+}
+
+/// The same.
+#[fexit]
+fn send_fexit(ctx: FExitContext) {
+    connect::send_returned(i64::from(ctx.arg::<i32>(5)));
+}
+
+/// The same.
+#[kprobe]
+fn send_kprobe(ctx: ProbeContext) {
+    if ctx.arg::<i32>(4).is_some_and(|is_sendmsg| is_sendmsg != 0)
+        && let (Some(socket), Some(address), Some(length)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2))
+        && let Some(arguments) = Arguments::of_send(socket, address, length)
+    {
+        connect::entered(arguments, Call::ENTERED);
+    }
+}
+
+/// The same.
+#[kretprobe]
+fn send_kretprobe(ctx: RetProbeContext) {
+    connect::send_returned(i64::from(ctx.ret::<i32>()));
 }
 
 tracepoint! {

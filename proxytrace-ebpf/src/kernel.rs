@@ -19,6 +19,7 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 const SS_UNCONNECTED: u32 = 1;
 const ORIGIN_ICMP: u8 = 2; // SO_EE_ORIGIN_ICMP
+const MSG_FASTOPEN: u64 = 0x2000_0000;
 
 /// States of a TCP socket (include/net/tcp_states.h).
 pub(crate) mod tcp {
@@ -54,7 +55,7 @@ pub(crate) fn capacity(share: Share) -> u32 {
     unsafe { ptr::read_volatile((&raw const maps::SETTINGS.capacity).cast::<u32>().add(share as usize)) }
 }
 
-const _: () = assert!(size_of::<Settings>() == 40 && size_of::<Offsets>().is_multiple_of(4));
+const _: () = assert!(size_of::<Settings>() == 48 && size_of::<Offsets>().is_multiple_of(4));
 
 /// How a program reaches kernel memory through a pointer that the kernel passed to it.
 pub(crate) trait Access: Copy {
@@ -346,6 +347,14 @@ pub(crate) struct Unconnected {
     pub(crate) kind: Kind,
 }
 
+/// A system call that opens a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    Connect,
+    SendTo,
+    SendMessage,
+}
+
 /// What connect() was called with, as far as it can be seen where it was hooked.
 #[derive(Clone, Copy)]
 pub(crate) struct Arguments {
@@ -353,6 +362,8 @@ pub(crate) struct Arguments {
     /// The `struct sockaddr`, and its length in bytes.
     pub(crate) address: u64,
     pub(crate) length: u32,
+    /// Whether it is a send that connects.
+    pub(crate) sends: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -371,15 +382,33 @@ enum Memory {
 }
 
 impl Arguments {
+    /// `None` where a message cannot be read: it is not in memory yet.
     #[inline(always)]
-    pub(crate) fn of_syscall<A: Access>(registers: Registers<A>) -> Self {
+    pub(crate) fn of_syscall<A: Access>(opening: Opening, registers: Registers<A>) -> Option<Self> {
+        let (address, length) = match opening {
+            Opening::Connect => (registers.second(), registers.third() as u32),
+            Opening::SendTo => (registers.fifth(), registers.sixth() as u32),
+            // `struct user_msghdr` begins with both.
+            Opening::SendMessage => {
+                let message = registers.second();
+                (read_in(Memory::Caller, message).ok()?, read_in(Memory::Caller, message + 8).ok()?)
+            }
+        };
         let file = File::Descriptor(registers.first() as u32);
-        Self { file, address: registers.second(), length: registers.third() as u32 }
+        Some(Self { file, address, length, sends: opening != Opening::Connect })
     }
 
     #[inline(always)]
     pub(crate) fn of_function(file: *const c_void, address: *const c_void, length: i32) -> Self {
-        Self { file: File::Found(file), address: address as u64, length: length as u32 }
+        Self { file: File::Found(file), address: address as u64, length: length as u32, sends: false }
+    }
+
+    /// Of the function behind a send that connects; `None` where the kernel itself sends.
+    #[inline(always)]
+    pub(crate) fn of_send(socket: *const c_void, address: *const c_void, length: i32) -> Option<Self> {
+        let file = Probed::read::<*const c_void>(socket, offset!(socket_file));
+        (!file.is_null() && !address.is_null())
+            .then(|| Self { sends: true, ..Self::of_function(file, address, length) })
     }
 
     /// The stream socket that is to be connected, if it is one and is not connecting or connected already: a second
@@ -537,6 +566,21 @@ impl<A: Access> Registers<A> {
         A::read(self.0, offset!(registers_number))
     }
 
+    /// Which call it is, if it is one that opens connections.
+    #[inline(always)]
+    pub(crate) fn opening(self, number: u32) -> Option<Opening> {
+        let fast = |flags: u64| flags & MSG_FASTOPEN != 0;
+        if number == setting!(connect_syscall) {
+            Some(Opening::Connect)
+        } else if number == setting!(sendto_syscall) && fast(self.fourth()) {
+            Some(Opening::SendTo)
+        } else if number == setting!(sendmsg_syscall) && fast(self.third()) {
+            Some(Opening::SendMessage)
+        } else {
+            None
+        }
+    }
+
     #[inline(always)]
     fn first(self) -> u64 {
         A::read(self.0, offset!(registers_first))
@@ -550,6 +594,21 @@ impl<A: Access> Registers<A> {
     #[inline(always)]
     fn third(self) -> u64 {
         A::read(self.0, offset!(registers_third))
+    }
+
+    #[inline(always)]
+    fn fourth(self) -> u64 {
+        A::read(self.0, offset!(registers_fourth))
+    }
+
+    #[inline(always)]
+    fn fifth(self) -> u64 {
+        A::read(self.0, offset!(registers_fifth))
+    }
+
+    #[inline(always)]
+    fn sixth(self) -> u64 {
+        A::read(self.0, offset!(registers_sixth))
     }
 }
 

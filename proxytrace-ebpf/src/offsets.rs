@@ -87,4 +87,7 @@ offsets! {
     registers_first: ["pt_regs.di", "pt_regs.regs"],
     registers_second: ["pt_regs.si", "pt_regs.regs+8"],
     registers_third: ["pt_regs.dx", "pt_regs.regs+16"],
+    registers_fourth: ["pt_regs.r10", "pt_regs.regs+24"],
+    registers_fifth: ["pt_regs.r8", "pt_regs.regs+32"],
+    registers_sixth: ["pt_regs.r9", "pt_regs.regs+40"],
 }

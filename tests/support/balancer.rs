@@ -4,13 +4,14 @@ use std::ffi::{CString, c_int};
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::program::{self, instruction, made};
 use crate::scratch;
 use crate::wait::{self, SOON};
 
@@ -37,8 +38,8 @@ impl Balancer {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let group = openat(&hierarchy, name.as_str(), flags, Mode::empty()).expect("open the control group");
         let attach_type = if service.is_ipv4() { CONNECT4 } else { CONNECT6 };
-        let program = load(&translation(service, backend), attach_type);
-        attach(&group, &program, attach_type);
+        let program = program::load(CGROUP_SOCK_ADDR, attach_type, &translation(service, backend));
+        program::attach(&group, &program, attach_type);
         Self { hierarchy, name, group, _program: program }
     }
 
@@ -64,8 +65,6 @@ impl Drop for Balancer {
 const CGROUP_SOCK_ADDR: u32 = 18;
 const CONNECT4: u32 = 10;
 const CONNECT6: u32 = 11;
-const PROG_LOAD: c_int = 5;
-const PROG_ATTACH: c_int = 8;
 
 /// The hierarchy of control groups, wherever a host has mounted it.
 fn hierarchy() -> OwnedFd {
@@ -78,20 +77,6 @@ fn hierarchy() -> OwnedFd {
     Errno::result(done).expect("set cgroup2 up");
     // SAFETY: numbers only.
     made("mount cgroup2", unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 0, 0) })
-}
-
-#[track_caller]
-fn made(what: &str, result: libc::c_long) -> OwnedFd {
-    let descriptor = Errno::result(result).unwrap_or_else(|error| panic!("{what}: {error}"));
-    // SAFETY: the kernel has just made this descriptor for us.
-    unsafe { OwnedFd::from_raw_fd(RawFd::try_from(descriptor).expect("a descriptor")) }
-}
-
-/// An instruction, as `struct bpf_insn`.
-fn instruction(code: u8, to: u8, from: u8, offset: i16, value: u32) -> u64 {
-    let [low, high] = offset.to_le_bytes();
-    let [a, b, c, d] = value.to_le_bytes();
-    u64::from_le_bytes([code, from << 4 | to, low, high, a, b, c, d])
 }
 
 /// A program on a `struct bpf_sock_addr`: where the address and port are those of the service, they become the backend's.
@@ -132,56 +117,4 @@ fn words(address: SocketAddr) -> Vec<(i16, u32)> {
     };
     words.push((PORT, u32::from(address.port().to_be())));
     words
-}
-
-/// `union bpf_attr` as far as loading a program needs it.
-#[repr(C)]
-struct Load {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-}
-
-fn load(program: &[u64], attach_type: u32) -> OwnedFd {
-    let mut log = vec![0_u8; 1 << 16];
-    let attributes = Load {
-        kind: CGROUP_SOCK_ADDR,
-        count: u32::try_from(program.len()).expect("a short program"),
-        instructions: program.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log_level: 1,
-        log_size: u32::try_from(log.len()).expect("a short log"),
-        log: log.as_mut_ptr() as u64,
-        kernel: 0,
-        flags: 0,
-        name: [0; 16],
-        interface: 0,
-        attach_type,
-    };
-    bpf(PROG_LOAD, &attributes).map_or_else(
-        |error| panic!("load a program: {error}\n{}", String::from_utf8_lossy(&log)),
-        |descriptor| made("load a program", descriptor),
-    )
-}
-
-fn attach(group: &OwnedFd, program: &OwnedFd, attach_type: u32) {
-    let number = |file: &OwnedFd| file.as_fd().as_raw_fd().cast_unsigned();
-    let attributes = [number(group), number(program), attach_type, 0];
-    bpf(PROG_ATTACH, &attributes).expect("attach a program to the group");
-}
-
-fn bpf<T>(command: c_int, attributes: &T) -> Result<libc::c_long, Errno> {
-    // SAFETY: the kernel reads the attributes, which outlive the call with all that they point to, and no more than their size.
-    Errno::result(unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
-    })
 }

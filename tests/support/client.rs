@@ -69,6 +69,8 @@ pub enum How {
     FastOpenAbandoned,
     /// No connect() at all: a send connects (`MSG_FASTOPEN`), and waits for the outcome.
     FastOpenSend,
+    /// To a listener of the client itself, which answers past TCP, by a sockmap, and closes.
+    Bypassed,
     /// Calls of connect() that are no attempts: datagram sockets, no socket at all, `AF_UNSPEC`, once more when connected.
     NotAnAttempt,
 }

@@ -8,7 +8,7 @@
 //! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as it is told and counts what came of it
-//! - [`dns`]: a name server; [`balancer`]: a load balancer in the kernel
+//! - [`dns`]: a name server; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
 //! - [`bpf`]: what a process keeps in the kernel
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
@@ -27,6 +27,9 @@ pub mod proxytrace;
 pub mod client;
 
 pub mod balancer;
+mod program;
+pub mod sockmap;
+
 pub mod dns;
 
 pub mod bpf;

@@ -162,6 +162,9 @@ const EVERY_SYSCALL: &str = "every system call of every process on this host tak
 /// The one function behind connect(), for system calls and io_uring alike.
 const CONNECT: &str = "__sys_connect_file";
 
+/// The one behind connects of TCP, by connect() and by sends.
+const SEND: &str = "__inet_stream_connect";
+
 /// Hooks that follow attempts and connections.
 pub const CONNECT_HOOKS: &[Hook] = &[
     Hook {
@@ -179,11 +182,18 @@ pub const CONNECT_HOOKS: &[Hook] = &[
                     part("connect_fentry", CONNECT),
                     part("connect_fentry_again", CONNECT),
                     part("connect_fentry_third", CONNECT),
+                    part("send_fexit", SEND),
+                    part("send_fentry", SEND),
                 ],
             ),
             Rung {
                 via: Via::Kprobe,
-                parts: &[part("connect_kretprobe", CONNECT), part("connect_kprobe", CONNECT)],
+                parts: &[
+                    part("connect_kretprobe", CONNECT),
+                    part("connect_kprobe", CONNECT),
+                    part("send_kretprobe", SEND),
+                    part("send_kprobe", SEND),
+                ],
                 costs: "while several processes of this host are in connect() at once, one whose outcome only its return \
                         tells may end as other, counted under end_missed",
             },

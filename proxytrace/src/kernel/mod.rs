@@ -478,6 +478,8 @@ fn settings(options: &Options) -> Settings {
     Settings {
         connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
         connect_syscall: libc::SYS_connect as u32,
+        sendto_syscall: libc::SYS_sendto as u32,
+        sendmsg_syscall: libc::SYS_sendmsg as u32,
         tell_established: u32::from(options.tell_established),
         count_seen: u32::from(options.count_seen),
         capacity: Share::ALL.map(|share| tables::capacity_shared(share, &options.table_sizes)),
