@@ -5,7 +5,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
@@ -51,21 +51,41 @@ fn build(out: &Path) -> anyhow::Result<PathBuf> {
     let flags =
         [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
 
-    let mut cargo = cargo();
-    cargo
-        .args(["build", "--quiet", "--release", "--package", PACKAGE, "--bins", "--target", target])
-        .args(["-Z", "build-std=core"])
-        .arg("--target-dir")
-        .arg(&directory)
-        .current_dir(&root)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        // `-Z` wants a nightly compiler, or to be told that it is meant. Here only: host crates stay stable.
-        .env("RUSTC_BOOTSTRAP", "1");
-    for outer in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"] {
-        cargo.env_remove(outer);
+    let call = |more: &[&str]| {
+        let mut cargo = cargo();
+        cargo
+            // The versions that are tested, here as in the outer build.
+            .args([
+                "build",
+                "--locked",
+                "--quiet",
+                "--release",
+                "--package",
+                PACKAGE,
+                "--bins",
+                "--target",
+                target,
+            ])
+            .args(["-Z", "build-std=core"])
+            .args(more)
+            .arg("--target-dir")
+            .arg(&directory)
+            .current_dir(&root)
+            .env("CARGO_ENCODED_RUSTFLAGS", &flags)
+            // `-Z` wants a nightly compiler, or to be told that it is meant. Here only: host crates stay stable.
+            .env("RUSTC_BOOTSTRAP", "1");
+        for outer in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"] {
+            cargo.env_remove(outer);
+        }
+        cargo
+    };
+    // Without the network where everything is here already; what that says is said again by the call that has it.
+    let without_network = call(&["--offline"]).stderr(Stdio::null()).status();
+    if !without_network.is_ok_and(|status| status.success()) {
+        let mut cargo = call(&[]);
+        let status = cargo.status().with_context(|| format!("run {cargo:?}"))?;
+        ensure!(status.success(), "{cargo:?} ended with {status}");
     }
-    let status = cargo.status().with_context(|| format!("run {cargo:?}"))?;
-    ensure!(status.success(), "{cargo:?} ended with {status}");
     Ok(directory.join(target).join("release").join(BINARY))
 }
 

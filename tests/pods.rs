@@ -44,6 +44,8 @@ struct Files {
     hostname: Option<&'static str>,
     hosts: &'static str,
     host_name: Option<&'static str>,
+    /// The UID of the pod that its control group is of.
+    group_uid: &'static str,
 }
 
 const USUAL: Files = Files {
@@ -52,17 +54,18 @@ const USUAL: Files = Files {
     hostname: Some("edge-0"),
     hosts: "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n10.244.1.7\tedge-1\n",
     host_name: Some("edge-0"),
+    group_uid: UID,
 };
 
 #[test]
 fn a_proxy_in_kubernetes_is_called_by_its_namespace_pod_and_container() {
-    check(&USUAL, "shop/edge-0/edge", ["shop", "edge-0", "edge"]);
+    check(&USUAL, "shop/edge-0/edge@0123456789ab", ["shop", "edge-0", "edge", "pod_claimed"]);
 }
 
 #[test]
 fn without_a_service_account_and_a_hostname_file_what_kubelet_writes_for_the_resolver_tells_it() {
     let files = Files { account: None, hostname: None, ..USUAL };
-    check(&files, "other/edge-1/edge", ["other", "edge-1", "edge"]);
+    check(&files, "other/edge-1/edge@0123456789ab", ["other", "edge-1", "edge", "pod_claimed"]);
 }
 
 #[test]
@@ -72,12 +75,18 @@ fn with_the_hosts_name_it_keeps_the_name_of_its_container() {
         hosts: "# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n10.0.0.7\tnode-7\n",
         ..USUAL
     };
-    check(&files, "container:0123456789ab", ["", "", "0123456789ab"]);
+    check(&files, "container:0123456789ab", ["", "", "0123456789ab", "container"]);
+}
+
+#[test]
+fn what_is_mounted_from_another_pod_makes_no_container_one_of_that_pod() {
+    let files = Files { group_uid: "0badc0ff-8186-11e7-a555-02c7d673a0c1", ..USUAL };
+    check(&files, "container:0123456789ab", ["", "", "0123456789ab", "container"]);
 }
 
 /// Both who is there before the container and who comes later call it so, from the first record on.
 #[track_caller]
-fn check(files: &Files, name: &str, labels: [&str; 3]) {
+fn check(files: &Files, name: &str, labels: [&str; 4]) {
     let (netns, container) = (Netns::new(), Container::new(files));
     let mut nginx = Nginx::prepare(Default::default(), &proxy_to(CLOSED, ""));
     let arguments = ["--process", nginx.name(), "--all"].map(str::to_owned);
@@ -95,8 +104,14 @@ fn check(files: &Files, name: &str, labels: [&str; 3]) {
         assert_eq!((&*record.proxy, &*record.outcome), (name, "refused"));
     }
     let metrics = agent.metrics();
-    let [namespace, pod, container] = labels;
-    let labels = [("proxy", name), ("namespace", namespace), ("pod", pod), ("container", container)];
+    let [namespace, pod, container, source] = labels;
+    let labels = [
+        ("proxy", name),
+        ("proxy_namespace", namespace),
+        ("proxy_pod", pod),
+        ("proxy_container", container),
+        ("name_source", source),
+    ];
     assert_eq!(metrics.count("proxytrace_proxy_info", &labels), 1, "{}", metrics.text);
     assert_eq!(metrics.values_of("proxy", "proxytrace_workers", &[]), [name]);
     assert_eq!(metrics.values_of("proxy", "proxytrace_connect_attempts_total", &[]), [name]);
@@ -131,7 +146,7 @@ impl Container {
         for file in ["passwd", "group", "nsswitch.conf", "ld.so.cache"] {
             let _ = fs::copy(Path::new("/etc").join(file), directory.path().join("etc").join(file));
         }
-        Self { directory, group: Group::new(), host_name: files.host_name }
+        Self { directory, group: Group::new(files.group_uid), host_name: files.host_name }
     }
 
     /// Runs nginx in it.
@@ -152,27 +167,32 @@ impl Container {
 /// A control group as a container engine calls it, in one of our own.
 struct Group {
     parent: PathBuf,
+    pod: String,
 }
 
 impl Group {
-    fn new() -> Self {
+    fn new(uid: &str) -> Self {
         let mounts = child::run(Command::new("cat").arg("/proc/self/mounts"));
         let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let unified =
             mounts.find(|words| words[2] == "cgroup2").expect("control groups version 2 are mounted");
-        let group = Self { parent: Path::new(unified[1]).join(scratch::unique_name("ptk")) };
+        let pod = format!("kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
+        let group = Self { parent: Path::new(unified[1]).join(scratch::unique_name("ptk")), pod };
         fs::create_dir_all(group.path()).expect("make a control group");
         group
     }
 
     fn path(&self) -> PathBuf {
-        self.parent.join(format!("cri-containerd-{CONTAINER_ID}.scope"))
+        self.parent.join(&self.pod).join(format!("cri-containerd-{CONTAINER_ID}.scope"))
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let removed = || fs::remove_dir(self.path()).and_then(|()| fs::remove_dir(&self.parent)).ok();
+        let removed = || {
+            let pod = self.parent.join(&self.pod);
+            [self.path(), pod, self.parent.clone()].iter().try_for_each(fs::remove_dir).ok()
+        };
         // Its processes may be about to end.
         let _ = wait::within(SOON, removed);
     }

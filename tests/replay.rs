@@ -203,7 +203,7 @@ fn what_is_no_recording_or_is_newer_is_said() {
         newer.as_bytes(),
         0,
         "nobody listens there, or a firewall rejects it",
-        "passed over 2 records: a newer proxytrace wrote it",
+        "2 records were skipped: a newer proxytrace wrote it",
     );
     let damaged = format!("{HEADER}\n{CONNECT}\n\0\0\0\n{CONNECT}\n");
     check(damaged.as_bytes(), 2, "nobody listens there, or a firewall rejects it", "line 3 is no record");
@@ -287,4 +287,74 @@ fn wait_for(file: &Path, words: &str) {
     wait::until_true("the recording", SOON, || {
         fs::read_to_string(file).is_ok_and(|text| text.contains(words))
     });
+}
+
+#[test]
+fn on_a_full_disk_the_trace_goes_on_and_the_recording_is_right_up_to_there() {
+    const ATTEMPTS: usize = 300;
+    let (_netns, nginx) = failing();
+    let (directory, _) = place();
+    let mount = directory.path().join("disk");
+    fs::create_dir(&mount).expect("make a directory");
+    let kept = directory.path().join("kept");
+    // In a mount namespace of its own; what was recorded is fetched when the trace has ended.
+    let script =
+        r#"mount -t tmpfs -o size=32k none "$DISK"; "$@"; code=$?; cp "$DISK/recording" "$KEPT"; exit $code"#;
+    let mut command = proxytrace::command_of("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(proxytrace::binary());
+    command.env("DISK", &mount).env("KEPT", &kept);
+    let file = mount.join("recording").display().to_string();
+    let count = ATTEMPTS.to_string();
+    let trace = Trace::by(command, &["--process", nginx.name(), "--record", &file, "--count", &count]);
+    for _ in 0..ATTEMPTS {
+        assert_eq!(nginx.get("/"), 502);
+    }
+    let ended = trace.end();
+
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let connects = ended.records.iter().filter(|record| record.kind == "connect").count();
+    assert_eq!(connects, ATTEMPTS, "{}", ended.stderr);
+    for words in ["it ends here and can be replayed up to here, the trace goes on", "lacks the last "] {
+        assert_eq!(ended.stderr.matches(words).count(), 1, "{}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("summary of "), "{}", ended.stderr);
+    let (shown, said) = replay(&["--json", kept.to_str().expect("a path")]);
+    let recorded = shown.lines().filter(|line| line.contains(r#""kind":"connect""#)).count();
+    assert!(recorded > 20 && recorded < ATTEMPTS, "{recorded}: {said}");
+}
+
+#[test]
+fn a_recording_that_cannot_be_begun_leaves_no_file_behind() {
+    let (_netns, nginx) = failing();
+    let (_directory, file) = place();
+    let path = file.to_str().expect("a path");
+    fs::write(format!("{path}.1"), "somebody's").expect("write a file");
+    let mut command = proxytrace::command();
+    command.args(["trace", "--process", nginx.name(), "--record", path, "--record-max", "64K"]);
+    let output = command.output().expect("run proxytrace");
+    assert!(!output.status.success());
+    assert!(!file.exists());
+}
+
+#[test]
+fn what_is_too_wide_or_too_long_is_shown_or_skipped_and_the_rest_is_replayed() {
+    const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":2,"host":"h","kernel":"k","version":"0.1.0","all":true}"#;
+    let connect = |upstream: &str| {
+        format!(
+            r#"{{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"{upstream}","pid":9,"generation":0,"upstream":"{upstream}","address":"10.0.0.5:8080","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}}"#
+        )
+    };
+    let (wide, long) = ("w".repeat(70_000), "l".repeat(17 << 20));
+    let text = [HEADER.to_owned(), connect(&wide), connect(&long), connect("after\\u001b[2J\\u202e")]
+        .join("\n")
+        + "\n";
+    let (_directory, file) = place();
+    fs::write(&file, text).expect("write a recording");
+    let (shown, said) = replay(&[file.to_str().expect("a path")]);
+    assert!(shown.contains(&wide), "the wide name is shown");
+    assert!(
+        shown.contains(r"after\u{1b}[2J\u{202e}"),
+        "what comes after it is shown, and does nothing to a terminal"
+    );
+    assert!(said.contains("1 lines were skipped: too long for a record"), "{said}");
 }

@@ -6,7 +6,7 @@
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
 //! - [`haproxy`]: the same of another proxy
-//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called, [`pods`]: and proxies in Kubernetes
+//! - [`names`], [`lookups`], [`configurations`]: what upstreams are called, [`identities`], [`pods`]: and proxies, also in Kubernetes
 //! - [`fairness`]: a proxy that is slow, stuck or huge delays only itself
 //! - [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
@@ -40,6 +40,7 @@ mod fairness;
 mod findings;
 mod guests;
 mod haproxy;
+mod identities;
 mod ledger;
 mod lookups;
 mod metrics;

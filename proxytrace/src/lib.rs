@@ -7,6 +7,7 @@
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
 //! * [`watch`]: a running trace that knows names; [`reloads`]: what becomes of reloads.
 //! * [`findings`]: what is wrong, as sentences with evidence; no I/O.
+//! * [`escape`]: text of others as it may be shown.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
@@ -20,6 +21,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod doctor;
+pub mod escape;
 pub mod exit;
 pub mod findings;
 pub mod http;

@@ -6,6 +6,7 @@ use proxytrace::{
     cli::{Cli, Command},
     commands::{agent, check, doctor, replay, trace},
     doctor::subject,
+    escape,
     exit::Failure,
     logging,
     reader::serve,
@@ -54,5 +55,5 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
 fn report(error: &anyhow::Error) {
-    eprintln!("proxytrace: {error:#}");
+    eprintln!("proxytrace: {}", escape::printable_lines(&format!("{error:#}")));
 }

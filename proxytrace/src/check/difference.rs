@@ -1,72 +1,167 @@
 //! What changes in routing between two configurations, in the operator's terms.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use crate::nginx::routes::{Endpoint, Peer, Route, Routes, Server};
 
 /// Upstreams of a route with their peers, and what stays open.
 type Targets = BTreeMap<String, Vec<String>>;
 
-/// One line a change; none where requests go where they went.
+/// Targets by server and location. Routes with the same targets share them: where a map leads a thousand locations to a thousand
+/// upstreams, there are a million pairs of them.
+type Locations = BTreeMap<String, Rc<Targets>>;
+
+/// One line a change; none where requests go where they went. What changes in the same way in several places is one change.
 #[must_use]
 pub fn between(old: &Routes, new: &Routes) -> Vec<String> {
     let (old, new) = (targets(old), targets(new));
-    let mut changes = Vec::new();
+    let mut changes = Changes::default();
+    let nothing = Locations::new();
     for (server, locations) in &old {
         match new.get(server) {
-            None => changes.push(format!("{server} is gone")),
-            Some(now) => compare(server, locations, now, &mut changes),
+            None => changes.lines.push(Line::Server(format!("{server} is gone"))),
+            Some(now) => changes.compare(server, locations, now),
         }
     }
     for (server, locations) in new.iter().filter(|(server, _)| !old.contains_key(*server)) {
-        changes.push(format!("{server} is new"));
-        compare(server, &BTreeMap::new(), locations, &mut changes);
+        changes.lines.push(Line::Server(format!("{server} is new")));
+        changes.compare(server, &nothing, locations);
     }
-    changes
+    changes.lines.iter().flat_map(|line| line.in_words(&changes.moves)).collect()
 }
 
-fn compare(
-    server: &str,
-    old: &BTreeMap<String, Targets>,
-    new: &BTreeMap<String, Targets>,
-    changes: &mut Vec<String>,
-) {
-    let mut tell = |location: &str, change: String| changes.push(format!("{server}: {location} → {change}"));
-    for (location, was) in old {
-        match new.get(location) {
-            None => tell(location, format!("{} is gone", in_words(was))),
-            Some(is) if is == was => {}
-            Some(is) if is.keys().eq(was.keys()) => {
-                for ((name, was), is) in was.iter().zip(is.values()).filter(|((_, was), is)| was != is) {
-                    tell(location, format!("{name}: {} became {}", listed(was), listed(is)));
-                }
-            }
-            Some(is) => tell(location, format!("{} became {}", in_words(was), in_words(is))),
+/// What became of targets: which they were, and which they are.
+type Move = (Option<Rc<Targets>>, Option<Rc<Targets>>);
+
+/// The changes, in their order.
+#[derive(Default)]
+struct Changes {
+    lines: Vec<Line>,
+    /// Each different one, with the places where it happens.
+    moves: Vec<(Move, Vec<Place>)>,
+    /// Their numbers, by the addresses of the targets.
+    numbers: HashMap<[Option<*const Targets>; 2], Option<usize>>,
+}
+
+/// A change.
+enum Line {
+    Server(String),
+    /// The number of a move.
+    Targets(usize),
+}
+
+/// Where it happens: a server, and its locations.
+struct Place {
+    server: String,
+    locations: Vec<String>,
+}
+
+impl Changes {
+    fn compare(&mut self, server: &str, old: &Locations, new: &Locations) {
+        for (location, was) in old {
+            self.note(server, location, (Some(Rc::clone(was)), new.get(location).cloned()));
+        }
+        for (location, is) in new.iter().filter(|(location, _)| !old.contains_key(*location)) {
+            self.note(server, location, (None, Some(Rc::clone(is))));
         }
     }
-    for (location, is) in new.iter().filter(|(location, _)| !old.contains_key(*location)) {
-        tell(location, format!("{} is new", in_words(is)));
+
+    fn note(&mut self, server: &str, location: &str, moved: Move) {
+        let Self { lines, moves, numbers } = self;
+        let addresses = [&moved.0, &moved.1].map(|targets| targets.as_ref().map(Rc::as_ptr));
+        // Whether they differ is found out once.
+        let number = *numbers.entry(addresses).or_insert_with(|| {
+            (moved.0 != moved.1).then(|| {
+                lines.push(Line::Targets(moves.len()));
+                moves.push((moved, Vec::new()));
+                moves.len() - 1
+            })
+        });
+        let Some((_, places)) = number.and_then(|number| moves.get_mut(number)) else { return };
+        match places.last_mut() {
+            Some(place) if place.server == server => place.locations.push(location.to_owned()),
+            _ => places.push(Place { server: server.to_owned(), locations: vec![location.to_owned()] }),
+        }
+    }
+}
+
+impl Line {
+    fn in_words(&self, moves: &[(Move, Vec<Place>)]) -> Vec<String> {
+        match self {
+            Self::Server(text) => vec![text.clone()],
+            Self::Targets(number) => {
+                let ((was, is), places) = &moves[*number];
+                let places: Vec<_> = places
+                    .iter()
+                    .map(|Place { server, locations }| format!("{server}: {}", locations.join(", ")))
+                    .collect();
+                let places = places.join("; ");
+                let changes = became(was.as_deref(), is.as_deref());
+                changes.into_iter().map(|change| format!("{places} → {change}")).collect()
+            }
+        }
+    }
+}
+
+/// What became of targets that differ.
+fn became(was: Option<&Targets>, is: Option<&Targets>) -> Vec<String> {
+    match (was, is) {
+        (Some(was), None) => vec![format!("{} is gone", in_words(was))],
+        (None, Some(is)) => vec![format!("{} is new", in_words(is))],
+        (Some(was), Some(is)) if is.keys().eq(was.keys()) => {
+            let differing = was.iter().zip(is.values()).filter(|((_, was), is)| was != is);
+            differing
+                .map(|((name, was), is)| format!("{name}: {} became {}", listed(was), listed(is)))
+                .collect()
+        }
+        (Some(was), Some(is)) => vec![format!("{} became {}", in_words(was), in_words(is))],
+        (None, None) => Vec::new(),
     }
 }
 
 /// By server and location.
-fn targets(routes: &Routes) -> BTreeMap<String, BTreeMap<String, Targets>> {
+fn targets(routes: &Routes) -> BTreeMap<String, Locations> {
     let labels = labels(&routes.servers);
-    let mut all: BTreeMap<_, BTreeMap<_, Targets>> =
+    let mut of_places: BTreeMap<_, BTreeMap<_, Vec<Lead<'_>>>> =
         labels.iter().map(|label| (label.clone(), BTreeMap::new())).collect();
     for route in &routes.routes {
         let Some(label) = labels.get(route.server) else { continue };
-        let targets = all.entry(label.clone()).or_default().entry(location(route)).or_default();
-        for upstream in route.target.upstreams.iter().filter_map(|&index| routes.upstreams.get(index)) {
+        let leads = of_places.entry(label.clone()).or_default().entry(location(route)).or_default();
+        leads.push((&route.target.upstreams, &route.target.variables));
+    }
+    let mut shared: HashMap<Vec<Lead<'_>>, Rc<Targets>> = HashMap::new();
+    let mut all = BTreeMap::new();
+    for (server, places) in of_places {
+        let mut locations = Locations::new();
+        for (location, leads) in places {
+            let entry = shared.entry(leads);
+            let targets = entry.or_insert_with_key(|leads| Rc::new(named(routes, leads)));
+            locations.insert(location, Rc::clone(targets));
+        }
+        all.insert(server, locations);
+    }
+    all
+}
+
+/// Where a route leads, as indexes into [`Routes::upstreams`] and what stays open.
+type Lead<'a> = (&'a [usize], &'a [String]);
+
+fn named(routes: &Routes, leads: &[Lead<'_>]) -> Targets {
+    let mut targets = Targets::new();
+    for (upstreams, variables) in leads {
+        for upstream in upstreams.iter().filter_map(|&index| routes.upstreams.get(index)) {
             let mut peers: Vec<_> = upstream.peers.iter().map(peer).collect();
             peers.sort();
             targets.entry(upstream.name.clone()).or_default().extend(peers);
         }
-        for open in &route.target.variables {
+        for open in *variables {
             targets.entry(open.clone()).or_default();
         }
     }
-    all
+    targets
 }
 
 /// What servers are called: by names and addresses; alike ones by number.
@@ -116,6 +211,26 @@ fn in_words(targets: &Targets) -> String {
 mod tests {
     use super::between;
     use crate::nginx::{routes::Routes, tests::config};
+
+    #[test]
+    fn what_changes_alike_in_many_places_is_told_once() {
+        let text = |port: u16| {
+            let map: String = (0..500).map(|n| format!("k{n} h{n}.example:{port};")).collect();
+            let locations: String =
+                (0..100).map(|n| format!("location /p{n} {{ proxy_pass http://$t; }}")).collect();
+            format!(
+                "http {{ map $uri $t {{ {map} }} server {{ listen 80; {locations} }} server {{ listen 81; {locations} }} }}"
+            )
+        };
+        let [old, new] = [80, 81].map(|port| Routes::of(&config(&text(port))));
+        let changes = between(&old, &new);
+        let length: usize = changes.iter().map(String::len).sum();
+        assert!(length < 2 * text(80).len(), "{length} bytes");
+        let first = &changes[0];
+        assert!(first.starts_with("server _ (80): /p0, /p1, /p10, "), "{first}");
+        assert!(first.contains("; server _ (81): /p0, "), "{first}");
+        assert!(between(&old, &old).is_empty());
+    }
 
     #[test]
     fn only_what_changes_for_requests_is_told() {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Finding, Severity, Shown, probe::Probe};
+use crate::escape::printable_lines;
 
 /// How to write it.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -62,6 +63,8 @@ impl Report {
             let _ = writeln!(text, "{file}:{line}: {} [{}]\n    {what}", rule.severity.name(), rule.id);
             if let Some(Shown { text: shown, column }) = shown {
                 let plain = shown.replace(char::is_control, " ");
+                // The line is cut, and its place may be beyond that.
+                let column = (*column).min(plain.chars().count() + 1);
                 let _ = writeln!(text, "      | {plain}\n      | {:>column$}", "^");
             }
             let _ = writeln!(text, "    to mend it: {mend}");
@@ -89,7 +92,7 @@ impl Report {
             self.count(Severity::Note)
         );
         // A configuration may hold what would move a terminal's cursor.
-        text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+        printable_lines(&text).into_owned()
     }
 
     fn github(&self) -> String {
@@ -130,7 +133,7 @@ mod tests {
         let check = |format, expected: &str| assert_eq!(report.written(format).unwrap(), expected);
         check(
             Format::Text,
-            "/a:b,c%:7: error [syntax]\n    says \u{fffd}[2J\nand more\n      |  server }\n      |         ^\n    \
+            "/a:b,c%:7: error [syntax]\n    says \\u{1b}[2J\nand more\n      |  server }\n      |         ^\n    \
              to mend it: do it\nerrors 1, warnings 0, notes 0\n",
         );
         check(

@@ -105,7 +105,14 @@ impl Replay {
         if reader.skipped() > 0 && !quiet {
             let why =
                 if reader.is_newer() { "a newer proxytrace wrote it" } else { "they are not understood" };
-            writeln!(io::stderr(), "{name}: passed over {} records: {why}", reader.skipped())?;
+            writeln!(io::stderr(), "{name}: {} records were skipped: {why}", reader.skipped())?;
+        }
+        if reader.too_long() > 0 && !quiet {
+            writeln!(
+                io::stderr(),
+                "{name}: {} lines were skipped: too long for a record",
+                reader.too_long()
+            )?;
         }
         Ok(damage)
     }

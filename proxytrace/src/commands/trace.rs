@@ -21,7 +21,7 @@ use crate::{
     model::{Body, Filter, Key, Lost, Record},
     output::{Colour, Found, Printer, summary},
     reader::{Reply, client::Replies},
-    recording::{self, Recorder},
+    recording::{self, Kept, Recorder},
     reloads::CHECK,
     watch::{Look, PATIENCE, Watch},
 };
@@ -64,10 +64,15 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
         let (watch, mut events, mut replies) =
             Watch::start(&options, tracing.nginx_config.clone(), usize::MAX)?;
         let header = recording::header(show.wants_established()).context("ask for the host's name")?;
-        let create = |path: &PathBuf| Recorder::create(path, *record_max, &header);
-        let recorder = record.as_ref().map(create).transpose()?;
-        give_up_privileges(tracing, &watch)?;
-        let mut session = Session::new(watch, show, recorder, *count);
+        let create = |path: &PathBuf| {
+            Recorder::create(path, *record_max, &header).map(|recorder| Kept::new(path.clone(), recorder))
+        };
+        let recording = record.as_ref().map(create).transpose()?;
+        if let Err(error) = give_up_privileges(tracing, &watch) {
+            recording.into_iter().for_each(Kept::discard);
+            return Err(error);
+        }
+        let mut session = Session::new(watch, show, recording, *count);
         if !quiet {
             session.note_start(&options.wanted.names)?;
         }
@@ -92,7 +97,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                         return Ok(ExitCode::SUCCESS);
                     }
                     session.note_losses()?;
-                    session.flush_recording()?;
+                    session.flush_recording();
                     session.watch.follow_names()?;
                 }
                 () = pace.due() => {
@@ -126,7 +131,7 @@ struct Session {
     watch: Watch,
     filter: Filter,
     printer: Printer,
-    recorder: Option<Recorder>,
+    recording: Option<Kept>,
     found: Found,
     started: Instant,
     left: Option<u64>,
@@ -136,12 +141,12 @@ struct Session {
 }
 
 impl Session {
-    fn new(watch: Watch, show: &Show, recorder: Option<Recorder>, count: Option<u64>) -> Self {
+    fn new(watch: Watch, show: &Show, recording: Option<Kept>, count: Option<u64>) -> Self {
         Self {
             watch,
             filter: show.filter(),
             printer: show.printer(),
-            recorder,
+            recording,
             found: Found::default(),
             started: Instant::now(),
             left: count,
@@ -220,8 +225,8 @@ impl Session {
     }
 
     fn show_record(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<()> {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.write(record).context("write the recording")?;
+        if let Some(recording) = &mut self.recording {
+            recording.write(record);
         }
         if self.filter.passes(&record.body) && self.printer.print(out, record)? {
             self.left = self.left.map(|left| left.saturating_sub(1));
@@ -232,8 +237,8 @@ impl Session {
     /// Shows which findings came and went.
     fn look(&mut self) -> anyhow::Result<()> {
         let Look { facts, changes } = self.watch.look()?;
-        if let Some(recorder) = &mut self.recorder {
-            facts.iter().try_for_each(|fact| recorder.write(fact)).context("write the recording")?;
+        if let Some(recording) = &mut self.recording {
+            facts.iter().for_each(|fact| recording.write(fact));
         }
         let mut out = io::stdout().lock();
         for change in &changes {
@@ -258,8 +263,10 @@ impl Session {
         Ok(())
     }
 
-    fn flush_recording(&mut self) -> anyhow::Result<()> {
-        self.recorder.as_mut().map_or(Ok(()), Recorder::flush).context("write the recording")
+    fn flush_recording(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.flush();
+        }
     }
 
     /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
@@ -281,12 +288,14 @@ impl Session {
         self.show(true)?;
         self.look()?;
         self.note_losses()?;
-        self.flush_recording()?;
+        self.flush_recording();
         let view = self.watch.view()?;
         self.found.renew(self.watch.findings());
         let wanted = |key: &Key| self.filter.passes_key(key);
-        let text =
-            |colour: Colour| summary(&view, took, colour, wanted) + &self.found.summary(colour, &self.filter);
+        let recording = self.recording.as_ref().map(Kept::summary).unwrap_or_default();
+        let text = |colour: Colour| {
+            summary(&view, took, colour, wanted) + &recording + &self.found.summary(colour, &self.filter)
+        };
         match self.printer {
             Printer::Human(_) => write!(io::stdout(), "\n{}", text(Colour::of_stdout()))?,
             // Standard output is for programs then.

@@ -1,26 +1,81 @@
 //! What proxies are called: their container in Kubernetes, else their systemd unit, else their container, else their process.
+//!
+//! A name never changes once it is given, is the same after every restart of proxytrace, and is none that somebody else has: who
+//! comes first does not matter. So it is made of what the host says; what a process or a container says of itself goes into it
+//! only beside something that the host says (the user, the container's id). Where proxies share a name, each has the path of its
+//! configuration in it.
 
-mod cgroup;
+pub mod cgroup;
 pub mod pod;
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
+    fs,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use procfs::process::Process;
 
+use crate::{
+    escape,
+    reader::master::{self, Arguments, Role},
+};
 use pod::Pod;
 
-/// So long a name waits for the answer where its proxy runs: it takes milliseconds.
+/// So long a name waits for what it depends on: where its proxy runs, and, where it is shared, which configuration it has. Both
+/// take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What /proc says of a proxy.
+/// As many parents of one name are followed at most to find a proxy's first process.
+const MAX_PARENTS: usize = 8;
+
+/// Who says what a proxy is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// systemd: its unit.
+    Unit,
+    /// Kubelet: the host's files tell its pod.
+    Pod,
+    /// Its container: namespace and pod are what files in the container say.
+    PodClaimed,
+    /// The container engine: its id.
+    Container,
+    /// The process itself.
+    Process,
+    /// Nobody: it ended before it could be looked at, and is called what was asked for.
+    #[default]
+    Option,
+}
+
+impl Source {
+    /// All of them, the most telling first.
+    pub const ALL: [Self; 6] =
+        [Self::Unit, Self::Pod, Self::Container, Self::PodClaimed, Self::Process, Self::Option];
+
+    /// As a label has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Pod => "pod",
+            Self::PodClaimed => "pod_claimed",
+            Self::Container => "container",
+            Self::Process => "process",
+            Self::Option => "option",
+        }
+    }
+}
+
+/// What is known of a proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// What it is called before names are made unique.
+    /// What it is called where it shares that with nobody.
     name: String,
+    /// Who says so.
+    pub source: Source,
     /// Its systemd unit.
     pub unit: Option<String>,
     /// The first 12 digits of its container's id.
@@ -29,18 +84,32 @@ pub struct Identity {
     pub pod: Option<Pod>,
 }
 
+/// What /proc says of a proxy.
+#[derive(Debug)]
+struct Seen {
+    identity: Identity,
+    since: Instant,
+    /// When its first process was started, in clock ticks since the host was.
+    started: u64,
+    /// Of what it was started with: the same after a restart.
+    fingerprint: u32,
+    /// It does an errand and ends, such as `nginx -t`: nobody shares a name with it.
+    is_errand: bool,
+}
+
 /// The names of proxies. A name is given when it is first asked for, to one living proxy at a time: a proxy that is
 /// restarted takes up its predecessor's.
 #[derive(Debug)]
 pub struct Names {
     /// What a proxy is called that ended before it could be looked at.
     fallback: String,
-    /// What /proc said of a proxy, before names are made unique.
-    seen: HashMap<u64, Identity>,
+    seen: HashMap<u64, Seen>,
     /// The proxies of which it was asked where they run, since when.
     asked: HashMap<u64, Instant>,
     /// Those that run in Kubernetes.
     pods: HashMap<u64, Pod>,
+    /// The paths of their configurations, as they see them; `None` for one that has none.
+    configurations: HashMap<u64, Option<PathBuf>>,
     given: HashMap<u64, Arc<str>>,
 }
 
@@ -53,6 +122,7 @@ impl Names {
             seen: HashMap::new(),
             asked: HashMap::new(),
             pods: HashMap::new(),
+            configurations: HashMap::new(),
             given: HashMap::new(),
         }
     }
@@ -63,10 +133,12 @@ impl Names {
         if self.seen.contains_key(&proxy) {
             return false;
         }
-        let identity = of_process(pid);
-        let is_first = identity.is_some();
-        self.seen.extend(identity.map(|identity| (proxy, identity)));
-        is_first
+        let Some((seen, configuration)) = look_at(pid) else { return false };
+        self.seen.insert(proxy, seen);
+        if configuration.is_some() {
+            self.configurations.insert(proxy, configuration);
+        }
+        true
     }
 
     /// It was asked where `proxy` runs.
@@ -80,11 +152,30 @@ impl Names {
         self.pods.extend(pod.map(|pod| (proxy, pod)));
     }
 
+    /// The configuration of `proxy` was found, at that path as the proxy sees it, or cannot be. What was known before holds.
+    pub fn configured(&mut self, proxy: u64, path: Option<&Path>) {
+        self.configurations.entry(proxy).or_insert_with(|| path.map(Path::to_owned));
+    }
+
     /// Whether all is known that the name of `proxy` depends on, or was waited for in vain. Before that it should be shown
     /// nowhere, as it never changes once it is given.
     #[must_use]
     pub fn is_settled(&self, proxy: u64) -> bool {
+        self.given.contains_key(&proxy) || (self.is_located(proxy) && !self.is_sharing_open(proxy))
+    }
+
+    fn is_located(&self, proxy: u64) -> bool {
         self.asked.get(&proxy).is_none_or(|since| since.elapsed() >= PATIENCE)
+    }
+
+    /// Whether it shares its name, or did before the other ended, and what tells them apart is still to come.
+    fn is_sharing_open(&self, proxy: u64) -> bool {
+        let base = self.base(proxy);
+        let is_open = |(proxy, seen): (&u64, &Seen)| {
+            seen.since.elapsed() < PATIENCE && !self.configurations.contains_key(proxy)
+        };
+        let same = || self.seen.iter().filter(|(other, seen)| !seen.is_errand && self.base(**other) == base);
+        same().any(|(other, _)| *other != proxy) && same().any(is_open)
     }
 
     /// Whether an answer is waited for.
@@ -103,32 +194,69 @@ impl Names {
         if let Some(name) = self.given.get(&proxy) {
             return Arc::clone(name);
         }
-        let base = match (self.pods.get(&proxy), self.seen.get(&proxy)) {
-            (Some(pod), _) => &pod.proxy(),
-            (None, Some(seen)) => &seen.name,
-            (None, None) => &self.fallback,
-        };
-        let is_taken =
-            |name: &str| self.given.iter().any(|(other, given)| &**given == name && living.contains(other));
-        let name: Arc<str> = if is_taken(base) {
-            // There are fewer proxies than numbers.
-            (2..)
-                .map(|n| format!("{base}-{n}"))
-                .find(|name| !is_taken(name))
-                .unwrap_or_else(|| base.clone())
-                .into()
-        } else {
-            base.as_str().into()
-        };
+        let taken: HashSet<&str> =
+            living.iter().filter_map(|other| self.given.get(other)).map(|name| &**name).collect();
+        let (name, rank) = self.wanted(proxy, living);
+        // There are fewer proxies than numbers.
+        let numbered = (rank..).map(|n| if n == 0 { name.clone() } else { format!("{name}-{}", n + 1) });
+        let name: Arc<str> =
+            numbered.into_iter().find(|name| !taken.contains(&**name)).unwrap_or_default().into();
         self.given.insert(proxy, Arc::clone(&name));
         name
+    }
+
+    /// What `proxy` is to be called, and how many others are to be called the same that were started before it.
+    ///
+    /// All that share a name have something more in theirs, the first as well: it is the same whoever is there first.
+    fn wanted(&self, proxy: u64, living: &HashSet<u64>) -> (String, usize) {
+        let base = self.base(proxy);
+        let is_errand = |other: &u64| self.seen.get(other).is_some_and(|seen| seen.is_errand);
+        let mut same: Vec<u64> = living
+            .iter()
+            .copied()
+            .filter(|other| *other != proxy && !is_errand(other) && self.base(*other) == base)
+            .collect();
+        let mut name = base.into_owned();
+        let keys: [&dyn Fn(u64) -> Option<String>; 2] = [
+            &|proxy| {
+                let path = self.configurations.get(&proxy)?.as_ref()?;
+                Some(escape::printable(&path.to_string_lossy()).into_owned())
+            },
+            &|proxy| self.seen.get(&proxy).map(|seen| format!("{:08x}", seen.fingerprint)),
+        ];
+        for key in keys {
+            let own = key(proxy);
+            if let Some(own) = own.as_ref().filter(|_| !same.is_empty()) {
+                name = format!("{name}:{own}");
+            }
+            same.retain(|other| key(*other) == own);
+        }
+        let age = |proxy: u64| (self.seen.get(&proxy).map(|seen| seen.started), proxy);
+        (name, same.into_iter().filter(|other| age(*other) < age(proxy)).count())
+    }
+
+    /// What `proxy` is called where it shares that with nobody.
+    fn base(&self, proxy: u64) -> Cow<'_, str> {
+        match (self.pods.get(&proxy), self.seen.get(&proxy)) {
+            (Some(pod), Some(seen)) => {
+                pod.proxy(seen.identity.container.as_deref().unwrap_or_default()).into()
+            }
+            (_, Some(seen)) => (&*seen.identity.name).into(),
+            (_, None) => (&*self.fallback).into(),
+        }
     }
 
     /// What is known of `proxy` besides its name.
     #[must_use]
     pub fn identity(&self, proxy: u64) -> Identity {
-        let seen = self.seen.get(&proxy).cloned().unwrap_or_default();
-        Identity { pod: self.pods.get(&proxy).cloned(), ..seen }
+        let seen = self.seen.get(&proxy).map(|seen| seen.identity.clone()).unwrap_or_default();
+        match self.pods.get(&proxy) {
+            Some(pod) => {
+                let source = if pod.is_claimed { Source::PodClaimed } else { Source::Pod };
+                Identity { pod: Some(pod.clone()), source, ..seen }
+            }
+            None => seen,
+        }
     }
 
     /// Whether the name of `proxy` has been given: only a new one makes it necessary to know who lives.
@@ -142,31 +270,96 @@ impl Names {
         self.seen.retain(|&proxy, _| keep(proxy));
         self.asked.retain(|&proxy, _| keep(proxy));
         self.pods.retain(|&proxy, _| keep(proxy));
+        self.configurations.retain(|&proxy, _| keep(proxy));
         self.given.retain(|&proxy, _| keep(proxy));
     }
 }
 
-fn of_process(pid: u32) -> Option<Identity> {
-    let process = Process::new(pid.cast_signed()).ok()?;
-    // Version 2 and the named version 1 hierarchies alike: any that tells is right.
-    let groups = process.cgroups().ok()?;
-    let paths = || groups.0.iter().map(|group| group.pathname.as_str());
-    let container = paths().find_map(cgroup::container).map(str::to_owned);
-    // A container is more telling than the unit of the engine that started it.
-    let unit = paths().find_map(cgroup::unit).filter(|_| container.is_none());
-    let name = match (&container, &unit) {
-        (Some(id), _) => format!("container:{id}"),
-        (None, Some(unit)) => unit.clone(),
-        (None, None) => process.stat().ok()?.comm,
+/// What is seen of a proxy by one of its processes, and the configuration that its command line names by an absolute path.
+fn look_at(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
+    let process = first_of_its_name(Process::new(pid.cast_signed()).ok()?);
+    let stat = process.stat().ok()?;
+    let place = cgroup::place(&fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).ok()?);
+    let (name, source) = match (&place.container, &place.unit) {
+        (Some(id), _) => (format!("container:{id}"), Source::Container),
+        (None, Some(unit)) => (unit.clone(), Source::Unit),
+        (None, None) => (of_user(&stat.comm, process.status().ok()?.ruid), Source::Process),
     };
-    Some(Identity { name, unit, container, pod: None })
+    let cmdline = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+    let exe = process.exe().unwrap_or_else(|_| stat.comm.into());
+    let arguments = match master::role(&cmdline, &exe) {
+        Role::Master(arguments) => Some(arguments),
+        Role::Worker | Role::Other => None,
+    };
+    let root = fs::read_link(format!("/proc/{}/root", process.pid)).unwrap_or_default();
+    // nginx changes its title, but not what its arguments mean.
+    let started_with = arguments.as_ref().map_or_else(|| cmdline.clone(), Arguments::to_bytes);
+    let configuration = arguments.as_ref().and_then(Arguments::absolute_config);
+    let seen = Seen {
+        identity: Identity {
+            name: escape::printable(&name).into_owned(),
+            source,
+            unit: place.unit,
+            container: place.container,
+            pod: None,
+        },
+        since: Instant::now(),
+        started: stat.starttime,
+        fingerprint: fingerprint([root.as_os_str().as_encoded_bytes(), &started_with]),
+        is_errand: arguments.is_some_and(|arguments| arguments.is_errand),
+    };
+    Some((seen, configuration))
+}
+
+/// The process, or the parent that has the same name, or its: of the first one everything is told, whichever is seen first. A
+/// worker runs as another user than its master.
+fn first_of_its_name(mut process: Process) -> Process {
+    for _ in 0..MAX_PARENTS {
+        let Ok(stat) = process.stat() else { break };
+        let Ok(parent) = Process::new(stat.ppid) else { break };
+        if !parent.stat().is_ok_and(|parent| parent.comm == stat.comm) {
+            break;
+        }
+        process = parent;
+    }
+    process
+}
+
+/// What a process is called that nothing else is known of. Its name is its own to choose, so that others' have their user in it:
+/// only root's processes are called as root's are.
+fn of_user(comm: &str, uid: u32) -> String {
+    if uid == 0 { comm.to_owned() } else { format!("{comm}@{uid}") }
+}
+
+/// FNV-1a of 32 bits: it has to be the same in every version, and tells apart what nobody made to be mistaken.
+fn fingerprint(parts: [&[u8]; 2]) -> u32 {
+    let bytes = parts.into_iter().flat_map(|part| part.iter().chain(&[0xff]));
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, time::Instant};
+    use std::{
+        collections::HashSet,
+        path::Path,
+        time::{Duration, Instant},
+    };
 
-    use super::{Names, PATIENCE, pod::Pod};
+    use super::{Identity, Names, PATIENCE, Seen, Source, fingerprint, of_user, pod::Pod};
+
+    fn names(proxies: &[(u64, &str, Option<&str>, &str)]) -> Names {
+        let mut names = Names::new("fallback".to_owned());
+        for (proxy, name, configuration, arguments) in proxies {
+            let identity = Identity { name: (*name).to_owned(), ..Identity::default() };
+            let fingerprint = fingerprint([b"/", arguments.as_bytes()]);
+            let (since, started) = (Instant::now(), *proxy);
+            names.seen.insert(*proxy, Seen { identity, since, started, fingerprint, is_errand: false });
+            if let Some(path) = configuration {
+                names.configured(*proxy, Some(Path::new(path)));
+            }
+        }
+        names
+    }
 
     #[test]
     fn a_name_waits_for_the_answer_where_its_proxy_runs() {
@@ -176,9 +369,10 @@ mod tests {
         names.asked(1);
         assert!(!names.is_settled(1) && names.is_asking());
         let [namespace, name, container] = ["shop", "edge-0", "nginx"].map(str::to_owned);
-        names.found(1, Some(Pod { namespace, name, container }));
+        names.found(1, Some(Pod { namespace, name, container, is_claimed: false }));
         assert!(names.is_settled(1) && !names.is_asking());
         assert_eq!(&*names.name(1, &HashSet::from([1])), "shop/edge-0/nginx");
+        assert_eq!(names.identity(1).source, Source::Pod);
         assert!(!names.look(1, std::process::id()), "it was seen before");
         names.asked(2);
         names.found(2, None);
@@ -188,15 +382,86 @@ mod tests {
     }
 
     #[test]
-    fn living_proxies_of_one_name_are_numbered_and_a_restarted_one_takes_its_name_up() {
-        let mut names = Names::new("nginx".to_owned());
-        assert_eq!(&*names.name(1, &HashSet::from([1])), "nginx");
-        assert_eq!(&*names.name(2, &HashSet::from([1, 2])), "nginx-2");
-        assert_eq!(&*names.name(1, &HashSet::from([1, 2])), "nginx");
-        assert_eq!(&*names.name(3, &HashSet::from([2, 3])), "nginx");
+    fn proxies_that_share_a_name_have_their_configuration_in_it_whoever_is_asked_for_first() {
+        let proxies = [
+            (1, "nginx", Some("/etc/nginx/nginx.conf"), ""),
+            (2, "nginx", Some("/etc/nginx/b.conf"), "-c b"),
+            (3, "nginx", Some("/srv/c.conf"), "-c c"),
+            (4, "web.service", Some("/srv/c.conf"), "-c c"),
+        ];
+        let living = HashSet::from([1, 2, 3, 4]);
+        for order in [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3]] {
+            let mut names = names(&proxies);
+            for proxy in order {
+                names.name(proxy, &living);
+            }
+            let given = [1, 2, 3, 4].map(|proxy| names.name(proxy, &living).to_string());
+            let expected = [
+                "nginx:/etc/nginx/nginx.conf",
+                "nginx:/etc/nginx/b.conf",
+                "nginx:/srv/c.conf",
+                "web.service",
+            ];
+            assert_eq!(given, expected, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn with_the_same_configuration_it_is_what_they_were_started_with_and_then_their_age() {
+        let path = Some("/etc/nginx/nginx.conf");
+        let proxies = [(1, "nginx", path, ""), (2, "nginx", path, "-p /b"), (3, "nginx", path, "-p /b")];
+        let living = HashSet::from([1, 2, 3]);
+        let [plain, other] = ["", "-p /b"].map(|arguments| fingerprint([b"/", arguments.as_bytes()]));
+        for order in [[1, 2, 3], [3, 2, 1]] {
+            let mut names = names(&proxies);
+            for proxy in order {
+                names.name(proxy, &living);
+            }
+            let given = [1, 2, 3].map(|proxy| names.name(proxy, &living).to_string());
+            let base = "nginx:/etc/nginx/nginx.conf";
+            assert_eq!(
+                given,
+                [
+                    format!("{base}:{plain:08x}"),
+                    format!("{base}:{other:08x}"),
+                    format!("{base}:{other:08x}-2")
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_given_stays_and_a_restarted_proxy_takes_its_own_up() {
+        let (main, other) = (Some("/etc/nginx/nginx.conf"), Some("/etc/nginx/b.conf"));
+        let mut names = names(&[(1, "nginx", main, ""), (2, "nginx", other, ""), (3, "nginx", other, "")]);
+        assert_eq!(&*names.name(1, &HashSet::from([1])), "nginx", "it is alone");
+        assert_eq!(&*names.name(2, &HashSet::from([1, 2])), "nginx:/etc/nginx/b.conf");
+        assert_eq!(&*names.name(1, &HashSet::from([1, 2])), "nginx", "it stays");
+        assert_eq!(&*names.name(3, &HashSet::from([1, 3])), "nginx:/etc/nginx/b.conf", "it was restarted");
         names.retain(|proxy| proxy == 3);
         assert_eq!(names.given(2), None);
-        assert_eq!(&*names.name(4, &HashSet::from([3, 4])), "nginx-2");
+    }
+
+    #[test]
+    fn a_name_that_is_shared_waits_for_what_tells_them_apart() {
+        let mut names = names(&[(1, "nginx", None, ""), (2, "nginx", Some("/b.conf"), "")]);
+        names.seen.get_mut(&2).unwrap().is_errand = true;
+        assert!(names.is_settled(1), "an errand shares no name");
+        names.seen.get_mut(&2).unwrap().is_errand = false;
+        assert!(!names.is_settled(1) && !names.is_settled(2));
+        names.configured(1, Some(Path::new("/a.conf")));
+        names.configured(1, Some(Path::new("/late.conf")));
+        assert!(names.is_settled(1) && names.is_settled(2));
+        assert_eq!(&*names.name(1, &HashSet::from([1, 2])), "nginx:/a.conf");
+        names.configurations.remove(&2);
+        names.seen.get_mut(&2).unwrap().since -= PATIENCE + Duration::from_millis(1);
+        assert!(names.is_settled(2), "what does not come is not waited for");
+    }
+
+    #[test]
+    fn nobody_elses_process_is_called_as_roots_are() {
+        assert_eq!(of_user("nginx", 0), "nginx");
+        assert_eq!(of_user("nginx.service", 1000), "nginx.service@1000");
     }
 
     #[test]
@@ -204,5 +469,6 @@ mod tests {
         let mut names = Names::new("fallback".to_owned());
         names.look(1, std::process::id());
         assert_ne!(&*names.name(1, &HashSet::from([1])), "fallback");
+        assert_ne!(names.identity(1).source, Source::Option);
     }
 }

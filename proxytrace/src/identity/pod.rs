@@ -1,5 +1,5 @@
-//! What tells in which pod of Kubernetes a process runs, and in which of its containers: what kubelet mounts into a container
-//! and writes there, and where it keeps the logs. Pure.
+//! What tells which pod of Kubernetes has a UID, and in which of its containers a process runs: what kubelet mounts into a
+//! container and writes there, and where it keeps the logs. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,39 +12,38 @@ pub struct Pod {
     pub name: String,
     /// The name of the container in it.
     pub container: String,
-}
-
-/// What the mounts of a container tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mounted {
-    /// The pod's UID.
-    pub uid: String,
-    /// The name of the container.
-    pub container: String,
+    /// Namespace and name are what the container's own files say: the host did not confirm them.
+    pub is_claimed: bool,
 }
 
 impl Pod {
-    /// What a proxy in it is called.
+    /// What a proxy in it is called; `container` are the digits of its id. A name that the container claims has them in it,
+    /// so that it is never that of the real one, whoever comes first.
     #[must_use]
-    pub fn proxy(&self) -> String {
-        format!("{}/{}/{}", self.namespace, self.name, self.container)
+    pub fn proxy(&self, container: &str) -> String {
+        let Self { namespace, name, container: own, is_claimed } = self;
+        let id = if *is_claimed { format!("@{container}") } else { String::new() };
+        format!("{namespace}/{name}/{own}{id}")
     }
 }
 
-/// What the content of /proc/PID/mountinfo tells. For its last words kubelet gives each container a file that is
-/// `pods/UID/containers/NAME/…` below its own directory; where it is mounted is the container's to choose.
+/// The name of the container by the content of /proc/PID/mountinfo, for a process in the pod `uid`. For its last words kubelet
+/// gives each container a file that is `pods/UID/containers/NAME/…` below its own directory; where it is mounted is the
+/// container's to choose. What a mount says of another pod is not kubelet's.
 #[must_use]
-pub fn mounted(mountinfo: &str) -> Option<Mounted> {
+pub fn container(mountinfo: &str, uid: &str) -> Option<String> {
     // The fourth field is what is mounted, a path in its file system (proc_pid_mountinfo(5)).
     let roots = mountinfo.lines().filter_map(|line| line.split(' ').nth(3));
-    roots.filter_map(last_words).next()
+    roots.filter_map(|root| last_words(root, uid)).next()
 }
 
-fn last_words(root: &str) -> Option<Mounted> {
+fn last_words(root: &str, uid: &str) -> Option<String> {
     let mut parts = root.rsplit('/').skip(1);
-    let (container, containers, uid, pods) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_it = containers == "containers" && pods == "pods" && is_name(uid) && is_name(container);
-    is_it.then(|| Mounted { uid: uid.to_owned(), container: container.to_owned() })
+    let (container, containers, of, pods) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    // A volume of the pod is below that directory as well, and what is in it is the container's.
+    let is_volume = parts.any(|part| part == uid);
+    let is_it = containers == "containers" && pods == "pods" && of == uid && !is_volume;
+    (is_it && is_name(container)).then(|| container.to_owned())
 }
 
 /// The namespace and name of a pod by the directory of its logs, `NAMESPACE_NAME_UID`.
@@ -100,31 +99,40 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{checked, host_of_hosts, mounted, namespace_of_resolver, of_logs};
+    use super::{Pod, checked, container, host_of_hosts, namespace_of_resolver, of_logs};
 
     const UID: &str = "b45a2975-8186-11e7-a555-02c7d673a0c1";
 
     #[test]
-    fn mounts_tell_the_pod_and_the_container() {
-        let check = |root: &str, expected: Option<(&str, &str)>| {
+    fn mounts_tell_the_container_of_the_pod_that_the_control_group_names() {
+        let check = |root: &str, uid: &str, expected: Option<&str>| {
             let mountinfo = format!(
                 "829 1004 0:113 / / rw,relatime - overlay overlay rw,lowerdir=/pods/x/containers/y/z\n\
                  840 829 0:26 {root} /dev/termination-log rw,relatime master:1 - ext4 /dev/vda1 rw\n"
             );
-            let found = mounted(&mountinfo);
-            let found = found.as_ref().map(|mounted| (&*mounted.uid, &*mounted.container));
-            assert_eq!(found, expected, "{root}");
+            assert_eq!(container(&mountinfo, uid).as_deref(), expected, "{root}");
         };
-        check(&format!("/var/lib/kubelet/pods/{UID}/containers/edge/1f3a"), Some((UID, "edge")));
+        check(&format!("/var/lib/kubelet/pods/{UID}/containers/edge/1f3a"), UID, Some("edge"));
         // A file system of kubelet's own, and a pod that was given to kubelet as a file.
-        check(
-            "/pods/5f2c0e9a1b7d4c3e8a6f0d2b4c6e8a0f/containers/web-1/0",
-            Some(("5f2c0e9a1b7d4c3e8a6f0d2b4c6e8a0f", "web-1")),
-        );
-        check(&format!("/var/lib/kubelet/pods/{UID}/etc-hosts"), None);
-        check(&format!("/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~configmap/conf"), None);
-        check(&format!("/var/lib/kubelet/pods/{UID}/containers/Edge{{}}/0"), None);
-        check("/", None);
+        const STATIC: &str = "5f2c0e9a1b7d4c3e8a6f0d2b4c6e8a0f";
+        check(&format!("/pods/{STATIC}/containers/web-1/0"), STATIC, Some("web-1"));
+        check(&format!("/var/lib/kubelet/pods/{UID}/etc-hosts"), UID, None);
+        check(&format!("/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~configmap/conf"), UID, None);
+        check(&format!("/var/lib/kubelet/pods/{UID}/containers/Edge{{}}/0"), UID, None);
+        check("/", UID, None);
+        // A container may mount what it likes: another pod's UID is not its own, a volume's path is its to choose.
+        check(&format!("/pods/{STATIC}/containers/web-1/0"), UID, None);
+        let volume = format!("/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/v");
+        check(&format!("{volume}/pods/{UID}/containers/payments/0"), UID, None);
+    }
+
+    #[test]
+    fn a_claimed_name_is_never_that_of_the_real_pod() {
+        let [namespace, name, container] = ["shop", "edge-0", "nginx"].map(str::to_owned);
+        let real = Pod { namespace, name, container, is_claimed: false };
+        assert_eq!(real.proxy("0123456789ab"), "shop/edge-0/nginx");
+        let claimed = Pod { is_claimed: true, ..real };
+        assert_eq!(claimed.proxy("0123456789ab"), "shop/edge-0/nginx@0123456789ab");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use proxytrace_ebpf::{
     outcome::{Broken, Outcome},
 };
 
-use crate::metrics::table::ALL;
+use crate::{identity::Source, metrics::table::ALL};
 
 fn page() -> String {
     let mut page = String::from(
@@ -27,11 +27,15 @@ fn page() -> String {
     let causes = Outcome::ALL.into_iter().map(Outcome::name).skip(1).collect();
     let broken = Broken::ALL.into_iter().map(Broken::name).collect();
     let places = Loss::ALL.into_iter().map(Loss::name).skip(1).collect();
+    let sources = names(Source::ALL.into_iter().map(Source::name).collect());
     write!(
         page,
         "\n## Labels\n\n\
          - `proxy`: in Kubernetes `namespace/pod/container`, else the systemd unit, else `container:` and 12 digits of the \
-         container's id, else the process's name; numbered where two living proxies would have the same.\n\
+         container's id, else the process's name, with `@` and its user's id where that is not root. Proxies that share a name \
+         have `:` and the path of their configuration in it, at every start the same (`nginx:/etc/nginx/b.conf`).\n\
+         - `name_source`, who says so: {sources}. Namespace and pod of `pod_claimed` are what files in the container say, so that \
+         `@` and its id are in the name; `process` is what the process calls itself; with `option` it ended before it could be looked at.\n\
          - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
          such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \

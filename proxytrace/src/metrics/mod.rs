@@ -7,7 +7,7 @@ mod docs;
 mod process;
 mod text;
 
-use std::fmt::Error;
+use std::{borrow::Cow, fmt::Error};
 
 use prometheus_client::{
     collector::Collector,
@@ -21,6 +21,7 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    escape,
     findings::Subject,
     kernel::hooks::NO_WAY,
     model::{Key, Series},
@@ -192,8 +193,8 @@ const WHOLE: &[(&Metric, Samples)] = &[
     }),
     (&table::PROXY_INFO, |scrape, family| {
         scrape.each_proxy(|name, proxy| {
-            let ProxyInfo { exe, config, unit, namespace, pod, container } = &proxy.info;
-            family.info(&[name, exe, config, unit, namespace, pod, container])
+            let ProxyInfo { exe, config, unit, namespace, pod, container, name_source } = &proxy.info;
+            family.info(&[name, exe, config, unit, namespace, pod, container, name_source])
         })
     }),
     (&table::CONFIG_GENERATION, |scrape, family| {
@@ -272,8 +273,7 @@ impl Family<'_> {
     }
 
     fn info(&mut self, values: &[&str]) -> Result<(), Error> {
-        let labels: Vec<_> = self.metric.labels.iter().copied().zip(values.iter().copied()).collect();
-        self.encoder.encode_info(&labels.as_slice())
+        self.encoder.encode_info(&self.labels(values).as_slice())
     }
 
     fn sample(
@@ -281,11 +281,16 @@ impl Family<'_> {
         values: &[&str],
         write: impl FnOnce(&mut MetricEncoder) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let labels: Vec<_> = self.metric.labels.iter().copied().zip(values.iter().copied()).collect();
+        let labels = self.labels(values);
         if labels.is_empty() {
             return write(&mut self.encoder);
         }
         write(&mut self.encoder.encode_family(&labels.as_slice())?)
+    }
+
+    /// The labels with their values, which may be of others' making.
+    fn labels<'v>(&self, values: &[&'v str]) -> Vec<(&'static str, Cow<'v, str>)> {
+        self.metric.labels.iter().copied().zip(values.iter().copied().map(escape::label)).collect()
     }
 }
 

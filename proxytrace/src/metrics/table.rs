@@ -69,8 +69,8 @@ metrics! {
         "When a handshake was last completed, in seconds since 1970, 0 for never";
     UPSTREAM_DECLARED: Gauge "proxytrace_upstream_declared" [proxy, upstream, address]
         "1 for each address that the configuration of the proxy names";
-    PROXY_INFO: Info "proxytrace_proxy_info" [proxy, exe, config, unit, namespace, pod, container]
-        "What a proxy is: its program, its configuration as it sees it, its systemd unit, its namespace, pod and container in Kubernetes, else the id of its container";
+    PROXY_INFO: Info "proxytrace_proxy_info" [proxy, exe, config, unit, proxy_namespace, proxy_pod, proxy_container, name_source]
+        "What a proxy is: its program, its configuration as it sees it, its systemd unit, its namespace, pod and container in Kubernetes, else the id of its container, and who says what it is called";
     FINDING_ACTIVE: Gauge "proxytrace_finding_active" [proxy, kind, upstream, address]
         "1 for each finding that stands; docs/findings.md has the kinds";
     CONFIG_GENERATION: Gauge "proxytrace_config_generation" [proxy]

@@ -14,7 +14,7 @@ use super::{Address, Counted};
 use crate::findings::{Change, Declared, Generation};
 
 /// The version of the record format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +77,25 @@ pub struct Declaration {
     /// Whose.
     #[serde(flatten)]
     pub of: Generation,
-    /// What it names.
+    /// What it names, or a part of that.
     pub declared: Declared,
+    /// The number of the part, from 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part: u32,
+    /// Whether the next part follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// How many addresses are not in any part: there were too many, or their names are too long.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+impl Declaration {
+    /// All that a generation names.
+    #[must_use]
+    pub const fn whole(of: Generation, declared: Declared) -> Self {
+        Self { of, declared, part: 0, more: false, left_out: 0 }
+    }
 }
 
 /// Who connects, and where to.
@@ -213,6 +230,10 @@ impl Exit {
 pub struct Lost {
     /// How many.
     pub count: u64,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 fn nanoseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {

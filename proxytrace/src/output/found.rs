@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use jiff::tz::TimeZone;
 
-use super::{Colour, Paint, human::printable};
+use super::{Colour, Paint};
 use crate::{
+    escape::printable,
     exit::Failure,
     findings::{Change, Finding, State, Subject},
     model::{Body, Filter},

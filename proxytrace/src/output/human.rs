@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{Colour, Paint, words};
+use crate::escape::printable;
 use crate::findings::{Change, State};
 use crate::model::{Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route, Worker};
 
@@ -99,8 +100,8 @@ impl Human {
             State::Raised => (Paint::Red, "FINDING"),
             State::Cleared => (Paint::Green, "CLEARED"),
         };
-        let sentence = printable(&finding.in_zone(&self.zone));
-        format!("{}  {}  {sentence}", self.time(record), self.colour.paint(paint, word))
+        let sentence = finding.in_zone(&self.zone);
+        format!("{}  {}  {}", self.time(record), self.colour.paint(paint, word), printable(&sentence))
     }
 
     fn time(&self, record: &Record) -> String {
@@ -109,9 +110,9 @@ impl Human {
 
     fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
         let About { upstream, address, duration, who } = &columns.about;
-        self.upstream_width = self.upstream_width.max(upstream.chars().count());
-        self.address_width = self.address_width.max(address.chars().count());
-        self.who_width = self.who_width.max(who.chars().count());
+        self.upstream_width = self.upstream_width.max(column_width(upstream));
+        self.address_width = self.address_width.max(column_width(address));
+        self.who_width = self.who_width.max(column_width(who));
         let time = self.time(record);
         let line = format!(
             "{time}  {}  {upstream:<upstream_width$}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
@@ -145,7 +146,8 @@ struct About {
 impl About {
     fn route(route: &Route, us: u64) -> Self {
         let Route { proxy, pid, generation, upstream, address, .. } = route;
-        let (upstream, address) = (printable(upstream), printable(&address.to_string()));
+        let upstream = printable(upstream).into_owned();
+        let address = printable(&address.to_string()).into_owned();
         Self { upstream, address, duration: duration(us), who: who(proxy, *pid, *generation) }
     }
 
@@ -189,9 +191,11 @@ fn broken(connection: &Connection) -> Columns<'_> {
 fn reload(Reload { master, result, reason }: &Reload) -> Columns<'static> {
     let (paint, cause, words) = match result {
         ReloadResult::Accepted => (Paint::Green, "reload_accepted", words::RELOAD_ACCEPTED.to_owned()),
-        ReloadResult::Rejected => {
-            (Paint::Red, "reload_rejected", words::reload_rejected(reason.as_deref().map(printable)))
-        }
+        ReloadResult::Rejected => (
+            Paint::Red,
+            "reload_rejected",
+            words::reload_rejected(reason.as_deref().map(|reason| printable(reason).into_owned())),
+        ),
     };
     Columns { paint, cause, about: About::process(master), words }
 }
@@ -214,9 +218,11 @@ fn who(proxy: &str, pid: u32, generation: u32) -> String {
     }
 }
 
-/// Names in a recording are whatever somebody wrote into it; control characters would be obeyed by a terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+/// The width that a column takes for a text: one that is very long stands out of it, and moves no other line. (Beyond 65 535
+/// formatting panics.)
+pub(super) fn column_width(text: &str) -> usize {
+    const MAX_WIDTH: usize = 100;
+    text.chars().count().min(MAX_WIDTH)
 }
 
 /// Three digits and a unit.
@@ -339,6 +345,23 @@ mod tests {
             Body::Lost(Lost { count: 7 }),
             "14:30:02.123  lost                                                                                                7 records were not read in time; the counts in the summary are right",
         );
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_to_align_is_shown_and_moves_no_other_line() {
+        let mut human = Human::new(Colour::Off, TimeZone::UTC);
+        let long = "u".repeat(70_000);
+        let mut line = |upstream: &str| {
+            let mut attempt = attempt(Some(Outcome::Refused), 111, 330, 0);
+            attempt.route.upstream = upstream.into();
+            attempt.route.proxy = upstream.into();
+            human
+                .line(&Record { time: "2026-11-22T14:30:02Z".parse().unwrap(), body: Body::Connect(attempt) })
+                .unwrap()
+        };
+        assert!(line(&long).contains(&long));
+        assert!(line("api\u{1b}[2J").contains(r"api\u{1b}[2J"));
+        assert!(line("api").len() < 500);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Human;
-use crate::model::Record;
+use crate::{escape, model::Record};
 
 /// How records are written.
 pub enum Printer {
@@ -46,6 +46,8 @@ impl Printer {
 /// # Errors
 /// `out` took no more.
 pub fn write_json(out: &mut impl Write, record: &Record) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, record).map_err(io::Error::from)?;
+    let line = serde_json::to_string(record).map_err(io::Error::from)?;
+    // A line of JSON is read on terminals as well.
+    out.write_all(escape::json(&line).as_bytes())?;
     out.write_all(b"\n")
 }

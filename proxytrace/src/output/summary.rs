@@ -10,8 +10,9 @@ use proxytrace_ebpf::{
     outcome::{Broken, Outcome},
 };
 
-use super::{Colour, Paint, human::printable};
+use super::{Colour, Paint, human::column_width};
 use crate::{
+    escape::printable,
     kernel::tables::{Table, full_by},
     model::{Key, Series, Tally},
     watch::View,
@@ -100,9 +101,9 @@ fn counts(
 
 fn row(key: &Key, series: &Series) -> [String; COLUMNS] {
     [
-        printable(&key.proxy),
-        printable(&key.upstream),
-        printable(&key.address),
+        printable(&key.proxy).into_owned(),
+        printable(&key.upstream).into_owned(),
+        printable(&key.address).into_owned(),
         series.counts().attempts.to_string(),
         series.outcome(Outcome::Established).to_string(),
         series.failures().to_string(),
@@ -129,7 +130,7 @@ fn table(rows: &[[String; COLUMNS]], colour: Colour) -> String {
     let mut widths = [0; COLUMNS];
     for row in rows.iter().chain([&titles]) {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(column_width(cell));
         }
     }
     let line = |row: &[String; COLUMNS]| {
@@ -191,6 +192,8 @@ nginx  api       10.0.0.5:8081       314            0     313          1       0
 2 could not be followed (read_failed) and are in no count above
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
+        let long = "a".repeat(70_000);
+        assert!(summary(&self::view(&[(&long, bad)]), Duration::ZERO, Colour::Off, |_| true).contains(&long));
         let nothing = summary(&view, Duration::from_secs(1), Colour::Off, |_| false);
         assert!(
             nothing.contains("no connect to what was asked for was seen; there were some to api\n"),

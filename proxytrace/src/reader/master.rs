@@ -13,7 +13,7 @@ const LEAVING_TITLE: &str = "nginx: worker process is shutting down";
 
 /// What a process is, by its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// An nginx that reads a configuration: a master, or one that works alone.
     Master(Arguments),
     /// A worker: its parent is the master.
@@ -24,13 +24,32 @@ pub(super) enum Role {
 
 /// The options of nginx that say which configuration it reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// `-c`.
-    pub(super) config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// `-p`.
-    pub(super) prefix: Option<PathBuf>,
+    pub(crate) prefix: Option<PathBuf>,
     /// `-g`.
-    pub(super) globals: Option<String>,
+    pub(crate) globals: Option<String>,
+    /// It does an errand and ends: `-t`, `-T`, `-s`, `-v`, `-V`, `-h`.
+    pub(crate) is_errand: bool,
+}
+
+impl Arguments {
+    /// The configuration, where these alone name it.
+    pub(crate) fn absolute_config(&self) -> Option<PathBuf> {
+        let config = self.config.as_ref()?;
+        let path = self.prefix.as_ref().map_or_else(|| config.clone(), |prefix| prefix.join(config));
+        path.is_absolute().then_some(path)
+    }
+
+    /// The same for the same options, however they were written.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let paths = [&self.prefix, &self.config]
+            .map(|path| path.as_ref().map(|path| path.as_os_str().as_encoded_bytes()));
+        let parts = paths.into_iter().chain([self.globals.as_ref().map(String::as_bytes)]);
+        parts.map(Option::unwrap_or_default).collect::<Vec<_>>().join(&0)
+    }
 }
 
 /// What nginx was compiled with (`nginx -V`).
@@ -50,7 +69,7 @@ impl Default for Compiled {
 }
 
 /// What the content of /proc/PID/cmdline tells, of a process that runs the program `exe`.
-pub(super) fn role(cmdline: &[u8], exe: &Path) -> Role {
+pub(crate) fn role(cmdline: &[u8], exe: &Path) -> Role {
     let text = String::from_utf8_lossy(cmdline);
     let text = text.trim_end_matches('\0');
     if let Some(rest) = text.strip_prefix(TITLE) {
@@ -104,6 +123,7 @@ fn arguments(words: &[String]) -> Arguments {
         let Some(letters) = word.strip_prefix('-') else { continue };
         // As nginx reads them (ngx_get_options): letters may stand together, a value may follow its letter at once.
         for (at, letter) in letters.char_indices() {
+            arguments.is_errand |= matches!(letter, 't' | 'T' | 's' | 'v' | 'V' | 'h' | '?');
             if !matches!(letter, 'c' | 'p' | 'g' | 'e' | 's') {
                 continue;
             }
@@ -161,6 +181,7 @@ mod tests {
                 config: some(config).map(Into::into),
                 prefix: some(prefix).map(Into::into),
                 globals: some(globals),
+                is_errand: cmdline.contains("-t") || cmdline.contains("-qt"),
             });
             assert_eq!(found, expected, "{cmdline:?}");
         };
@@ -181,6 +202,8 @@ mod tests {
             Some(("/etc/a b.conf", "", "daemon off;")),
         );
         check("nginx\0-qc\0/etc/x.conf\0", "/usr/sbin/nginx (deleted)", Some(("/etc/x.conf", "", "")));
+        check("nginx\0-qtc\0/etc/x.conf\0", "/usr/sbin/nginx", Some(("/etc/x.conf", "", "")));
+        check("nginx\0-t\0", "/usr/sbin/nginx", Some(("", "", "")));
         check("/usr/sbin/nginx-debug\0", "/usr/sbin/nginx-debug", Some(("", "", "")));
         check("nginx: worker process\0", "/usr/sbin/nginx", None);
         check("nginx: cache manager process\0", "/usr/sbin/nginx", None);

@@ -22,7 +22,7 @@ mod configuration;
 mod dns;
 mod holder;
 mod lines;
-mod master;
+pub(crate) mod master;
 mod names;
 mod pending;
 mod pod;

@@ -1,12 +1,16 @@
-//! In which pod of Kubernetes a process runs, without asking Kubernetes: its mounts tell the pod's UID, the host's directory of
-//! logs what pod that is. Where there is no such directory the files tell that kubelet gives the container.
+//! In which pod of Kubernetes a process runs, without asking Kubernetes: its control group tells the pod's UID, its mounts the
+//! container, the host's directory of logs what pod that is. Where there is no such directory the files tell that kubelet gives
+//! the container, and the container could have written them itself.
 
 use std::fs;
 
 use nginx_conf::Files as _;
 
 use super::root::Root;
-use crate::identity::pod::{Mounted, Pod, checked, host_of_hosts, mounted, namespace_of_resolver, of_logs};
+use crate::identity::{
+    cgroup,
+    pod::{self, Pod, checked, host_of_hosts, namespace_of_resolver, of_logs},
+};
 
 /// The process whose root directory is the host's.
 const HOST: u32 = 1;
@@ -15,26 +19,30 @@ const HOST: u32 = 1;
 const LOGS: &str = "/var/log/pods";
 
 /// As many directories of one UID are looked at: there is one.
-const MOST_LOGS: usize = 8;
+const MAX_LOGS: usize = 8;
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-fn mounts_of(pid: u32) -> Option<Mounted> {
-    mounted(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)
+fn uid_of(pid: u32) -> Option<String> {
+    cgroup::place(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?).pod_uid
 }
 
 /// Where the process `pid` runs, if all of it can be told.
 pub(super) fn of(pid: u32) -> Option<Pod> {
-    let Mounted { uid, container } = mounts_of(pid)?;
-    let by_logs = || names_in_logs(&Root::of(HOST).ok()?, &uid);
-    let inside = || names_inside(&Root::of(pid).ok()?, has_host_name_of_its_own(pid));
-    let (namespace, name) = by_logs().or_else(inside)?;
-    Some(Pod { namespace, name, container })
+    let uid = uid_of(pid)?;
+    let container = pod::container(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?, &uid)?;
+    let by_logs = Root::of(HOST).ok().and_then(|host| names_in_logs(&host, &uid, &container));
+    let ((namespace, name), is_claimed) = match by_logs {
+        Some(names) => (names, false),
+        None => (names_inside(&Root::of(pid).ok()?, has_host_name_of_its_own(pid))?, true),
+    };
+    Some(Pod { namespace, name, container, is_claimed })
 }
 
-fn names_in_logs(host: &Root, uid: &str) -> Option<(String, String)> {
-    let directories = host.glob(&format!("{LOGS}/*_{uid}"), MOST_LOGS).ok()?;
-    directories.iter().find_map(|path| of_logs(path.file_name()?.to_str()?, uid))
+/// What the host keeps for that container of the pod: a container can mount what it likes, but not have logs there.
+fn names_in_logs(host: &Root, uid: &str, container: &str) -> Option<(String, String)> {
+    let directories = host.glob(&format!("{LOGS}/*_{uid}/{container}"), MAX_LOGS).ok()?;
+    directories.iter().find_map(|path| of_logs(path.parent()?.file_name()?.to_str()?, uid))
 }
 
 /// What the container's own files tell; with the host's network its host name is the node's.
@@ -84,9 +92,10 @@ mod tests {
             (&format!("var/log/pods/shop_edge-0_{UID}/edge/0.log"), ""),
             ("var/log/pods/shop_edge-1_c0ffee00-8186-11e7-a555-02c7d673a0c1/edge/0.log", ""),
         ]);
-        assert_eq!(names_in_logs(&host, UID), Some(pair(("shop", "edge-0"))));
-        assert_eq!(names_in_logs(&host, "00000000-8186-11e7-a555-02c7d673a0c1"), None);
-        assert_eq!(names_in_logs(&root(&[]).1, UID), None);
+        assert_eq!(names_in_logs(&host, UID, "edge"), Some(pair(("shop", "edge-0"))));
+        assert_eq!(names_in_logs(&host, UID, "payments"), None, "it has no such container");
+        assert_eq!(names_in_logs(&host, "00000000-8186-11e7-a555-02c7d673a0c1", "edge"), None);
+        assert_eq!(names_in_logs(&root(&[]).1, UID, "edge"), None);
     }
 
     #[test]
@@ -108,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_such_mounts_is_in_no_pod() {
+    fn a_process_in_no_control_group_of_a_pod_is_in_none() {
         assert!(Path::new("/proc/self/mountinfo").exists());
         assert_eq!(super::of(std::process::id()), None);
     }

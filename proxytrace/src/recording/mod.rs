@@ -1,8 +1,11 @@
 //! Recordings: records in a file, a line of JSON each. The first line is a header.
 
+mod kept;
+mod parts;
 mod read;
 mod write;
 
+pub use kept::Kept;
 pub use read::{Damage, Reader};
 pub use write::{Recorder, Unusable, size};
 

@@ -4,11 +4,11 @@ use std::io::{self, BufRead, Read as _};
 
 use serde::Deserialize;
 
+use super::parts::{Joined, Part};
 use crate::model::{Body, FORMAT, Record};
 
-/// No record is nearly as long, not even that of a configuration with ten thousand addresses. A file without line ends is
-/// none of ours, and not to be taken into memory.
-const LONGEST_LINE: u64 = 16 << 20;
+/// No record is nearly as long: what a configuration declares is written in parts. A longer line is not to be taken into memory.
+const MAX_LINE: u64 = 16 << 20;
 
 /// Where a recording ends too early, and why.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +51,16 @@ pub struct Reader<R> {
     buffer: Vec<u8>,
     line: u64,
     skipped: u64,
+    too_long: u64,
     newest_format: u32,
+    joined: Joined,
 }
 
 impl<R: BufRead> Reader<R> {
     /// Begins with the first line of `input`.
-    pub const fn new(input: R) -> Self {
-        Self { input, buffer: Vec::new(), line: 0, skipped: 0, newest_format: 0 }
+    pub fn new(input: R) -> Self {
+        let joined = Joined::default();
+        Self { input, buffer: Vec::new(), line: 0, skipped: 0, too_long: 0, newest_format: 0, joined }
     }
 
     /// The next record that is understood; `None` at the end. An empty input is an empty recording.
@@ -69,9 +72,18 @@ impl<R: BufRead> Reader<R> {
             self.buffer.clear();
             self.line += 1;
             let line = self.line;
-            let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.buffer);
+            let read = self.input.by_ref().take(MAX_LINE).read_until(b'\n', &mut self.buffer);
             if read.map_err(|source| Damage::Unreadable { line, source })? == 0 {
+                self.skipped += u64::from(self.joined.is_broken_off());
                 return Ok(None);
+            }
+            if self.buffer.len() as u64 == MAX_LINE && !self.buffer.ends_with(b"\n") {
+                self.input.skip_until(b'\n').map_err(|source| Damage::Unreadable { line, source })?;
+                if line == 1 {
+                    return Err(Damage::NoHeader);
+                }
+                self.too_long += 1;
+                continue;
             }
             match serde_json::from_slice::<Record>(&self.buffer) {
                 Ok(Record { body: Body::Header(header), time }) => {
@@ -79,15 +91,18 @@ impl<R: BufRead> Reader<R> {
                     return Ok(Some(Record { time, body: Body::Header(header) }));
                 }
                 Ok(_) if self.line == 1 => return Err(Damage::NoHeader),
+                Ok(Record { time, body: Body::Declared(part) }) => match self.joined.take(part) {
+                    Part::Whole(whole) => return Ok(Some(Record { time, body: Body::Declared(whole) })),
+                    Part::Waits => {}
+                    Part::Useless => self.skipped += 1,
+                },
                 Ok(record) => return Ok(Some(record)),
                 Err(error) => {
                     let is_record = serde_json::from_slice::<AnyRecord>(&self.buffer).is_ok();
                     match (is_record, self.line) {
                         (true, 2..) => self.skipped += 1,
                         (_, 1) => return Err(Damage::NoHeader),
-                        _ if !self.buffer.ends_with(b"\n") && (self.buffer.len() as u64) < LONGEST_LINE => {
-                            return Err(Damage::CutOff(line));
-                        }
+                        _ if !self.buffer.ends_with(b"\n") => return Err(Damage::CutOff(line)),
                         _ => return Err(Damage::NoRecord { line, what: in_words(&error) }),
                     }
                 }
@@ -95,10 +110,17 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// How many records were passed over because they are of a kind, or have values, that this version does not know.
+    /// How many records were skipped because they are of a kind, or have values, that this version does not know, or because
+    /// other parts of them are missing.
     #[must_use]
     pub const fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// How many lines were skipped because they are too long to be a record.
+    #[must_use]
+    pub const fn too_long(&self) -> u64 {
+        self.too_long
     }
 
     /// Whether a newer proxytrace wrote it, in a format that this one does not know.
@@ -120,7 +142,7 @@ fn in_words(error: &serde_json::Error) -> String {
 mod tests {
     use proptest::prelude::{any, prop, proptest};
 
-    use super::{Damage, LONGEST_LINE, Reader};
+    use super::{Damage, MAX_LINE, Reader};
     use crate::model::{Body, Record};
 
     const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":1,"host":"h","kernel":"6.1","version":"0.1.0","all":true}"#;
@@ -172,8 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_version_wrote_is_passed_over_with_a_count() {
-        let header = HEADER.replace(r#""format":1"#, r#""format":2,"new":{"a":[1]}"#);
+    fn what_a_newer_version_wrote_is_skipped_with_a_count() {
+        let header = HEADER.replace(r#""format":1"#, r#""format":9,"new":{"a":[1]}"#);
         let connect = CONNECT.replace(r#""errno""#, r#""colour":"blue","errno""#);
         let kind = r#"{"time":"2026-11-22T06:39:53Z","kind":"frobnicated","proxy":"nginx"}"#;
         let outcome = CONNECT.replace("refused", "frozen");
@@ -181,7 +203,7 @@ mod tests {
         let (records, damage, skipped) = read(text.as_bytes());
         assert!(damage.is_none(), "{damage:?}");
         assert_eq!((records.len(), skipped), (3, 2));
-        assert!(matches!(&records[0].body, Body::Header(header) if header.format == 2));
+        assert!(matches!(&records[0].body, Body::Header(header) if header.format == 9));
     }
 
     #[test]
@@ -197,7 +219,20 @@ mod tests {
         check(&lines(&[HEADER, CONNECT, "\0\0\0", EXITED]), 2, "line 3 is no record (it is not JSON)");
         check(&lines(&[HEADER, "[1]", EXITED]), 1, "line 2 is no record (it lacks a kind)");
         check(&lines(&[HEADER, "", EXITED]), 1, "line 2 is no record");
-        check(&(lines(&[HEADER]) + &"x".repeat(LONGEST_LINE as usize + 1)), 1, "line 2 is no record");
+        check(&lines(&[&"x".repeat(MAX_LINE as usize + 1), HEADER]), 0, "this is no recording");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_skipped_and_reading_goes_on() {
+        let long = "x".repeat(MAX_LINE as usize);
+        for end in ["\n", ""] {
+            let text = lines(&[HEADER, &format!("{long}x"), CONNECT, &long]) + &long + end;
+            let mut reader = Reader::new(text.as_bytes());
+            assert!(matches!(reader.next_record(), Ok(Some(Record { body: Body::Header(_), .. }))));
+            assert!(matches!(reader.next_record(), Ok(Some(Record { body: Body::Connect(_), .. }))));
+            assert!(matches!(reader.next_record(), Ok(None)));
+            assert_eq!((reader.too_long(), reader.skipped()), (3, 0));
+        }
     }
 
     proptest! {

@@ -4,12 +4,13 @@
 //! is in it is copied to the second file, and it begins again.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Write as _},
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
+use super::parts;
 use crate::{model::Record, output::write_json};
 
 /// The least size to turn over at: some hundred records.
@@ -31,10 +32,16 @@ pub enum Unusable {
     },
 }
 
+/// As much is gathered before it is handed to the kernel, in bytes.
+const GATHERED: usize = 16 * 1024;
+
 /// A recording being written.
 #[derive(Debug)]
 pub struct Recorder {
-    out: BufWriter<File>,
+    file: Own,
+    /// Whole lines that are not in the file yet, and how many records they are.
+    lines: Vec<u8>,
+    unwritten: u64,
     header: Record,
     /// What is in the file, in bytes.
     size: u64,
@@ -45,60 +52,103 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Turn {
     most: u64,
-    previous: File,
+    previous: Own,
+}
+
+/// A file that we have made.
+#[derive(Debug)]
+struct Own {
+    path: PathBuf,
+    file: File,
 }
 
 impl Recorder {
     /// Makes the file, which only its owner may read, and writes the header. With `most` bytes, also a second file of
-    /// that name and `.1`.
+    /// that name and `.1`. Where that fails no file is left behind.
     ///
     /// # Errors
     /// One of them is there already, or cannot be made.
     pub fn create(path: &Path, most: Option<u64>, header: &Record) -> Result<Self, Unusable> {
-        let previous = || {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".1");
-            create(Path::new(&name))
-        };
-        let turn = most.map(|most| Ok(Turn { most, previous: previous()? })).transpose()?;
-        let mut recorder = Self { out: BufWriter::new(create(path)?), header: header.clone(), size: 0, turn };
-        let begun = recorder.write(header).and_then(|()| recorder.flush());
-        begun.map_err(|source| Unusable::NotMade { path: path.to_owned(), source })?;
-        Ok(recorder)
+        let file = create(path)?;
+        let mut recorder =
+            Self { file, lines: Vec::new(), unwritten: 0, header: header.clone(), size: 0, turn: None };
+        match recorder.begin(most) {
+            Ok(()) => Ok(recorder),
+            Err(error) => {
+                recorder.discard();
+                Err(error)
+            }
+        }
     }
 
-    /// Adds a record.
+    fn begin(&mut self, most: Option<u64>) -> Result<(), Unusable> {
+        if let Some(most) = most {
+            let mut name = self.file.path.as_os_str().to_owned();
+            name.push(".1");
+            self.turn = Some(Turn { most, previous: create(Path::new(&name))? });
+        }
+        let header = self.header.clone();
+        let begun = self.write(&header).and_then(|()| self.flush());
+        begun.map_err(|source| Unusable::NotMade { path: self.file.path.clone(), source })
+    }
+
+    /// Adds a record, in parts where it is a long one.
     ///
     /// # Errors
-    /// The file took no more.
+    /// The file took no more. It ends with a whole line.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        parts::split(record).iter().try_for_each(|part| self.write_line(part))
+    }
+
+    fn write_line(&mut self, record: &Record) -> io::Result<()> {
         let mut line = Vec::with_capacity(512);
         write_json(&mut line, record)?;
-        let size = line.len() as u64;
-        if let Some(turn) = &self.turn
-            && self.size > 0
-            && self.size + size > turn.most
-        {
+        let size = self.size + (self.lines.len() + line.len()) as u64;
+        if self.turn.as_ref().is_some_and(|turn| size > turn.most) && self.size > 0 {
             self.turn_over()?;
         }
-        self.size += size;
-        self.out.write_all(&line)
+        self.lines.extend(line);
+        self.unwritten += 1;
+        if self.lines.len() >= GATHERED { self.flush() } else { Ok(()) }
     }
 
     /// Hands everything to the kernel: it outlives this process then, however that ends.
     ///
     /// # Errors
-    /// The file took no more.
+    /// The file took no more. It ends with a whole line.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        let file = &mut self.file.file;
+        if let Err(error) = file.write_all(&self.lines) {
+            // What went into it of these lines is cut off again: a replay would stop at half a line.
+            file.set_len(self.size)?;
+            return Err(error);
+        }
+        self.size += self.lines.len() as u64;
+        self.lines.clear();
+        self.unwritten = 0;
+        Ok(())
+    }
+
+    /// How many records are not in the file.
+    pub(super) const fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
+    /// Removes what was made.
+    pub(super) fn discard(self) {
+        let Self { file, turn, .. } = self;
+        for Own { path, .. } in [Some(file), turn.map(|turn| turn.previous)].into_iter().flatten() {
+            // It is ours, and nothing is in it: where it cannot be removed, nothing is lost.
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// What is in the file replaces what is in the second one, and the file begins again. Whenever this is interrupted,
     /// each record of the full file is in one of them.
     fn turn_over(&mut self) -> io::Result<()> {
-        self.out.flush()?;
+        self.flush()?;
         if let Some(Turn { previous, .. }) = &mut self.turn {
-            let full = self.out.get_ref();
+            let (full, previous) = (&self.file.file, &mut previous.file);
             previous.set_len(0)?;
             let (mut buffer, mut at) = (vec![0; 64 * 1024], 0);
             loop {
@@ -110,23 +160,21 @@ impl Recorder {
                 at += read as u64;
             }
             full.set_len(0)?;
+            self.size = 0;
         }
-        let mut header = Vec::new();
-        write_json(&mut header, &self.header)?;
-        self.size = header.len() as u64;
-        self.out.write_all(&header)
+        write_json(&mut self.lines, &self.header)
     }
 }
 
-fn create(path: &Path) -> Result<File, Unusable> {
+fn create(path: &Path) -> Result<Own, Unusable> {
     // To append, so that a file that begins again is written from its beginning.
-    OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path).map_err(|source| {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::AlreadyExists => Unusable::Exists(path),
-            _ => Unusable::NotMade { path, source },
-        }
-    })
+    let made = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path);
+    let path = path.to_owned();
+    match made {
+        Ok(file) => Ok(Own { path, file }),
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Err(Unusable::Exists(path)),
+        Err(source) => Err(Unusable::NotMade { path, source }),
+    }
 }
 
 /// A size in bytes, as people write it: 500K, 64M, 2G.
@@ -203,6 +251,7 @@ mod tests {
         assert!(matches!(create(None), Err(Unusable::Exists(other)) if other == path));
         fs::rename(&path, directory.path().join("recording.1")).unwrap();
         assert!(matches!(create(Some(LEAST)), Err(Unusable::Exists(_))));
+        assert!(!path.exists(), "what failed leaves no file behind");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use proxytrace_ebpf::abi::{self, Event, Process, RowKey};
 
 use super::{Watch, clock, living, rejections::Rejection};
 use crate::{
+    escape,
     kernel::{Error, Snapshot},
     model::{Address, Key},
     naming::of_row,
@@ -68,8 +69,15 @@ impl Watch {
             self.rejections.answer(Rejection { proxy: of.proxy, asked_ns }, reason);
             return Ok(());
         }
+        match &reply.answer {
+            Answer::Configuration(configuration) => {
+                self.names.configured(of.proxy, Some(&configuration.path))
+            }
+            Answer::Unreadable(_) => self.names.configured(of.proxy, None),
+            _ => {}
+        }
         let heard = self.naming.answer(reply);
-        for problem in heard.problems {
+        if let Some(problem) = in_one_line(&heard.problems) {
             let name = match self.names.is_settled(of.proxy) {
                 true => self.proxy_name(of.proxy)?,
                 false => format!("process {}", abi::root_pid(of.proxy)).into(),
@@ -214,6 +222,17 @@ impl Watch {
     }
 }
 
+/// Problems of one answer, as many as somebody reads: a configuration may name thousands of hosts that do not resolve.
+fn in_one_line(problems: &[String]) -> Option<String> {
+    const MAX_SAID: usize = 3;
+    let said: Vec<_> = problems.iter().take(MAX_SAID).map(|problem| escape::shortened(problem)).collect();
+    let more = match problems.len().saturating_sub(MAX_SAID) {
+        0 => String::new(),
+        more => format!("; and {more} more problems"),
+    };
+    (!said.is_empty()).then(|| said.join("; ") + &more)
+}
+
 /// So many generations back the newest known configuration is looked for.
 const MOST_GENERATIONS: usize = 100;
 
@@ -237,3 +256,18 @@ fn pids(snapshot: &Snapshot, of: Of) -> Vec<u32> {
 
 /// Each is looked at until one is an nginx.
 const MOST_CANDIDATES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::in_one_line;
+
+    #[test]
+    fn many_problems_are_one_line() {
+        let problems = |count: usize| (1..=count).map(|n| format!("host-{n}: no answer")).collect::<Vec<_>>();
+        assert_eq!(in_one_line(&problems(0)), None);
+        assert_eq!(in_one_line(&problems(2)).unwrap(), "host-1: no answer; host-2: no answer");
+        let many = in_one_line(&problems(5000)).unwrap();
+        assert_eq!(many, "host-1: no answer; host-2: no answer; host-3: no answer; and 4997 more problems");
+        assert!(in_one_line(&["x".repeat(100_000)]).unwrap().len() < 3000);
+    }
+}

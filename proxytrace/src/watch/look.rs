@@ -122,7 +122,7 @@ impl Watch {
                 let Some((configuration, _)) = self.naming.configuration(of) else { return Ok(()) };
                 let declared = Declared::new(&configuration.routes, &configuration.addresses.of);
                 let of = self.generation(of)?;
-                let body = Body::Declared(Declaration { of: of.clone(), declared: declared.clone() });
+                let body = Body::Declared(Declaration::whole(of.clone(), declared.clone()));
                 look.facts.push(Record { time, body });
                 (time, self.known.findings.observe(Input::Declared { time, of, declared }))
             }

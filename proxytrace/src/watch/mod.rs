@@ -240,7 +240,7 @@ impl Watch {
     }
 
     fn info(&self, proxy: u64, generation: u32) -> ProxyInfo {
-        let Identity { unit, container, pod, .. } = self.names.identity(proxy);
+        let Identity { unit, container, pod, source, .. } = self.names.identity(proxy);
         let known = self.newest_known(proxy, generation).and_then(|of| self.naming.configuration(of));
         let path = |path: &Path| path.display().to_string();
         ProxyInfo {
@@ -250,6 +250,7 @@ impl Watch {
             container: pod.as_ref().map(|pod| pod.container.clone()).or(container).unwrap_or_default(),
             namespace: pod.as_ref().map(|pod| pod.namespace.clone()).unwrap_or_default(),
             pod: pod.map(|pod| pod.name).unwrap_or_default(),
+            name_source: source.name(),
         }
     }
 

@@ -64,6 +64,8 @@ pub struct ProxyInfo {
     pub pod: String,
     /// The name of its container there, else the first 12 digits of its container's id.
     pub container: String,
+    /// Who says what it is called: see [`crate::identity::Source`].
+    pub name_source: &'static str,
 }
 
 #[cfg(test)]
