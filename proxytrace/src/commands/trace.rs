@@ -29,6 +29,9 @@ use crate::{
 /// Losses, and whether anybody still reads, are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Whoever ends a trace by a signal does not wait longer for names.
+const HURRY: Duration = Duration::from_millis(500);
+
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,14 +62,14 @@ pub struct Args {
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
     block_on(async {
         let Args { show, duration, count, record, record_max, tracing } = args;
-        let mut shutdown = Shutdown::new().context("handle signals")?;
+        let shutdown = Shutdown::start()?;
         let options = tracing.options(show.wants_established());
         let (watch, mut events, mut replies) =
             Watch::start(&options, tracing.nginx_config.clone(), usize::MAX)?;
         let header = recording::header(show.wants_established()).context("ask for the host's name")?;
         let create = |path: &PathBuf| Recorder::create(path, *record_max, &header);
         let recorder = record.as_ref().map(create).transpose()?;
-        give_up_privileges(tracing, &watch)?;
+        let watch = give_up_privileges(tracing, watch, Ok)?;
         let mut session = Session::new(watch, show, recorder, *count);
         if !quiet {
             session.note_start(&options.wanted.names)?;
@@ -83,9 +86,14 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
         let mut pace = Pace::new();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut patience = PATIENCE;
+        let mut can_name = true;
         while !session.is_complete() {
             tokio::select! {
-                () = shutdown.requested() => break,
+                () = shutdown.requested() => {
+                    patience = HURRY;
+                    break;
+                }
                 () = &mut end => break,
                 _ = look.tick() => {
                     if stdout_is_closed() {
@@ -99,9 +107,15 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                     pace.note_look();
                     session.look()?;
                 }
-                reply = replies.next() => {
+                reply = replies.next(), if can_name => {
                     pace.note_news();
-                    session.take_reply(reply)?;
+                    match reply {
+                        Ok(reply) => session.take_reply(reply)?,
+                        Err(gone) => {
+                            tracing::error!("{gone}");
+                            can_name = false;
+                        }
+                    }
                 }
                 _ = check.tick(), if session.watch.is_reload_open() || session.watch.holds_events() => {
                     session.watch.take_rejected_reloads();
@@ -113,7 +127,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        let found = session.end(&mut events, &mut replies, quiet).await?;
+        let found = session.end(&mut events, &mut replies, patience, quiet).await?;
         Ok(found.status(show.fail_on_finding))
     })
 }
@@ -178,7 +192,7 @@ impl Session {
 
     async fn take_batch(&mut self, events: &mut Events) -> anyhow::Result<()> {
         let mut batch = Vec::new();
-        events.next_batch(|event| batch.push(event)).await;
+        events.next_batch(usize::MAX, |event| batch.push(event)).await;
         self.take(&batch)?;
         self.show_known()
     }
@@ -260,7 +274,14 @@ impl Session {
     }
 
     /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
-    async fn end(mut self, events: &mut Events, replies: &mut Replies, quiet: bool) -> anyhow::Result<Found> {
+    /// Names are waited for as long as `patience` says.
+    async fn end(
+        mut self,
+        events: &mut Events,
+        replies: &mut Replies,
+        patience: Duration,
+        quiet: bool,
+    ) -> anyhow::Result<Found> {
         let took = self.started.elapsed();
         self.watch.detach();
         let mut batch = Vec::new();
@@ -269,13 +290,12 @@ impl Session {
         self.show_known()?;
         let answers = async {
             while self.watch.is_naming() {
-                let reply = replies.next().await;
-                self.take_reply(reply)?;
+                self.take_reply(replies.next().await?)?;
             }
             anyhow::Ok(())
         };
         // What is named by then is named.
-        let _ = timeout(PATIENCE, answers).await;
+        let _ = timeout(patience, answers).await;
         self.show(true)?;
         self.look()?;
         self.note_losses()?;

@@ -19,7 +19,14 @@ pub struct Reader(ChildStdin);
 
 /// What it answers.
 #[derive(Debug)]
-pub struct Replies(Option<Lines<BufReader<Receiver>>>);
+pub struct Replies(Lines<BufReader<Receiver>>);
+
+/// The reader is gone: nothing is answered from now on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the process that reads nginx's configuration is gone ({0}), so no upstream can be named; start proxytrace again"
+)]
+pub struct Gone(String);
 
 /// Starts it, with this process's privileges: to be done before those are given up.
 ///
@@ -38,7 +45,7 @@ pub fn start() -> io::Result<(Reader, Replies)> {
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout: OwnedFd = child.stdout.take().ok_or_else(missing)?.into();
     let lines = BufReader::new(Receiver::from_owned_fd(stdout)?).lines();
-    Ok((Reader(stdin), Replies(Some(lines))))
+    Ok((Reader(stdin), Replies(lines)))
 }
 
 impl Reader {
@@ -54,22 +61,15 @@ impl Reader {
 }
 
 impl Replies {
-    /// Waits for the next answer; for ever once the reader is gone, which is logged. Safe to cancel.
-    pub async fn next(&mut self) -> Reply {
-        while let Some(lines) = &mut self.0 {
-            let why = match lines.next_line().await {
-                Ok(Some(line)) => match serde_json::from_str(&line) {
-                    Ok(reply) => return reply,
-                    Err(error) => error.to_string(),
-                },
-                Ok(None) => "it has ended".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            tracing::error!(
-                "the process that reads nginx's configuration: {why}; no upstream is named from now on"
-            );
-            self.0 = None;
+    /// Waits for the next answer. Safe to cancel.
+    ///
+    /// # Errors
+    /// There will be none any more.
+    pub async fn next(&mut self) -> Result<Reply, Gone> {
+        match self.0.next_line().await {
+            Ok(Some(line)) => serde_json::from_str(&line).map_err(|error| Gone(error.to_string())),
+            Ok(None) => Err(Gone("it has ended; the kernel's log says whether memory ran out".to_owned())),
+            Err(error) => Err(Gone(error.to_string())),
         }
-        std::future::pending().await
     }
 }
