@@ -13,6 +13,7 @@
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
+//! - [`stalls`]: nobody keeps it waiting
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
 //! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
@@ -55,6 +56,7 @@ mod replay;
 mod requirements;
 mod routing;
 mod rules;
+mod stalls;
 mod storm;
 mod streams;
 mod trace;

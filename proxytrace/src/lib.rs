@@ -17,6 +17,7 @@
 //!
 //! The programs in the kernel are the package `proxytrace-ebpf`.
 
+pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod commands;
@@ -37,4 +38,5 @@ pub mod privilege;
 pub mod reader;
 pub mod recording;
 pub mod reloads;
+pub mod threads;
 pub mod watch;

@@ -1,19 +1,48 @@
-//! Logging to standard error.
+//! Logging to standard error: at once, or through a queue for a command that must not wait for whoever reads it.
 
 use std::{
     borrow::Cow,
     io::{self, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    time::Duration,
 };
 
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
     cli::{Log, LogFormat},
-    escape,
+    escape, threads,
 };
 
+/// What waits to be written takes no more memory, in bytes.
+const MAX_QUEUED: usize = 1 << 20;
+
+/// How long the end of the program waits for what is queued.
+const FLUSH: Duration = Duration::from_millis(200);
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// How log lines get to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Whoever logs writes, and waits.
+    Direct,
+    /// A thread writes. Lines are dropped while standard error takes none and the queue is full, which is said later.
+    Queued,
+}
+
 /// Starts logging. `usual` is the level where nothing else is asked for; `PROXYTRACE_LOG` overrides it in detail.
-pub fn start(log: &Log, usual: &str) {
+///
+/// # Errors
+/// The thread that writes could not be started.
+pub fn start(log: &Log, usual: &str, way: Way) -> anyhow::Result<()> {
+    if way == Way::Queued {
+        Queue::start()?;
+    }
     let level = match (log.quiet, log.verbose) {
         (true, _) => "error",
         (false, 0) => usual,
@@ -26,11 +55,12 @@ pub fn start(log: &Log, usual: &str) {
     });
     let builder = fmt().with_env_filter(filter).with_target(false);
     match log.log_format {
-        LogFormat::Text => builder.with_ansi(false).with_writer(|| Escaping(io::stderr(), line)).init(),
+        LogFormat::Text => builder.with_ansi(false).with_writer(|| Escaping(Stderr, line)).init(),
         LogFormat::Json => {
-            builder.json().flatten_event(true).with_writer(|| Escaping(io::stderr(), escape::json)).init();
+            builder.json().flatten_event(true).with_writer(|| Escaping(Stderr, escape::json)).init();
         }
     }
+    Ok(())
 }
 
 /// Escapes what a message has of others: a line of the log is one message, and does nothing to a terminal.
@@ -56,11 +86,103 @@ fn line(message: &str) -> Cow<'_, str> {
     }
 }
 
+/// Writes the last words of the program, and waits a little until they and what was logged before are written.
+pub fn finish(words: &str) {
+    // Where nobody reads, nobody is to wait.
+    let _ = Stderr.write_all(words.as_bytes());
+    if let Some(queue) = QUEUE.get() {
+        let (done, is_done) = sync_channel(1);
+        let _ = queue.sender.send(Entry::Flush(done));
+        let _ = is_done.recv_timeout(FLUSH);
+    }
+}
+
+/// What waits to be written.
+#[derive(Debug)]
+struct Queue {
+    sender: Sender<Entry>,
+    /// The bytes in it.
+    size: AtomicUsize,
+    /// Lines that found no room since that was last said.
+    dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Box<[u8]>),
+    /// To be answered when everything before is written.
+    Flush(SyncSender<()>),
+}
+
+impl Queue {
+    const fn new(sender: Sender<Entry>) -> Self {
+        Self { sender, size: AtomicUsize::new(0), dropped: AtomicU64::new(0) }
+    }
+
+    fn start() -> anyhow::Result<()> {
+        let (sender, entries) = channel();
+        let queue = QUEUE.get_or_init(|| Self::new(sender));
+        threads::start_without_capabilities("log", move || Ok(move || queue.write(&entries, io::stderr())))
+    }
+
+    fn push(&self, line: &[u8]) {
+        if self.size.fetch_add(line.len(), Relaxed) + line.len() > MAX_QUEUED {
+            self.size.fetch_sub(line.len(), Relaxed);
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        // The thread that takes them runs as long as the program.
+        let _ = self.sender.send(Entry::Line(line.into()));
+    }
+
+    /// Writes what comes; standard error that is gone takes everything.
+    fn write(&self, entries: &Receiver<Entry>, mut to: impl Write) {
+        for entry in entries {
+            match entry {
+                Entry::Line(line) => {
+                    let _ = to.write_all(&line);
+                    self.size.fetch_sub(line.len(), Relaxed);
+                }
+                Entry::Flush(done) => {
+                    let _ = done.try_send(());
+                }
+            }
+            let dropped = self.dropped.swap(0, Relaxed);
+            if dropped > 0 {
+                tracing::warn!("dropped {dropped} lines of this log, as standard error was not read");
+            }
+        }
+    }
+}
+
+/// Standard error, in the way that was chosen.
+#[derive(Clone, Copy, Debug)]
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match QUEUE.get() {
+            Some(queue) => {
+                queue.push(line);
+                Ok(line.len())
+            }
+            None => io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{
+        io::Write as _,
+        sync::{atomic::Ordering::Relaxed, mpsc::channel},
+    };
 
-    use super::{Escaping, line};
+    use super::{Entry, Escaping, MAX_QUEUED, Queue, line};
     use crate::escape;
 
     #[test]
@@ -72,5 +194,26 @@ mod tests {
         };
         assert_eq!(written("a\nFORGED\u{1b}[2J\n", line), "a\\u{a}FORGED\\u{1b}[2J\n");
         assert_eq!(written("{\"a\":\"\u{202e}\"}\n", escape::json), "{\"a\":\"\\u202e\"}\n");
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_what_is_written_makes_room() {
+        let (sender, entries) = channel();
+        let queue = Queue::new(sender);
+        let half = vec![b'x'; MAX_QUEUED / 2];
+        (0..5).for_each(|_| queue.push(&half));
+        assert_eq!((queue.size.load(Relaxed), queue.dropped.load(Relaxed)), (MAX_QUEUED, 3));
+
+        let (done, is_done) = std::sync::mpsc::sync_channel(1);
+        queue.sender.send(Entry::Flush(done)).unwrap();
+        let mut written = Vec::new();
+        let Queue { sender, size, dropped } = queue;
+        // Nobody can send any more: writing comes to its end.
+        let queue = Queue { sender: channel().0, size, dropped };
+        drop(sender);
+        queue.write(&entries, &mut written);
+        assert_eq!(written.len(), MAX_QUEUED);
+        assert_eq!((queue.size.load(Relaxed), queue.dropped.load(Relaxed)), (0, 0));
+        is_done.recv().unwrap();
     }
 }

@@ -3,57 +3,46 @@
 use std::process::ExitCode;
 
 use proxytrace::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Log},
     commands::{agent, check, doctor, replay, trace},
     doctor::subject,
     escape,
     exit::Failure,
-    logging,
+    logging::{self, Way},
     reader::serve,
 };
 
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::read();
-    let result = match command {
-        Command::Trace(args) => {
-            logging::start(&log, "warn");
-            trace::run(&args, log.quiet)
+    match run(&log, command) {
+        Ok(code) => {
+            logging::finish("");
+            code
         }
-        Command::Replay(args) => {
-            logging::start(&log, "warn");
-            replay::run(&args, log.quiet)
-        }
-        Command::Agent(args) => {
-            logging::start(&log, "info");
-            agent::run(&args).map(|()| ExitCode::SUCCESS)
-        }
-        Command::Check(args) => {
-            logging::start(&log, "warn");
-            check::run(&args)
-        }
-        Command::Doctor(args) => {
-            logging::start(&log, "warn");
-            doctor::run(&args)
-        }
-        Command::Reader(args) => {
-            logging::start(&log, "warn");
-            serve::run(&args).map(|()| ExitCode::SUCCESS)
-        }
-        Command::Subject => subject::run().map(|()| ExitCode::SUCCESS),
-    };
-    match result {
-        Ok(code) => code,
         Err(error) => match Failure::of(&error) {
             None => ExitCode::SUCCESS,
             Some(failure) => {
-                report(&error);
+                logging::finish(&format!("proxytrace: {}\n", escape::printable_lines(&format!("{error:#}"))));
                 failure.into()
             }
         },
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
-fn report(error: &anyhow::Error) {
-    eprintln!("proxytrace: {}", escape::printable_lines(&format!("{error:#}")));
+fn run(log: &Log, command: Command) -> anyhow::Result<ExitCode> {
+    let (usual, way) = match &command {
+        Command::Agent(_) => ("info", Way::Queued),
+        Command::Trace(_) => ("warn", Way::Queued),
+        _ => ("warn", Way::Direct),
+    };
+    logging::start(log, usual, way)?;
+    match command {
+        Command::Trace(args) => trace::run(&args, log.quiet),
+        Command::Replay(args) => replay::run(&args, log.quiet),
+        Command::Agent(args) => agent::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Reader(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Subject => subject::run().map(|()| ExitCode::SUCCESS),
+    }
 }

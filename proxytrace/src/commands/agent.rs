@@ -2,24 +2,24 @@
 
 use std::{
     io::ErrorKind,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    mem,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
 };
 
-use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::sync::mpsc::Sender;
 
-use super::{Pace, Shutdown, block_on, give_up_privileges, trees};
+use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
-    cli::Tracing,
-    findings::{Change, FindingView, State},
-    http::{self, Pages},
-    kernel::{
-        AttachedHook, Error,
-        hooks::{NO_WAY, Via},
+    agent::{
+        health::{Health, Loop},
+        pages::{self, Pages},
+        work::{self, Inbox},
     },
-    metrics::{self, Format, HookLabels},
-    model::Body,
+    cli::Tracing,
+    http::{self, Renderer},
+    threads::{self, Crew},
     watch::Watch,
 };
 
@@ -36,16 +36,22 @@ pub struct Args {
     tracing: Tracing,
 }
 
+/// Events that wait to be worked on, at most: 3 MiB. What does not fit stays in the ring buffer.
+const MAX_WAITING: usize = 32 << 10;
+
+/// How often the main loop comes round where nothing happens.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The address is taken, or the host does not let us trace.
+/// The address is taken, the host does not let us trace, or a part of the agent has ended.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     block_on(async {
         let Args { listen, max_addresses, tracing } = args;
-        let mut shutdown = Shutdown::new().context("handle signals")?;
+        let shutdown = Shutdown::start()?;
         // Before anything is attached: a second agent on the same port leaves at once.
-        let listener = TcpListener::bind(listen).await.map_err(|error| {
+        let listener = TcpListener::bind(listen).map_err(|error| {
             let hint = match error.kind() {
                 ErrorKind::AddrInUse => "is another agent there? choose another port with --listen",
                 _ => "give an address of this host and a free port with --listen",
@@ -55,44 +61,74 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let config = tracing.nginx_config.clone();
         let (watch, mut events, mut replies) = Watch::start(&tracing.options(false), config, *max_addresses)?;
         log_start(&watch, &listener)?;
-        give_up_privileges(tracing, &watch)?;
 
-        let watch = Arc::new(Mutex::new(watch));
-        let serving = tokio::spawn(http::serve(listener, Arc::new(Live(Arc::clone(&watch)))));
-        let mut pace = Pace::new();
-        let mut batch = Vec::new();
+        let mut crew = Crew::new();
+        let health = Arc::new(Health::new());
+        let (outbox, inbox) = work::channels();
+        give_up_privileges(tracing, watch, |watch| {
+            start_work(&crew, watch, inbox, &health)?;
+            start_serving(&crew, listener, &health, outbox.asks.clone())
+        })?;
+        let mut waiting = Vec::new();
+        let mut answer = None;
+        let mut round = tokio::time::interval(ROUND);
+        // Nothing here takes long: the ring buffer is emptied, and a signal ends the agent, whatever the rest does.
         loop {
-            let noted = tokio::select! {
+            health.note_round(Loop::Events);
+            let room = MAX_WAITING - waiting.len();
+            tokio::select! {
                 () = shutdown.requested() => break,
-                // For names, and to look soon; what is counted is read from the kernel's tables.
-                () = events.next_batch(|event| batch.push(event)) => {
-                    pace.note_news();
-                    let mut watch = lock(&watch);
-                    batch.drain(..).try_for_each(|event| watch.note(&event).map(drop))
-                }
-                reply = replies.next() => {
-                    pace.note_news();
-                    // Nothing could be named any more: whoever supervises this starts it again.
-                    lock(&watch).answer(reply?)
-                }
-                () = pace.due() => {
-                    pace.note_look();
-                    let mut watch = lock(&watch);
-                    let looked = log_findings(&mut watch);
-                    if watch.is_reload_open() {
-                        // That it is rejected shows in no event.
-                        pace.note_news();
-                    }
-                    looked
-                }
-            };
-            if let Err(error) = noted {
-                tracing::error!("{error}");
+                name = crew.lost() => anyhow::bail!("thread {name} has ended; please report this"),
+                () = events.next_batch(room, |event| waiting.push(event)), if room > 0 => {}
+                Ok(place) = outbox.events.reserve(), if !waiting.is_empty() => place.send(mem::take(&mut waiting)),
+                reply = replies.next(), if answer.is_none() => answer = Some(reply?),
+                Ok(place) = outbox.replies.reserve(), if answer.is_some() => answer.take().map_or((), |reply| place.send(reply)),
+                _ = round.tick() => {}
             }
         }
-        serving.abort();
         tracing::info!("ended");
         Ok(())
+    })
+}
+
+/// The thread that owns the trace.
+fn start_work(crew: &Crew, watch: Watch, inbox: Inbox, health: &Arc<Health>) -> anyhow::Result<()> {
+    let (member, health) = (crew.member("work"), Arc::clone(health));
+    threads::start("work", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        Ok(move || {
+            let _member = member;
+            runtime.block_on(work::work(watch, inbox, health));
+        })
+    })
+}
+
+/// The threads that serve pages, and render them.
+fn start_serving(
+    crew: &Crew,
+    listener: TcpListener,
+    health: &Arc<Health>,
+    asks: Sender<pages::Ask>,
+) -> anyhow::Result<()> {
+    let (renderer, wanted) = Renderer::new();
+    let member = crew.member("pages");
+    threads::start_without_capabilities("pages", move || {
+        Ok(move || {
+            let _member = member;
+            http::render(wanted, Pages(asks));
+        })
+    })?;
+    let (member, health) = (crew.member("http"), Arc::clone(health));
+    threads::start_without_capabilities("http", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _context = runtime.enter();
+            http::listener(listener)?
+        };
+        Ok(move || {
+            let _member = member;
+            runtime.block_on(http::serve(listener, health, renderer));
+        })
     })
 }
 
@@ -100,61 +136,6 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "this is no address and port; write 127.0.0.1:9947, 0.0.0.0:9947 or [::]:9947".to_owned()
     })
-}
-
-struct Live(Arc<Mutex<Watch>>);
-
-impl Pages for Live {
-    fn metrics(&self, format: Format) -> anyhow::Result<String> {
-        let mut watch = lock(&self.0);
-        let hooks = watch.hooks().iter().map(hook_labels).collect();
-        Ok(metrics::render(watch.view()?, hooks, format)?)
-    }
-
-    fn findings(&self) -> anyhow::Result<String> {
-        let watch = lock(&self.0);
-        let views: Vec<_> = watch.findings().map(FindingView::new).collect();
-        Ok(serde_json::to_string(&views)?)
-    }
-
-    fn routes(&self) -> anyhow::Result<String> {
-        Ok(serde_json::to_string(&lock(&self.0).routes()?)?)
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let mut watch = lock(&self.0);
-        watch.events_lost()?;
-        anyhow::ensure!(
-            watch.has_started(),
-            "the proxies' configurations are being read: ask again in a moment"
-        );
-        Ok(())
-    }
-}
-
-/// Looks, and logs each finding once when it comes, and once when it goes.
-fn log_findings(watch: &mut Watch) -> Result<(), Error> {
-    watch.follow_names()?;
-    // Those found here are in the counts of the next look.
-    watch.note_rejected_reloads();
-    for record in watch.look()?.changes {
-        if let Body::Finding(Change { state, finding }) = record.body {
-            match state {
-                State::Raised => tracing::warn!("finding: {finding}"),
-                State::Cleared => tracing::info!("cleared: {finding}"),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn hook_labels(attached: &AttachedHook) -> HookLabels {
-    (attached.hook.name, attached.via().map_or(NO_WAY, Via::name))
-}
-
-/// A panic while it was held has ended one scrape; what it guards is read anew by the next.
-fn lock(watch: &Mutex<Watch>) -> std::sync::MutexGuard<'_, Watch> {
-    watch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {

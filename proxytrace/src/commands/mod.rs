@@ -6,36 +6,17 @@ pub mod doctor;
 pub mod replay;
 pub mod trace;
 
+mod shutdown;
+
 use std::time::Duration;
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{cli::Tracing, privilege, watch::Watch};
-
-/// The signals that end a command.
-struct Shutdown {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Shutdown {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
+use shutdown::Shutdown;
 
 /// When findings look: soon after something happened, and every second otherwise.
-struct Pace {
+pub(crate) struct Pace {
     has_news: bool,
     last: Instant,
 }
@@ -44,32 +25,39 @@ impl Pace {
     const SOON: Duration = Duration::from_millis(100);
     const SELDOM: Duration = Duration::from_secs(1);
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { has_news: false, last: Instant::now() }
     }
 
-    const fn note_news(&mut self) {
+    pub(crate) const fn note_news(&mut self) {
         self.has_news = true;
     }
 
     /// Waits until it is time to look. Safe to cancel.
-    async fn due(&self) {
+    pub(crate) async fn due(&self) {
         sleep_until(self.last + if self.has_news { Self::SOON } else { Self::SELDOM }).await;
     }
 
     /// That has been done.
-    fn note_look(&mut self) {
+    pub(crate) fn note_look(&mut self) {
         *self = Self::new();
     }
 }
 
-/// Once everything is open and attached.
-fn give_up_privileges(tracing: &Tracing, watch: &Watch) -> anyhow::Result<()> {
+/// Once everything is open and attached. `start` starts the threads that are to have what is kept.
+fn give_up_privileges<T>(
+    tracing: &Tracing,
+    watch: Watch,
+    start: impl FnOnce(Watch) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     if tracing.keep_privileges {
         tracing::info!("keeps all its privileges, as --keep-privileges asks for");
-        return Ok(());
+        return start(watch);
     }
-    privilege::lower(|| watch.events_lost().is_ok())
+    let lowered = privilege::lower(|| watch.events_lost().is_ok())?;
+    let started = start(watch)?;
+    lowered.confine();
+    Ok(started)
 }
 
 /// The process trees below these pids, in words.

@@ -29,6 +29,9 @@ use crate::{
 /// Losses, and whether anybody still reads, are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Whoever ends a trace by a signal does not wait longer for names.
+const HURRY: Duration = Duration::from_millis(500);
+
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,7 +62,7 @@ pub struct Args {
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
     block_on(async {
         let Args { show, duration, count, record, record_max, tracing } = args;
-        let mut shutdown = Shutdown::new().context("handle signals")?;
+        let shutdown = Shutdown::start()?;
         let options = tracing.options(show.wants_established());
         let (watch, mut events, mut replies) =
             Watch::start(&options, tracing.nginx_config.clone(), usize::MAX)?;
@@ -68,10 +71,13 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
             Recorder::create(path, *record_max, &header).map(|recorder| Kept::new(path.clone(), recorder))
         };
         let recording = record.as_ref().map(create).transpose()?;
-        if let Err(error) = give_up_privileges(tracing, &watch) {
-            recording.into_iter().for_each(Kept::discard);
-            return Err(error);
-        }
+        let watch = match give_up_privileges(tracing, watch, Ok) {
+            Ok(watch) => watch,
+            Err(error) => {
+                recording.into_iter().for_each(Kept::discard);
+                return Err(error);
+            }
+        };
         let mut session = Session::new(watch, show, recording, *count);
         if !quiet {
             session.note_start(&options.wanted.names)?;
@@ -88,9 +94,13 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
         let mut pace = Pace::new();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut patience = PATIENCE;
         while !session.is_complete() {
             tokio::select! {
-                () = shutdown.requested() => break,
+                () = shutdown.requested() => {
+                    patience = HURRY;
+                    break;
+                }
                 () = &mut end => break,
                 _ = look.tick() => {
                     if stdout_is_closed() {
@@ -121,7 +131,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        let found = session.end(&mut events, &mut replies, quiet).await?;
+        let found = session.end(&mut events, &mut replies, patience, quiet).await?;
         Ok(found.status(show.fail_on_finding))
     })
 }
@@ -186,7 +196,7 @@ impl Session {
 
     async fn take_batch(&mut self, events: &mut Events) -> anyhow::Result<()> {
         let mut batch = Vec::new();
-        events.next_batch(|event| batch.push(event)).await;
+        events.next_batch(usize::MAX, |event| batch.push(event)).await;
         self.take(&batch)?;
         self.show_known()
     }
@@ -270,7 +280,14 @@ impl Session {
     }
 
     /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
-    async fn end(mut self, events: &mut Events, replies: &mut Replies, quiet: bool) -> anyhow::Result<Found> {
+    /// Names are waited for as long as `patience` says.
+    async fn end(
+        mut self,
+        events: &mut Events,
+        replies: &mut Replies,
+        patience: Duration,
+        quiet: bool,
+    ) -> anyhow::Result<Found> {
         let took = self.started.elapsed();
         self.watch.detach();
         let mut batch = Vec::new();
@@ -284,7 +301,7 @@ impl Session {
             anyhow::Ok(())
         };
         // What is named by then is named.
-        let _ = timeout(PATIENCE, answers).await;
+        let _ = timeout(patience, answers).await;
         self.show(true)?;
         self.look()?;
         self.note_losses()?;

@@ -30,27 +30,35 @@ impl Events {
         Ok(Self { ring })
     }
 
-    /// Waits until there are events, and hands each to `take`. Safe to cancel: an event is handed over or still there.
-    pub async fn next_batch(&mut self, mut take: impl FnMut(Event)) {
+    /// Waits until there are events, and hands each to `take`, at most `limit`: what is left stays in the ring buffer.
+    /// Safe to cancel: an event is handed over or still there.
+    pub async fn next_batch(&mut self, limit: usize, take: impl FnMut(Event)) {
         // An error means that the reactor is gone, and then so is this task.
         let Ok(mut ready) = self.ring.readable_mut().await else { return };
-        drain(ready.get_inner_mut(), &mut take);
-        // epoll tells of changes only, so this must come after the ring was seen empty.
-        ready.clear_ready();
+        if drain(ready.get_inner_mut(), limit, take) < limit {
+            // epoll tells of changes only, so this must come after the ring was seen empty.
+            ready.clear_ready();
+        }
     }
 
     /// Hands over what is there, without waiting.
-    pub fn drain(&mut self, mut take: impl FnMut(Event)) {
-        drain(self.ring.get_mut(), &mut take);
+    pub fn drain(&mut self, take: impl FnMut(Event)) {
+        drain(self.ring.get_mut(), usize::MAX, take);
     }
 }
 
-fn drain(ring: &mut RingBuf<MapData>, take: &mut impl FnMut(Event)) {
-    while let Some(item) = ring.next() {
+/// Gives how many there were, `limit` at most.
+fn drain(ring: &mut RingBuf<MapData>, limit: usize, mut take: impl FnMut(Event)) -> usize {
+    let mut count = 0;
+    while count < limit
+        && let Some(item) = ring.next()
+    {
+        count += 1;
         if item.len() >= size_of::<Event>() {
             #[expect(unsafe_code, reason = "a record arrives as bytes")]
             // SAFETY: long enough, and of an `Event` every pattern of bytes is a value.
             take(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
         }
     }
+    count
 }

@@ -31,7 +31,7 @@ use process::ProcessView;
 use table::{Kind, Metric};
 
 /// A text format of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// Prometheus text format 0.0.4.
     Text,
@@ -213,6 +213,11 @@ const WHOLE: &[(&Metric, Samples)] = &[
         scrape.each_proxy(|name, proxy| family.count(&[name], proxy.crashes))
     }),
     (&table::WORKERS, |scrape, family| scrape.each_proxy(|name, proxy| family.count(&[name], proxy.workers))),
+    (&table::NAMES_READY, |scrape, family| {
+        scrape.each_proxy(|name, proxy| {
+            proxy.names_ready.map_or(Ok(()), |is_ready| family.count(&[name], is_ready.into()))
+        })
+    }),
     (&table::UNTRACKED, |scrape, family| {
         // Events are lost to a reader, not to the counts.
         let places = Loss::ALL.into_iter().filter(|&loss| loss != Loss::RingFull);

@@ -83,6 +83,8 @@ metrics! {
         "Processes of the proxy below its master that a signal ended";
     WORKERS: Gauge "proxytrace_workers" [proxy]
         "Processes of the proxy below its master: workers, and helpers such as a cache manager";
+    NAMES_READY: Gauge "proxytrace_names_ready" [proxy]
+        "Whether the proxy's upstreams can be named: 0 until its configuration is read, or where that failed; not there for what is no nginx";
     UNTRACKED: Counter "proxytrace_untracked_total" [why]
         "What could not be followed and is in no other count, by reason";
     EVENTS_LOST: Counter "proxytrace_events_lost_total" []

@@ -105,6 +105,16 @@ impl Naming {
         })
     }
 
+    /// Whether the upstreams of `of` can be named; `None` for what is no nginx.
+    #[must_use]
+    pub fn is_ready(&self, of: Of) -> Option<bool> {
+        match self.states.get(&of) {
+            Some(State::Known(known)) => Some(known.is_complete() || !known.is_asked()),
+            Some(State::NoNginx) => None,
+            Some(State::Asked(_) | State::Unknown) | None => Some(false),
+        }
+    }
+
     /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first. A proxy has one such
     /// question that waits, about its newest generation: the answer is that of the older ones too that have none yet.
     pub fn ask(&mut self, of: Of, pids: Vec<u32>) {

@@ -33,6 +33,16 @@ pub(super) fn lower_to_read() -> Result<(), CapsError> {
     caps::set(None, CapSet::Ambient, &kept)
 }
 
+/// Empties every set of this thread.
+pub(super) fn drop_all() -> Result<(), CapsError> {
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        caps::clear(None, CapSet::Bounding)?;
+    }
+    [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted]
+        .into_iter()
+        .try_for_each(|set| caps::clear(None, set))
+}
+
 /// Lowers every set of this thread, and gives what is left.
 pub(super) fn lower(can_read: impl Fn() -> bool) -> Result<CapsHashSet, CapsError> {
     let held = caps::read(None, CapSet::Effective)?;
@@ -60,7 +70,7 @@ mod tests {
 
     use caps::{CapSet, CapsHashSet};
 
-    use super::{TO_READ, WHILE_RUNNING, lower};
+    use super::{TO_READ, WHILE_RUNNING, drop_all, lower};
 
     /// What is left of what this process has, where maps can be read or cannot. The sets are each thread's own.
     fn check(can_read: bool, expected: impl Fn(&CapsHashSet) -> CapsHashSet + Send + 'static) {
@@ -76,6 +86,17 @@ mod tests {
             }
         };
         thread::spawn(lowered).join().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_drops_all_holds_nothing() {
+        let dropped = || {
+            drop_all().unwrap();
+            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+                assert!(caps::read(None, set).unwrap().is_empty(), "{set:?}");
+            }
+        };
+        thread::spawn(dropped).join().unwrap();
     }
 
     #[test]

@@ -11,8 +11,8 @@ mod docs;
 use std::fmt;
 
 use anyhow::Context as _;
-use nix::sys::prctl;
-use procfs::process::Process;
+use nix::{sys::prctl, unistd::gettid};
+use procfs::process::{Process, Task};
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,17 +35,54 @@ impl fmt::Display for Kept {
     }
 }
 
-/// Gives up everything that is not needed while a trace runs, for good, and logs what is kept. `can_read` tries whether
-/// the kernel's maps can be read: some kernels ask for a capability to read what is open already.
+/// Gives up every capability that is not needed while a trace runs, for good: of this thread, and of those that it starts
+/// from now on. `can_read` tries whether the kernel's maps can be read: some kernels ask for a capability to read what is
+/// open already.
 ///
 /// # Errors
-/// There is more than one thread, each of which would have to give up its own; or the kernel refused.
-pub fn lower(can_read: impl Fn() -> bool) -> anyhow::Result<()> {
-    let threads = Process::myself()?.tasks()?.count();
-    anyhow::ensure!(threads == 1, "give up privileges: {threads} threads run already; please report this");
-    let kept = give_up(can_read).context("give up privileges; --keep-privileges leaves that out")?;
-    tracing::info!("{kept}");
-    Ok(())
+/// Another thread holds a capability, which only that thread can give up; or the kernel refused.
+pub fn lower(can_read: impl Fn() -> bool) -> anyhow::Result<Lowered> {
+    let held = |task: Task| task.status().map(|status| (task.tid, status.capprm));
+    let threads =
+        Process::myself()?.tasks()?.map(|task| task.and_then(held)).collect::<Result<Vec<_>, _>>()?;
+    for (tid, capabilities) in threads {
+        let is_this = tid == gettid().as_raw();
+        anyhow::ensure!(
+            is_this || capabilities == 0,
+            "give up privileges: thread {tid} holds capabilities {capabilities:#x}; please report this"
+        );
+    }
+    give_up(can_read).context("give up privileges; --keep-privileges leaves that out")
+}
+
+/// Gives up every capability of this thread, for good: for one that only waits, or uses what is open.
+///
+/// # Errors
+/// The kernel refused.
+pub fn drop_all() -> anyhow::Result<()> {
+    prctl::set_no_new_privs().context("set no_new_privs")?;
+    capabilities::drop_all().context("give up privileges")
+}
+
+/// A process whose capabilities are lowered. What else it starts now has no more than they allow.
+#[derive(Debug)]
+#[must_use]
+pub struct Lowered {
+    capabilities: Vec<String>,
+}
+
+impl Lowered {
+    /// Limits the system calls of every thread, and logs what is kept. No thread can be started after that.
+    pub fn confine(self) {
+        let system_calls = match seccomp::confine(seccompiler::apply_filter_all_threads) {
+            Ok(count) => Some(count),
+            Err(error) => {
+                tracing::warn!("system calls are not limited: {error}");
+                None
+            }
+        };
+        tracing::info!("{}", Kept { capabilities: self.capabilities, system_calls });
+    }
 }
 
 /// Gives up, for good, what reading the configurations of other processes does not need.
@@ -57,20 +94,12 @@ pub fn lower_to_read() -> anyhow::Result<()> {
     capabilities::lower_to_read().context("give up privileges")
 }
 
-fn give_up(can_read: impl Fn() -> bool) -> anyhow::Result<Kept> {
+fn give_up(can_read: impl Fn() -> bool) -> anyhow::Result<Lowered> {
     prctl::set_no_new_privs().context("set no_new_privs")?;
     let mut capabilities: Vec<_> =
         capabilities::lower(can_read)?.into_iter().map(|capability| capability.to_string()).collect();
     capabilities.sort();
-    // Last, because none of the calls above is on the list.
-    let system_calls = match seccomp::confine() {
-        Ok(count) => Some(count),
-        Err(error) => {
-            tracing::warn!("system calls are not limited: {error}");
-            None
-        }
-    };
-    Ok(Kept { capabilities, system_calls })
+    Ok(Lowered { capabilities })
 }
 
 #[cfg(test)]

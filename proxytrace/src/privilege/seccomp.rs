@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BpfProgram, BpfProgramRef, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
 /// System calls that are needed for the same reason.
@@ -154,9 +154,9 @@ const ALLOWED: &[Group] = &[
     Group { why: "the host's name in the header of trace --json", calls: &[any(libc::SYS_uname)] },
 ];
 
-/// Limits this thread, and those that it starts, to the list; gives how many calls that are.
-pub(super) fn confine() -> Result<usize, Error> {
-    seccompiler::apply_filter(&program(std::env::consts::ARCH.try_into()?)?)?;
+/// Limits the threads that `apply` applies it to, and those that they start, to the list; gives how many calls that are.
+pub(super) fn confine(apply: impl Fn(BpfProgramRef<'_>) -> Result<(), Error>) -> Result<usize, Error> {
+    apply(&program(std::env::consts::ARCH.try_into()?)?)?;
     Ok(calls().count())
 }
 
@@ -259,7 +259,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("proxytrace-seccomp-{}", std::process::id()));
         // The filter is this thread's alone.
         thread::spawn(move || {
-            confine().unwrap();
+            confine(seccompiler::apply_filter).unwrap();
             assert!(fs::read_to_string("/proc/thread-self/status").unwrap().contains("Seccomp:\t2"));
             assert!(fs::read_dir("/proc").unwrap().count() > 1);
             let refused = [

@@ -129,6 +129,24 @@ impl Watch {
         Ok(views)
     }
 
+    /// The proxies whose upstreams cannot be named now.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn unnamed(&mut self) -> Result<Vec<Arc<str>>, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let living = living(&snapshot);
+        let mut unnamed = Vec::new();
+        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+            let of = Of { proxy: *id, generation: proxy.generation };
+            if self.naming.is_ready(of) == Some(false) {
+                unnamed.extend(self.names.settled(*id, &living));
+            }
+        }
+        unnamed.sort();
+        Ok(unnamed)
+    }
+
     /// Looks at a process of a proxy, and asks once where that runs: its name depends on it.
     pub(super) fn look_at_process(&mut self, of: Of, pid: u32) {
         if self.names.look(of.proxy, pid) && self.naming.locate(of, vec![pid]) {

@@ -276,6 +276,7 @@ impl Watch {
                 rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
                 reloaded_ns: proxy.reloaded_ns,
                 crashes: proxy.crashes,
+                names_ready: self.naming.is_ready(Of { proxy: *id, generation: proxy.generation }),
                 info: self.info(*id, proxy.generation),
             };
             views.insert(name, view);

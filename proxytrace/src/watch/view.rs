@@ -45,6 +45,8 @@ pub struct ProxyView {
     pub reloaded_ns: u64,
     /// Workers that a signal ended.
     pub crashes: u64,
+    /// Whether its upstreams can be named; `None` for what is no nginx.
+    pub names_ready: Option<bool>,
     /// What it is.
     pub info: ProxyInfo,
 }

@@ -1,0 +1,81 @@
+//! What the agent's pages say. The trace hands over what it knows; the text is written here, while the trace goes on.
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    findings::{Finding, FindingView},
+    http::{Page, Source},
+    kernel::{
+        AttachedHook,
+        hooks::{NO_WAY, Via},
+    },
+    metrics::{self, Format, HookLabels},
+    nginx::view::RoutesView,
+    watch::{View, Watch},
+};
+
+/// What a page is made of.
+#[derive(Debug)]
+pub enum Material {
+    /// Of the metrics.
+    Metrics(Box<View>, Vec<HookLabels>, Format),
+    /// Of the findings.
+    Findings(Vec<Finding>),
+    /// Of the routes.
+    Routes(Vec<RoutesView>),
+}
+
+impl Material {
+    /// What the trace knows now.
+    ///
+    /// # Errors
+    /// The kernel's maps could not be read.
+    pub fn of(page: Page, watch: &mut Watch) -> anyhow::Result<Self> {
+        Ok(match page {
+            Page::Metrics(format) => {
+                let hooks = watch.hooks().iter().map(hook_labels).collect();
+                Self::Metrics(Box::new(watch.view()?), hooks, format)
+            }
+            Page::Findings => Self::Findings(watch.findings().cloned().collect()),
+            Page::Routes => Self::Routes(watch.routes()?),
+        })
+    }
+
+    fn render(self) -> anyhow::Result<String> {
+        Ok(match self {
+            Self::Metrics(view, hooks, format) => metrics::render(*view, hooks, format)?,
+            Self::Findings(findings) => {
+                let views: Vec<_> = findings.iter().map(FindingView::new).collect();
+                serde_json::to_string(&views)?
+            }
+            Self::Routes(routes) => serde_json::to_string(&routes)?,
+        })
+    }
+}
+
+/// A question to the thread that owns the trace.
+#[derive(Debug)]
+pub struct Ask {
+    /// What for.
+    pub page: Page,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<anyhow::Result<Material>>,
+}
+
+/// The pages of a running trace.
+#[derive(Debug)]
+pub struct Pages(pub mpsc::Sender<Ask>);
+
+impl Source for Pages {
+    fn render(&mut self, page: Page) -> anyhow::Result<String> {
+        const ENDS: &str = "the agent ends";
+        let (answer, material) = oneshot::channel();
+        self.0.blocking_send(Ask { page, answer }).ok().context(ENDS)?;
+        material.blocking_recv().context(ENDS)??.render()
+    }
+}
+
+fn hook_labels(attached: &AttachedHook) -> HookLabels {
+    (attached.hook.name, attached.via().map_or(NO_WAY, Via::name))
+}

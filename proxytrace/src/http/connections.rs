@@ -1,0 +1,397 @@
+//! Who is connected, and who has to go so that others get in: newcomers find a place, at the expense of whoever has kept us
+//! waiting longest.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use hyper::body::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::render::Rendered;
+
+/// Connections at once: from everybody, and from one peer.
+const MAX: Limits = Limits { total: 256, by_peer: 128 };
+
+/// Of these, so many may wait for a page or take one. The rest is for health and readiness, which wait for nothing.
+const MAX_PAGES: Limits = Limits { total: 192, by_peer: 96 };
+
+/// How long a client may take to ask, or to take what it has asked for; and how long a page may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pages that clients are still taking need no more memory than this in bytes; a single page that is larger is served alone.
+const MAX_BODIES: usize = 64 << 20;
+
+struct Limits {
+    total: usize,
+    by_peer: usize,
+}
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: HashMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: IpAddr,
+    phase: Phase,
+    since: Instant,
+    close: Arc<Notify>,
+}
+
+/// What a connection is at. Of two that could go, the one in the earlier phase goes; one that waits for us never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// We wait for its next request, or for the rest of it.
+    Asks,
+    /// We wait until it has taken a body: the number of the rendering, and how large that is in bytes.
+    Takes { number: u64, size: usize },
+    /// It waits for a page.
+    Waits,
+}
+
+impl Phase {
+    const fn is_page(self) -> bool {
+        matches!(self, Self::Takes { .. } | Self::Waits)
+    }
+
+    /// Its rank among those that could go; `None` where it is ours to go on.
+    const fn rank(self) -> Option<u8> {
+        match self {
+            Self::Asks => Some(0),
+            Self::Takes { .. } => Some(1),
+            Self::Waits => None,
+        }
+    }
+}
+
+impl Connections {
+    /// A place for a newcomer; `None` where everybody waits for us.
+    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let (peer, close) = (peer(ip), Arc::new(Notify::new()));
+        let mut table = self.lock();
+        if !table.make_room(&MAX, peer, |phase| phase.rank(), |_| true) {
+            return None;
+        }
+        let id = table.next;
+        table.next += 1;
+        let connection =
+            Connection { peer, phase: Phase::Asks, since: Instant::now(), close: Arc::clone(&close) };
+        table.open.insert(id, connection);
+        Some(Place { connections: Arc::clone(self), id, close, turn: Arc::new(Semaphore::new(1)) })
+    }
+
+    /// Closes those whose time has run out.
+    pub(super) fn close_overdue(&self) {
+        let mut table = self.lock();
+        let is_overdue = |connection: &Connection| connection.since.elapsed() >= PATIENCE;
+        let overdue: Vec<_> =
+            table.open.iter().filter(|(_, connection)| is_overdue(connection)).map(|(id, _)| *id).collect();
+        overdue.into_iter().for_each(|id| table.close(id));
+    }
+
+    /// Closes the one that can best be spared.
+    pub(super) fn close_idlest(&self) {
+        let mut table = self.lock();
+        if let Some(id) = table.idlest(Phase::rank, |_| true) {
+            table.close(id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Sees to it that there is room for one more among the connections that `counts`, from everybody and from `peer`:
+    /// the one that can best be spared is closed. Gives false where that is none.
+    fn make_room(
+        &mut self,
+        limits: &Limits,
+        peer: IpAddr,
+        rank: impl Fn(Phase) -> Option<u8>,
+        counts: impl Fn(Phase) -> bool,
+    ) -> bool {
+        let is_of_peer = |connection: &Connection| connection.peer == peer;
+        let count = |is_meant: &dyn Fn(&Connection) -> bool| {
+            self.open.values().filter(|connection| counts(connection.phase) && is_meant(connection)).count()
+        };
+        let spared = if count(&is_of_peer) >= limits.by_peer {
+            self.idlest(&rank, is_of_peer)
+        } else if count(&|_| true) >= limits.total {
+            self.idlest(&rank, |_| true)
+        } else {
+            return true;
+        };
+        spared.map(|id| self.close(id)).is_some()
+    }
+
+    fn idlest(
+        &self,
+        rank: impl Fn(Phase) -> Option<u8>,
+        is_meant: impl Fn(&Connection) -> bool,
+    ) -> Option<u64> {
+        let candidates = self.open.iter().filter(|(_, connection)| is_meant(connection));
+        let ranked = candidates
+            .filter_map(|(id, connection)| Some(((rank(connection.phase)?, connection.since, *id), *id)));
+        ranked.min().map(|(_, id)| id)
+    }
+
+    /// Its task ends soon; its place is free at once.
+    fn close(&mut self, id: u64) {
+        if let Some(connection) = self.open.remove(&id) {
+            connection.close.notify_one();
+        }
+    }
+
+    fn enter(&mut self, id: u64, phase: Phase) {
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.phase = phase;
+            connection.since = Instant::now();
+        }
+    }
+
+    /// Closes those that take the oldest renderings until the rest fits.
+    fn bound_bodies(&mut self) {
+        loop {
+            let bodies: HashMap<u64, usize> = self
+                .open
+                .values()
+                .filter_map(|connection| match connection.phase {
+                    Phase::Takes { number, size } => Some((number, size)),
+                    Phase::Asks | Phase::Waits => None,
+                })
+                .collect();
+            let Some(oldest) = bodies.keys().min().copied() else { return };
+            if bodies.len() < 2 || bodies.values().sum::<usize>() <= MAX_BODIES {
+                return;
+            }
+            let takes_it = |phase: Phase| matches!(phase, Phase::Takes { number, .. } if number == oldest);
+            let slow: Vec<_> = self
+                .open
+                .iter()
+                .filter(|(_, connection)| takes_it(connection.phase))
+                .map(|(id, _)| *id)
+                .collect();
+            slow.into_iter().for_each(|id| self.close(id));
+        }
+    }
+}
+
+/// Who counts as one: an address, a network of IPv6, and everybody on this host, as each can have any loopback address.
+fn peer(ip: IpAddr) -> IpAddr {
+    const NETWORK: u128 = !(u64::MAX as u128);
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into(),
+    }
+}
+
+/// A connection's place, which is free when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    id: u64,
+    close: Arc<Notify>,
+    /// Only one body is on its way: a client that pipelines would keep one in memory for each of its requests.
+    turn: Arc<Semaphore>,
+}
+
+impl Place {
+    /// Waits until somebody else needs the place, or its time has run out.
+    pub(super) async fn closed(&self) {
+        self.close.notified().await;
+    }
+
+    /// A whole request has come.
+    pub(super) fn note_request(&self) {
+        let mut table = self.connections.lock();
+        // Bodies that are not taken are no reason to give it more time.
+        if table.open.get(&self.id).is_some_and(|connection| connection.phase == Phase::Asks) {
+            table.enter(self.id, Phase::Asks);
+        }
+    }
+
+    /// A page was asked for. Waits until the one before is taken; `None` where too many ask.
+    pub(super) async fn begin_page(self: &Arc<Self>) -> Option<Turn> {
+        let permit = Arc::clone(&self.turn).acquire_owned().await.ok()?;
+        let mut table = self.connections.lock();
+        let peer = table.open.get(&self.id)?.peer;
+        let rank = |phase: Phase| phase.rank().filter(|_| phase.is_page());
+        if !table.make_room(&MAX_PAGES, peer, rank, Phase::is_page) {
+            return None;
+        }
+        table.enter(self.id, Phase::Waits);
+        drop(table);
+        Some(Turn { place: Arc::clone(self), _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().open.remove(&self.id);
+    }
+}
+
+/// A page on its way to a client. When this is dropped, the client has it, or is gone.
+#[derive(Debug)]
+pub(super) struct Turn {
+    place: Arc<Place>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// The body of the answer, which all who asked share.
+    pub(super) fn take(self, Rendered { number, bytes }: Rendered) -> Bytes {
+        {
+            let mut table = self.place.connections.lock();
+            table.enter(self.place.id, Phase::Takes { number, size: bytes.len() });
+            table.bound_bodies();
+        }
+        Bytes::from_owner(Body { bytes, _turn: self })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.place.connections.lock().enter(self.place.id, Phase::Asks);
+    }
+}
+
+struct Body {
+    bytes: Bytes,
+    _turn: Turn,
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc};
+
+    use hyper::body::Bytes;
+
+    use super::{Connections, MAX, MAX_BODIES, MAX_PAGES, Phase, Place, Turn, peer};
+    use crate::http::render::Rendered;
+
+    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn admit(connections: &Arc<Connections>, ip: IpAddr) -> Arc<Place> {
+        Arc::new(connections.admit(ip).expect("a place"))
+    }
+
+    fn turn(place: &Arc<Place>) -> Option<Turn> {
+        block_on(place.begin_page())
+    }
+
+    fn is_open(place: &Place) -> bool {
+        place.connections.lock().open.contains_key(&place.id)
+    }
+
+    fn rendered(number: u64, size: usize) -> Rendered {
+        Rendered { number, bytes: vec![b'x'; size].into() }
+    }
+
+    #[test]
+    fn a_newcomer_gets_in_at_the_expense_of_the_peer_that_kept_us_waiting_longest() {
+        let connections = Arc::new(Connections::default());
+        let other = admit(&connections, [10, 0, 0, 1].into());
+        let places: Vec<_> = (0..MAX.by_peer).map(|_| admit(&connections, LOCAL)).collect();
+        let newcomer = admit(&connections, [127, 0, 0, 2].into());
+        assert!(is_open(&newcomer) && is_open(&other), "another peer's place is not touched");
+        let gone: Vec<_> = places.iter().map(|place| !is_open(place)).collect();
+        assert_eq!(gone.iter().filter(|gone| **gone).count(), 1);
+        assert!(gone[0], "the oldest");
+        block_on(places[0].closed());
+    }
+
+    #[test]
+    fn whoever_waits_for_us_keeps_its_place_and_health_has_places_left() {
+        let connections = Arc::new(Connections::default());
+        let places: Vec<_> = (0..MAX_PAGES.by_peer).map(|_| admit(&connections, LOCAL)).collect();
+        let turns: Vec<_> = places.iter().map(|place| turn(place).expect("a turn")).collect();
+        let more: Vec<_> = (0..MAX.by_peer).map(|_| admit(&connections, LOCAL)).collect();
+        assert!(places.iter().all(|place| is_open(place)));
+        let last = more.last().unwrap();
+        assert!(is_open(last), "health would be answered");
+        assert!(turn(last).is_none(), "a page would not");
+        drop(turns);
+        assert!(turn(last).is_some());
+    }
+
+    #[test]
+    fn a_page_is_served_at_the_expense_of_whoever_takes_longest() {
+        let connections = Arc::new(Connections::default());
+        let places: Vec<_> = (0..MAX_PAGES.by_peer).map(|_| admit(&connections, LOCAL)).collect();
+        let _bodies: Vec<_> = places.iter().map(|place| turn(place).unwrap().take(rendered(1, 10))).collect();
+        let newcomer = admit(&connections, LOCAL);
+        assert!(turn(&newcomer).is_some());
+        assert!(!is_open(&places[0]) && is_open(&places[1]));
+    }
+
+    #[test]
+    fn bodies_on_their_way_take_bounded_memory_and_the_oldest_go_first() {
+        let connections = Arc::new(Connections::default());
+        let places: Vec<_> = (0..4).map(|_| admit(&connections, LOCAL)).collect();
+        let size = MAX_BODIES / 2;
+        let take = |place: &Arc<Place>, number| turn(place).unwrap().take(rendered(number, size));
+        // The first two share one.
+        let _bodies = [take(&places[0], 1), take(&places[1], 1), take(&places[2], 2)];
+        assert!(places.iter().all(|place| is_open(place)));
+        let _body = take(&places[3], 3);
+        let open: Vec<_> = places.iter().map(|place| is_open(place)).collect();
+        assert_eq!(open, [false, false, true, true]);
+        // A page that is larger than all of them may be is served all the same.
+        let large = admit(&connections, LOCAL);
+        let _large = turn(&large).unwrap().take(rendered(4, MAX_BODIES + 1));
+        assert!(is_open(&large) && !is_open(&places[2]) && !is_open(&places[3]));
+    }
+
+    #[test]
+    fn a_client_that_pipelines_has_one_body_on_its_way() {
+        let connections = Arc::new(Connections::default());
+        let place = admit(&connections, LOCAL);
+        let body: Bytes = turn(&place).unwrap().take(rendered(1, 10));
+        let next = block_on(async {
+            tokio::select! {
+                biased;
+                _ = place.begin_page() => true,
+                () = tokio::task::yield_now() => false,
+            }
+        });
+        assert!(!next, "the next page waits");
+        assert!(matches!(place.connections.lock().open[&place.id].phase, Phase::Takes { .. }));
+        drop(body);
+        assert!(turn(&place).is_some());
+    }
+
+    #[test]
+    fn whoever_is_on_this_host_or_in_one_network_of_ipv6_is_one_peer() {
+        let same = |one: &str, other: &str| peer(one.parse().unwrap()) == peer(other.parse().unwrap());
+        assert!(same("127.0.0.1", "127.8.9.10"));
+        assert!(same("127.0.0.1", "::1"));
+        assert!(same("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(same("2001:db8::1", "2001:db8::2"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(!same("10.0.0.1", "10.0.0.2"));
+    }
+}

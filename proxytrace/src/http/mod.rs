@@ -1,0 +1,231 @@
+//! What the agent serves over HTTP:
+//!
+//! * `GET /metrics`: everything that is counted, for Prometheus.
+//! * `GET /findings`: what is wrong now, as JSON.
+//! * `GET /routes`: where the proxies' configurations send requests, as JSON.
+//! * `GET /healthz`: 200 while the agent is alive.
+//! * `GET /readyz`: 200 once everything is attached and the first configurations are answered or timed out; 503 later only
+//!   where the agent's loops stand still, or the kernel's counts cannot be read.
+//!
+//! It runs on a thread of its own and waits for nothing but its clients and a [`Renderer`], so that health and readiness are
+//! answered whatever the rest does.
+
+mod connections;
+mod render;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ACCEPT, ALLOW, CONTENT_TYPE},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::metrics::Format;
+use connections::{Connections, Place};
+pub use render::{Page, Renderer, Source, render};
+
+/// A request's line and header fields take no more, in bytes.
+const MAX_HEAD: usize = 16 << 10;
+
+/// How often it is looked for connections whose time has run out.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Tells whether the agent is ready.
+pub trait Readiness: Send + Sync + 'static {
+    /// What to say to whoever asks.
+    ///
+    /// # Errors
+    /// Why it is not ready, in words.
+    fn readiness(&self) -> Result<String, String>;
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, readiness: Arc<impl Readiness>, renderer: Renderer) {
+    let connections = Arc::new(Connections::default());
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = sweep.tick() => {
+                connections.close_overdue();
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => accept(stream, peer, &connections, &readiness, &renderer),
+            Err(error) => {
+                tracing::warn!("accept a connection: {error}");
+                // Mostly that no descriptor is left: one that nobody uses comes free.
+                connections.close_idlest();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn accept(
+    stream: TcpStream,
+    peer: SocketAddr,
+    connections: &Arc<Connections>,
+    readiness: &Arc<impl Readiness>,
+    renderer: &Renderer,
+) {
+    let Some(place) = connections.admit(peer.ip()) else { return };
+    let (readiness, renderer) = (Arc::clone(readiness), renderer.clone());
+    tokio::spawn(async move {
+        let place = Arc::new(place);
+        let service = service_fn(|request: Request<Incoming>| {
+            let (place, readiness, renderer) = (Arc::clone(&place), Arc::clone(&readiness), renderer.clone());
+            async move {
+                // A client that pipelines a thousand requests has one answered before it is the next one's turn.
+                tokio::task::yield_now().await;
+                Ok::<_, Infallible>(respond(&request, &place, &*readiness, &renderer).await)
+            }
+        });
+        let connection = http1::Builder::new()
+            // `Place` has a time limit for that, and for what comes after it.
+            .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            served = connection => if let Err(error) = served {
+                tracing::debug!("serve a connection: {error}");
+            },
+            () = place.closed() => tracing::debug!("closed the connection of {peer}"),
+        }
+    });
+}
+
+async fn respond<B>(
+    request: &Request<B>,
+    place: &Arc<Place>,
+    readiness: &impl Readiness,
+    renderer: &Renderer,
+) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    place.note_request();
+    match request.uri().path() {
+        "/metrics" => {
+            let accept =
+                request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            page(Page::Metrics(Format::accepted_by(accept)), place, renderer).await
+        }
+        "/findings" => page(Page::Findings, place, renderer).await,
+        "/routes" => page(Page::Routes, place, renderer).await,
+        "/healthz" => plain(StatusCode::OK, "alive\n"),
+        "/readyz" => match readiness.readiness() {
+            Ok(text) => plain(StatusCode::OK, text),
+            Err(text) => plain(StatusCode::SERVICE_UNAVAILABLE, text),
+        },
+        "/" => plain(StatusCode::OK, "proxytrace: /metrics /findings /routes /healthz /readyz\n"),
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "not here; there are /metrics, /findings, /routes, /healthz and /readyz\n",
+        ),
+    }
+}
+
+/// A rendered page, which the connection keeps alive until the client has taken it.
+async fn page(page: Page, place: &Arc<Place>, renderer: &Renderer) -> Response<Full<Bytes>> {
+    // A client that pipelines gets its next page when it has taken the one before.
+    let Some(turn) = place.begin_page().await else {
+        return plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many clients ask at once: ask again in a moment\n",
+        );
+    };
+    match renderer.ask(page).await {
+        Ok(rendered) => response(StatusCode::OK, page.content_type(), turn.take(rendered)),
+        Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response(status, "text/plain; charset=utf-8", text)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// The listener as the runtime that calls this has it.
+///
+/// # Errors
+/// It cannot be registered.
+pub fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use hyper::{Request, header::CONTENT_TYPE};
+
+    use super::{Connections, Page, Readiness, Source, render, respond};
+
+    struct Fixed(bool);
+
+    impl Source for Fixed {
+        fn render(&mut self, page: Page) -> anyhow::Result<String> {
+            anyhow::ensure!(self.0, "kernel map LEDGER: gone");
+            Ok(format!("{page:?}"))
+        }
+    }
+
+    impl Readiness for Fixed {
+        fn readiness(&self) -> Result<String, String> {
+            if self.0 { Ok("ready\n".to_owned()) } else { Err("not ready\n".to_owned()) }
+        }
+    }
+
+    fn check(is_well: bool, method: &str, path: &str, status: u16, content_type: &str) {
+        let request =
+            Request::builder().method(method).uri(path).header("accept", "text/plain").body(()).unwrap();
+        let (renderer, asks) = render::Renderer::new();
+        let rendering = thread::spawn(move || render(asks, Fixed(is_well)));
+        let place = Arc::new(Arc::new(Connections::default()).admit([127, 0, 0, 1].into()).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let response = runtime.block_on(respond(&request, &place, &Fixed(is_well), &renderer));
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        let found = response.headers()[CONTENT_TYPE].to_str().unwrap();
+        assert!(found.starts_with(content_type), "{method} {path}: {found}");
+        drop(renderer);
+        rendering.join().unwrap();
+    }
+
+    #[test]
+    fn pages_answer_as_documented() {
+        check(true, "GET", "/metrics", 200, "text/plain; version=0.0.4");
+        check(true, "HEAD", "/metrics?x=1", 200, "text/plain; version=0.0.4");
+        check(true, "GET", "/routes", 200, "application/json");
+        check(true, "GET", "/findings", 200, "application/json");
+        check(true, "GET", "/readyz", 200, "text/plain");
+        check(true, "GET", "/healthz", 200, "text/plain");
+        check(true, "GET", "/", 200, "text/plain");
+        check(true, "GET", "/admin", 404, "text/plain");
+        check(true, "POST", "/metrics", 405, "text/plain");
+    }
+
+    #[test]
+    fn an_agent_that_cannot_read_the_kernel_is_alive_but_not_ready() {
+        check(false, "GET", "/healthz", 200, "text/plain");
+        check(false, "GET", "/readyz", 503, "text/plain");
+        check(false, "GET", "/routes", 503, "text/plain");
+        check(false, "GET", "/metrics", 503, "text/plain");
+    }
+}
