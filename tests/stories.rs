@@ -8,6 +8,7 @@
 //! - [`names`], [`lookups`], [`configurations`]: what upstreams are called, [`pods`]: and proxies in Kubernetes
 //! - [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
+//! - [`housekeeping`]: nothing grows with reloads, and what is forgotten was counted
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
@@ -36,6 +37,7 @@ mod doctor;
 mod findings;
 mod guests;
 mod haproxy;
+mod housekeeping;
 mod ledger;
 mod lookups;
 mod metrics;

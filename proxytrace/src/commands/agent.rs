@@ -4,6 +4,7 @@ use std::{
     io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -23,6 +24,9 @@ use crate::{
     watch::Watch,
 };
 
+/// Series of addresses that are neither declared nor used for so long go away.
+const SERIES_KEPT: Duration = Duration::from_secs(3600);
+
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
     listen: SocketAddr,
     /// How many addresses have series of their own; the rest is summed under `~other`.
-    #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES")]
-    max_addresses: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
+    max_addresses: u32,
     #[command(flatten)]
     tracing: Tracing,
 }
@@ -53,7 +57,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
         })?;
         let config = tracing.nginx_config.clone();
-        let (watch, mut events, mut replies) = Watch::start(&tracing.options(false), config, *max_addresses)?;
+        let (watch, mut events, mut replies) =
+            Watch::start(&tracing.options(false), config, *max_addresses as usize, SERIES_KEPT)?;
         log_start(&watch, &listener)?;
         give_up_privileges(tracing, &watch)?;
 
@@ -99,6 +104,14 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "this is no address and port; write 127.0.0.1:9947, 0.0.0.0:9947 or [::]:9947".to_owned()
     })
+}
+
+fn max_addresses(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("with 0 no address would have a series; give 1 or more".to_owned()),
+        Ok(addresses) => Ok(addresses),
+        Err(_) => Err("this is no number of addresses; write 1000".to_owned()),
+    }
 }
 
 struct Live(Arc<Mutex<Watch>>);
@@ -163,4 +176,16 @@ fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {
         pids => tracing::info!("serving http://{listen}/metrics; tracing {}", trees(pids)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::max_addresses;
+
+    #[test]
+    fn an_agent_without_series_is_refused() {
+        assert_eq!(max_addresses("1"), Ok(1));
+        assert!(max_addresses("0").unwrap_err().contains("give 1 or more"));
+        assert!(max_addresses("-1").is_err());
+    }
 }

@@ -29,6 +29,9 @@ use crate::{
 /// Losses, and whether anybody still reads, are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// So many addresses are summed up one by one at the end; what they share is summed up under `~other`.
+const MOST_SUMMED_UP: usize = 10_000;
+
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -62,7 +65,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
         let mut shutdown = Shutdown::new().context("handle signals")?;
         let options = tracing.options(show.wants_established());
         let (watch, mut events, mut replies) =
-            Watch::start(&options, tracing.nginx_config.clone(), usize::MAX)?;
+            Watch::start(&options, tracing.nginx_config.clone(), MOST_SUMMED_UP, Duration::MAX)?;
         let header = recording::header(show.wants_established()).context("ask for the host's name")?;
         let create = |path: &PathBuf| Recorder::create(path, *record_max, &header);
         let recorder = record.as_ref().map(create).transpose()?;
