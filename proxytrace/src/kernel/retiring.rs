@@ -9,8 +9,8 @@
 //!   row (`row_to_begin` in the kernel half).
 //! * an attempt in flight, or a call that holds one: then the row has more attempts than ends.
 //! * a watched connection, which may break: they are looked through.
-//! * a program that is running, and has taken the key from one of these before. It cannot be preempted and ends within
-//!   microseconds; [`GRACE`] is far longer.
+//! * a program that is running, and has taken the key from one of these before. It ends within microseconds. From 7.x on a process
+//!   can be preempted in it, but hardly ever for as long as [`GRACE`].
 //!
 //! So a row that was found idle, and [`GRACE`] later is found idle again with the same counts, has nobody left who counts there.
 
