@@ -10,6 +10,7 @@
 //! - [`fairness`]: a proxy that is slow, stuck or huge delays only itself
 //! - [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
+//! - [`housekeeping`]: nothing grows with reloads, and what is forgotten was counted
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
@@ -41,6 +42,7 @@ mod fairness;
 mod findings;
 mod guests;
 mod haproxy;
+mod housekeeping;
 mod identities;
 mod ledger;
 mod lookups;

@@ -324,6 +324,57 @@ impl Share {
         [Self::Processes, Self::Proxies, Self::Rows, Self::Attempts, Self::Connections];
 }
 
+impl Row {
+    /// Adds the counts of another row.
+    pub fn add(&mut self, row: &Self) {
+        fn add<const N: usize>(sums: &mut [u64; N], more: &[u64; N]) {
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+        self.attempts += row.attempts;
+        add(&mut self.outcomes, &row.outcomes);
+        add(&mut self.broken, &row.broken);
+        add(&mut self.durations, &row.durations);
+        self.syn_retransmits += row.syn_retransmits;
+        self.duration_sum_ns += row.duration_sum_ns;
+        self.last_established_ns = self.last_established_ns.max(row.last_established_ns);
+        self.last_attempt_ns = self.last_attempt_ns.max(row.last_attempt_ns);
+    }
+
+    /// Attempts that ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+}
+
+impl RowKey {
+    /// Set in the generation of a spare row: where an attempt is counted that begins while userspace takes the other row of the
+    /// same destination out of the ledger. Together they are one row.
+    pub const SPARE: u32 = 1 << 31;
+
+    /// The key of the other row of the same destination: of the spare one, or, of that, of the first.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        Self { generation: self.generation ^ Self::SPARE, ..self }
+    }
+
+    /// The key of the first row, whichever this is.
+    #[must_use]
+    pub const fn first(self) -> Self {
+        Self { generation: self.generation & !Self::SPARE, ..self }
+    }
+
+    /// Whether this is the spare row.
+    #[must_use]
+    pub const fn is_spare(&self) -> bool {
+        self.generation & Self::SPARE != 0
+    }
+}
+
+/// A row that was used more recently, in nanoseconds, is not taken out while it can be used again. Then who uses it often need
+/// not ask whether it is being taken out.
+pub const RETIRES_AFTER_NS: u64 = 10_000_000_000;
+
 impl Process {
     /// Its program's name is one of those that are looked for: executing another ends the tracing of this process.
     pub const NAMED: u32 = 1;
@@ -551,6 +602,8 @@ pub mod room {
     pub const ATTEMPTS: u32 = 16_384;
     /// Rows of the ledger: an address for each generation that used it.
     pub const LEDGER: u32 = 8_192;
+    /// Rows of the ledger that are being taken out while they can still be used.
+    pub const RETIRING: u32 = 1_024;
     /// Connect timeouts: an address for each generation that waits another time for it than usual.
     pub const TIMEOUTS: u32 = 16_384;
     /// Traced processes.

@@ -185,7 +185,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
         call.state |= Call::SENT;
         call.attempt.started_ns = now_ns;
     }
-    let Some(counts) = ledger::row(&row) else { return };
+    let Some(counts) = ledger::row_to_begin(&mut row, now_ns) else { return };
     let attempt = Attempt { row, started_ns: now_ns, pid, ..Attempt::ZERO };
     match ATTEMPTS.insert(&sock.id(), &attempt, 0) {
         Ok(()) => counts.attempt(now_ns),
@@ -272,7 +272,7 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
 /// How long the proxy waits for a connect there.
 #[inline(always)]
 fn connect_timeout_ns(row: &RowKey) -> u64 {
-    match TIMEOUTS.get_ptr(row) {
+    match TIMEOUTS.get_ptr(row.first()) {
         // SAFETY: a value of the map, copied at once.
         Some(known) => unsafe { *known },
         None => setting!(connect_timeout_ns),
@@ -337,7 +337,7 @@ fn row_key(process: &Process, address: Address) -> RowKey {
 #[inline(always)]
 fn begin(attempt: &mut Attempt) -> bool {
     attempt.started_ns = kernel::now_ns();
-    match ledger::row(&attempt.row) {
+    match ledger::row_to_begin(&mut attempt.row, attempt.started_ns) {
         Some(counts) => counts.attempt(attempt.started_ns),
         None => return false,
     }

@@ -46,7 +46,7 @@ pub(crate) fn about(kind: u32, row: &RowKey, pid: u32, now_ns: u64, since_ns: u6
         proxy: row.proxy,
         duration_ns: now_ns.saturating_sub(since_ns),
         remote: row.address,
-        generation: row.generation,
+        generation: row.first().generation,
         pid,
         kind,
         ..Event::ZERO

@@ -1,14 +1,14 @@
 //! The ledger: what is counted, for each generation of each proxy and each destination.
 
 use proxytrace_ebpf::{
-    abi::{DURATION_BOUNDS_NS, Loss, OUTCOME_SLOTS, Row, RowKey},
+    abi::{DURATION_BOUNDS_NS, Loss, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey},
     outcome::{Broken, Outcome},
 };
 
 use crate::{
     events,
     kernel::add,
-    maps::{EMPTY_ROW, LEDGER},
+    maps::{EMPTY_ROW, LEDGER, RETIRING},
 };
 
 /// A row that can be counted in.
@@ -18,7 +18,7 @@ pub(crate) struct Counts(*mut Row);
 /// The row of `key`, made if there is none; `None`, and a loss, if there is no room for it.
 #[inline(always)]
 pub(crate) fn row(key: &RowKey) -> Option<Counts> {
-    if let Some(row) = LEDGER.get_ptr_mut(key) {
+    if let Some(row) = LEDGER.get_ptr_mut(&*key) {
         return Some(Counts(row));
     }
     const ONLY_NEW: u64 = 1;
@@ -29,6 +29,26 @@ pub(crate) fn row(key: &RowKey) -> Option<Counts> {
         events::lose(Loss::LedgerFull);
     }
     row.map(Counts)
+}
+
+/// The row in which an attempt of `key` that begins now is counted; then `key` is the key of that row. All that is counted of
+/// the attempt later goes by it.
+///
+/// Userspace takes rows out of the ledger that were not used for long. It reads such a row and then removes it, and whatever was
+/// counted in between would be lost, or counted in the row that gets its place. So it notes the row in the map of those that
+/// retire, and waits until every program has ended that may not have seen the note: nothing begins in the row from then on,
+/// and who does not find anything in flight there can read and remove it. What begins meanwhile is counted in a spare row.
+#[inline(always)]
+pub(crate) fn row_to_begin(key: &mut RowKey, now_ns: u64) -> Option<Counts> {
+    if let Some(row) = LEDGER.get_ptr_mut(&*key) {
+        // SAFETY: a row of the map.
+        let last_ns = unsafe { (&raw const (*row).last_attempt_ns).read() };
+        if now_ns.saturating_sub(last_ns) < RETIRES_AFTER_NS || RETIRING.get_ptr(&*key).is_none() {
+            return Some(Counts(row));
+        }
+        *key = key.other();
+    }
+    row(key)
 }
 
 impl Counts {

@@ -73,6 +73,10 @@ pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entr
 #[map]
 pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(room::LEDGER, 0);
 
+/// Rows of the ledger that userspace is about to take out, by their keys; the values mean nothing. No attempt may begin in one.
+#[map]
+pub(crate) static RETIRING: HashMap<RowKey, u32> = HashMap::with_max_entries(room::RETIRING, 0);
+
 /// The proxies' connect timeouts in nanoseconds, where userspace knows one that is not that of the settings.
 #[map]
 pub(crate) static TIMEOUTS: HashMap<RowKey, u64> = HashMap::with_max_entries(room::TIMEOUTS, 0);

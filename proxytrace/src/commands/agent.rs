@@ -23,6 +23,9 @@ use crate::{
     watch::Watch,
 };
 
+/// Series of addresses that are neither declared nor used for so long go away.
+const SERIES_KEPT: Duration = Duration::from_secs(3600);
+
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,8 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
     listen: SocketAddr,
     /// How many addresses have series of their own; the rest is summed under `~other`.
-    #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES")]
-    max_addresses: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
+    max_addresses: u32,
     #[command(flatten)]
     tracing: Tracing,
 }
@@ -59,7 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
         })?;
         let config = tracing.nginx_config.clone();
-        let (watch, mut events, mut replies) = Watch::start(&tracing.options(false), config, *max_addresses)?;
+        let (watch, mut events, mut replies) =
+            Watch::start(&tracing.options(false), config, *max_addresses as usize, SERIES_KEPT)?;
         log_start(&watch, &listener)?;
 
         let mut crew = Crew::new();
@@ -138,6 +142,14 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+fn max_addresses(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("with 0 no address would have a series; give 1 or more".to_owned()),
+        Ok(addresses) => Ok(addresses),
+        Err(_) => Err("this is no number of addresses; write 1000".to_owned()),
+    }
+}
+
 fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
     match watch.roots()?.as_slice() {
@@ -145,4 +157,16 @@ fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {
         pids => tracing::info!("serving http://{listen}/metrics; tracing {}", trees(pids)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::max_addresses;
+
+    #[test]
+    fn an_agent_without_series_is_refused() {
+        assert_eq!(max_addresses("1"), Ok(1));
+        assert!(max_addresses("0").unwrap_err().contains("give 1 or more"));
+        assert!(max_addresses("-1").is_err());
+    }
 }

@@ -32,6 +32,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Whoever ends a trace by a signal does not wait longer for names.
 const HURRY: Duration = Duration::from_millis(500);
 
+/// So many addresses are summed up one by one at the end; what they share is summed up under `~other`.
+const MOST_SUMMED_UP: usize = 10_000;
+
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -65,7 +68,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
         let shutdown = Shutdown::start()?;
         let options = tracing.options(show.wants_established());
         let (watch, mut events, mut replies) =
-            Watch::start(&options, tracing.nginx_config.clone(), usize::MAX)?;
+            Watch::start(&options, tracing.nginx_config.clone(), MOST_SUMMED_UP, Duration::MAX)?;
         let header = recording::header(show.wants_established()).context("ask for the host's name")?;
         let create = |path: &PathBuf| {
             Recorder::create(path, *record_max, &header).map(|recorder| Kept::new(path.clone(), recorder))

@@ -1,12 +1,14 @@
 //! Typed views of the kernel half's maps.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, MapError, PerCpuArray},
+    maps::{self, HashMap, MapData, MapError, PerCpuArray},
 };
-use proxytrace_ebpf::abi::{Abi, Address, Owner, Process, Proxy, Row, RowKey, UnixPath, Usage};
+use proxytrace_ebpf::abi::{Abi, Address, Connection, Owner, Process, Proxy, Row, RowKey, UnixPath, Usage};
 
-use super::Error;
+use super::{Error, batch};
 
 /// A record of the ABI, for aya, which may not know it by name (neither the trait nor the records are of this crate).
 #[derive(Clone, Copy)]
@@ -20,10 +22,15 @@ unsafe impl<T: Abi> Pod for Plain<T> {}
 /// A hash map of the kernel half.
 pub(super) struct Map<K: Abi, V: Abi> {
     name: &'static str,
+    /// The most entries that it has room for.
+    pub(super) capacity: usize,
+    fd: OwnedFd,
     map: HashMap<MapData, Plain<K>, Plain<V>>,
 }
 
 pub(super) type LedgerMap = Map<RowKey, Row>;
+pub(super) type RetiringMap = Map<RowKey, u32>;
+pub(super) type ConnectionMap = Map<u64, Connection>;
 pub(super) type TimeoutMap = Map<RowKey, u64>;
 pub(super) type PathMap = Map<Address, UnixPath>;
 pub(super) type ProcessMap = Map<u32, Process>;
@@ -45,14 +52,17 @@ pub(super) enum Inserted {
 impl<K: Abi, V: Abi> Map<K, V> {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         let error = |source| Error::Map { map: name, source };
-        let map =
-            ebpf.take_map(name).ok_or_else(|| error(MapError::InvalidName { name: name.to_owned() }))?;
-        Ok(Self { name, map: HashMap::try_from(map).map_err(error)? })
+        let Some(maps::Map::HashMap(data)) = ebpf.take_map(name) else {
+            return Err(error(MapError::InvalidName { name: name.to_owned() }));
+        };
+        let capacity = data.info().map_err(error)?.max_entries() as usize;
+        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| error(source.into()))?;
+        Ok(Self { name, capacity, fd, map: HashMap::try_from(maps::Map::HashMap(data)).map_err(error)? })
     }
 
+    /// All entries, each once.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, Error> {
-        let pairs = self.map.iter().map(|pair| pair.map(|(key, value)| (key.0, value.0)));
-        pairs.collect::<Result<_, _>>().map_err(|source| self.error(source))
+        batch::entries(self.fd.as_fd()).map_err(|source| self.error(source.into()))
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {

@@ -11,15 +11,18 @@ pub mod requirements;
 pub mod tables;
 
 mod attach;
+mod batch;
 mod events;
 mod fdinfo;
 mod maps;
 mod owners;
+mod retiring;
 
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    time::Duration,
+    sync::LazyLock,
+    time::{Duration, Instant},
 };
 
 use aya::{Ebpf, EbpfLoader};
@@ -33,9 +36,14 @@ pub use attach::AttachedHook;
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
-use maps::{Inserted, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, TimeoutMap};
+use maps::{
+    ConnectionMap, Inserted, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap,
+    TimeoutMap,
+};
 use owners::Owners;
 use processes::Wanted;
+pub use retiring::Idle;
+use retiring::{Retiring, Tables};
 use tables::Resized;
 
 /// Where the kernel shows its type information.
@@ -147,6 +155,9 @@ pub struct Tracer {
     memory_bytes: Option<u64>,
     names: NameMap,
     ledger: LedgerMap,
+    retiring_rows: RetiringMap,
+    retiring: Retiring,
+    connections: ConnectionMap,
     processes: ProcessMap,
     proxies: ProxyMap,
     owners: Owners,
@@ -201,6 +212,9 @@ impl Tracer {
         let mut tracer = Self {
             names: NameMap::take(&mut ebpf, "NAMES")?,
             ledger: LedgerMap::take(&mut ebpf, "LEDGER")?,
+            retiring_rows: RetiringMap::take(&mut ebpf, "RETIRING")?,
+            retiring: Retiring::default(),
+            connections: ConnectionMap::take(&mut ebpf, "CONNECTIONS")?,
             processes: ProcessMap::take(&mut ebpf, "PROCESSES")?,
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
             owners: Owners::take(&mut ebpf, &settings.0)?,
@@ -265,8 +279,37 @@ impl Tracer {
         let known: HashSet<u64> = proxies.iter().map(|(id, _)| *id).collect();
         let mut processes = self.processes.entries()?;
         processes.retain(|(_, process)| known.contains(&process.proxy));
-        let rows = self.ledger.entries()?.into_iter().map(|(key, row)| (key, row.balanced())).collect();
+        let rows = retiring::joined(self.ledger.entries()?).into_iter();
+        let rows = rows.map(|(key, row)| (key, row.balanced())).collect();
         Ok(Snapshot { rows, processes, proxies, losses: self.losses()? })
+    }
+
+    /// Traced processes, by pid.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn processes(&self) -> Result<Vec<(u32, Process)>, Error> {
+        self.processes.entries()
+    }
+
+    /// The rows in which a break of a connection that is established would be counted.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn connected_rows(&self) -> Result<HashSet<RowKey>, Error> {
+        Ok(self.connections.entries()?.into_iter().map(|(_, connection)| connection.row.first()).collect())
+    }
+
+    /// How many rows the ledger has room for.
+    #[must_use]
+    pub const fn ledger_capacity(&self) -> usize {
+        self.ledger.capacity
+    }
+
+    /// Whether a row was found idle, and is taken out when it is found idle again.
+    #[must_use]
+    pub fn is_retiring(&self, row: &RowKey) -> bool {
+        self.retiring.has(row)
     }
 
     /// A traced process, if it is one and lives.
@@ -287,16 +330,14 @@ impl Tracer {
         Ok(losses)
     }
 
-    /// Takes a row out of the ledger that has not been used for long, unless an attempt is in flight there again. One that
-    /// begins in the microseconds between the look and the removal would be lost; no kernel before 5.14 can do both at once.
+    /// Takes those of these rows out of the ledger that were idle at an earlier call as well, and gives what they counted. Whatever
+    /// begins meanwhile is counted elsewhere: no count is lost. To be called every second, with all rows that are idle then.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn take_idle(&mut self, row: &RowKey) -> Result<Option<Row>, Error> {
-        let is_idle = |counts: &Row| counts.attempts == counts.outcomes.iter().sum::<u64>();
-        let Some(counts) = self.ledger.get(row).filter(is_idle) else { return Ok(None) };
-        self.ledger.remove(row)?;
-        Ok(Some(counts))
+    pub fn retire(&mut self, idle: &[Idle]) -> Result<Vec<(RowKey, Row)>, Error> {
+        let mut tables = Tables { ledger: &mut self.ledger, retiring: &mut self.retiring_rows };
+        self.retiring.turn(Instant::now(), idle, &mut tables)
     }
 
     /// Forgets the proxies that have no process left: their ids are not used again.
@@ -334,6 +375,23 @@ impl Tracer {
         let path = self.paths.get(address);
         self.path_cache.insert(*address, path);
         path
+    }
+
+    /// Forgets the paths of unix sockets that no row is about. One whose row comes meanwhile is known until the next call still, and
+    /// is noted anew by the attempt after that.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn forget_paths(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let used: HashSet<Address> = snapshot.rows.iter().map(|(row, _)| row.address).collect();
+        self.path_cache.retain(|address, _| used.contains(address) || self.paths.get(address).is_some());
+        for (address, path) in self.paths.entries()? {
+            if !used.contains(&address) {
+                self.paths.remove(&address)?;
+                self.path_cache.insert(address, Some(path));
+            }
+        }
+        Ok(())
     }
 
     /// Detaches every program; what was counted can still be read.
@@ -411,10 +469,31 @@ impl Tracer {
     }
 }
 
-/// Nanoseconds since boot, the clock of the kernel half.
+/// Nanoseconds since boot, the clock of the kernel half: that of the host, also where this process has another.
 #[must_use]
 pub fn boot_ns() -> u64 {
+    static OFFSET_NS: LazyLock<i64> = LazyLock::new(|| {
+        let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        boot_offset_ns(&offsets).unwrap_or(0)
+    });
+    own_boot_ns().saturating_add_signed(OFFSET_NS.saturating_neg())
+}
+
+/// Nanoseconds since boot as this process is shown them, in /proc too.
+#[must_use]
+pub fn own_boot_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+/// What the clock since boot shows more than the host's in the time namespace of these offsets (time_namespaces(7)); `None` where
+/// the kernel has no time namespaces.
+fn boot_offset_ns(offsets: &str) -> Option<i64> {
+    let mut words = offsets.lines().map(str::split_whitespace).find_map(|mut words| {
+        let clock = words.next()?;
+        matches!(clock, "boottime" | "7").then_some(words)
+    })?;
+    let (seconds, ns): (i64, i64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(ns)
 }
 
 /// The kernel's type information takes 20 MB while it is read (6.18), which the allocator would keep for good.
@@ -488,7 +567,17 @@ fn settings(options: &Options) -> Settings {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, KernelTypes};
+    use super::{Error, KernelTypes, boot_offset_ns};
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read_in_both_forms() {
+        assert_eq!(
+            boot_offset_ns("monotonic      5000         0\nboottime     100000         7\n"),
+            Some(100_000_000_000_007)
+        );
+        assert_eq!(boot_offset_ns("1 0 0\n7 -3 0\n"), Some(-3_000_000_000));
+        assert_eq!(boot_offset_ns(""), None);
+    }
 
     #[test]
     fn a_kernel_without_ring_buffer_is_too_old() {

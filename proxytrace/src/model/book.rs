@@ -1,7 +1,7 @@
 //! The book: the kernel half's ledger as series, one for each proxy, upstream and address, over all generations.
 //!
-//! It keeps the ledger small without losing a count: rows that have not been used for long are carried over into the
-//! book and forgotten in the kernel, and a series goes away once all its rows have.
+//! It keeps the ledger small without losing a count: rows that are not used any more are carried over into the book and forgotten
+//! in the kernel, and a series goes away once all its rows have and it was not used for long.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -59,34 +59,15 @@ impl Series {
     /// Attempts that did not end in an established connection.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        ended(&self.0) - self.outcome(Outcome::Established)
+        self.0.ended() - self.outcome(Outcome::Established)
     }
 
     /// Attempts under way: the ledger balances by this.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.0.attempts.saturating_sub(ended(&self.0))
-    }
-
-    fn add(&mut self, row: &Row) {
-        let Self(sum) = self;
-        sum.attempts += row.attempts;
-        sum.outcomes.iter_mut().zip(row.outcomes).for_each(|(sum, n)| *sum += n);
-        sum.broken.iter_mut().zip(row.broken).for_each(|(sum, n)| *sum += n);
-        sum.durations.iter_mut().zip(row.durations).for_each(|(sum, n)| *sum += n);
-        sum.syn_retransmits += row.syn_retransmits;
-        sum.duration_sum_ns += row.duration_sum_ns;
-        sum.last_established_ns = sum.last_established_ns.max(row.last_established_ns);
-        sum.last_attempt_ns = sum.last_attempt_ns.max(row.last_attempt_ns);
+        self.0.attempts.saturating_sub(self.0.ended())
     }
 }
-
-fn ended(row: &Row) -> u64 {
-    row.outcomes.iter().sum()
-}
-
-/// A row that has not been used for long, and the key that it counts for.
-pub type Idle = (RowKey, Key);
 
 /// All series, and the memory of what is no longer in the kernel.
 #[derive(Debug)]
@@ -116,43 +97,38 @@ impl Book {
         Self { most_addresses, idle_ns, known: HashMap::new(), gone: BTreeMap::new() }
     }
 
-    /// The series as of `rows`, each with the key that it counts for; and the rows that have not been used for long. Those
-    /// can be forgotten in the kernel, and given to [`Book::carry`]. What is `declared` has a series before it is used, as far
-    /// as what is used leaves room, and keeps it when it is idle.
+    /// The series as of `rows`, which are all that the kernel has, each with the key that it counts for. What is `declared` has a
+    /// series before it is used, as far as what is used leaves room, and keeps it when it is idle.
     #[must_use]
     pub fn update(
         &mut self,
         now_ns: u64,
         rows: &[(RowKey, Row, Key)],
         declared: &[Key],
-    ) -> (BTreeMap<Key, Series>, Vec<Idle>) {
+    ) -> BTreeMap<Key, Series> {
         for known in self.known.values_mut() {
             known.current = None;
         }
-        let mut own = self.known.values().filter(|known| known.is_own).count();
-        let mut idle = Vec::new();
-        for (row_key, row, key) in rows {
+        let mut own = self.count_own();
+        for (_, row, key) in rows {
             let known = self.known.entry(key.clone()).or_insert_with(|| {
                 let is_own = own < self.most_addresses;
                 own += usize::from(is_own);
                 Known { is_own, ..Known::default() }
             });
-            known.current.get_or_insert_default().add(row);
-            if now_ns.saturating_sub(row.last_attempt_ns) >= self.idle_ns && row.attempts == ended(row) {
-                idle.push((*row_key, key.clone()));
-            }
+            known.current.get_or_insert_default().0.add(row);
         }
         for key in declared {
             if let Some(known) = self.known.get_mut(key) {
                 known.current.get_or_insert_default();
             }
         }
-        self.drop_carried();
+        self.drop_idle(now_ns);
         let mut all = self.gone.clone();
         for (key, known) in &self.known {
             let series = all.entry(if known.is_own { key.clone() } else { rest_of(key) }).or_default();
             for part in [Some(&known.carried), known.current.as_ref()].into_iter().flatten() {
-                series.add(part.counts());
+                series.0.add(part.counts());
             }
         }
         // Not remembered: a series of zeroes can make room for one that counts.
@@ -160,24 +136,31 @@ impl Book {
         for key in unused.take(self.most_addresses.saturating_sub(own)) {
             all.entry(key.clone()).or_default();
         }
-        (all, idle)
+        all
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
-    pub fn carry(&mut self, key: &Key, row: &Row) {
-        if let Some(known) = self.known.get_mut(key) {
-            known.carried.add(row);
-        }
+    pub fn carry(&mut self, key: Key, row: &Row) {
+        let is_own = self.count_own() < self.most_addresses;
+        let known = self.known.entry(key).or_insert_with(|| Known { is_own, ..Known::default() });
+        known.carried.0.add(row);
     }
 
-    /// Drops the addresses all of whose rows were carried over. What was summed under the rest stays in that sum.
-    fn drop_carried(&mut self) {
-        let gone = &mut self.gone;
+    fn count_own(&self) -> usize {
+        self.known.values().filter(|known| known.is_own).count()
+    }
+
+    /// Drops the addresses that have no row and were not used for long. What was summed under the rest stays in that sum.
+    fn drop_idle(&mut self, now_ns: u64) {
+        let Self { gone, idle_ns, .. } = self;
         self.known.retain(|key, known| {
-            if known.current.is_none() && !known.is_own {
-                gone.entry(rest_of(key)).or_default().add(known.carried.counts());
+            let last_ns = known.carried.counts().last_attempt_ns;
+            let is_kept =
+                known.current.is_some() || (known.is_own && now_ns.saturating_sub(last_ns) < *idle_ns);
+            if !is_kept && !known.is_own {
+                gone.entry(rest_of(key)).or_default().0.add(known.carried.counts());
             }
-            known.current.is_some()
+            is_kept
         });
     }
 }
@@ -212,60 +195,61 @@ mod tests {
         series.get(&key(address)).map(|series| series.counts().attempts)
     }
 
-    /// Forgets idle rows as a kernel would, with the counts that they have.
-    fn forget(book: &mut Book, rows: &mut Vec<(RowKey, Row, Key)>, idle: &[super::Idle]) {
-        rows.retain(|(row_key, row, key)| {
-            let is_idle = idle.contains(&(*row_key, key.clone()));
-            if is_idle {
-                book.carry(key, row);
-            }
-            !is_idle
-        });
+    /// Carries the row over that is first, as if the kernel had forgotten it.
+    fn carry_first(book: &mut Book, rows: &mut Vec<(RowKey, Row, Key)>) {
+        let (_, row, key) = rows.remove(0);
+        book.carry(key, &row);
     }
 
     #[test]
     fn generations_are_summed_and_the_sum_balances() {
         let mut book = Book::new(10, HOUR);
-        let (series, idle) = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)], &[]);
+        let series = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)], &[]);
         let a = &series[&key("a")];
         assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
-        assert!(idle.is_empty());
     }
 
     #[test]
-    fn an_old_row_is_carried_over_and_its_series_goes_on() {
-        let mut book = Book::new(10, HOUR);
-        let mut rows = vec![row(0, "a", 7, 7, 1), row(1, "a", 3, 3, HOUR)];
-        let (series, idle) = book.update(HOUR + 1, &rows, &[]);
-        assert_eq!((attempts(&series, "a"), idle.len()), (Some(10), 1));
-        forget(&mut book, &mut rows, &idle);
-        assert_eq!(rows.len(), 1);
-        rows[0] = row(1, "a", 4, 4, HOUR);
-        let (series, _) = book.update(HOUR + 2, &rows, &[]);
-        assert_eq!(attempts(&series, "a"), Some(11));
+    fn a_row_is_carried_over_and_its_series_goes_on_whoever_looks_meanwhile() {
+        for looks in [true, false] {
+            let mut book = Book::new(10, HOUR);
+            let mut rows = vec![row(0, "a", 7, 7, 1), row(1, "a", 3, 3, HOUR)];
+            if looks {
+                assert_eq!(attempts(&book.update(2, &rows, &[]), "a"), Some(10));
+            }
+            carry_first(&mut book, &mut rows);
+            assert_eq!(attempts(&book.update(HOUR + 1, &rows, &[]), "a"), Some(10));
+            rows[0] = row(1, "a", 4, 4, HOUR);
+            assert_eq!(attempts(&book.update(HOUR + 2, &rows, &[]), "a"), Some(11));
+        }
     }
 
     #[test]
-    fn a_series_goes_away_when_its_address_was_idle_but_not_in_flight() {
+    fn a_series_goes_away_when_its_address_has_no_row_and_was_idle_for_long() {
         let mut book = Book::new(10, HOUR);
         let mut rows = vec![row(0, "a", 7, 7, 1), row(0, "b", 7, 6, 1)];
-        let (series, idle) = book.update(HOUR + 1, &rows, &[]);
-        assert_eq!((series.len(), idle.len()), (2, 1));
-        forget(&mut book, &mut rows, &idle);
-        let (series, _) = book.update(HOUR + 2, &rows, &[]);
+        carry_first(&mut book, &mut rows);
+        let series = book.update(HOUR, &rows, &[]);
+        assert_eq!(
+            (attempts(&series, "a"), attempts(&series, "b")),
+            (Some(7), Some(7)),
+            "used within the hour"
+        );
+        let series = book.update(HOUR + 2, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (None, Some(7)));
     }
 
     #[test]
     fn the_rest_is_summed_and_never_decreases() {
         let mut book = Book::new(1, HOUR);
-        let mut rows = vec![row(0, "a", 1, 1, HOUR), row(0, "b", 2, 2, 1), row(0, "c", 4, 4, HOUR)];
-        let (series, idle) = book.update(HOUR + 1, &rows, &[]);
+        let mut rows = vec![row(0, "b", 2, 2, 1), row(0, "a", 1, 1, HOUR), row(0, "c", 4, 4, HOUR)];
+        rows.swap(0, 1);
+        let series = book.update(HOUR + 1, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "~other")), (Some(1), Some(6)));
-        assert_eq!(idle.len(), 1);
-        forget(&mut book, &mut rows, &idle);
+        rows.swap(0, 1);
+        carry_first(&mut book, &mut rows);
         for _ in 0..2 {
-            let (series, _) = book.update(HOUR + 2, &rows, &[]);
+            let series = book.update(HOUR + 2, &rows, &[]);
             assert_eq!((attempts(&series, "~other"), series.len()), (Some(6), 2));
         }
     }
@@ -274,26 +258,26 @@ mod tests {
     fn what_is_declared_has_a_series_before_and_long_after_it_is_used() {
         let mut book = Book::new(10, HOUR);
         let declared = [key("a")];
-        let (series, _) = book.update(1, &[], &declared);
+        let series = book.update(1, &[], &declared);
         assert_eq!(attempts(&series, "a"), Some(0));
         let mut rows = vec![row(0, "a", 3, 3, 1), row(0, "b", 1, 1, 1)];
-        let (series, idle) = book.update(HOUR + 1, &rows, &declared);
-        assert_eq!((attempts(&series, "a"), idle.len()), (Some(3), 2));
-        forget(&mut book, &mut rows, &idle);
-        let (series, _) = book.update(HOUR + 2, &rows, &declared);
+        let series = book.update(HOUR + 1, &rows, &declared);
+        assert_eq!(attempts(&series, "a"), Some(3));
+        carry_first(&mut book, &mut rows);
+        carry_first(&mut book, &mut rows);
+        let series = book.update(HOUR + 2, &rows, &declared);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (Some(3), None));
-        let (series, _) = book.update(HOUR + 3, &rows, &[]);
-        assert!(series.is_empty());
+        assert!(book.update(HOUR + 3, &rows, &[]).is_empty());
     }
 
     #[test]
     fn what_is_only_declared_takes_no_room_from_what_is_used() {
         let mut book = Book::new(2, HOUR);
         let declared = [key("a"), key("b"), key("c")];
-        let (series, _) = book.update(1, &[], &declared);
+        let series = book.update(1, &[], &declared);
         assert_eq!((series.len(), attempts(&series, "a"), attempts(&series, "c")), (2, Some(0), None));
         let rows = [row(0, "c", 3, 3, 1), row(0, "x", 1, 1, 1), row(0, "a", 2, 2, 1)];
-        let (series, _) = book.update(2, &rows, &declared);
+        let series = book.update(2, &rows, &declared);
         let counts = ["c", "x", "~other", "a", "b"].map(|address| attempts(&series, address));
         assert_eq!(counts, [Some(3), Some(1), Some(2), None, None]);
     }

@@ -10,7 +10,7 @@ mod record;
 mod tally;
 
 pub use address::Address;
-pub use book::{Book, Idle, Key, Series};
+pub use book::{Book, Key, Series};
 pub use clock::Clock;
 pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};

@@ -126,6 +126,17 @@ impl Naming {
         self.states.insert(of, if is_asked { State::Asked(asked) } else { State::Unknown });
     }
 
+    /// Nobody can tell the configuration any more.
+    pub fn give_up(&mut self, of: Of) {
+        self.states.entry(of).or_insert(State::Unknown);
+    }
+
+    /// Whether it is known what the row is called.
+    #[must_use]
+    pub fn is_decided(&self, row: &RowKey) -> bool {
+        self.decided.contains_key(row)
+    }
+
     /// Asks where the proxy runs. Gives false where there is nobody to answer.
     pub fn locate(&mut self, of: Of, pids: Vec<u32>) -> bool {
         self.send(of, pids, Question::Pod)

@@ -11,7 +11,7 @@ use procfs::{process::Process, ticks_per_second};
 use serde::{Deserialize, Serialize};
 
 use super::{master, root::Root};
-use crate::{kernel::boot_ns, model::Clock};
+use crate::{kernel::own_boot_ns, model::Clock};
 
 /// A file that may not be what nginx runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ fn start_of_worker(pid: u32) -> Option<Timestamp> {
     }
     let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?;
     let started_ns = stat.starttime.checked_mul(1_000_000_000)? / ticks_per_second();
-    Some(Clock::new(boot_ns(), Timestamp::now()).at(started_ns))
+    Some(Clock::new(own_boot_ns(), Timestamp::now()).at(started_ns))
 }
 
 #[cfg(test)]

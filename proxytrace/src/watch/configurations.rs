@@ -31,7 +31,13 @@ impl Watch {
         match event.kind {
             Event::ENTERED | Event::RELOADED => self.naming.ask(of, vec![event.pid]),
             Event::WORKER_STARTED => self.naming.forked(of, event.pid),
-            _ if !self.naming.is_asked(of) => self.ask_for(of, &self.tracer.snapshot()?),
+            // Not of an old generation that is forgotten: it may have run another configuration than there is now.
+            _ if !self.naming.is_asked(of) => {
+                let processes = self.tracer.processes()?;
+                if with_processes(&processes).any(|other| other == of) {
+                    self.naming.ask(of, pids(&processes, of));
+                }
+            }
             _ => {}
         }
         let is_about_a_reload =
@@ -103,14 +109,14 @@ impl Watch {
         if due.is_empty() {
             return Ok(());
         }
-        let snapshot = self.tracer.snapshot()?;
+        let processes = self.tracer.processes()?;
         for of in due {
-            self.naming.follow(of, pids(&snapshot, of));
+            self.naming.follow(of, pids(&processes, of));
         }
         Ok(())
     }
 
-    /// Where the proxies' configurations send requests, by proxy: of each the newest that is known.
+    /// Where the configurations of the proxies that run send requests, by proxy: of each the newest that is known.
     ///
     /// # Errors
     /// A map could not be read.
@@ -118,7 +124,7 @@ impl Watch {
         let snapshot = self.tracer.snapshot()?;
         let living = living(&snapshot);
         let mut views = Vec::new();
-        for (id, proxy) in &snapshot.proxies {
+        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let Some(name) = self.names.settled(*id, &living) else { continue };
             let Some(of) = self.newest_known(*id, proxy.generation) else { continue };
             if let Some((configuration, _)) = self.naming.configuration(of) {
@@ -159,16 +165,22 @@ impl Watch {
         let upstream = self.naming.upstream(row, address);
         let of = of_row(row);
         if upstream.is_none() && self.naming.needs_lookup(of, address) {
-            self.naming.follow(of, pids(&self.tracer.snapshot()?, of));
+            self.naming.follow(of, pids(&self.tracer.processes()?, of));
         }
         Ok(upstream)
     }
 
-    /// Asks for the configurations of everything that has processes or rows.
+    /// Asks for the configurations of everything that is in use and was not asked for.
     pub(super) fn ask_for_all(&mut self, snapshot: &Snapshot) {
-        for of in in_use(snapshot) {
-            if !self.naming.is_asked(of) {
-                self.ask_for(of, snapshot);
+        let generations: HashSet<_> = with_processes(&snapshot.processes).collect();
+        for of in self.in_use(snapshot) {
+            if self.naming.is_asked(of) {
+                continue;
+            }
+            if generations.contains(&of) {
+                self.naming.ask(of, pids(&snapshot.processes, of));
+            } else {
+                self.naming.give_up(of); // nobody runs it any more who could tell
             }
         }
     }
@@ -195,15 +207,15 @@ impl Watch {
         generations.take(MOST_GENERATIONS).find(|of| self.naming.configuration(*of).is_some())
     }
 
-    /// Forgets the configurations that nobody uses any more.
+    /// Forgets the configurations that nobody uses any more, and what rows are called that are not there any more.
     pub(super) fn forget_configurations(&mut self, snapshot: &Snapshot) {
-        let mut used = in_use(snapshot);
+        let mut used = self.in_use(snapshot);
         let newest = snapshot.proxies.iter().map(|(id, proxy)| self.newest_known(*id, proxy.generation));
         used.extend(newest.flatten().collect::<Vec<_>>());
         used.extend(
             snapshot.proxies.iter().map(|&(proxy, state)| Of { proxy, generation: state.generation }),
         );
-        let rows = snapshot.rows.iter().map(|(row, _)| *row).collect();
+        let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
         for (of, names) in self.naming.retain(&used, &rows) {
             for (row, _) in self.connect_timeouts(of, &names) {
                 // One that stays takes a little room, until the proxy's id is not in use any more.
@@ -212,8 +224,12 @@ impl Watch {
         }
     }
 
-    fn ask_for(&mut self, of: Of, snapshot: &Snapshot) {
-        self.naming.ask(of, pids(snapshot, of));
+    /// The generations whose configurations are needed: those that have processes, and those of which something waits for its
+    /// upstream's name. What has its name keeps it without.
+    fn in_use(&self, snapshot: &Snapshot) -> HashSet<Of> {
+        let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows());
+        let nameless = rows.filter(|row| row.address.family != 0 && !self.naming.is_decided(row));
+        with_processes(&snapshot.processes).chain(nameless.map(|row| of_row(&row))).collect()
     }
 
     fn set_connect_timeouts(&mut self, of: Of) {
@@ -254,19 +270,15 @@ fn in_one_line(problems: &[String]) -> Option<String> {
 /// So many generations back the newest known configuration is looked for.
 const MOST_GENERATIONS: usize = 100;
 
-/// The generations that have processes or rows.
-fn in_use(snapshot: &Snapshot) -> HashSet<Of> {
-    let processes = snapshot
-        .processes
-        .iter()
-        .map(|(_, process)| Of { proxy: process.proxy, generation: process.generation });
-    processes.chain(snapshot.rows.iter().map(|(row, _)| of_row(row))).collect()
+/// The generations of these processes; one may come several times.
+pub(super) fn with_processes(processes: &[(u32, Process)]) -> impl Iterator<Item = Of> {
+    processes.iter().map(|(_, process)| Of { proxy: process.proxy, generation: process.generation })
 }
 
 /// The processes that may tell the configuration of `of`: those of the generation before others, masters before workers.
-fn pids(snapshot: &Snapshot, of: Of) -> Vec<u32> {
+fn pids(processes: &[(u32, Process)], of: Of) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
-        snapshot.processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
+        processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
     let is_below = |process: &Process| process.flags & (Process::WORKER | Process::HELPER) != 0;
     candidates.sort_by_key(|(pid, process)| (process.generation != of.generation, is_below(process), *pid));
     candidates.into_iter().take(MOST_CANDIDATES).map(|(pid, _)| *pid).collect()

@@ -8,11 +8,12 @@ use std::{
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 
-use super::{Watch, clock, rejections::Rejection};
+use super::{Watch, clock, configurations::with_processes, rejections::Rejection};
 use crate::{
     findings::{Change, Declared, Finding, Findings, Generation, Input, Limits},
-    kernel::Error,
+    kernel::{Error, Snapshot},
     model::{Body, Counted, Counts, Declaration, Record},
+    naming::of_row,
     reader::Of,
 };
 
@@ -21,6 +22,8 @@ pub(super) struct Known {
     findings: Findings,
     /// Each row as it was at the last look.
     rows: HashMap<RowKey, Row>,
+    /// What rows had counted that the kernel has forgotten, as long as they are there again: findings see counts that only rise.
+    carried: HashMap<RowKey, Row>,
     /// What happened since then.
     happened: VecDeque<Happened>,
 }
@@ -52,7 +55,27 @@ pub struct Look {
 
 impl Known {
     pub(super) fn new() -> Self {
-        Self { findings: Findings::new(Limits::default()), rows: HashMap::new(), happened: VecDeque::new() }
+        Self {
+            findings: Findings::new(Limits::default()),
+            rows: HashMap::new(),
+            carried: HashMap::new(),
+            happened: VecDeque::new(),
+        }
+    }
+
+    /// Whether findings have seen the row as it was at the last look.
+    pub(super) fn has_seen(&self, key: &RowKey) -> bool {
+        self.rows.contains_key(key)
+    }
+
+    /// The kernel has forgotten a row, with these counts.
+    pub(super) fn carry(&mut self, key: &RowKey, row: &Row) {
+        self.carried.entry(*key).or_insert(Row::ZERO).add(row);
+    }
+
+    /// The proxies of which something has happened that findings have not been told.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = u64> {
+        self.happened.iter().map(Happened::proxy)
     }
 
     /// A reload was accepted or rejected.
@@ -90,10 +113,13 @@ impl Watch {
             }
         }
         let time = Timestamp::now();
-        let rows = self.changed_rows()?;
+        let snapshot = self.tracer.snapshot()?;
+        let living = self.look_at(&snapshot);
+        let rows = self.changed_rows(&snapshot, &living)?;
         let changes = self.known.findings.observe(Input::Look { time, rows: &rows });
         look.add_changes(time, changes);
         look.facts.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
+        self.keep_house(&snapshot, &living)?;
         Ok(look)
     }
 
@@ -137,28 +163,39 @@ impl Watch {
     }
 
     /// The rows that are not as they were at the last look, and whose upstreams are known.
-    fn changed_rows(&mut self) -> Result<Vec<Counted>, Error> {
-        let snapshot = self.tracer.snapshot()?;
-        let living = self.look_at(&snapshot);
+    fn changed_rows(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Result<Vec<Counted>, Error> {
         let mut before = mem::take(&mut self.known.rows);
+        let mut carried = mem::take(&mut self.known.carried);
+        let mut rows = Vec::new();
+        for (key, row) in &snapshot.rows {
+            let mut row = *row;
+            if let Some(more) = carried.remove(key) {
+                row.add(&more);
+                self.known.carried.insert(*key, more);
+            }
+            if before.remove(key) == Some(row) {
+                self.known.rows.insert(*key, row);
+            } else {
+                rows.push((*key, row));
+            }
+        }
+        // A row that is not there any more, and may come again, begins at zero then.
+        let generations: HashSet<_> = with_processes(&snapshot.processes).collect();
+        let gone = carried.into_keys().filter(|key| generations.contains(&of_row(key)));
+        rows.extend(gone.map(|key| (key, Row::ZERO)));
         let mut changed = Vec::new();
         let clock = clock();
-        for (key, row) in &snapshot.rows {
-            if before.remove(key) == Some(*row) {
-                self.known.rows.insert(*key, *row);
-                continue;
-            }
+        for (key, row) in rows {
             let address = self.address(&key.address);
-            if address.is_name_service() {
-                continue;
+            if !address.is_name_service() {
+                // One that has no name yet is looked at again.
+                let Some(proxy) = self.names.settled(key.proxy, living) else { continue };
+                let Some(upstream) = self.upstream(&key, &address)? else { continue };
+                let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
+                let counts = Counts::of(&row, &clock);
+                changed.push(Counted { proxy, pid, generation, upstream, address, counts });
             }
-            // One that has no name yet is looked at again.
-            let Some(proxy) = self.names.settled(key.proxy, &living) else { continue };
-            let Some(upstream) = self.upstream(key, &address)? else { continue };
-            let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
-            let counts = Counts::of(row, &clock);
-            changed.push(Counted { proxy, pid, generation, upstream, address, counts });
-            self.known.rows.insert(*key, *row);
+            self.known.rows.insert(key, row);
         }
         Ok(changed)
     }

@@ -1,6 +1,7 @@
 //! A trace that knows names: joins the kernel half, the identities of proxies and the book.
 
 mod configurations;
+mod housekeeping;
 mod look;
 mod records;
 mod rejections;
@@ -20,7 +21,7 @@ use proxytrace_ebpf::abi::{self, Event, Loss, Process};
 use crate::{
     identity::{Identity, Names},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Book, Clock, Key, Worker},
+    model::{Address, Book, Clock, Key, Series, Worker},
     naming::Naming,
     reader::{
         Of,
@@ -33,9 +34,6 @@ pub use look::Look;
 pub use records::PATIENCE;
 pub use view::{ProxyInfo, ProxyView, View};
 
-/// Series of addresses that were not used for so long go away.
-const IDLE: Duration = Duration::from_secs(3600);
-
 /// A running trace.
 pub struct Watch {
     tracer: Tracer,
@@ -46,13 +44,15 @@ pub struct Watch {
     held: records::Held,
     rejections: rejections::Rejections,
     known: look::Known,
+    housekeeping: housekeeping::Housekeeping,
     has_started: bool,
     /// Where no configuration tells one.
     connect_timeout: Duration,
 }
 
 impl Watch {
-    /// Starts tracing. At most `most_addresses` addresses get series of their own. Also starts the process that reads the
+    /// Starts tracing. At most `most_addresses` addresses get series of their own, each until it was neither declared nor used for
+    /// `series_kept`. Also starts the process that reads the
     /// proxies' configurations, or `config` instead of what they name; it keeps privileges that a trace gives up.
     ///
     /// # Errors
@@ -61,6 +61,7 @@ impl Watch {
         options: &Options,
         config: Option<PathBuf>,
         most_addresses: usize,
+        series_kept: Duration,
     ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
         let (reader, replies) =
@@ -69,12 +70,13 @@ impl Watch {
         let mut watch = Self {
             tracer,
             names: Names::new(fallback),
-            book: Book::new(most_addresses, IDLE.as_nanos() as u64),
+            book: Book::new(most_addresses, u64::try_from(series_kept.as_nanos()).unwrap_or(u64::MAX)),
             reloads: Reloads::default(),
             naming: Naming::new(reader, config),
             held: records::Held::new(),
             rejections: rejections::Rejections::default(),
             known: look::Known::new(),
+            housekeeping: housekeeping::Housekeeping::new(),
             has_started: false,
             connect_timeout: options.connect_timeout,
         };
@@ -124,37 +126,15 @@ impl Watch {
         events
     }
 
-    /// What is known now. Also the moment at which what is no longer needed is forgotten.
+    /// What is known now.
     ///
     /// # Errors
     /// A map could not be read.
     pub fn view(&mut self) -> Result<View, Error> {
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
-        self.ask_for_all(&snapshot);
-        let mut rows = Vec::with_capacity(snapshot.rows.len());
-        for (row_key, row) in &snapshot.rows {
-            let address = self.address(&row_key.address);
-            if address.is_name_service() {
-                continue;
-            }
-            // Its counts show as soon as the names are known.
-            let Some(proxy) = self.names.settled(row_key.proxy, &living) else { continue };
-            let Some(upstream) = self.upstream(row_key, &address)? else { continue };
-            rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
-        }
-        let declared = self.declared(&snapshot, &living);
-        let (series, idle) = self.book.update(boot_ns(), &rows, &declared);
-        for (row_key, key) in idle {
-            if let Some(row) = self.tracer.take_idle(&row_key)? {
-                self.book.carry(&key, &row);
-            }
-        }
+        let (series, declared) = self.series(&snapshot, &living)?;
         let proxies = self.proxies(&snapshot, &living);
-        self.tracer.forget_ended_proxies(&snapshot)?;
-        self.forget_configurations(&snapshot);
-        let counted: HashSet<u64> = snapshot.rows.iter().map(|(key, _)| key.proxy).collect();
-        self.names.retain(|proxy| living.contains(&proxy) || counted.contains(&proxy));
         let memory_bytes = self.tracer.memory_bytes();
         let findings = self.findings().map(|finding| finding.subject.clone()).collect();
         Ok(View {
@@ -167,6 +147,27 @@ impl Watch {
             passed_over: self.tracer.passed_over(),
             clock: clock(),
         })
+    }
+
+    /// Everything that was counted and is declared, and what is declared.
+    fn series(
+        &mut self,
+        snapshot: &Snapshot,
+        living: &HashSet<u64>,
+    ) -> Result<(BTreeMap<Key, Series>, Vec<Key>), Error> {
+        let mut rows = Vec::with_capacity(snapshot.rows.len());
+        for (row_key, row) in &snapshot.rows {
+            let address = self.address(&row_key.address);
+            if address.is_name_service() {
+                continue;
+            }
+            // Its counts show as soon as the names are known.
+            let Some(proxy) = self.names.settled(row_key.proxy, living) else { continue };
+            let Some(upstream) = self.upstream(row_key, &address)? else { continue };
+            rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
+        }
+        let declared = self.declared(snapshot, living);
+        Ok((self.book.update(boot_ns(), &rows, &declared), declared))
     }
 
     /// Whether it has been found out, or given up, where the proxies run that were there at the start, and how they are
@@ -255,7 +256,6 @@ impl Watch {
     }
 
     fn proxies(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> BTreeMap<Arc<str>, ProxyView> {
-        self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
         let now_ns = boot_ns();
         let mut rejected: HashMap<u64, u64> = HashMap::new();
         for open in snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process)) {

@@ -88,6 +88,12 @@ impl Watch {
         !self.held.is_empty()
     }
 
+    /// The rows that the events count in which wait.
+    pub(super) fn held_rows(&self) -> impl Iterator<Item = RowKey> {
+        let with_address = self.held.iter().filter(|(_, event)| event.remote.family != 0);
+        with_address.map(|(_, event)| row_of(event))
+    }
+
     /// What became of a process or a reload.
     fn lifecycle(&mut self, event: &Event) -> Result<Option<Body>, Error> {
         Ok(match event.kind {
@@ -108,7 +114,7 @@ impl Watch {
     /// Who connected where; `None` while it is worth waiting for the upstream's name.
     fn route(&mut self, event: &Event, all: bool) -> Result<Option<Route>, Error> {
         let address = self.address(&event.remote);
-        let row = RowKey { proxy: event.proxy, generation: event.generation, address: event.remote };
+        let row = row_of(event);
         let patience = if self.naming.is_reading(of_row(&row)) { READING } else { PATIENCE };
         let upstream = match self.upstream(&row, &address)? {
             Some(upstream) => upstream,
@@ -127,6 +133,10 @@ impl Watch {
             backend: end(&event.backend).filter(|_| event.backend != event.remote),
         }))
     }
+}
+
+const fn row_of(event: &Event) -> RowKey {
+    RowKey { proxy: event.proxy, generation: event.generation, address: event.remote }
 }
 
 fn about_a_route(event: &Event, route: Route) -> Option<Body> {

@@ -74,7 +74,7 @@ pub struct ProxyInfo {
 impl View {
     /// A view of what these rows counted, with room for as many addresses, and of nothing else.
     pub(crate) fn of(rows: &[(RowKey, Row, Key)], clock: Clock) -> Self {
-        let (series, _) = Book::new(rows.len(), u64::MAX).update(0, rows, &[]);
+        let series = Book::new(rows.len(), u64::MAX).update(0, rows, &[]);
         Self {
             series,
             declared: Vec::new(),

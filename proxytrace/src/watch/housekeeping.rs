@@ -1,0 +1,126 @@
+//! Forgets what is not used any more, each second, whoever looks or not: nothing grows with reloads, addresses or proxies that
+//! come and go. Of a row that the kernel forgets the book keeps the counts; of an old generation only what its rows are called.
+
+use std::{
+    cmp::Reverse,
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use proxytrace_ebpf::abi::{RETIRES_AFTER_NS, Row, RowKey};
+
+use super::{Watch, configurations::with_processes};
+use crate::{
+    kernel::{Error, Idle, Snapshot, boot_ns},
+    model::Key,
+    naming::of_row,
+    reader::Of,
+};
+
+/// So often at the most; looks come as often at the least.
+const TURN: Duration = Duration::from_millis(900);
+
+/// What takes longer, or is never urgent.
+const THOROUGH: Duration = Duration::from_secs(60);
+
+/// A row of a living generation that was not used for so long leaves the ledger; where the ledger is more than half full,
+/// one that was not used for [`SOON_NS`].
+const IDLE_NS: u64 = 3_600_000_000_000;
+
+/// Twice as long as the kernel half wants it.
+const SOON_NS: u64 = 2 * RETIRES_AFTER_NS;
+
+/// When it was done last.
+#[derive(Debug)]
+pub(super) struct Housekeeping {
+    turned: Instant,
+    was_thorough: Instant,
+}
+
+impl Housekeeping {
+    pub(super) fn new() -> Self {
+        Self { turned: Instant::now(), was_thorough: Instant::now() }
+    }
+}
+
+impl Watch {
+    /// Forgets what is not used any more, if it is time to. All that `snapshot` holds has been shown to findings.
+    pub(super) fn keep_house(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Result<(), Error> {
+        if self.housekeeping.turned.elapsed() < TURN {
+            return Ok(());
+        }
+        self.housekeeping.turned = Instant::now();
+        self.ask_for_all(snapshot);
+        let is_thorough = self.housekeeping.was_thorough.elapsed() >= THOROUGH;
+        let idle = self.idle_rows(snapshot, living, is_thorough)?;
+        for (key, row) in self.tracer.retire(&idle)? {
+            self.carry(&key, &row, living)?;
+        }
+        if is_thorough {
+            self.housekeeping.was_thorough = Instant::now();
+            // So that the book forgets what is idle, also where nobody scrapes.
+            self.series(snapshot, living)?;
+            self.tracer.forget_paths(snapshot)?;
+        }
+        self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
+        self.tracer.forget_ended_proxies(snapshot)?;
+        self.forget_configurations(snapshot);
+        let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
+        let held = self.held.iter().map(|(_, event)| event.proxy);
+        let named: HashSet<u64> = counted.chain(held).chain(self.known.awaited()).collect();
+        self.names.retain(|proxy| living.contains(&proxy) || named.contains(&proxy));
+        Ok(())
+    }
+
+    /// The rows that nothing counts in at the moment, and that are not expected to be used: of a generation without processes at
+    /// once, of another after a long time, or the least recently used ones where room is short.
+    fn idle_rows(
+        &self,
+        snapshot: &Snapshot,
+        living: &HashSet<u64>,
+        is_thorough: bool,
+    ) -> Result<Vec<Idle>, Error> {
+        let generations: HashSet<Of> = with_processes(&snapshot.processes).collect();
+        let over_half = snapshot.rows.len().saturating_sub(self.tracer.ledger_capacity() / 2);
+        let now_ns = boot_ns();
+        let age_ns = |row: &Row| now_ns.saturating_sub(row.last_attempt_ns);
+        let (mut reachable, mut idle) = (Vec::new(), Vec::new());
+        for (key, row) in &snapshot.rows {
+            // Without a name it cannot be carried over yet. One of the kernel half's own stays as long as its proxy.
+            let is_ready = self.known.has_seen(key);
+            let is_own = key.address.family == 0 && living.contains(&key.proxy);
+            if row.attempts != row.ended() || !is_ready || is_own {
+                continue;
+            }
+            if !generations.contains(&of_row(key)) {
+                idle.push(Idle { row: *key, is_reachable: false });
+            } else if age_ns(row) >= if over_half > 0 { SOON_NS } else { IDLE_NS } {
+                reachable.push((age_ns(row), *key));
+            }
+        }
+        // All that are old, in their time; as many as are too many at once; and those that are leaving, or they would stay.
+        reachable.sort_unstable_by_key(|(age_ns, _)| Reverse(*age_ns));
+        let leaving = reachable.into_iter().enumerate().filter(|(n, (age_ns, key))| {
+            *n < over_half || (is_thorough && *age_ns >= IDLE_NS) || self.tracer.is_retiring(key)
+        });
+        idle.extend(leaving.map(|(_, (_, row))| Idle { row, is_reachable: true }));
+        if !idle.is_empty() {
+            let connected = self.tracer.connected_rows()?;
+            idle.retain(|idle| !connected.contains(&idle.row));
+        }
+        Ok(idle)
+    }
+
+    /// Takes over what a row counted that the kernel has forgotten.
+    fn carry(&mut self, key: &RowKey, row: &Row, living: &HashSet<u64>) -> Result<(), Error> {
+        let address = self.address(&key.address);
+        if address.is_name_service() {
+            return Ok(());
+        }
+        self.known.carry(key, row);
+        let Some(proxy) = self.names.settled(key.proxy, living) else { return Ok(()) };
+        let upstream = self.upstream(key, &address)?.unwrap_or_else(|| self.naming.unknown());
+        self.book.carry(Key { proxy, upstream, address: address.to_string().into() }, row);
+        Ok(())
+    }
+}
