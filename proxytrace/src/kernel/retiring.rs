@@ -60,7 +60,7 @@ impl Rows for Tables<'_> {
     }
 
     fn remove(&mut self, row: &RowKey) -> Result<(), Error> {
-        self.ledger.remove(row)
+        self.ledger.remove(row).map(drop)
     }
 
     fn close(&mut self, row: &RowKey) -> bool {
@@ -68,7 +68,7 @@ impl Rows for Tables<'_> {
     }
 
     fn open(&mut self, row: &RowKey) -> Result<(), Error> {
-        self.retiring.remove(row)
+        self.retiring.remove(row).map(drop)
     }
 }
 

@@ -108,10 +108,10 @@ impl Naming {
     /// Whether the upstreams of `of` can be named; `None` for what is no nginx.
     #[must_use]
     pub fn is_ready(&self, of: Of) -> Option<bool> {
-        match self.states.get(&of) {
+        match self.states.get(&self.read_for(of)) {
             Some(State::Known(known)) => Some(known.is_complete() || !known.is_asked()),
             Some(State::NoNginx) => None,
-            Some(State::Asked(_) | State::Unknown) | None => Some(false),
+            Some(State::Asked(_) | State::As(_) | State::Unknown) | None => Some(false),
         }
     }
 
@@ -126,8 +126,8 @@ impl Naming {
         self.states.insert(of, if is_asked { State::Asked(asked) } else { State::Unknown });
     }
 
-    /// Nobody can tell the configuration any more.
-    pub fn give_up(&mut self, of: Of) {
+    /// Nobody runs it any more who could tell the configuration.
+    pub fn ended(&mut self, of: Of) {
         self.states.entry(of).or_insert(State::Unknown);
     }
 

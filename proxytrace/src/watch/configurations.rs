@@ -180,7 +180,7 @@ impl Watch {
             if generations.contains(&of) {
                 self.naming.ask(of, pids(&snapshot.processes, of));
             } else {
-                self.naming.give_up(of); // nobody runs it any more who could tell
+                self.naming.ended(of);
             }
         }
     }
