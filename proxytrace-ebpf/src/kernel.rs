@@ -5,7 +5,10 @@ use core::{ffi::c_void, marker::PhantomData, mem::size_of, ptr};
 
 use aya_ebpf::helpers::{self, generated};
 use proxytrace_ebpf::{
-    abi::{Address, FAMILY_INET, FAMILY_UNIX, Loss, Owner, Settings, Share, UNIX_PATH_MAX, UnixPath},
+    abi::{
+        Address, FAMILY_INET, FAMILY_UNIX, Loss, Owner, Settings, Share, UNIX_PATH_MAX, UnixPath,
+        is_name_service,
+    },
     offsets::Offsets,
 };
 
@@ -444,7 +447,7 @@ fn address_in(memory: Memory, pointer: u64, length: u32, path: &mut UnixPath) ->
             Ok(internet(halves, port()?))
         }
         AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2), path),
-        _ => Err(NoAddress::OtherFamily),
+        _ => Err(NoAddress::NotAnUpstream),
     }
 }
 
@@ -453,8 +456,8 @@ fn address_in(memory: Memory, pointer: u64, length: u32, path: &mut UnixPath) ->
 pub(crate) enum NoAddress {
     /// The page is not in memory, or not the caller's.
     Unreadable,
-    /// None of the families that upstreams have; AF_UNSPEC disconnects.
-    OtherFamily,
+    /// None of the families that upstreams have (AF_UNSPEC disconnects), or the socket of a name service.
+    NotAnUpstream,
 }
 
 #[inline(always)]
@@ -489,6 +492,9 @@ fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) ->
             return Err(NoAddress::Unreadable);
         }
         path.length = (read as u32).saturating_sub(1); // the zero at the end
+        if is_name_service(&path.bytes) {
+            return Err(NoAddress::NotAnUpstream);
+        }
     }
     let address = Address { bytes: digest(&path.bytes), port: 0, family: FAMILY_UNIX };
     // Looked up first: an insertion locks a bucket, and the path is nearly always known.

@@ -61,9 +61,14 @@ pub enum How {
     HandedOver,
     /// From a local port that a connection to the same address has already.
     FromTakenPort,
+    /// By each of [`KILLED_TOGETHER`] threads of a child, which is killed when all of them wait in connect().
+    KilledTogether,
     /// Calls of connect() that are no attempts: datagram sockets, no socket at all, `AF_UNSPEC`, once more when connected.
     NotAnAttempt,
 }
+
+/// How many threads a child has that is killed: they end at the same time on all processors.
+pub const KILLED_TOGETHER: usize = 4;
 
 /// How often each outcome happened, by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
