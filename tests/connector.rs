@@ -3,13 +3,16 @@
 //! It begins when a line comes in on stdin, and lets go of what it holds when stdin ends.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
     bind, connect, getsockname, getsockopt, send, sendmsg, setsockopt, socket, sockopt,
@@ -17,7 +20,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use proxytrace_tests::client::{Count, How, Plan, Step};
+use proxytrace_tests::client::{Count, How, KILLED_TOGETHER, Plan, Step};
 use proxytrace_tests::sockmap::Sockmap;
 
 fn main() {
@@ -109,6 +112,11 @@ impl Connector {
             How::Bypassed => answered_past_tcp(&step.address),
             How::FromTakenPort => self.connect_from_taken_port(&target, &step.address),
             How::NotAnAttempt => return target.connect_in_vain(),
+            How::KilledTogether => {
+                kill_in_connect(&step.address);
+                *self.counts.entry((target.name, "cancelled")).or_default() += KILLED_TOGETHER as u64;
+                return;
+            }
         };
         self.count(&target, result);
     }
@@ -296,6 +304,37 @@ fn hand_over(socket: &OwnedFd) {
     let descriptors = [socket.as_raw_fd()];
     let message = [ControlMessage::ScmRights(&descriptors)];
     sendmsg::<()>(0, &[IoSlice::new(b"!")], &message, MsgFlags::empty(), None).expect("hand over a socket");
+}
+
+/// Lets all threads of a child wait in connect() to an address, each on another processor than the one before where there are
+/// two, and kills it.
+fn kill_in_connect(address: &str) {
+    let wait = |n: usize| {
+        let mut processors = CpuSet::new();
+        processors.set(n % 2).expect("a processor");
+        let _ = sched_setaffinity(Pid::from_raw(0), &processors);
+        let target = Target::parse(address);
+        let result = target.connect(&target.socket(SockFlag::empty()));
+        unreachable!("connect() returned with {result:?} before the child was killed");
+    };
+    let child = in_a_child(|| {
+        thread::scope(|scope| {
+            (1..KILLED_TOGETHER).for_each(|n| drop(scope.spawn(move || wait(n))));
+            wait(0)
+        })
+    });
+    let waits = |call: &String| call.split(' ').next() == Some(&libc::SYS_connect.to_string());
+    loop {
+        let threads = fs::read_dir(format!("/proc/{child}/task")).expect("the child's threads");
+        let calls =
+            threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("syscall")).ok());
+        if calls.filter(waits).count() == KILLED_TOGETHER {
+            break;
+        }
+        thread::yield_now();
+    }
+    kill(child, Signal::SIGKILL).expect("kill the child");
+    waitpid(child, None).expect("wait for the child");
 }
 
 fn in_a_child(work: impl FnOnce()) -> Pid {

@@ -1,21 +1,25 @@
 //! Who is traced, from when on, and in which generation.
 
+use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use proxytrace_tests::backend::{Backend, Manner};
-use proxytrace_tests::child::as_pid;
+use proxytrace_tests::child::{Guarded, as_pid};
 use proxytrace_tests::client::{Client, How, Plan};
 use proxytrace_tests::http::answer;
 use proxytrace_tests::metrics::Account;
 use proxytrace_tests::nginx::{Nginx, Options, proxy_to, server};
-use proxytrace_tests::proxytrace::{Agent, Record};
-use proxytrace_tests::scratch;
+use proxytrace_tests::proxytrace::{Agent, Record, Trace};
 use proxytrace_tests::stage::{Family, Stage};
 use proxytrace_tests::wait::{self, SOON};
+use proxytrace_tests::{scratch, skip};
 
 use crate::clients::CONNECTOR;
-use crate::scene::{Expected, Named, Scene, Watch, wait_for_in_flight};
+use crate::host::Host;
+use crate::scene::{Expected, Named, Scene, Watch, counted, wait_for_in_flight};
 
 #[test]
 fn nginx_is_traced_whoever_was_there_first_and_however_it_runs() {
@@ -175,6 +179,116 @@ fn a_worker_that_is_killed_in_mid_handshake_leaves_nothing_in_flight() {
 }
 
 #[test]
+fn threads_that_are_killed_together_end_their_process_once() {
+    const CHILDREN: u32 = 200;
+    let host = Host::new(8080);
+    let client =
+        Client::start(CONNECTOR, &host.netns, &Plan::simple(&[&host.full], How::KilledTogether, CHILDREN));
+    let trace = Trace::start(&["--process", client.name()]);
+
+    client.go();
+    let truth = client.finish();
+
+    let count = |records: &[Record], kind: &str, is_so: fn(&Record) -> bool| {
+        records.iter().filter(|record| record.kind == kind && is_so(record)).count() as u64
+    };
+    let records = trace.stop().records;
+    let ends = count(&records, "worker_exited", |record| record.signal == Some(9));
+    assert_eq!(ends, u64::from(CHILDREN), "each end is told once");
+    let cancelled = count(&records, "connect", |record| record.outcome == "cancelled");
+    assert_eq!(cancelled, truth.attempts(), "so is what each of their threads was at");
+}
+
+#[test]
+fn a_program_that_neither_forks_nor_connects_takes_no_place_among_proxies() {
+    let (stage, address, _upstream) = healthy();
+    let mut nginx = Nginx::prepare(Options::default(), &proxy_to(&address, ""));
+    let watch = Watch::begin(&["--process", nginx.name(), "--table-size", "proxies=2"], nginx.name());
+
+    // Nobody scrapes meanwhile, which would make room.
+    for _ in 0..20 {
+        let tested = stage.proxy.enter(|| nginx.command().arg("-t").status()).expect("run nginx -t");
+        assert!(tested.success(), "{}", nginx.error_log());
+    }
+    nginx.launch(&stage.proxy);
+    nginx.reload(&proxy_to(&address, ""));
+    assert_eq!(nginx.get("/"), 200);
+
+    let record = watch.trace.next_of("connect");
+    assert_eq!((&*record.proxy, record.generation), (nginx.name(), 1), "{record:?}");
+    watch.counted(&address, &established().account(1));
+    let metrics = watch.agent.metrics();
+    assert_eq!(metrics.count("proxytrace_untracked_total", &[("why", "proxy_table_full")]), 0);
+    assert_eq!(metrics.values_of("proxy", "proxytrace_proxy_info", &[]), [nginx.name()]);
+    watch.end();
+}
+
+#[test]
+fn another_users_many_processes_leave_room_for_roots_nginx() {
+    if !skip::unless_installed("setpriv") {
+        return;
+    }
+    for crowd_first in [true, false] {
+        let (stage, address, _upstream) = healthy();
+        let (name, directory) = (scratch::unique_name("crw"), scratch::directory());
+        let shell = scratch::alias("/bin/sh".as_ref(), directory.path(), &name);
+        let mut nginx = Nginx::prepare(Options::default(), &proxy_to(&address, ""));
+        let arguments = ["--process", nginx.name(), "--process", &name, "--table-size", "proxies=16"];
+        let arguments = [&arguments[..], &["--table-size", "processes=64"]].concat();
+        let (crowd, watch) = if crowd_first {
+            let crowd = crowd_of_nobody(&shell);
+            (crowd, Watch::begin(&arguments, nginx.name()))
+        } else {
+            let watch = Watch::begin(&arguments, nginx.name());
+            (crowd_of_nobody(&shell), watch)
+        };
+
+        nginx.launch(&stage.proxy);
+        nginx.reload(&proxy_to(&address, ""));
+        assert_eq!(nginx.get("/"), 200);
+
+        let record = watch.trace.next_of("connect");
+        assert_eq!((&*record.proxy, record.generation), (nginx.name(), 1), "{record:?}");
+        let metrics = counted(&watch.agent, nginx.name(), &address, &established().account(1));
+        let count = |name: &str, labels: &[(&str, &str)]| metrics.count(name, labels);
+        let reloads =
+            |result| count("proxytrace_reloads_total", &[("proxy", nginx.name()), ("result", result)]);
+        assert_eq!((reloads("accepted"), reloads("rejected")), (1, 0));
+        for why in ["proxy_table_full", "process_table_full"] {
+            assert!(count("proxytrace_untracked_total", &[("why", why)]) > 0, "no {why} of the crowd");
+        }
+        drop(crowd);
+    }
+}
+
+#[test]
+fn an_agent_that_starts_while_a_master_forks_knows_it_as_a_master() {
+    let (stage, address, _upstream) = healthy();
+    let nginx =
+        Nginx::with(Options { workers: 4, ..Options::default() }, &stage.proxy, &proxy_to(&address, ""));
+    for _ in 0..4 {
+        let agent = thread::scope(|scope| {
+            let starts = scope.spawn(|| Agent::start(&["--process", nginx.name()]));
+            // As many as fall into the start, and no more: it also reads each configuration.
+            for _ in (0..10).take_while(|_| !starts.is_finished()) {
+                nginx.reload(&proxy_to(&address, ""));
+            }
+            starts.join().expect("the agent starts")
+        });
+        let count = |name: &str, labels: &[(&str, &str)]| {
+            agent.metrics().count(name, &[&[("proxy", nginx.name())], labels].concat())
+        };
+        let accepted = || count("proxytrace_reloads_total", &[("result", "accepted")]);
+        let before = accepted();
+        nginx.reload(&proxy_to(&address, ""));
+        wait::until_true("the reload to count", SOON, || accepted() == before + 1);
+        wait::until_true("the old workers to end", SOON, || nginx.worker_pids().len() == 4);
+        wait::until_true("4 workers to be counted", SOON, || count("proxytrace_workers", &[]) == 4);
+        agent.stop();
+    }
+}
+
+#[test]
 fn a_socket_that_outlives_its_process_is_followed_to_its_end() {
     for (closed, outcome, errno) in [(true, "cancelled", 0), (false, "timed_out", 110)] {
         let stage = Stage::new(Family::V4);
@@ -238,6 +352,20 @@ fn healthy_with(manner: Manner) -> (Stage, String, Backend) {
     let address = stage.upstream_address(8080);
     let upstream = Backend::start(&stage.upstream, &address, manner);
     (stage, address, upstream)
+}
+
+/// Many processes of nobody's that go by the name of `shell`: each has forked, and waits until this is dropped.
+fn crowd_of_nobody(shell: &Path) -> Guarded {
+    const CROWD: usize = 100;
+    let script = format!(
+        r#"exec 3<&0; n=0; while [ $n -lt {CROWD} ]; do n=$((n+1)); "$0" -c '(:); echo; read x' <&3 & done; wait"#
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script]).arg(shell);
+    let mut crowd = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut said = [0; CROWD];
+    crowd.inner().stdout.take().expect("a pipe").read_exact(&mut said).expect("hear from each of them");
+    crowd
 }
 
 fn established() -> Expected {

@@ -7,7 +7,7 @@ use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::child::as_pid;
 use proxytrace_tests::metrics::Account;
 use proxytrace_tests::netns::Netns;
-use proxytrace_tests::nginx::{Nginx, Options, proxy_to, server};
+use proxytrace_tests::nginx::{Nginx, Options, module, proxy_to, server};
 use proxytrace_tests::proxytrace::{Record, Trace};
 use proxytrace_tests::stage::{Family, Stage};
 use proxytrace_tests::wait::{self, SOON, patient};
@@ -306,6 +306,84 @@ fn a_binary_upgrade_is_an_accepted_reload_by_the_new_master() {
     kill(as_pid(worker), Signal::SIGKILL).expect("kill the worker");
     assert_eq!(next(), ("worker_exited".to_owned(), worker, 1), "a master's end is no worker's");
     counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 0, crashes: 1 });
+    watch.end();
+}
+
+#[test]
+fn a_refused_binary_upgrade_is_a_rejected_reload() {
+    let netns = Netns::new();
+    let options = Options { daemon: true, ..Options::default() };
+    let nginx = Nginx::with(options, &netns, &proxy_to(ADDRESS, ""));
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    let (old_master, old_worker) = (nginx.master_pid(), nginx.worker_pids()[0]);
+
+    nginx.configure(BROKEN);
+    kill(as_pid(old_master), Signal::SIGUSR2).expect("ask for an upgrade");
+    let started = watch.trace.next_among(LIFECYCLE);
+    assert_eq!((&*started.kind, started.generation), ("worker_started", 0), "{started:?}");
+    let reload = watch.trace.next_among(LIFECYCLE);
+    let told = (&*reload.kind, &*reload.result, reload.pid, reload.generation);
+    assert_eq!(told, ("reload", "rejected", started.pid, 0), "by the new master: {reload:?}");
+    nginx.says("unknown directive");
+    counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: 1, crashes: 0 });
+
+    // The worker still is of the old generation, and what is right is accepted.
+    kill(as_pid(old_worker), Signal::SIGKILL).expect("kill the worker");
+    let exited = watch.trace.next_among(LIFECYCLE);
+    assert_eq!(
+        (&*exited.kind, exited.pid, exited.generation),
+        ("worker_exited", old_worker, 0),
+        "{exited:?}"
+    );
+    assert_eq!(watch.trace.next_among(LIFECYCLE).kind, "worker_started");
+    wait::until_true("a worker to be there again", SOON, || nginx.worker_pids().len() == 1);
+    nginx.configure(&proxy_to(ADDRESS, ""));
+    nginx.upgrade();
+    let next = || watch.trace.next_among(LIFECYCLE);
+    assert_eq!(next().kind, "worker_started");
+    let reload = next();
+    assert_eq!((&*reload.kind, &*reload.result, reload.generation), ("reload", "accepted", 1), "{reload:?}");
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 1, crashes: 1 });
+    kill(as_pid(old_master), Signal::SIGQUIT).expect("end the old master");
+    watch.end();
+}
+
+#[test]
+fn a_worker_that_starts_helpers_stays_a_worker() {
+    let netns = Netns::new();
+    let load =
+        ["ndk_http_module", "ngx_http_lua_module"].map(module).map(|path| format!("load_module {path};\n"));
+    let options = Options { main: load.concat(), ..Options::default() };
+    let helps =
+        r#"content_by_lua_block { io.popen("true"):close() io.popen("sleep 30 &"):close() ngx.say("ok") }"#;
+    let http =
+        server(&format!("location / {{ proxy_pass http://{ADDRESS}; }} location /helps {{ {helps} }}"));
+    let nginx = Nginx::with(options, &netns, &http);
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+    for found_running in [true, false] {
+        let worker = nginx.worker_pids()[0];
+        for _ in 0..2 {
+            assert_eq!(nginx.get("/helps"), 200, "{}", nginx.error_log());
+        }
+        let workers = watch.agent.metrics().count("proxytrace_workers", &[("proxy", nginx.name())]);
+        assert_eq!(workers, 1, "found running: {found_running}");
+        // Were its helpers workers, they would be told before.
+        kill(as_pid(worker), Signal::SIGKILL).expect("kill the worker");
+        let exited = watch.trace.next_among(LIFECYCLE);
+        assert_eq!(
+            (&*exited.kind, exited.pid, exited.signal),
+            ("worker_exited", worker, Some(9)),
+            "{exited:?}"
+        );
+        let started = watch.trace.next_among(LIFECYCLE);
+        assert_eq!((&*started.kind, started.generation), ("worker_started", 0), "{started:?}");
+        wait::until_true("a new worker", SOON, || nginx.worker_pids() == [started.pid]);
+    }
+    // A signal to its whole group asks for a reload of the master alone.
+    assert_eq!(nginx.get("/helps"), 200);
+    kill(as_pid(nginx.worker_pids()[0]), Signal::SIGHUP).expect("signal the worker");
+    nginx.reload(&http);
+    counted(&watch, &nginx, &Counts { generation: 1, accepted: 1, rejected: 0, crashes: 2 });
     watch.end();
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
             call.state |= Call::ADDRESSED;
         }
         Err(NoAddress::Unreadable) => {} // not in memory yet: it is when the call returns
-        Err(NoAddress::OtherFamily) => {
+        Err(NoAddress::NotAnUpstream) => {
             let _ = CALLS.remove(&thread);
             return;
         }
@@ -358,7 +358,7 @@ fn begin_late(call: &mut Call, errno: u32) {
                 call.attempt.pid = pid;
             }
             Err(NoAddress::Unreadable) => return events::lose(Loss::ReadFailed),
-            Err(NoAddress::OtherFamily) => return,
+            Err(NoAddress::NotAnUpstream) => return,
         }
     }
     if begin(&mut call.attempt) {

@@ -5,7 +5,10 @@ use core::{ffi::c_void, marker::PhantomData, mem::size_of, ptr};
 
 use aya_ebpf::helpers::{self, generated};
 use proxytrace_ebpf::{
-    abi::{Address, FAMILY_INET, FAMILY_UNIX, Loss, Owner, Settings, Share, UNIX_PATH_MAX, UnixPath},
+    abi::{
+        Address, FAMILY_INET, FAMILY_UNIX, Loss, Owner, Settings, Share, UNIX_PATH_MAX, UnixPath,
+        is_name_service,
+    },
     offsets::Offsets,
 };
 
@@ -494,7 +497,7 @@ fn internet_address(memory: Memory, pointer: u64, family: u16) -> Result<Address
     let halves = match family {
         AF_INET => mapped(read_in(memory, pointer + 4)?),
         AF_INET6 => [read_in(memory, pointer + 8)?, read_in(memory, pointer + 16)?],
-        _ => return Err(NoAddress::OtherFamily),
+        _ => return Err(NoAddress::NotAnUpstream),
     };
     Ok(internet(halves, u16::from_be(read_in(memory, pointer + 2)?)))
 }
@@ -504,8 +507,8 @@ fn internet_address(memory: Memory, pointer: u64, family: u16) -> Result<Address
 pub(crate) enum NoAddress {
     /// The page is not in memory, or not the caller's.
     Unreadable,
-    /// None of the families that upstreams have; AF_UNSPEC disconnects.
-    OtherFamily,
+    /// None of the families that upstreams have (AF_UNSPEC disconnects), or the socket of a name service.
+    NotAnUpstream,
 }
 
 #[inline(always)]
@@ -540,6 +543,9 @@ fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) ->
             return Err(NoAddress::Unreadable);
         }
         path.length = (read as u32).saturating_sub(1); // the zero at the end
+        if is_name_service(&path.bytes) {
+            return Err(NoAddress::NotAnUpstream);
+        }
     }
     let address = Address { bytes: digest(path), port: 0, family: FAMILY_UNIX };
     // Looked up first: an insertion locks a bucket, and the path is nearly always known.

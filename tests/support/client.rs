@@ -71,9 +71,14 @@ pub enum How {
     FastOpenSend,
     /// To a listener of the client itself, which answers past TCP, by a sockmap, and closes.
     Bypassed,
+    /// By each of [`KILLED_TOGETHER`] threads of a child, which is killed when all of them wait in connect().
+    KilledTogether,
     /// Calls of connect() that are no attempts: datagram sockets, no socket at all, `AF_UNSPEC`, once more when connected.
     NotAnAttempt,
 }
+
+/// How many threads a child has that is killed: they end at the same time on all processors.
+pub const KILLED_TOGETHER: usize = 4;
 
 /// How often each outcome happened, by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -54,16 +54,14 @@ impl Address {
     }
 }
 
-/// Where the C library asks for users, groups and hosts. nginx does so when it starts and at each reload, and mostly
-/// nobody answers: no upstream, and no failure.
-const NAME_SERVICES: [&str; 4] =
-    ["/var/run/nscd/", "/run/systemd/userdb/", "/run/systemd/resolve/", "/var/lib/sss/pipes/"];
-
 impl Address {
     /// Whether this is the C library's doing and not the proxy's.
     #[must_use]
     pub fn is_name_service(&self) -> bool {
-        matches!(self, Self::Unix(path) if NAME_SERVICES.iter().any(|service| path.starts_with(service)))
+        let Self::Unix(path) = self else { return false };
+        let mut bytes = [0; abi::UNIX_PATH_MAX];
+        bytes.iter_mut().zip(path.bytes()).for_each(|(to, from)| *to = from);
+        abi::is_name_service(&bytes)
     }
 }
 
