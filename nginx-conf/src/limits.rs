@@ -16,8 +16,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Far above what anybody writes: 64 MiB in 32 768 files, 2 million words (some 400 MB at worst), 256 blocks and
-    /// 64 files inside each other.
+    /// Far above what anybody writes: 64 MiB in 32 768 files, 2 million words (some 200 MB at worst, beside the text),
+    /// 256 blocks and 64 files inside each other.
     fn default() -> Self {
         Self { bytes: 64 << 20, files: 32_768, words: 2_000_000, blocks: 256, includes: 64 }
     }

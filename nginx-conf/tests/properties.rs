@@ -58,7 +58,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn tree() -> impl Strategy<Value = Vec<Directive>> {
-    let word = |text| Word { text, is_quoted: true, place: Default::default() };
+    let word = |text: String| Word { text: text.into(), is_quoted: true, place: Default::default() };
     let words = move || (name().prop_map(word), vec(any::<String>().prop_map(word), 0..4));
     let leaf = words().prop_map(|(name, args)| Directive { name, args, block: None });
     let directive = leaf.prop_recursive(4, 30, 5, move |inner| {

@@ -95,14 +95,14 @@ fn flatten(parsed: &Value, depth: usize, nodes: &mut Vec<Node>) {
 fn describe(directives: &[Directive], depth: usize, nodes: &mut Vec<Node>) {
     for directive in directives {
         let is_lua = directive.name.text.ends_with("_by_lua_block");
-        let mut args: Vec<_> = directive.args.iter().map(|word| word.text.clone()).collect();
+        let mut args: Vec<_> = directive.args.iter().map(|word| word.text.to_string()).collect();
         if directive.name.text == "if" {
             without_parentheses(&mut args);
         }
         nodes.push(Node {
             depth,
             line: directive.place().line,
-            words: [directive.name.text.clone()].into_iter().chain(args).collect(),
+            words: [directive.name.text.to_string()].into_iter().chain(args).collect(),
             has_block: directive.block.is_some() && !is_lua,
         });
         describe(directive.children(), depth + 1, nodes);

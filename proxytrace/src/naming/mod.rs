@@ -401,7 +401,10 @@ mod tests {
     };
     use crate::{
         model::Address,
-        nginx::{routes::Routes, tests::config},
+        nginx::{
+            routes::{Routes, Upstream},
+            tests::config,
+        },
     };
 
     /// A proxy's generations, of which the configuration was asked for.
@@ -469,31 +472,38 @@ mod tests {
 
     #[test]
     fn a_proxys_oldest_generations_make_room_and_what_does_not_fit_is_unknown() {
-        /// Upstreams that take about that much: of each the name is kept twice, and a word fits into nginx's buffer.
-        fn text(mark: &str, bytes: usize) -> String {
-            let upstream = |n| format!("upstream u{n}{} {{ server 10.0.0.5:80; }} ", "a".repeat(3990));
-            let upstreams: String = (0..bytes / 8000).map(upstream).collect();
-            format!("http {{ upstream {mark} {{ server 10.0.0.6:80; }} {upstreams} }}")
+        /// The same with one more upstream, whose name is as long as that.
+        fn large(of: Of, uid: u32, mark: &str, bytes: usize) -> Reply {
+            let mut reply = reply(of, uid, &format!("http {{ upstream {mark} {{ server 10.0.0.6:80; }} }}"));
+            if let Answer::Configuration(configuration) = &mut reply.answer {
+                let mut routes = Routes::clone(&configuration.routes);
+                routes.upstreams.push(Upstream {
+                    name: "a".repeat(bytes),
+                    peers: Vec::new(),
+                    ..routes.upstreams[0].clone()
+                });
+                configuration.routes = Arc::new(routes);
+            }
+            reply
         }
         let mut naming = asked(&[of(1, 0), of(1, 1), of(2, 0), of(3, 0)]);
         let two_thirds = MAX_OF_PROXY / 3 * 2;
         for generation in 0..2 {
-            let heard =
-                naming.answer(reply(of(1, generation), 1, &text(&format!("g{generation}"), two_thirds)));
+            let heard = naming.answer(large(of(1, generation), 1, &format!("g{generation}"), two_thirds));
             assert!(heard.problems.is_empty(), "{:?}", heard.problems);
         }
         assert_eq!(name(&mut naming, of(1, 1), "10.0.0.6:80"), "g1");
         assert_eq!(name(&mut naming, of(1, 0), "10.0.0.6:80"), "unknown", "it made room");
         // Another of the same owner does not drive it out, another owner's has room.
-        let other = text("g2", MAX_OF_OWNER / 10 * 6);
-        let heard = naming.answer(reply(of(2, 0), 1, &other));
+        let part = MAX_OF_OWNER / 10 * 6;
+        let heard = naming.answer(large(of(2, 0), 1, "g2", part));
         assert!(
             heard.problems[0].contains("of all proxies of the same user at most 48 MiB"),
             "{:?}",
             heard.problems
         );
         assert_eq!(name(&mut naming, of(2, 0), "10.0.0.6:80"), "unknown");
-        assert!(naming.answer(reply(of(3, 0), 2, &other)).problems.is_empty());
+        assert!(naming.answer(large(of(3, 0), 2, "g2", part)).problems.is_empty());
         assert_eq!(name(&mut naming, of(3, 0), "10.0.0.6:80"), "g2");
     }
 }
