@@ -13,19 +13,15 @@ use proxytrace::{
 
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::read();
-    match run(&log, command) {
-        Ok(code) => {
-            logging::finish("");
-            code
-        }
+    let (code, words) = match run(&log, command) {
+        Ok(code) => (code, String::new()),
         Err(error) => match Failure::of(&error) {
-            None => ExitCode::SUCCESS,
-            Some(failure) => {
-                logging::finish(&format!("proxytrace: {error:#}\n"));
-                failure.into()
-            }
+            None => (ExitCode::SUCCESS, String::new()),
+            Some(failure) => (failure.into(), format!("proxytrace: {error:#}\n")),
         },
-    }
+    };
+    logging::finish(&words);
+    code
 }
 
 fn run(log: &Log, command: Command) -> anyhow::Result<ExitCode> {

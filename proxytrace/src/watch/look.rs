@@ -140,6 +140,7 @@ impl Watch {
     fn changed_rows(&mut self) -> Result<Vec<Counted>, Error> {
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
+        self.note_unnamed(&snapshot, &living);
         let mut before = mem::take(&mut self.known.rows);
         let mut changed = Vec::new();
         let clock = clock();

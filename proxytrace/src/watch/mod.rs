@@ -47,6 +47,8 @@ pub struct Watch {
     rejections: rejections::Rejections,
     known: look::Known,
     has_started: bool,
+    /// The proxies whose upstreams could not be named at the last look.
+    unnamed: Vec<Arc<str>>,
     /// Where no configuration tells one.
     connect_timeout: Duration,
 }
@@ -76,6 +78,7 @@ impl Watch {
             rejections: rejections::Rejections::default(),
             known: look::Known::new(),
             has_started: false,
+            unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
         };
         let snapshot = watch.tracer.snapshot()?;
