@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::pipe2;
-use proxytrace_tests::child::{Guarded, as_pid};
+use proxytrace_tests::child::{self, Captured, Guarded, as_pid};
 use proxytrace_tests::client::{Client, How, Plan, Step};
 use proxytrace_tests::http;
 use proxytrace_tests::metrics::{Account, Metrics};
@@ -186,6 +186,20 @@ fn twenty_scrapers_during_a_storm_lose_no_event() {
 }
 
 #[test]
+fn an_agent_without_descriptors_left_answers_newcomers() {
+    let agent = Agent::start(&["--process", "nobody-at-all"]);
+    let pid = agent.pid();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("read its descriptors").count();
+    child::run(Command::new("prlimit").args([format!("--pid={pid}"), format!("--nofile={}", open + 6)]));
+    let clients = (0..40).map(|_| TcpStream::connect(("127.0.0.1", agent.port())).expect("connect"));
+    let _clients: Vec<_> = clients.collect();
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(agent.get(path).status, 200, "{path}");
+    }
+    ends_within_a_second(agent);
+}
+
+#[test]
 fn a_log_that_nobody_reads_holds_up_neither_the_agent_nor_its_end() {
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &proxy_to(ADDRESS, ""));
@@ -250,7 +264,7 @@ fn when_the_process_that_reads_configurations_is_killed_the_agent_ends_and_says_
             .args(["agent", "--listen", &format!("127.0.0.1:{}", scratch::free_port())])
             .stderr(Stdio::piped()),
     );
-    let mut stderr = proxytrace_tests::child::Captured::from(agent.inner().stderr.take().expect("a pipe"));
+    let mut stderr = Captured::from(agent.inner().stderr.take().expect("a pipe"));
     wait::until_true("the agent to run", SOON, || stderr.text().contains("system calls"));
 
     let start = Instant::now();
@@ -301,7 +315,6 @@ fn health(port: u16) -> Duration {
 #[track_caller]
 fn answers_at_once(port: u16) {
     let took = median((0..9).map(|_| health(port)).collect());
-    println!("health and readiness took {took:?}");
     assert!(took < patient(AT_ONCE), "health and readiness took {took:?}");
 }
 

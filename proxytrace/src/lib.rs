@@ -1,6 +1,7 @@
 //! proxytrace watches what nginx really connects to. Its modules, from the outside in:
 //!
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
+//! * [`agent`], [`threads`]: what the agent does at the same time, so that nothing waits for anything else.
 //! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
 //! * [`recording`]: records in a file, and back.

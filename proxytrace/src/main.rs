@@ -14,19 +14,18 @@ use proxytrace::{
 
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::read();
-    match run(&log, command) {
-        Ok(code) => {
-            logging::finish("");
-            code
-        }
+    let (code, words) = match run(&log, command) {
+        Ok(code) => (code, String::new()),
         Err(error) => match Failure::of(&error) {
-            None => ExitCode::SUCCESS,
+            None => (ExitCode::SUCCESS, String::new()),
             Some(failure) => {
-                logging::finish(&format!("proxytrace: {}\n", escape::printable_lines(&format!("{error:#}"))));
-                failure.into()
+                let words = escape::printable_lines(&format!("{error:#}")).into_owned();
+                (failure.into(), format!("proxytrace: {words}\n"))
             }
         },
-    }
+    };
+    logging::finish(&words);
+    code
 }
 
 fn run(log: &Log, command: Command) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! The thread that owns the trace: it takes events and answers in their order, looks for findings, and hands out what pages
 //! are made of. Nobody waits for it but a page.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use proxytrace_ebpf::abi::Event;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -18,9 +18,6 @@ use crate::{
     reader::Reply,
     watch::Watch,
 };
-
-/// How often it is looked which proxies have no names.
-const NAMES: Duration = Duration::from_secs(1);
 
 /// What is sent to the thread.
 #[derive(Debug)]
@@ -53,7 +50,6 @@ pub fn channels() -> (Outbox, Inbox) {
 /// Works until nobody sends any more.
 pub async fn work(mut watch: Watch, mut inbox: Inbox, health: Arc<Health>) {
     let mut pace = Pace::new();
-    let mut names = tokio::time::interval(NAMES);
     loop {
         health.note_round(Loop::Work);
         if watch.has_started() {
@@ -77,6 +73,7 @@ pub async fn work(mut watch: Watch, mut inbox: Inbox, health: Arc<Health>) {
             () = pace.due() => {
                 pace.note_look();
                 let looked = look(&mut watch);
+                health.note_unnamed(watch.unnamed().to_vec());
                 health.note_trouble(looked.as_ref().err().map(ToString::to_string));
                 if watch.is_reload_open() {
                     // That it is rejected shows in no event.
@@ -84,7 +81,6 @@ pub async fn work(mut watch: Watch, mut inbox: Inbox, health: Arc<Health>) {
                 }
                 looked
             }
-            _ = names.tick() => watch.unnamed().map(|unnamed| health.note_unnamed(unnamed)),
         };
         if let Err(error) = noted {
             tracing::error!("{error}");

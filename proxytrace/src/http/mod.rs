@@ -61,8 +61,10 @@ pub async fn serve(listener: TcpListener, readiness: Arc<impl Readiness>, render
             Ok((stream, peer)) => accept(stream, peer, &connections, &readiness, &renderer),
             Err(error) => {
                 tracing::warn!("accept a connection: {error}");
-                // Mostly that no descriptor is left: one that nobody uses comes free.
-                connections.close_idlest();
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    connections.close_idlest();
+                }
+                // Asking again at once would only turn a CPU.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -135,22 +135,22 @@ impl Watch {
         Ok(views)
     }
 
-    /// The proxies whose upstreams cannot be named now.
-    ///
-    /// # Errors
-    /// A map could not be read.
-    pub fn unnamed(&mut self) -> Result<Vec<Arc<str>>, Error> {
-        let snapshot = self.tracer.snapshot()?;
-        let living = living(&snapshot);
+    /// The proxies whose upstreams could not be named at the last look.
+    #[must_use]
+    pub fn unnamed(&self) -> &[Arc<str>] {
+        &self.unnamed
+    }
+
+    pub(super) fn note_unnamed(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) {
         let mut unnamed = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let of = Of { proxy: *id, generation: proxy.generation };
             if self.naming.is_ready(of) == Some(false) {
-                unnamed.extend(self.names.settled(*id, &living));
+                unnamed.extend(self.names.settled(*id, living));
             }
         }
         unnamed.sort();
-        Ok(unnamed)
+        self.unnamed = unnamed;
     }
 
     /// Looks at a process of a proxy, and asks once where that runs: its name depends on it.

@@ -164,6 +164,7 @@ impl Watch {
 
     /// The rows that are not as they were at the last look, and whose upstreams are known.
     fn changed_rows(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Result<Vec<Counted>, Error> {
+        self.note_unnamed(snapshot, living);
         let mut before = mem::take(&mut self.known.rows);
         let mut carried = mem::take(&mut self.known.carried);
         let mut rows = Vec::new();

@@ -46,6 +46,8 @@ pub struct Watch {
     known: look::Known,
     housekeeping: housekeeping::Housekeeping,
     has_started: bool,
+    /// The proxies whose upstreams could not be named at the last look.
+    unnamed: Vec<Arc<str>>,
     /// Where no configuration tells one.
     connect_timeout: Duration,
 }
@@ -78,6 +80,7 @@ impl Watch {
             known: look::Known::new(),
             housekeeping: housekeeping::Housekeeping::new(),
             has_started: false,
+            unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
         };
         let snapshot = watch.tracer.snapshot()?;
