@@ -75,17 +75,45 @@ fn reloads_take_no_memory_and_no_room_in_the_ledger_whoever_looks() {
             wait::until_true("every attempt to be counted", SOON, || count(address) == u64::from(reloads));
         }
         assert_eq!(agent.metrics().count("proxytrace_untracked_total", &[]), 0);
-        let named = [proxy, ("upstream", "127.0.0.1"), ("address", "127.0.0.1:8081")];
-        assert_eq!(
-            agent.metrics().count(ATTEMPTS, &named),
-            u64::from(reloads),
-            "by its name in each generation"
-        );
     }
     assert_eq!(
         trace.stop().records.iter().filter(|record| record.kind == "connect").count() as u32,
         2 * reloads
     );
+}
+
+#[test]
+fn what_the_workers_of_before_a_reload_counted_keeps_its_name() {
+    let netns = Netns::new();
+    let http = |upstream: &str| {
+        format!("upstream {upstream} {{ server 127.0.0.1:8081; }} ")
+            + &server(&format!("location / {{ proxy_pass http://{upstream}; }}"))
+    };
+    let nginx = Nginx::start(&netns, &http("name_0"));
+    let agent = Agent::start(&["--process", nginx.name()]);
+    let counted = |name: &str| {
+        let metrics = agent.metrics();
+        let count = |labels: &[_]| metrics.count(ATTEMPTS, &[&[("proxy", nginx.name())], labels].concat());
+        (count(&[("upstream", name)]), count(&[]))
+    };
+    let reloads = 4;
+    for reload in 0..=reloads {
+        let name = format!("name_{reload}");
+        assert_eq!(nginx.get("/"), 502);
+        wait::until_true("the attempt to have its name", SOON, || counted(&name) == (1, reload + 1));
+        if reload < reloads {
+            let old = nginx.reload(&http(&format!("name_{}", reload + 1)));
+            wait::until_true("the old workers to end", SOON, || {
+                nginx.worker_pids().iter().all(|worker| !old.contains(worker))
+            });
+        }
+    }
+    for _ in 0..3 {
+        wait::for_a_look();
+        for reload in 0..=reloads {
+            assert_eq!(counted(&format!("name_{reload}")), (1, reloads + 1));
+        }
+    }
 }
 
 /// Twice what the kernel half asks for: after that a row can leave a ledger that is more than half full.

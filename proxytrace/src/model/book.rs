@@ -75,12 +75,15 @@ pub struct Book {
     most_addresses: usize,
     idle_ns: u64,
     known: HashMap<Key, Known>,
+    /// How many of them have series of their own.
+    own: usize,
     /// The rest of addresses that are gone, by the key that they were summed under.
     gone: BTreeMap<Key, Series>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
+    /// What rows counted that the kernel has forgotten; only of one with a series of its own, else the rest has it.
     carried: Series,
     /// Whether it has a series of its own. Decided when the address is first seen and never changed, because a
     /// counter must not jump when an address moves in or out of the rest.
@@ -94,7 +97,7 @@ impl Book {
     /// `idle_ns`.
     #[must_use]
     pub fn new(most_addresses: usize, idle_ns: u64) -> Self {
-        Self { most_addresses, idle_ns, known: HashMap::new(), gone: BTreeMap::new() }
+        Self { most_addresses, idle_ns, known: HashMap::new(), own: 0, gone: BTreeMap::new() }
     }
 
     /// The series as of `rows`, which are all that the kernel has, each with the key that it counts for. What is `declared` has a
@@ -109,14 +112,8 @@ impl Book {
         for known in self.known.values_mut() {
             known.current = None;
         }
-        let mut own = self.count_own();
         for (_, row, key) in rows {
-            let known = self.known.entry(key.clone()).or_insert_with(|| {
-                let is_own = own < self.most_addresses;
-                own += usize::from(is_own);
-                Known { is_own, ..Known::default() }
-            });
-            known.current.get_or_insert_default().0.add(row);
+            self.known(key).current.get_or_insert_default().0.add(row);
         }
         for key in declared {
             if let Some(known) = self.known.get_mut(key) {
@@ -133,35 +130,41 @@ impl Book {
         }
         // Not remembered: a series of zeroes can make room for one that counts.
         let unused = declared.iter().filter(|key| !self.known.contains_key(*key));
-        for key in unused.take(self.most_addresses.saturating_sub(own)) {
+        for key in unused.take(self.most_addresses.saturating_sub(self.own)) {
             all.entry(key.clone()).or_default();
         }
         all
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
-    pub fn carry(&mut self, key: Key, row: &Row) {
-        let is_own = self.count_own() < self.most_addresses;
-        let known = self.known.entry(key).or_insert_with(|| Known { is_own, ..Known::default() });
-        known.carried.0.add(row);
+    pub fn carry(&mut self, key: &Key, row: &Row) {
+        match self.known(key) {
+            Known { is_own: true, carried, .. } => carried.0.add(row),
+            Known { is_own: false, .. } => self.gone.entry(rest_of(key)).or_default().0.add(row),
+        }
     }
 
-    fn count_own(&self) -> usize {
-        self.known.values().filter(|known| known.is_own).count()
+    fn known(&mut self, key: &Key) -> &mut Known {
+        self.known.entry(key.clone()).or_insert_with(|| {
+            let is_own = self.own < self.most_addresses;
+            self.own += usize::from(is_own);
+            Known { is_own, ..Known::default() }
+        })
     }
 
     /// Drops the addresses that have no row and were not used for long. What was summed under the rest stays in that sum.
     fn drop_idle(&mut self, now_ns: u64) {
-        let Self { gone, idle_ns, .. } = self;
-        self.known.retain(|key, known| {
+        let Self { own, idle_ns, .. } = self;
+        self.known.retain(|_, known| {
             let last_ns = known.carried.counts().last_attempt_ns;
-            let is_kept =
-                known.current.is_some() || (known.is_own && now_ns.saturating_sub(last_ns) < *idle_ns);
-            if !is_kept && !known.is_own {
-                gone.entry(rest_of(key)).or_default().0.add(known.carried.counts());
-            }
+            let is_recent = known.is_own && now_ns.saturating_sub(last_ns) < *idle_ns;
+            let is_kept = known.current.is_some() || is_recent;
+            *own -= usize::from(known.is_own && !is_kept);
             is_kept
         });
+        if self.known.capacity() / 4 > self.known.len() {
+            self.known.shrink_to_fit();
+        }
     }
 }
 
@@ -198,7 +201,7 @@ mod tests {
     /// Carries the row over that is first, as if the kernel had forgotten it.
     fn carry_first(book: &mut Book, rows: &mut Vec<(RowKey, Row, Key)>) {
         let (_, row, key) = rows.remove(0);
-        book.carry(key, &row);
+        book.carry(&key, &row);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Watch {
         self.known.carry(key, row);
         let Some(proxy) = self.names.settled(key.proxy, living) else { return Ok(()) };
         let upstream = self.upstream(key, &address)?.unwrap_or_else(|| self.naming.unknown());
-        self.book.carry(Key { proxy, upstream, address: address.to_string().into() }, row);
+        self.book.carry(&Key { proxy, upstream, address: address.to_string().into() }, row);
         Ok(())
     }
 }
