@@ -172,7 +172,7 @@ fn refused(attempts: u64) -> Account {
 
 /// The program as this user, with these capabilities and no way to others: as a systemd unit with `User=`,
 /// `AmbientCapabilities=`, `CapabilityBoundingSet=` and `NoNewPrivileges=yes`, or a container, runs it.
-fn confined(program: &Path, user: u32, capabilities: &str) -> Command {
+pub(crate) fn confined(program: &Path, user: u32, capabilities: &str) -> Command {
     // As LimitMEMLOCK=infinity does: kernels before 5.11 charge maps to this limit. Later ones do not ask.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let mut command = proxytrace::command_of("setpriv");

@@ -17,6 +17,7 @@
 //! - [`stalls`]: nobody keeps it waiting
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
 //! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
+//! - [`owners`]: with whose rights it reads for a proxy
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`], [`lookout`] and [`host`] are the sets that most of them share.
@@ -48,6 +49,7 @@ mod ledger;
 mod lookups;
 mod metrics;
 mod names;
+mod owners;
 mod pods;
 mod privilege;
 mod processes;

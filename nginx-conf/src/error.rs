@@ -145,6 +145,33 @@ impl fmt::Display for Measure {
     }
 }
 
+impl Error {
+    /// What is wrong and where, without a word of the file: one that is no configuration may hold anything.
+    #[must_use]
+    pub fn without_words(&self) -> String {
+        let what = match &self.kind {
+            Kind::Unexpected(_) => "unexpected character",
+            Kind::UnfinishedBlock { .. } => "unexpected end of file in a block",
+            Kind::TooLongWord { .. } => "too long parameter",
+            Kind::UnfinishedLongBracket(_) => "Lua code block missing the closing long bracket",
+            Kind::NoBlock(_) => "a directive has no opening \"{\"",
+            Kind::NotTerminated(_) => "a directive is not terminated by \";\"",
+            Kind::ByteOrderMark(_) => "the file begins with a byte order mark, save it without one",
+            Kind::UnfinishedDirective { .. }
+            | Kind::TooLongQuoted { .. }
+            | Kind::UnfinishedLua
+            | Kind::BlockInGlobals
+            | Kind::IncludeArguments
+            | Kind::Unreadable { .. }
+            | Kind::Unsearchable { .. }
+            | Kind::Cycle(_)
+            | Kind::Limit { .. }
+            | Kind::NotADump => return self.to_string(),
+        };
+        format!("{}{what}", At::prefix(self.at.as_ref()))
+    }
+}
+
 impl At {
     fn prefix(at: Option<&Self>) -> String {
         at.map(|at| format!("{at}: ")).unwrap_or_default()
@@ -185,6 +212,31 @@ mod tests {
             Kind::Unreadable { path, cause: io::ErrorKind::PermissionDenied, why },
             "cannot read /c/a: Permission denied",
         );
+    }
+
+    #[test]
+    fn a_file_that_is_no_configuration_is_not_quoted() {
+        let secret = || "hunter2".to_owned();
+        let kinds = [
+            Kind::UnfinishedBlock { name: secret(), line: 1 },
+            Kind::TooLongWord { start: secret() },
+            Kind::UnfinishedLongBracket(secret()),
+            Kind::NoBlock(secret()),
+            Kind::NotTerminated(secret()),
+            Kind::ByteOrderMark(secret()),
+        ];
+        for kind in kinds {
+            let at = At { path: "/c/a".into(), line: 3, column: 7, text: secret() };
+            let told = Error { kind, at: Some(at) }.without_words();
+            assert!(told.starts_with("/c/a:3:7: ") && !told.contains("hunter2"), "{told}");
+        }
+        let unreadable = Kind::Unreadable {
+            path: "/c/b".into(),
+            cause: io::ErrorKind::PermissionDenied,
+            why: "Permission denied".into(),
+        };
+        let error = Error { kind: unreadable, at: None };
+        assert_eq!(error.without_words(), error.to_string());
     }
 
     #[test]

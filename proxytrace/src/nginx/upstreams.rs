@@ -9,7 +9,7 @@ use super::{
     places::Places,
     routes::{Context, Endpoint, Peer, Resolver, Upstream},
     time,
-    url::{Error, Url},
+    url::{self, Error, Url},
 };
 
 /// The port of a `server` line in http where none is written, also behind `https://`.
@@ -114,6 +114,10 @@ impl Upstreams {
             }
         }
         let endpoint = url.endpoint(default_port).map_err(FaultKind::Address)?;
+        // A variable may hold anything, and not every word is a host: no server is asked for it, and it names nothing.
+        if route.is_dynamic && endpoint.host().is_some_and(|host| !url::is_host_name(host)) {
+            return Err(FaultKind::Address(Error::InvalidHost));
+        }
         let port = if url.is_unix() { None } else { url.port.or(default_port) };
         let index = *self.implicit.entry((context, host, port)).or_insert(self.all.len());
         if index == self.all.len() {

@@ -121,6 +121,17 @@ impl Url {
     }
 }
 
+/// Whether a name can be one of a host: labels of letters, digits, `-` and `_`, with dots between them (RFC 1035, section
+/// 2.3.4, has their lengths).
+pub(crate) fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 fn parse_port(text: &str) -> Result<u16, Error> {
     match text.parse() {
         Ok(port) if port != 0 && !text.starts_with('+') => Ok(port),
@@ -130,7 +141,7 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, Url};
+    use super::{Error, Url, is_host_name};
     use crate::nginx::routes::Endpoint;
 
     fn told(text: &str, has_uri: bool) -> Result<String, Error> {
@@ -167,5 +178,15 @@ mod tests {
         check("[::g]", false, Err(Error::InvalidIpv6));
         check("unix:", false, Err(Error::NoPath));
         check(&format!("unix:/{}", "a".repeat(107)), false, Err(Error::LongPath));
+    }
+
+    #[test]
+    fn not_every_word_is_a_host_name() {
+        for name in ["app", "app.internal", "app.internal.", "a_b-c.1", "xn--bcher-kva.example"] {
+            assert!(is_host_name(name), "{name}");
+        }
+        for name in ["", ".", "a..b", "svc@app", "token=x", "two words", "$6$salt$hash", &"a".repeat(64)] {
+            assert!(!is_host_name(name), "{name}");
+        }
     }
 }

@@ -223,6 +223,14 @@ impl Value {
     }
 }
 
+/// The names of the variables in a text.
+pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
+    parts(text).filter_map(|part| match part {
+        Part::Variable { name, .. } => Some(name),
+        Part::Literal(_) => None,
+    })
+}
+
 enum Part<'a> {
     Literal(&'a str),
     Variable { name: &'a str, written: &'a str },

@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 
-use super::routes::{Context, Peer, Route, Upstream};
+use super::{
+    routes::{Context, Peer, Route, Upstream},
+    variables,
+};
 use crate::{model::Address, reader::Configuration};
 
 /// Where the configuration of one proxy sends requests.
@@ -35,11 +38,11 @@ pub struct RouteView {
     pub location: Vec<String>,
     /// Such as `proxy_pass`.
     pub directive: String,
-    /// Its argument.
+    /// Its argument, without what may be a secret: user, password, and what follows a `?`.
     pub target: String,
     /// The upstreams that it can lead to: indexes into [`RoutesView::upstreams`], as hosts with several ports share a name.
     pub upstreams: Vec<usize>,
-    /// The variables that only a request fills; empty where the upstreams are all.
+    /// The names of the variables that only a request fills; empty where the upstreams are all.
     pub variables: Vec<String>,
     /// How long nginx waits for a connect, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -91,9 +94,9 @@ impl RoutesView {
                 server_names: server.names.clone(),
                 location: route.location.clone(),
                 directive: route.directive.clone(),
-                target: route.target.text.clone(),
+                target: without_secrets(&route.target.text),
                 upstreams: route.target.upstreams.clone(),
-                variables: route.target.variables.clone(),
+                variables: names_of_variables(&route.target.variables),
                 connect_timeout_ms: route.connect_timeout_ms,
                 place: route.place.clone(),
             })
@@ -119,5 +122,50 @@ impl RoutesView {
             routes: routes.routes.iter().filter_map(route).collect(),
             upstreams: routes.upstreams.iter().map(upstream).collect(),
         }
+    }
+}
+
+/// A target without the user and password before its host, and without what follows a `?`.
+fn without_secrets(target: &str) -> String {
+    let (shown, _) = target.split_once('?').unwrap_or((target, ""));
+    let (scheme, rest) = shown.find("://").map_or(("", shown), |end| shown.split_at(end + 3));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}{host}{path}")
+}
+
+/// The variables in texts, each once: the rest of a text may be what a `map` has for other purposes.
+fn names_of_variables(texts: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for text in texts {
+        for name in variables::names(text) {
+            let name = format!("${name}");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{names_of_variables, without_secrets};
+
+    #[test]
+    fn targets_are_shown_without_user_password_and_query() {
+        let check = |target: &str, expected: &str| assert_eq!(without_secrets(target), expected);
+        check("https://svc:hunter2@10.66.0.9:9443/x?apikey=hunter2", "https://10.66.0.9:9443/x");
+        check("http://a@b@api/@x", "http://api/@x");
+        check("http://api", "http://api");
+        check("unix:/run/a@b.sock", "unix:/run/a@b.sock");
+        check("$scheme://$host$uri?$args", "$scheme://$host$uri");
+        check("10.0.0.5:8080", "10.0.0.5:8080");
+    }
+
+    #[test]
+    fn of_what_only_a_request_fills_the_names_are_shown() {
+        let texts = ["token hunter2 $arg_a", "http://${host}:81/$arg_a"].map(str::to_owned);
+        assert_eq!(names_of_variables(&texts), ["$arg_a", "$host"]);
     }
 }

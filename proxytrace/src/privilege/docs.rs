@@ -13,8 +13,8 @@ fn capabilities() -> String {
     table
 }
 
-fn system_calls() -> String {
-    seccomp::reasons().fold(String::new(), |list, why| list + "- " + why + "\n")
+fn system_calls(list: &'static [seccomp::Group]) -> String {
+    seccomp::reasons(list).fold(String::new(), |list, why| list + "- " + why + "\n")
 }
 
 /// The page with what stands between the marks of `name` replaced.
@@ -29,7 +29,8 @@ fn docs_are_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
     let written = std::fs::read_to_string(&path).unwrap();
     let fresh = replaced(&written, "capabilities", &capabilities());
-    let fresh = replaced(&fresh, "system calls", &system_calls());
+    let fresh = replaced(&fresh, "system calls", &system_calls(seccomp::TRACE));
+    let fresh = replaced(&fresh, "system calls of a reader", &system_calls(seccomp::READER));
     if std::env::var_os("PROXYTRACE_UPDATE_DOCS").is_some() {
         std::fs::write(&path, &fresh).unwrap();
         return;

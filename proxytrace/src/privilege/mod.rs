@@ -11,7 +11,10 @@ mod docs;
 use std::fmt;
 
 use anyhow::Context as _;
-use nix::{sys::prctl, unistd::gettid};
+use nix::{
+    sys::{prctl, signal::Signal},
+    unistd::gettid,
+};
 use procfs::process::{Process, Task};
 
 /// What is kept.
@@ -74,7 +77,7 @@ pub struct Lowered {
 impl Lowered {
     /// Limits the system calls of every thread, and logs what is kept. No thread can be started after that.
     pub fn confine(self) {
-        let system_calls = match seccomp::confine(seccompiler::apply_filter_all_threads) {
+        let system_calls = match seccomp::confine(seccomp::TRACE, seccompiler::apply_filter_all_threads) {
             Ok(count) => Some(count),
             Err(error) => {
                 tracing::warn!("system calls are not limited: {error}");
@@ -90,11 +93,53 @@ impl Lowered {
 /// # Errors
 /// The kernel refused.
 pub fn lower_to_read() -> anyhow::Result<()> {
+    keep_others_out()?;
     prctl::set_no_new_privs().context("set no_new_privs")?;
     capabilities::lower_to_read().context("give up privileges")
 }
 
+/// Has this process keep its capabilities when it becomes another user, until [`lower_to_owned`].
+///
+/// # Errors
+/// The kernel refused.
+pub fn keep_across_users() -> anyhow::Result<()> {
+    prctl::set_keepcaps(true).context("keep capabilities across a change of users")
+}
+
+/// Gives up, for good, what it does not take to enter a user namespace.
+///
+/// # Errors
+/// The kernel refused.
+pub fn only_to_enter_a_user_namespace() -> anyhow::Result<()> {
+    capabilities::lower_to_enter_a_user_namespace().context("give up capabilities")
+}
+
+/// Gives up, for good, everything that is not needed to read files as the user that this process has become, and to look
+/// names up. Where that user `reads_everything`, so does this process.
+///
+/// # Errors
+/// The kernel refused.
+pub fn lower_to_owned(reads_everything: bool) -> anyhow::Result<()> {
+    capabilities::lower_to_owned(reads_everything).context("give up capabilities")?;
+    prctl::set_keepcaps(false).context("give up capabilities with the next change of users")?;
+    // The change of users has the kernel forget both.
+    keep_others_out()?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("ask to be ended with the process that asks")?;
+    prctl::set_no_new_privs().context("set no_new_privs")?;
+    seccomp::confine(seccomp::READER, seccompiler::apply_filter).context("limit system calls")?;
+    Ok(())
+}
+
+/// Keeps other processes of the same user from looking into this one, and it from leaving an image of its memory behind.
+///
+/// # Errors
+/// The kernel refused.
+pub fn keep_others_out() -> anyhow::Result<()> {
+    prctl::set_dumpable(false).context("keep others from looking into this process")
+}
+
 fn give_up(can_read: impl Fn() -> bool) -> anyhow::Result<Lowered> {
+    keep_others_out()?;
     prctl::set_no_new_privs().context("set no_new_privs")?;
     let mut capabilities: Vec<_> =
         capabilities::lower(can_read)?.into_iter().map(|capability| capability.to_string()).collect();

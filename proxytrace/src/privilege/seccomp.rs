@@ -1,4 +1,4 @@
-//! The system calls that a running trace may use. Any other fails with EPERM: a monitor must not die of a C library that
+//! The system calls that a running trace may use, and a process that reads for one proxy. Any other fails with EPERM: a monitor must not die of a C library that
 //! begins to use a call that is not on the list.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use seccompiler::{
 };
 
 /// System calls that are needed for the same reason.
-struct Group {
+pub(super) struct Group {
     #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads this, and for docs/security.md"))]
     why: &'static str,
     calls: &'static [Call],
@@ -48,47 +48,103 @@ const MAP_COMMANDS: &[u64] = &[1, 2, 3, 24];
 /// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); and, when
 /// a hook attached by kprobe is let go, include/uapi/linux/perf_event.h: PERF_EVENT_IOC_DISABLE.
 const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x2401];
-const FCNTLS: &[u64] = &[libc::F_GETFD as u64, libc::F_SETFD as u64, libc::F_GETFL as u64];
+/// The last to open a directory, and for a descriptor of the runtime's own.
+const FCNTLS: &[u64] =
+    &[libc::F_GETFD as u64, libc::F_SETFD as u64, libc::F_GETFL as u64, libc::F_DUPFD_CLOEXEC as u64];
 
-/// Where the C libraries or architectures differ, each's name for a call.
-const ALLOWED: &[Group] = &[
+const FILES: Group = Group {
+    why: "look at files and directories, those in /proc and /sys among them; open nothing to write",
+    calls: &[
+        only(libc::SYS_openat, 2, WRITES, &[0]),
+        #[cfg(target_arch = "x86_64")]
+        only(libc::SYS_open, 1, WRITES, &[0]),
+        any(libc::SYS_fstat),
+        any(libc::SYS_newfstatat),
+        any(libc::SYS_statx),
+        #[cfg(target_arch = "x86_64")]
+        any(libc::SYS_stat),
+        #[cfg(target_arch = "x86_64")]
+        any(libc::SYS_lstat),
+        any(libc::SYS_getdents64),
+        any(libc::SYS_readlinkat),
+        #[cfg(target_arch = "x86_64")]
+        any(libc::SYS_readlink),
+        any(libc::SYS_lseek),
+        any(libc::SYS_pread64),
+    ],
+};
+
+const WHAT_IS_OPEN: Group = Group {
+    why: "use what is open",
+    calls: &[
+        any(libc::SYS_read),
+        any(libc::SYS_readv),
+        any(libc::SYS_write),
+        any(libc::SYS_writev),
+        any(libc::SYS_close),
+        only(libc::SYS_fcntl, 1, WORD, FCNTLS),
+        only(libc::SYS_ioctl, 1, WORD, IOCTLS),
+    ],
+};
+
+const TIME: Group = Group {
+    why: "wait, and tell the time",
+    calls: &[
+        any(libc::SYS_epoll_ctl),
+        #[cfg(target_arch = "x86_64")]
+        any(libc::SYS_epoll_wait),
+        any(libc::SYS_epoll_pwait),
+        #[cfg(target_arch = "x86_64")]
+        any(libc::SYS_poll),
+        any(libc::SYS_ppoll),
+        any(libc::SYS_futex),
+        any(libc::SYS_sched_yield),
+        any(libc::SYS_clock_gettime),
+        any(libc::SYS_gettimeofday),
+        any(libc::SYS_nanosleep),
+        any(libc::SYS_clock_nanosleep),
+        any(libc::SYS_restart_syscall),
+    ],
+};
+
+const MEMORY: Group = Group {
+    why: "memory, none of it to be executed; seeds of hash tables",
+    calls: &[
+        any(libc::SYS_brk),
+        only(libc::SYS_mmap, 2, EXECUTABLE, &[0]),
+        only(libc::SYS_mprotect, 2, EXECUTABLE, &[0]),
+        any(libc::SYS_munmap),
+        any(libc::SYS_mremap),
+        any(libc::SYS_madvise),
+        any(libc::SYS_getrandom),
+    ],
+};
+
+const SIGNALS: Group = Group {
+    why: "signals and the end, a panic's and an abort's among them",
+    calls: &[
+        any(libc::SYS_rt_sigaction),
+        any(libc::SYS_rt_sigprocmask),
+        any(libc::SYS_rt_sigreturn),
+        any(libc::SYS_sigaltstack),
+        any(libc::SYS_getpid),
+        any(libc::SYS_gettid),
+        any(libc::SYS_getcwd),
+        any(libc::SYS_tgkill),
+        any(libc::SYS_tkill),
+        any(libc::SYS_exit),
+        any(libc::SYS_exit_group),
+    ],
+};
+
+/// A running trace's. Where the C libraries or architectures differ, each's name for a call.
+pub(super) const TRACE: &[Group] = &[
     Group {
         why: "read the kernel's counts, forget those of idle addresses, and set connect timeouts",
         calls: &[only(libc::SYS_bpf, 0, WORD, MAP_COMMANDS)],
     },
-    Group {
-        why: "look at processes in /proc and CPUs in /sys; open nothing to write",
-        calls: &[
-            only(libc::SYS_openat, 2, WRITES, &[0]),
-            #[cfg(target_arch = "x86_64")]
-            only(libc::SYS_open, 1, WRITES, &[0]),
-            any(libc::SYS_fstat),
-            any(libc::SYS_newfstatat),
-            any(libc::SYS_statx),
-            #[cfg(target_arch = "x86_64")]
-            any(libc::SYS_stat),
-            #[cfg(target_arch = "x86_64")]
-            any(libc::SYS_lstat),
-            any(libc::SYS_getdents64),
-            any(libc::SYS_readlinkat),
-            #[cfg(target_arch = "x86_64")]
-            any(libc::SYS_readlink),
-            any(libc::SYS_lseek),
-            any(libc::SYS_pread64),
-        ],
-    },
-    Group {
-        why: "use what is open",
-        calls: &[
-            any(libc::SYS_read),
-            any(libc::SYS_readv),
-            any(libc::SYS_write),
-            any(libc::SYS_writev),
-            any(libc::SYS_close),
-            only(libc::SYS_fcntl, 1, WORD, FCNTLS),
-            only(libc::SYS_ioctl, 1, WORD, IOCTLS),
-        ],
-    },
+    FILES,
+    WHAT_IS_OPEN,
     Group {
         why: "begin the file of trace --record again when it is full",
         calls: &[any(libc::SYS_ftruncate)],
@@ -104,69 +160,62 @@ const ALLOWED: &[Group] = &[
             any(libc::SYS_shutdown),
         ],
     },
-    Group {
-        why: "wait, and tell the time",
-        calls: &[
-            any(libc::SYS_epoll_ctl),
-            #[cfg(target_arch = "x86_64")]
-            any(libc::SYS_epoll_wait),
-            any(libc::SYS_epoll_pwait),
-            #[cfg(target_arch = "x86_64")]
-            any(libc::SYS_poll),
-            any(libc::SYS_ppoll),
-            any(libc::SYS_futex),
-            any(libc::SYS_sched_yield),
-            any(libc::SYS_clock_gettime),
-            any(libc::SYS_gettimeofday),
-            any(libc::SYS_nanosleep),
-            any(libc::SYS_clock_nanosleep),
-            any(libc::SYS_restart_syscall),
-        ],
-    },
-    Group {
-        why: "memory, none of it to be executed; seeds of hash tables",
-        calls: &[
-            any(libc::SYS_brk),
-            only(libc::SYS_mmap, 2, EXECUTABLE, &[0]),
-            only(libc::SYS_mprotect, 2, EXECUTABLE, &[0]),
-            any(libc::SYS_munmap),
-            any(libc::SYS_mremap),
-            any(libc::SYS_madvise),
-            any(libc::SYS_getrandom),
-        ],
-    },
-    Group {
-        why: "signals and the end, a panic's and an abort's among them",
-        calls: &[
-            any(libc::SYS_rt_sigaction),
-            any(libc::SYS_rt_sigprocmask),
-            any(libc::SYS_rt_sigreturn),
-            any(libc::SYS_sigaltstack),
-            any(libc::SYS_getpid),
-            any(libc::SYS_gettid),
-            any(libc::SYS_getcwd),
-            any(libc::SYS_tgkill),
-            any(libc::SYS_tkill),
-            any(libc::SYS_exit),
-            any(libc::SYS_exit_group),
-        ],
-    },
+    TIME,
+    MEMORY,
+    SIGNALS,
     Group { why: "the host's name in the header of trace --json", calls: &[any(libc::SYS_uname)] },
 ];
 
+/// That of a process that reads for one proxy, from when it is that proxy's user. The kernel limits what `openat2` opens to
+/// what that user may open; that nothing is written has a limit of its own (`RLIMIT_FSIZE`).
+pub(super) const READER: &[Group] = &[
+    FILES,
+    Group { why: "find files below the root directory of a process", calls: &[any(libc::SYS_openat2)] },
+    WHAT_IS_OPEN,
+    Group {
+        why: "ask name servers over UDP and TCP; listen nowhere",
+        calls: &[
+            only(libc::SYS_socket, 0, WORD, &[libc::AF_INET as u64, libc::AF_INET6 as u64]),
+            // How the runtime hears of signals, of which it expects none.
+            only(libc::SYS_socketpair, 0, WORD, &[libc::AF_UNIX as u64]),
+            any(libc::SYS_bind),
+            any(libc::SYS_connect),
+            any(libc::SYS_getsockopt),
+            any(libc::SYS_setsockopt),
+            any(libc::SYS_getsockname),
+            any(libc::SYS_getpeername),
+            any(libc::SYS_recvfrom),
+            any(libc::SYS_recvmsg),
+            any(libc::SYS_sendto),
+            any(libc::SYS_sendmsg),
+            any(libc::SYS_shutdown),
+        ],
+    },
+    Group {
+        why: "wait for several answers at once",
+        calls: &[any(libc::SYS_epoll_create1), any(libc::SYS_eventfd2)],
+    },
+    TIME,
+    MEMORY,
+    SIGNALS,
+];
+
 /// Limits the threads that `apply` applies it to, and those that they start, to the list; gives how many calls that are.
-pub(super) fn confine(apply: impl Fn(BpfProgramRef<'_>) -> Result<(), Error>) -> Result<usize, Error> {
-    apply(&program(std::env::consts::ARCH.try_into()?)?)?;
-    Ok(calls().count())
+pub(super) fn confine(
+    list: &'static [Group],
+    apply: impl Fn(BpfProgramRef<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    apply(&program(list, std::env::consts::ARCH.try_into()?)?)?;
+    Ok(calls(list).count())
 }
 
-fn calls() -> impl Iterator<Item = &'static Call> {
-    ALLOWED.iter().flat_map(|group| group.calls)
+fn calls(list: &'static [Group]) -> impl Iterator<Item = &'static Call> {
+    list.iter().flat_map(|group| group.calls)
 }
 
-fn program(arch: TargetArch) -> Result<BpfProgram, Error> {
+fn program(list: &'static [Group], arch: TargetArch) -> Result<BpfProgram, Error> {
     let rules =
-        calls().map(|call| Ok((call.number, rules(call)?))).collect::<Result<BTreeMap<_, _>, Error>>()?;
+        calls(list).map(|call| Ok((call.number, rules(call)?))).collect::<Result<BTreeMap<_, _>, Error>>()?;
     let otherwise = SeccompAction::Errno(libc::EPERM as u32);
     Ok(SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch)?.try_into()?)
 }
@@ -188,8 +237,8 @@ fn rules(call: &Call) -> Result<Vec<SeccompRule>, Error> {
 
 /// What each group is for.
 #[cfg(test)]
-pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
-    ALLOWED.iter().map(|group| group.why)
+pub(super) fn reasons(list: &'static [Group]) -> impl Iterator<Item = &'static str> {
+    list.iter().map(|group| group.why)
 }
 
 #[cfg(test)]
@@ -205,9 +254,11 @@ mod tests {
 
     use seccompiler::TargetArch;
 
-    use super::{ALLOWED, calls, confine, program};
+    use super::{Group, READER, TRACE, calls, confine, program};
 
-    /// What nobody should find on the list.
+    const LISTS: [&[Group]; 2] = [TRACE, READER];
+
+    /// What nobody should find on a list.
     const NEVER: &[libc::c_long] = &[
         libc::SYS_execve,
         libc::SYS_execveat,
@@ -217,9 +268,6 @@ mod tests {
         libc::SYS_process_vm_readv,
         libc::SYS_process_vm_writev,
         libc::SYS_kill,
-        libc::SYS_socket,
-        libc::SYS_connect,
-        libc::SYS_bind,
         libc::SYS_listen,
         libc::SYS_mount,
         libc::SYS_umount2,
@@ -227,9 +275,14 @@ mod tests {
         libc::SYS_unshare,
         libc::SYS_chroot,
         libc::SYS_setuid,
+        libc::SYS_setresuid,
+        libc::SYS_setfsuid,
         libc::SYS_setgid,
+        libc::SYS_setresgid,
+        libc::SYS_setgroups,
         libc::SYS_capset,
         libc::SYS_prctl,
+        libc::SYS_prlimit64,
         libc::SYS_perf_event_open,
         libc::SYS_init_module,
         libc::SYS_finit_module,
@@ -239,18 +292,26 @@ mod tests {
         libc::SYS_io_uring_setup,
     ];
 
+    /// What a running trace does not do, but a process does that asks name servers.
+    const NEVER_IN_A_TRACE: &[libc::c_long] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind];
+
     #[test]
-    fn the_list_is_short_reasoned_and_leads_nowhere() {
-        let numbers: HashSet<_> = calls().map(|call| call.number).collect();
-        assert_eq!(numbers.len(), calls().count(), "a call is listed twice");
-        assert!(ALLOWED.iter().all(|group| !group.why.is_empty() && !group.calls.is_empty()));
-        assert!(NEVER.iter().all(|number| !numbers.contains(number)));
+    fn each_list_is_short_reasoned_and_leads_nowhere() {
+        for list in LISTS {
+            let numbers: HashSet<_> = calls(list).map(|call| call.number).collect();
+            assert_eq!(numbers.len(), calls(list).count(), "a call is listed twice");
+            assert!(list.iter().all(|group| !group.why.is_empty() && !group.calls.is_empty()));
+            assert!(NEVER.iter().all(|number| !numbers.contains(number)));
+        }
+        assert!(calls(TRACE).all(|call| !NEVER_IN_A_TRACE.contains(&call.number)));
     }
 
     #[test]
-    fn every_architecture_has_a_program() {
+    fn every_architecture_has_a_program_for_each_list() {
         for arch in [TargetArch::x86_64, TargetArch::aarch64] {
-            assert!(!program(arch).unwrap().is_empty());
+            for list in LISTS {
+                assert!(!program(list, arch).unwrap().is_empty());
+            }
         }
     }
 
@@ -259,7 +320,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("proxytrace-seccomp-{}", std::process::id()));
         // The filter is this thread's alone.
         thread::spawn(move || {
-            confine(seccompiler::apply_filter).unwrap();
+            confine(TRACE, seccompiler::apply_filter).unwrap();
             assert!(fs::read_to_string("/proc/thread-self/status").unwrap().contains("Seccomp:\t2"));
             assert!(fs::read_dir("/proc").unwrap().count() > 1);
             let refused = [

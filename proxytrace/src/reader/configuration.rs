@@ -1,23 +1,20 @@
 //! Answers requests about one proxy.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use jiff::Timestamp;
 use nginx_conf::{Config, Limits, load};
-use nix::sched::{CloneFlags, setns};
-use procfs::process::Process;
 
 use super::{
     Addresses, Answer, Configuration, Lookup, Question, Request, changed,
     master::{self, Arguments, Role},
-    names, pod, rejection,
-    root::Root,
-    serve,
+    names,
+    owner::{Opened, Process, Refusal, Wanted},
+    pod, rejection, serve,
 };
 use crate::{
     kernel::boot_ns,
@@ -25,8 +22,8 @@ use crate::{
     nginx::routes::{self, Routes},
 };
 
-/// A program larger than that is not looked through for what was compiled into it.
-const MOST_PROGRAM: u64 = 64 << 20;
+/// A program larger than that is not looked through for what was compiled into it, in bytes.
+const MAX_PROGRAM: u64 = 64 << 20;
 
 /// Why there is no answer.
 enum Failure {
@@ -36,18 +33,18 @@ enum Failure {
     NoNginx,
 }
 
-/// Answers one request. Changes the network namespace of this process: for one that ends after it.
+/// Answers one request, as the user of the process that it is about. For a process that ends after it.
 pub(super) fn answer(request: &Request) -> Answer {
+    let wanted = |wanted| master_of(request).and_then(|master| master.become_owner(wanted));
     let answered = match &request.question {
         // Of the process itself: it need be no nginx.
-        Question::Pod => Ok(Answer::Pod(request.pids.iter().find_map(|&pid| pod::of(pid)))),
-        Question::Configuration => master_of(request).and_then(|master| master.configuration(request)),
-        Question::Addresses(lookups) => {
-            master_of(request).and_then(|master| master.look_up(lookups.clone()).map(Answer::Addresses))
-        }
+        Question::Pod => Ok(Answer::Pod(pod::of_any(&request.pids))),
+        Question::Configuration => wanted(Wanted::default()).and_then(|owner| owner.configuration(request)),
+        Question::Addresses(lookups) => wanted(Wanted { network: true, ..Wanted::default() })
+            .and_then(|owner| owner.look_up(lookups.clone()).map(Answer::Addresses)),
         Question::Rejection(asked_ns) => {
-            let master = master_of(request).ok();
-            let reason = master.and_then(|master| master.rejection(*asked_ns, request.config.as_deref()));
+            let owner = wanted(Wanted { logs: true, ..Wanted::default() }).ok();
+            let reason = owner.and_then(|owner| owner.rejection(*asked_ns, request.config.as_deref()));
             Ok(Answer::Rejection { asked_ns: *asked_ns, reason })
         }
     };
@@ -60,9 +57,15 @@ pub(super) fn answer(request: &Request) -> Answer {
 
 /// A process whose configuration, root and network are those of the proxy.
 struct Master {
-    pid: u32,
+    process: Process,
     exe: PathBuf,
     arguments: Arguments,
+}
+
+/// This process, once it has become the user of a master.
+struct Behalf {
+    master: Master,
+    opened: Opened,
 }
 
 /// The first of the processes that is a master, or whose parent is. Where a configuration is given any process will do.
@@ -79,48 +82,58 @@ fn master_of(request: &Request) -> Result<Master, Failure> {
 }
 
 fn find(pid: u32, takes_any: bool) -> Result<Option<Master>, Failure> {
-    let exe = match fs::read_link(format!("/proc/{pid}/exe")) {
-        Ok(exe) => exe,
-        // ESRCH and ENOENT: it has ended.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(Failure::Failed(format!(
-                "process {pid}: {error}; to look at it takes CAP_SYS_PTRACE (`proxytrace doctor`)"
-            )));
-        }
-        Err(_) => return Ok(None),
+    let looked_at = Process::open(pid).and_then(|process| process.exe().map(|exe| (process, exe)));
+    let (process, exe) = match looked_at {
+        Ok(found) => found,
+        Err(Refusal::Gone) => return Ok(None),
+        Err(why) => return Err(failure(pid, &why)),
     };
-    let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    match master::role(&cmdline, &exe) {
-        Role::Master(arguments) => Ok(Some(Master { pid, exe, arguments })),
-        Role::Worker => {
-            let parent = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok();
-            parent.map_or(Ok(None), |stat| find(stat.ppid.cast_unsigned(), takes_any))
-        }
-        Role::Other if takes_any => Ok(Some(Master { pid, exe, arguments: Arguments::default() })),
+    match master::role(&process.command_line(), &exe) {
+        Role::Master(arguments) => Ok(Some(Master { process, exe, arguments })),
+        Role::Worker => process.parent().map_or(Ok(None), |parent| find(parent, takes_any)),
+        Role::Other if takes_any => Ok(Some(Master { process, exe, arguments: Arguments::default() })),
         Role::Other => Ok(None),
     }
 }
 
+/// A master that goes into the background ends while it is looked at: another process then knows the same.
+fn failure(pid: u32, why: &Refusal) -> Failure {
+    match why {
+        Refusal::Gone => Failure::NoNginx,
+        why => Failure::Failed(format!("process {pid}: {why}")),
+    }
+}
+
 impl Master {
-    fn configuration(&self, request: &Request) -> Result<Answer, Failure> {
-        let root = self.root()?;
-        let (path, config) = self.load(&root, request.config.as_deref())?;
+    fn become_owner(self, wanted: Wanted) -> Result<Behalf, Failure> {
+        match self.process.become_owner(wanted) {
+            Ok(opened) => Ok(Behalf { master: self, opened }),
+            Err(why) => Err(failure(self.process.pid(), &why)),
+        }
+    }
+}
+
+impl Behalf {
+    fn configuration(self, request: &Request) -> Result<Answer, Failure> {
+        let (path, config) = self.load(request.config.as_deref())?;
         if routes::entries(&config) > routes::MAX_ENTRIES {
             return Err(Failure::Failed(format!("{}: {}", path.display(), serve::TOO_LARGE)));
         }
         // Of one that the process does not name, nobody says that it runs.
         let is_its_own = request.config.is_none();
-        let changed =
-            is_its_own.then(|| changed::after_start(&root, &path, &config, &request.pids)).flatten();
-        let (exe, routes) = (self.exe.clone(), Arc::new(Routes::of(&config)));
+        let changed = is_its_own
+            .then(|| changed::after_start(&self.opened.root, &path, &config, &request.pids))
+            .flatten();
+        let (exe, routes) = (self.master.exe, Arc::new(Routes::of(&config)));
         let addresses = Addresses::default();
         Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, addresses })))
     }
 
-    fn load(&self, root: &Root, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
+    fn load(&self, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
         let path = path.map_or_else(|| self.config_path(), |path| Ok(path.to_owned()))?;
-        let mut config = load(root, &path, self.arguments.globals.as_deref(), &Limits::default())
-            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let globals = self.master.arguments.globals.as_deref();
+        let mut config = load(&self.opened.root, &path, globals, &Limits::default())
+            .map_err(|error| Failure::Failed(error.without_words()))?;
         // What the tree was made of is as large as the tree, and nobody reads it any more.
         config.files.iter_mut().for_each(|file| file.text = Vec::new());
         Ok((path, config))
@@ -129,58 +142,40 @@ impl Master {
     /// Where nginx logs to a pipe, what is wrong with the files is all that can be had.
     fn rejection(&self, asked_ns: u64, config: Option<&Path>) -> Option<String> {
         let asked = Clock::new(boot_ns(), Timestamp::now()).at(asked_ns);
-        rejection::logged(self.pid, asked).or_else(|| {
-            match self.root().and_then(|root| self.load(&root, config)) {
-                Err(Failure::Failed(why)) => Some(why),
-                Ok(_) | Err(Failure::NoNginx) => None,
-            }
+        let logged = self
+            .master
+            .process
+            .pid_inside()
+            .and_then(|pid| rejection::logged(&self.opened.root, &self.opened.logs, pid, asked));
+        logged.or_else(|| match self.load(config) {
+            Err(Failure::Failed(why)) => Some(why),
+            Ok(_) | Err(Failure::NoNginx) => None,
         })
     }
 
     fn config_path(&self) -> Result<PathBuf, Failure> {
-        let failed = |what: &str, error: io::Error| self.failed(what, &error);
-        let mut program = Vec::new();
-        File::open(format!("/proc/{}/exe", self.pid))
-            .and_then(|file| file.take(MOST_PROGRAM).read_to_end(&mut program))
-            .map_err(|error| failed("read its program", error))?;
-        let directory = fs::read_link(format!("/proc/{}/cwd", self.pid))
-            .map_err(|error| failed("find its working directory", error))?;
-        Ok(master::config_path(&self.arguments, &master::compiled(&program), &directory))
-    }
-
-    fn root(&self) -> Result<Root, Failure> {
-        Root::of(self.pid).map_err(|error| self.failed("look below its root directory", &error))
-    }
-
-    /// A master that goes into the background ends while it is looked at: another process then knows the same. What has
-    /// ended and is waited for has no program any more.
-    fn failed(&self, what: &str, error: &io::Error) -> Failure {
-        if fs::read_link(format!("/proc/{}/exe", self.pid)).is_err() {
-            return Failure::NoNginx;
-        }
-        Failure::Failed(format!("process {}: {what}: {error}", self.pid))
+        let Opened { root, program, directory, .. } = &self.opened;
+        let mut bytes = Vec::new();
+        root.open_found(program).and_then(|file| file.take(MAX_PROGRAM).read_to_end(&mut bytes)).map_err(
+            |error| {
+                let pid = self.master.process.pid();
+                Failure::Failed(format!("process {pid}: read its program as its user: {error}"))
+            },
+        )?;
+        Ok(master::config_path(&self.master.arguments, &master::compiled(&bytes), directory))
     }
 
     fn look_up(&self, lookups: Vec<Lookup>) -> Result<Addresses, Failure> {
-        let system = names::System::of(&self.root()?);
-        if let Err(error) = self.enter_network() {
+        if let Err(error) = &self.opened.network {
             let problem = format!(
                 "names are not looked up: enter the network namespace of process {}: {error}; it takes CAP_SYS_ADMIN",
-                self.pid
+                self.master.process.pid()
             );
             return Ok(Addresses { problems: vec![problem], ..Addresses::default() });
         }
+        let system = names::System::of(&self.opened.root);
         serve::note_files_read()
             .map_err(|error| Failure::Failed(format!("say that files were read: {error}")))?;
         names::look_up(system, lookups).map_err(|error| Failure::Failed(format!("look names up: {error}")))
-    }
-
-    /// Where it is another one: that takes more privileges than to stay.
-    fn enter_network(&self) -> io::Result<()> {
-        let path = format!("/proc/{}/ns/net", self.pid);
-        if fs::read_link(&path)? != fs::read_link("/proc/self/ns/net")? {
-            setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
-        }
-        Ok(())
     }
 }

@@ -8,7 +8,8 @@
 //! * [`client`]: starts it, asks, and hears answers.
 //! * [`serve`]: the process; `queue`, `pending`, `holder`: who is served next.
 //! * `lines`: what both sides take from a pipe, of bounded length.
-//! * `configuration`, `master`, `root`: what nginx reads, from where.
+//! * `confine`, `owner`: what such a process may take, and whose rights it has: those of the proxy's own user.
+//! * `configuration`, `master`, `root`, `mounts`: what nginx reads, from where.
 //! * `changed`: what was changed after nginx had read it.
 //! * `names`, `dns`: host names, as they resolve where nginx runs.
 //! * `rejection`: why nginx did not take a configuration.
@@ -19,11 +20,14 @@ pub mod serve;
 
 mod changed;
 mod configuration;
+mod confine;
 mod dns;
 mod holder;
 mod lines;
 pub(crate) mod master;
+mod mounts;
 mod names;
+mod owner;
 mod pending;
 mod pod;
 mod queue;

@@ -2,18 +2,21 @@
 //! container, the host's directory of logs what pod that is. Where there is no such directory the files tell that kubelet gives
 //! the container, and the container could have written them itself.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::Read as _,
+};
 
 use nginx_conf::Files as _;
 
-use super::root::Root;
+use super::{
+    owner::{Process, Wanted},
+    root::Root,
+};
 use crate::identity::{
     cgroup,
     pod::{self, Pod, checked, host_of_hosts, namespace_of_resolver, of_logs},
 };
-
-/// The process whose root directory is the host's.
-const HOST: u32 = 1;
 
 /// Where kubelet keeps a directory for each pod, unless its `podLogsDir` says otherwise.
 const LOGS: &str = "/var/log/pods";
@@ -21,20 +24,40 @@ const LOGS: &str = "/var/log/pods";
 /// As many directories of one UID are looked at: there is one.
 const MAX_LOGS: usize = 8;
 
+/// No more of a table of mounts is read, in bytes.
+const MAX_MOUNTINFO: u64 = 8 << 20;
+
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 fn uid_of(pid: u32) -> Option<String> {
     cgroup::place(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?).pod_uid
 }
 
-/// Where the process `pid` runs, if all of it can be told.
-pub(super) fn of(pid: u32) -> Option<Pod> {
-    let uid = uid_of(pid)?;
-    let container = pod::container(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?, &uid)?;
-    let by_logs = Root::of(HOST).ok().and_then(|host| names_in_logs(&host, &uid, &container));
+fn container_of(pid: u32, uid: &str) -> Option<String> {
+    let mut mounts = String::new();
+    let table = File::open(format!("/proc/{pid}/mountinfo")).ok()?;
+    table.take(MAX_MOUNTINFO).read_to_string(&mut mounts).ok()?;
+    pod::container(&mounts, uid)
+}
+
+/// Where the first of the processes runs that is in a pod, if all of it can be told. The host's logs are looked at with our
+/// own rights, the container's files with those of its process.
+pub(super) fn of_any(pids: &[u32]) -> Option<Pod> {
+    let place = |pid: u32| {
+        let uid = uid_of(pid)?;
+        let container = container_of(pid, &uid)?;
+        Some((pid, uid, container))
+    };
+    let (pid, uid, container) = pids.iter().copied().find_map(place)?;
+    let by_logs = Root::of_host().ok().and_then(|host| names_in_logs(&host, &uid, &container));
+    let inside = || {
+        let has_host_name = has_host_name_of_its_own(pid);
+        let opened = Process::open(pid).and_then(|process| process.become_owner(Wanted::default()));
+        names_inside(&opened.ok()?.root, has_host_name)
+    };
     let ((namespace, name), is_claimed) = match by_logs {
         Some(names) => (names, false),
-        None => (names_inside(&Root::of(pid).ok()?, has_host_name_of_its_own(pid))?, true),
+        None => (inside()?, true),
     };
     Some(Pod { namespace, name, container, is_claimed })
 }
@@ -119,6 +142,6 @@ mod tests {
     #[test]
     fn a_process_in_no_control_group_of_a_pod_is_in_none() {
         assert!(Path::new("/proc/self/mountinfo").exists());
-        assert_eq!(super::of(std::process::id()), None);
+        assert_eq!(super::of_any(&[std::process::id()]), None);
     }
 }

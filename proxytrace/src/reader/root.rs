@@ -1,140 +1,147 @@
 //! Files as another process sees them: below its root directory, in its mount namespace.
 //!
-//! A path below /proc/PID/root is not enough: an absolute symbolic link in it would lead into our own root. So each
-//! part of a path is opened by itself, and links are followed by hand.
+//! The kernel keeps every step of a path below that root (openat2(2)). A file is opened only after it is known to be one that
+//! to open does nothing: a device may act when it is opened, and a file system may be a program of whoever mounted it.
 
 use std::{
-    collections::VecDeque,
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read as _},
     os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use nginx_conf::{Files, glob};
-use nix::{
-    dir::Dir,
-    errno::Errno,
-    fcntl::{AT_FDCWD, OFlag, openat, readlinkat},
-    sys::stat::Mode,
+use rustix::{
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, statx,
+    },
+    io::Errno,
 };
 
-/// As many symbolic links as the kernel follows in one path (include/linux/namei.h, MAXSYMLINKS).
-const MOST_LINKS: usize = 40;
+use super::mounts::Mounts;
+
+/// How often a path is tried again that somebody moves about meanwhile.
+const TRIES: usize = 16;
+
+const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// Opening a pipe would wait for whoever writes, had somebody put one there meanwhile.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// The root directory of a process.
 #[derive(Debug)]
-pub(super) struct Root(OwnedFd);
+pub(super) struct Root {
+    directory: OwnedFd,
+    mounts: Mounts,
+}
 
 impl Root {
-    /// The root directory of the process `pid`.
+    pub(super) const fn new(directory: OwnedFd, mounts: Mounts) -> Self {
+        Self { directory, mounts }
+    }
+
+    /// The root directory of the host.
     ///
     /// # Errors
-    /// The process is gone, or not ours to look into.
-    pub(super) fn of(pid: u32) -> io::Result<Self> {
-        let path = PathBuf::from(format!("/proc/{pid}/root"));
-        Ok(Self(openat(AT_FDCWD, &path, DIRECTORY | OFlag::O_PATH, Mode::empty())?))
+    /// It is not ours to look below: that takes `CAP_SYS_PTRACE`.
+    pub(super) fn of_host() -> io::Result<Self> {
+        let directory = openat(CWD, "/proc/1/root", FIND | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Self::new(directory, Mounts::new(vec![File::open("/proc/1/mountinfo")?])))
     }
 
     /// The directory `path`, as if it were a root.
     #[cfg(test)]
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self(openat(AT_FDCWD, path, DIRECTORY, Mode::empty())?))
+        let directory = openat(CWD, path, FIND | OFlags::DIRECTORY, Mode::empty())?;
+        let tables = ["/proc/self/mountinfo", "/proc/1/mountinfo"].map(File::open);
+        Ok(Self::new(directory, Mounts::new(tables.into_iter().collect::<io::Result<_>>()?)))
     }
 
     /// The content of a small file; empty where there is none.
     pub(super) fn text(&self, path: &str) -> String {
-        const MOST: u64 = 1 << 20;
-        self.read(Path::new(path), MOST)
+        const MAX_TEXT: u64 = 1 << 20;
+        self.read(Path::new(path), MAX_TEXT)
             .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// When what a path leads to was changed, or put there.
     ///
     /// # Errors
-    /// It is not there, or has a time that is none.
+    /// It is not there, is on something that is not looked at, or has a time that is none.
     pub(super) fn changed(&self, path: &Path) -> io::Result<Timestamp> {
-        let metadata = File::from(self.open(path, OFlag::O_PATH)?).metadata()?;
-        Timestamp::new(metadata.ctime(), metadata.ctime_nsec() as i32).map_err(io::Error::other)
+        let changed = self.find(path)?.1.stx_ctime;
+        Timestamp::new(changed.tv_sec, changed.tv_nsec.cast_signed()).map_err(io::Error::other)
     }
 
-    /// Opens `path`, an absolute one, with `flags`, whatever links lead there.
-    fn open(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
-        let mut left: VecDeque<OsString> = parts(path).collect();
-        // The directories from the root to where we are; to have no more of them than the path has parts is what `..`
-        // above the root needs: it stays there.
-        let mut above: Vec<OwnedFd> = Vec::new();
-        let mut links = 0;
-        while let Some(part) = left.pop_front() {
-            if part == ".." {
-                above.pop();
-                continue;
-            }
-            let here = above.last().unwrap_or(&self.0);
-            let Ok(target) = readlinkat(here, part.as_os_str()) else {
-                let flags = if left.is_empty() { flags } else { DIRECTORY | OFlag::O_PATH };
-                above.push(openat(here, part.as_os_str(), flags | STEP, Mode::empty())?);
-                continue;
-            };
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(Errno::ELOOP.into());
-            }
-            let target = PathBuf::from(target);
-            if target.is_absolute() {
-                above.clear();
-            }
-            for (at, part) in parts(&target).enumerate() {
-                left.insert(at, part);
-            }
+    /// Whether everybody may look up `path`, which is an absolute one without links: it is no secret that it is there.
+    pub(super) fn is_public(&self, path: &Path) -> bool {
+        let may_search = |directory: &Path| {
+            self.find(directory)
+                .is_ok_and(|(_, about)| Mode::from_bits_truncate(about.stx_mode.into()).contains(Mode::XOTH))
+        };
+        path.is_absolute() && path.ancestors().skip(1).all(may_search) && self.find(path).is_ok()
+    }
+
+    /// Opens a regular file that was found before, by descriptor.
+    ///
+    /// # Errors
+    /// It is no regular file, on something that is not looked at, or not ours to read.
+    pub(super) fn open_found(&self, found: &OwnedFd) -> io::Result<File> {
+        let about = self.about(found)?;
+        match file_type(&about) {
+            FileType::RegularFile => Ok(reopened(found, READ)?.into()),
+            FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         }
-        match above.pop() {
-            // It ended with `..`, which was opened to go on from.
-            Some(last) if path.ends_with("..") => Ok(openat(&last, ".", flags | STEP, Mode::empty())?),
-            Some(last) => Ok(last),
-            None => Ok(openat(&self.0, ".", flags | STEP, Mode::empty())?),
-        }
+    }
+
+    /// What `path`, an absolute one, leads to, whatever links are on the way. Opens nothing.
+    fn find(&self, path: &Path) -> io::Result<(OwnedFd, Statx)> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut tried = 0;
+        let found = loop {
+            tried += 1;
+            match openat2(&self.directory, path, FIND, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) if tried < TRIES => {}
+                found => break found?,
+            }
+        };
+        let about = self.about(&found)?;
+        Ok((found, about))
+    }
+
+    fn about(&self, found: impl AsFd) -> io::Result<Statx> {
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let about = statx(found, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, mask)?;
+        self.mounts.check(&about)?;
+        Ok(about)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
-        let names = Dir::from_fd(self.open(directory, DIRECTORY)?)?;
-        names
-            .into_iter()
-            .map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned()))
-            .collect()
+        let found = self.find(directory)?.0;
+        let entries = Dir::new(reopened(&found, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?)?;
+        entries.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
     }
 }
 
-/// Opens nothing but the part that is asked for.
-const STEP: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC);
+fn file_type(about: &Statx) -> FileType {
+    FileType::from_raw_mode(about.stx_mode.into())
+}
 
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
-
-/// What a path consists of, from the root on.
-fn parts(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().filter_map(|component| match component {
-        Component::Normal(part) => Some(part.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
-    })
+/// The same file, to be read: what a path leads to may have changed, what a descriptor leads to has not.
+fn reopened(found: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
 impl Files for Root {
     fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
-        // Opening a pipe would wait for whoever writes.
-        let file = File::from(self.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
-        let kind = file.metadata()?.file_type();
-        if kind.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        if !kind.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
+        let file = self.open_found(&self.find(path)?.0)?;
         let mut text = Vec::new();
         file.take(most.saturating_add(1)).read_to_end(&mut text)?;
         if text.len() as u64 > most {
@@ -144,21 +151,34 @@ impl Files for Root {
     }
 
     fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
-        let exists = |path: &Path| self.open(path, OFlag::O_PATH).is_ok();
+        let exists = |path: &Path| self.find(path).is_ok();
         glob::expand(pattern, most, |directory| self.list(directory), exists)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+        path::Path,
+    };
+
+    use nix::{
+        sys::{
+            inotify::{AddWatchFlags, InitFlags, Inotify},
+            stat::Mode,
+        },
+        unistd::mkfifo,
+    };
 
     use super::Root;
     use nginx_conf::Files as _;
 
     #[test]
     fn links_and_parents_lead_nowhere_but_below_the_root() {
-        let directory = std::env::temp_dir().join(format!("proxytrace-root-{}", std::process::id()));
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = temporary.path();
         fs::create_dir_all(directory.join("etc/nginx/sites")).unwrap();
         fs::write(directory.join("etc/nginx/nginx.conf"), "events {}").unwrap();
         fs::write(directory.join("etc/one"), "1").unwrap();
@@ -166,18 +186,59 @@ mod tests {
         symlink("../../one", directory.join("etc/nginx/sites/relative")).unwrap();
         symlink("../../../../../../etc/one", directory.join("etc/nginx/sites/above")).unwrap();
         symlink("loop", directory.join("etc/loop")).unwrap();
-        let root = Root::at(&directory).unwrap();
+        let root = Root::at(directory).unwrap();
         let read = |path: &str| root.read(Path::new(path), 100).map_err(|error| error.to_string());
         assert_eq!(read("/etc/absolute").unwrap(), b"events {}");
         assert_eq!(read("/etc/nginx/sites/relative").unwrap(), b"1");
         assert_eq!(read("/etc/nginx/sites/above").unwrap(), b"1");
         assert_eq!(read("/../../etc/./nginx/../one").unwrap(), b"1");
-        assert!(read("/etc/loop").unwrap_err().contains("symbolic links"));
+        assert!(read("/etc/loop").unwrap_err().contains("symbolic link"));
         assert!(read("/etc/none").unwrap_err().contains("No such file"));
         assert!(read("/etc/nginx").unwrap_err().contains("is a directory"));
         assert!(root.read(Path::new("/etc/one"), 0).is_err());
         let found = root.glob("/etc/nginx/sites/[ar]*", 10).unwrap();
         assert_eq!(found, [Path::new("/etc/nginx/sites/above"), Path::new("/etc/nginx/sites/relative")]);
-        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_never_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("regular"), "1").unwrap();
+        mkfifo(&directory.path().join("pipe"), Mode::S_IRWXU).unwrap();
+        // A device behaves as the pipe does here; to make one takes privileges that a test may lack.
+        symlink("pipe", directory.path().join("link")).unwrap();
+        let opened = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        opened.add_watch(directory.path(), AddWatchFlags::IN_OPEN).unwrap();
+        let root = Root::at(directory.path()).unwrap();
+        for path in ["/pipe", "/link"] {
+            let error = root.read(Path::new(path), 100).unwrap_err();
+            assert_eq!(error.to_string(), "not a regular file", "{path}");
+            root.changed(Path::new(path)).unwrap();
+        }
+        assert!(opened.read_events().is_err(), "something was opened");
+        root.read(Path::new("/regular"), 100).unwrap();
+        let names: Vec<_> =
+            opened.read_events().unwrap().into_iter().filter_map(|event| event.name).collect();
+        assert_eq!(names, ["regular"], "the watch sees what is opened");
+    }
+
+    #[test]
+    fn a_path_is_public_where_everybody_may_look_it_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let set = |path: &str, mode: u32| {
+            fs::set_permissions(directory.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        fs::write(directory.path().join("a/b/file"), "").unwrap();
+        for path in ["", "a", "a/b"] {
+            set(path, 0o755);
+        }
+        set("a/b/file", 0o600);
+        let root = Root::at(directory.path()).unwrap();
+        assert!(root.is_public(Path::new("/a/b/file")));
+        assert!(!root.is_public(Path::new("/a/b/none")));
+        assert!(!root.is_public(Path::new("a/b/file")));
+        set("a", 0o750);
+        assert!(!root.is_public(Path::new("/a/b/file")));
     }
 }

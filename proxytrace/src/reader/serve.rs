@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Answer, MAX_ANSWER, MAX_REQUEST, Owner, Question, Reply, Request, Said, configuration,
+    Answer, MAX_ANSWER, MAX_REQUEST, Owner, Question, Reply, Request, Said, configuration, confine,
     lines::Lines,
     queue::{Job, Queue, Ticket},
 };
@@ -77,6 +77,7 @@ fn end_with_parent() -> anyhow::Result<()> {
 fn answer_one() -> anyhow::Result<()> {
     // Where memory runs out the kernel ends children first: they are asked again, who asks is not replaced.
     fs::write("/proc/self/oom_score_adj", "1000").context("be the first in the way of the OOM killer")?;
+    confine::limit()?;
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).context("limit memory")?;
     end_with_parent()?;
     let mut text = String::new();
