@@ -11,6 +11,7 @@
 //! - [`findings`]: what is wrong; [`quiet`]: what is not
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`housekeeping`]: nothing grows with reloads, and what is forgotten was counted
+//! - [`quotas`]: what one user's processes take up, another's do not lack
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
@@ -55,6 +56,7 @@ mod privilege;
 mod processes;
 mod prometheus;
 mod quiet;
+mod quotas;
 mod reload;
 mod replay;
 mod requirements;

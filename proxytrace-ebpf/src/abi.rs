@@ -153,14 +153,18 @@ abi! {
         pub pid_namespace: u32,
     }
 
-    /// What an owner's processes hold of the tables.
+    /// What an owner's processes, or a proxy, hold of the tables.
     pub struct Usage {
-        /// Entries, index [`Share`].
+        /// Entries, index [`Share`]. Of rows, how many were ever made: userspace removes them, and counts that apart.
         pub held: [u64; Share::ALL.len()],
     }
 
     /// One proxy: the root of a process tree. Its id is made by [`proxy_id`].
     pub struct Proxy {
+        /// Its row `~other`, over all generations: it counts what has no row of its own for want of room. A part of the proxy,
+        /// as nothing can be inserted by then. First, so that the address of both is one: the compiler would add an offset before
+        /// it asks whether there is a proxy, which the verifier refuses.
+        pub other: Row,
         /// Whose it is: of the process at its root.
         pub owner: Owner,
         /// How often its configuration was reloaded since it has been known: accepted reloads and binary upgrades.
@@ -174,6 +178,8 @@ abi! {
         pub crashes: u64,
         /// When the generation was last raised, boot time in nanoseconds; 0 for never.
         pub reloaded_ns: u64,
+        /// What it holds itself; of processes and proxies that is not counted.
+        pub held: Usage,
     }
 
     /// One traced process (thread group).
@@ -408,16 +414,26 @@ impl RowKey {
     /// same destination out of the ledger. Together they are one row.
     pub const SPARE: u32 = 1 << 31;
 
+    /// Set in the generation of an attempt or a connection whose start was counted in its proxy's row `~other`: there the rest
+    /// is counted as well, also when a row of its own would find room by then, or neither would balance.
+    pub const IN_OTHER: u32 = 1 << 30;
+
+    /// Whether [`Proxy::other`] is the row.
+    #[must_use]
+    pub const fn is_in_other(&self) -> bool {
+        self.generation & Self::IN_OTHER != 0
+    }
+
     /// The key of the other row of the same destination: of the spare one, or, of that, of the first.
     #[must_use]
     pub const fn other(self) -> Self {
         Self { generation: self.generation ^ Self::SPARE, ..self }
     }
 
-    /// The key of the first row, whichever this is.
+    /// The key of the first row of the destination, whichever this is, and wherever it is counted.
     #[must_use]
     pub const fn first(self) -> Self {
-        Self { generation: self.generation & !Self::SPARE, ..self }
+        Self { generation: self.generation & !(Self::SPARE | Self::IN_OTHER), ..self }
     }
 
     /// Whether this is the spare row.
@@ -560,11 +576,11 @@ pub enum Loss {
     RingFull = 0,
     /// No room for an attempt in flight: it is in no count.
     AttemptTableFull,
-    /// No room for a ledger row: the attempt is in no count.
+    /// No room for a ledger row: the attempt is counted in its proxy's row `~other`.
     LedgerFull,
     /// No room for a traced process, or not for another of its owner's: its attempts are in no count.
     ProcessTableFull,
-    /// No room for a proxy, or not for another of its owner's: its reloads and crashes are in no count.
+    /// No room for a proxy, or not for another of its owner's: its attempts, reloads and crashes are in no count.
     ProxyTableFull,
     /// No room for a connect() under way: what it returns at once is in no count.
     CallTableFull,
@@ -613,6 +629,25 @@ impl Loss {
             Self::ReadFailed => "read_failed",
             Self::EndMissed => "end_missed",
             Self::Bypassed => "bypassed",
+        }
+    }
+
+    /// What it costs the counts, as the end of a sentence about what could not be followed.
+    #[must_use]
+    pub const fn effect(self) -> &'static str {
+        match self {
+            Self::RingFull => "no count is wrong, only records are missing",
+            Self::AttemptTableFull | Self::ReadFailed => "the attempts are in no count",
+            Self::LedgerFull => "the attempts are counted in ~other",
+            Self::ProcessTableFull => "the processes' attempts are in no count",
+            Self::ProxyTableFull => "the proxies' attempts, reloads and crashes are in no count",
+            Self::CallTableFull => "attempts that connect() itself tells the end of are in no count",
+            Self::ConnectionTableFull => "the attempts are counted, but not whether their connections break",
+            Self::PathTableFull => "the attempts are counted under a digest of the path",
+            Self::EndMissed => "the attempts are counted as failures of cause other",
+            Self::Bypassed => {
+                "the attempts are counted, but not whether their connections were closed unanswered"
+            }
         }
     }
 }

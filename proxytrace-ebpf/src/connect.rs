@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 
 use proxytrace_ebpf::{
-    abi::{Address, Attempt, Call, Event, Loss, Place, Process, RowKey},
+    abi::{Address, Attempt, Call, Event, Loss, Place, Process, RowKey, Share},
     outcome::Outcome,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     kernel::{self, Access, Arguments, Kind, NoAddress, Probed, Sock, setting, tcp},
     ledger,
     maps::{ATTEMPTS, CALLS, EMPTY_CALL, TIMEOUTS},
-    process, stream,
+    process, quota, stream,
 };
 
 const EINTR: u32 = 4;
@@ -155,6 +155,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
         // SAFETY: copied at once.
         let missed = unsafe { *attempt };
         if ATTEMPTS.remove(&sock.id()).is_ok() {
+            quota::give_back(missed.row.proxy, Share::Attempts);
             events::lose(Loss::EndMissed);
             settle(&missed, Outcome::Other, 0, NO_SOCK);
         }
@@ -187,9 +188,15 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
     }
     let Some(counts) = ledger::row_to_begin(&mut row, now_ns) else { return };
     let attempt = Attempt { row, started_ns: now_ns, pid, ..Attempt::ZERO };
+    if !quota::take(row.proxy, Share::Attempts) {
+        return events::lose(Loss::AttemptTableFull);
+    }
     match ATTEMPTS.insert(&sock.id(), &attempt, 0) {
         Ok(()) => counts.attempt(now_ns),
-        Err(_) => events::lose(Loss::AttemptTableFull),
+        Err(_) => {
+            quota::give_back(row.proxy, Share::Attempts);
+            events::lose(Loss::AttemptTableFull);
+        }
     }
 }
 
@@ -373,6 +380,7 @@ fn take<A: Access>(sock: Sock<A>) -> Option<Attempt> {
     // SAFETY: a value of the map; the socket's lock is held.
     let mut copy = unsafe { *attempt };
     ATTEMPTS.remove(&sock.id()).ok()?;
+    quota::give_back(copy.row.proxy, Share::Attempts);
     count_retransmits(&mut copy, sock.retransmits());
     Some(copy)
 }

@@ -1,34 +1,54 @@
 //! The ledger: what is counted, for each generation of each proxy and each destination.
 
 use proxytrace_ebpf::{
-    abi::{DURATION_BOUNDS_NS, Loss, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey},
+    abi::{DURATION_BOUNDS_NS, Loss, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey, Share},
     outcome::{Broken, Outcome},
 };
 
 use crate::{
     events,
     kernel::add,
-    maps::{EMPTY_ROW, LEDGER, RETIRING},
+    maps::{EMPTY_ROW, LEDGER, PROXIES, RETIRING},
+    quota,
 };
 
 /// A row that can be counted in.
 #[derive(Clone, Copy)]
 pub(crate) struct Counts(*mut Row);
 
-/// The row of `key`, made if there is none; `None`, and a loss, if there is no room for it.
+/// The row in which the start of an attempt or a connection was counted, by the key that [`row_to_begin`] has given. It is not taken
+/// out before all that has begun there has ended; if it were, the proxy's row `~other` counts what is left.
 #[inline(always)]
 pub(crate) fn row(key: &RowKey) -> Option<Counts> {
-    if let Some(row) = LEDGER.get_ptr_mut(&*key) {
+    if !key.is_in_other()
+        && let Some(row) = LEDGER.get_ptr_mut(key)
+    {
         return Some(Counts(row));
+    }
+    other(key.proxy)
+}
+
+/// The row that a destination has to itself, made if there is none and the proxy may have another.
+#[inline(always)]
+fn own(key: &RowKey) -> Option<Counts> {
+    if let Some(row) = LEDGER.get_ptr_mut(key) {
+        return Some(Counts(row));
+    }
+    if !quota::take(key.proxy, Share::Rows) {
+        return None;
     }
     const ONLY_NEW: u64 = 1;
     // Another CPU may make the row at the same time: then this fails and the look-up finds the other's.
-    let _ = LEDGER.insert(key, &EMPTY_ROW, ONLY_NEW);
-    let row = LEDGER.get_ptr_mut(key);
-    if row.is_none() {
-        events::lose(Loss::LedgerFull);
+    if LEDGER.insert(key, &EMPTY_ROW, ONLY_NEW).is_err() {
+        quota::give_back(key.proxy, Share::Rows);
     }
-    row.map(Counts)
+    LEDGER.get_ptr_mut(key).map(Counts)
+}
+
+#[inline(always)]
+fn other(proxy: u64) -> Option<Counts> {
+    // SAFETY: a member of a map value. A proxy stays as long as an attempt or a connection of it does.
+    PROXIES.get_ptr_mut(&proxy).map(|proxy| Counts(unsafe { &raw mut (*proxy).other }))
 }
 
 /// The row in which an attempt of `key` that begins now is counted; then `key` is the key of that row. All that is counted of
@@ -48,7 +68,14 @@ pub(crate) fn row_to_begin(key: &mut RowKey, now_ns: u64) -> Option<Counts> {
         }
         *key = key.other();
     }
-    row(key)
+    let own = own(key);
+    if own.is_some() {
+        return own;
+    }
+    let other = other(key.proxy);
+    events::lose(if other.is_some() { Loss::LedgerFull } else { Loss::ProxyTableFull });
+    key.generation |= RowKey::IN_OTHER;
+    other
 }
 
 impl Counts {

@@ -17,6 +17,8 @@ mod connect;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
+mod quota;
+#[cfg(target_arch = "bpf")]
 mod shares;
 #[cfg(target_arch = "bpf")]
 mod stream;

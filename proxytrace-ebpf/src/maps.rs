@@ -31,6 +31,10 @@ pub(crate) static EMPTY_ROW: Row = Row::ZERO;
 #[unsafe(no_mangle)]
 pub(crate) static EMPTY_CALL: Call = Call::ZERO;
 
+/// What a proxy starts as, likewise.
+#[unsafe(no_mangle)]
+pub(crate) static EMPTY_PROXY: Proxy = Proxy::ZERO;
+
 /// What an owner holds at first.
 #[unsafe(no_mangle)]
 pub(crate) static EMPTY_USAGE: Usage = Usage::ZERO;
@@ -55,6 +59,10 @@ pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(room
 /// of its own, because userspace can only replace a value, and not add to it.
 #[map]
 pub(crate) static OWNERS_OUTSIDE: HashMap<Owner, Usage> = HashMap::with_max_entries(room::OWNERS, 0);
+
+/// The same of a proxy's rows alone, which userspace takes out.
+#[map]
+pub(crate) static PROXY_ROWS_OUTSIDE: HashMap<u64, u64> = HashMap::with_max_entries(room::PROXIES, 0);
 
 /// connect() calls under way, by thread (pid_tgid).
 #[map]

@@ -2,12 +2,12 @@
 //!
 //! Kept in the kernel, so that no connect is missed between a fork and userspace noticing it.
 
-use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Proxy, Share, exit_signal, proxy_id};
+use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Share, exit_signal, proxy_id};
 
 use crate::{
     connect, events,
     kernel::{self, Access, Task},
-    maps::{NAMES, PROCESSES, PROXIES},
+    maps::{EMPTY_PROXY, NAMES, PROCESSES, PROXIES},
     shares,
 };
 
@@ -268,7 +268,12 @@ pub(crate) fn acts(process: &Process) -> u32 {
 fn enter_proxy(pid: u32, process: &Process) -> bool {
     let Process { proxy, owner, .. } = *process;
     if shares::take(owner, Share::Proxies) {
-        if PROXIES.insert(&proxy, &Proxy { owner, ..Proxy::ZERO }, ONLY_NEW).is_ok() {
+        // In place: its row `~other` alone is larger than what is left of a program's stack.
+        if PROXIES.insert(&proxy, &EMPTY_PROXY, ONLY_NEW).is_ok() {
+            if let Some(made) = PROXIES.get_ptr_mut(&proxy) {
+                // SAFETY: a value of the map. Another process of the proxy may find no owner yet, which has no room then.
+                unsafe { (*made).owner = owner };
+            }
             tell(Event::ENTERED, pid, *process, 0, 0);
             return true;
         }

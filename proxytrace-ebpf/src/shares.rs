@@ -17,8 +17,7 @@ const ONLY_NEW: u64 = 1; // BPF_NOEXIST
 pub(crate) fn take(owner: Owner, share: Share) -> bool {
     let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) else { return false };
     if owner != Owner::HOST_ROOT {
-        let (held, of_all) = (held(own, &owner, share), held(all, &Owner::ALL, share));
-        if held >= u64::from(kernel::capacity(share)).saturating_sub(of_all) {
+        if held(own, &owner, share) >= free_beside(all, share) {
             return false;
         }
     }
@@ -34,6 +33,17 @@ pub(crate) fn give_back(owner: Owner, share: Share) {
         kernel::add(counter(own, share), u64::MAX);
         kernel::add(counter(all, share), u64::MAX);
     }
+}
+
+/// How many entries of a table are free.
+#[inline(always)]
+pub(crate) fn free(share: Share) -> u64 {
+    usage(&Owner::ALL).map_or(0, |all| free_beside(all, share))
+}
+
+#[inline(always)]
+fn free_beside(all: *mut Usage, share: Share) -> u64 {
+    u64::from(kernel::capacity(share)).saturating_sub(held(all, &Owner::ALL, share))
 }
 
 /// What the programs and userspace have counted together.

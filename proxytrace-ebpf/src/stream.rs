@@ -1,7 +1,7 @@
 //! Established connections, watched for breaking.
 
 use proxytrace_ebpf::{
-    abi::{Attempt, Connection, Event, Loss},
+    abi::{Attempt, Connection, Event, Loss, Share},
     outcome::Broken,
 };
 
@@ -10,6 +10,7 @@ use crate::{
     kernel::{self, Access, Sock},
     ledger,
     maps::CONNECTIONS,
+    quota,
 };
 
 const ECONNRESET: u32 = 104;
@@ -27,7 +28,11 @@ pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
         pid: attempt.pid,
         ..Connection::ZERO
     };
+    if !quota::take(attempt.row.proxy, Share::Connections) {
+        return events::lose(Loss::ConnectionTableFull);
+    }
     if CONNECTIONS.insert(&sock.id(), &connection, 0).is_err() {
+        quota::give_back(attempt.row.proxy, Share::Connections);
         events::lose(Loss::ConnectionTableFull);
     }
 }
@@ -86,6 +91,7 @@ fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
     // SAFETY: copied at once; the socket's lock is held.
     let copy = unsafe { *connection };
     CONNECTIONS.remove(&sock.id()).ok()?;
+    quota::give_back(copy.row.proxy, Share::Connections);
     Some(copy)
 }
 

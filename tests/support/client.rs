@@ -2,9 +2,11 @@
 //! came of it. Its counts are the truth that the ledger is compared with.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -128,11 +130,25 @@ impl Client {
     pub fn start(connector: &str, netns: &Netns, plan: &Plan) -> Self {
         let (name, directory) = (scratch::unique_name("con"), scratch::directory());
         let program = scratch::alias(Path::new(connector), directory.path(), &name);
+        Self::spawn(Command::new(program), name, directory, netns, plan)
+    }
+
+    /// The same as another user, who cannot look into where cargo put it.
+    #[must_use]
+    pub fn start_as(user: u32, connector: &str, netns: &Netns, plan: &Plan) -> Self {
+        let (name, directory) = (scratch::unique_name("con"), scratch::directory());
+        let program = directory.path().join(&name);
+        fs::copy(connector, &program).expect("copy the connector");
+        let mut command = Command::new(program);
+        command.uid(user).gid(user);
+        Self::spawn(command, name, directory, netns, plan)
+    }
+
+    fn spawn(mut command: Command, name: String, directory: TempDir, netns: &Netns, plan: &Plan) -> Self {
         let (control, stdin) = UnixStream::pair().expect("make a pair of sockets");
         let plan = serde_json::to_string(plan).expect("write a plan");
-        let process = netns.spawn(
-            Command::new(program).arg(plan).stdin(Stdio::from(OwnedFd::from(stdin))).stdout(Stdio::piped()),
-        );
+        let process =
+            netns.spawn(command.arg(plan).stdin(Stdio::from(OwnedFd::from(stdin))).stdout(Stdio::piped()));
         Self { name, process, control, _directory: directory }
     }
 

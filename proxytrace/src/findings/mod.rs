@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use declared::{Declared, Upstream};
 pub use finding::{Change, Evidence, Fared, Finding, FindingView, Kind, State, Subject};
-pub use history::Limits;
+pub use history::{Limits, Living};
 pub use replayed::Replayed;
 
 use crate::model::{Address, Counted};
@@ -148,6 +148,12 @@ impl Findings {
             }
         };
         self.settle(now)
+    }
+
+    /// Which proxies there are now: what is kept of others goes first where room is short, and of these nobody gets more than
+    /// is right beside the others. Best before each look.
+    pub fn note_living(&mut self, living: Living) {
+        self.history.note_living(living);
     }
 
     /// What is wrong now, each with the newest evidence.

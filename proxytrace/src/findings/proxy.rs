@@ -6,10 +6,11 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use proxytrace_ebpf::abi::Owner;
 
 use super::{
     declared::Declared,
-    history::Limits,
+    history::{Limits, Room},
     misrouted,
     peer::Peer,
     upstream::{Upstream, Whose},
@@ -23,6 +24,7 @@ const IDLE: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) name: Arc<str>,
+    pub(super) owner: Owner,
     pub(super) upstreams: BTreeMap<Arc<str>, Upstream>,
     pub(super) rejected: Option<Rejected>,
     generations: BTreeMap<Epoch, Generation>,
@@ -57,9 +59,10 @@ pub(super) struct Rejected {
 
 impl Proxy {
     /// Nothing seen yet.
-    pub(super) fn new(name: &Arc<str>) -> Self {
+    pub(super) fn new(name: &Arc<str>, owner: Owner) -> Self {
         Self {
             name: Arc::clone(name),
+            owner,
             upstreams: BTreeMap::new(),
             rejected: None,
             generations: BTreeMap::new(),
@@ -103,6 +106,11 @@ impl Proxy {
             let peer = self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.get_mut(&address));
             peer.into_iter().for_each(Peer::retire);
         }
+    }
+
+    /// How many addresses are kept.
+    pub(super) fn addresses(&self) -> usize {
+        self.upstreams.values().map(|upstream| upstream.peers.len()).sum()
     }
 
     /// Adds how much is kept.
@@ -197,7 +205,7 @@ impl Proxy {
     }
 
     /// Takes in a row, and says whether there was room for it.
-    pub(super) fn row(&mut self, time: Timestamp, row: &Counted, limits: Limits, room: &mut usize) -> bool {
+    pub(super) fn row(&mut self, time: Timestamp, row: &Counted, limits: Limits, room: &mut Room) -> bool {
         let epoch = self.epoch(row.pid, row.generation);
         if !self.generations.is_empty() && epoch < self.oldest() {
             return true;
@@ -208,25 +216,27 @@ impl Proxy {
         }
         self.begin(time, epoch, row.generation, limits);
         let seen = row.counts.since(self.rows.get(&key).unwrap_or(&Counts::default()));
-        self.rows.insert(key, row.counts.clone());
         let names = self.names(epoch, row);
         let is_old = self.generations.keys().next_back().is_some_and(|newest| *newest > epoch);
         let fresh = if is_old { 0 } else { seen.attempts };
-        let mut had_room = true;
+        let (mut had_room, mut is_kept) = (true, false);
         for name in names {
             let whose = Whose { is_old, was_declared: self.was_declared(epoch, &name, &row.address) };
             let is_known =
                 self.upstreams.get(&name).is_some_and(|upstream| upstream.peers.contains_key(&row.address));
-            if !is_known && *room == 0 {
+            if !is_known && !room.take(&self.name, self.owner) {
                 had_room = false;
                 continue;
             }
-            *room -= usize::from(!is_known);
+            is_kept = true;
             let upstream = self.upstreams.entry(name).or_default();
             upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), whose);
             if upstream.was_used_before() {
                 self.fresh = self.fresh.saturating_add(fresh);
             }
+        }
+        if is_kept {
+            self.rows.insert(key, row.counts.clone());
         }
         had_room
     }

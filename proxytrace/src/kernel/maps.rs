@@ -6,7 +6,9 @@ use aya::{
     Ebpf, Pod,
     maps::{self, HashMap, MapData, MapError, PerCpuArray},
 };
-use proxytrace_ebpf::abi::{Abi, Address, Connection, Owner, Process, Proxy, Row, RowKey, UnixPath, Usage};
+use proxytrace_ebpf::abi::{
+    Abi, Address, Call, Connection, Owner, Process, Proxy, Row, RowKey, UnixPath, Usage,
+};
 
 use super::{Error, batch};
 
@@ -36,6 +38,8 @@ pub(super) type PathMap = Map<Address, UnixPath>;
 pub(super) type ProcessMap = Map<u32, Process>;
 pub(super) type ProxyMap = Map<u64, Proxy>;
 pub(super) type OwnerMap = Map<Owner, Usage>;
+pub(super) type CallMap = Map<u64, Call>;
+pub(super) type RowCountMap = Map<u64, u64>;
 pub(super) type NameMap = Map<[u8; 16], u32>;
 
 /// What became of an insertion.
@@ -98,6 +102,11 @@ impl<K: Abi, V: Abi> Map<K, V> {
             }
             Err(source) => Err(self.error(source)),
         }
+    }
+
+    /// How many entries there are. Each costs a system call: for tables of which little is used at a time.
+    pub(super) fn count(&self) -> Result<u64, Error> {
+        self.map.keys().try_fold(0, |count, key| key.map(|_| count + 1)).map_err(|source| self.error(source))
     }
 
     fn error(&self, source: MapError) -> Error {

@@ -17,6 +17,7 @@ mod fdinfo;
 mod maps;
 mod owners;
 mod retiring;
+mod rows;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,7 +29,10 @@ use std::{
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
-    abi::{Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath},
+    abi::{
+        Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath,
+        Usage,
+    },
     offsets::Offsets,
 };
 
@@ -37,14 +41,15 @@ pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
 use maps::{
-    ConnectionMap, Inserted, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap,
+    CallMap, ConnectionMap, Inserted, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap,
     TimeoutMap,
 };
 use owners::Owners;
 use processes::Wanted;
 pub use retiring::Idle;
 use retiring::{Retiring, Tables};
-use tables::Resized;
+use rows::Held;
+use tables::{Filled, Resized, TABLES, Table};
 
 /// Where the kernel shows its type information.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -161,6 +166,9 @@ pub struct Tracer {
     processes: ProcessMap,
     proxies: ProxyMap,
     owners: Owners,
+    calls: CallMap,
+    held: Held,
+    table_sizes: Vec<Resized>,
     /// What userspace itself could not enter, index [`Loss`].
     refused: [u64; Loss::ALL.len()],
     paths: PathMap,
@@ -171,14 +179,35 @@ pub struct Tracer {
 /// What the kernel half has counted.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The ledger.
+    /// The ledger, and the rows `~other` of the proxies that used theirs: see [`Snapshot::is_other`].
     pub rows: Vec<(RowKey, Row)>,
     /// The traced processes of these proxies. One that has neither forked nor connected is none's yet.
     pub processes: Vec<(u32, Process)>,
     /// Traced proxies; some may have no process left.
     pub proxies: Vec<(u64, Proxy)>,
+    /// How many rows each owner's proxies ever made, and whatever else the programs count of owners.
+    pub made: Vec<(Owner, Usage)>,
     /// What could not be followed, index [`Loss`].
     pub losses: [u64; Loss::ALL.len()],
+}
+
+impl Snapshot {
+    /// Whether this is a row `~other`: of a proxy's attempts whose destinations had no room for rows of their own.
+    #[must_use]
+    pub const fn is_other(row: &RowKey) -> bool {
+        row.address.family == 0
+    }
+
+    /// The rows of the ledger itself.
+    fn own_rows(&self) -> impl Iterator<Item = RowKey> + Clone {
+        self.rows.iter().map(|(row, _)| *row).filter(|row| !Self::is_other(row))
+    }
+}
+
+/// The row `~other` of a proxy, as a snapshot has it; `None` where it was not used.
+fn other_row(id: u64, proxy: &Proxy) -> Option<(RowKey, Row)> {
+    let key = RowKey { proxy: id, generation: proxy.generation, ..RowKey::ZERO };
+    (proxy.other != Row::ZERO).then(|| (key, proxy.other.balanced()))
 }
 
 impl Tracer {
@@ -218,6 +247,9 @@ impl Tracer {
             processes: ProcessMap::take(&mut ebpf, "PROCESSES")?,
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
             owners: Owners::take(&mut ebpf, &settings.0)?,
+            calls: CallMap::take(&mut ebpf, "CALLS")?,
+            held: Held::take(&mut ebpf)?,
+            table_sizes: options.table_sizes.clone(),
             refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
@@ -279,9 +311,42 @@ impl Tracer {
         let known: HashSet<u64> = proxies.iter().map(|(id, _)| *id).collect();
         let mut processes = self.processes.entries()?;
         processes.retain(|(_, process)| known.contains(&process.proxy));
-        let rows = retiring::joined(self.ledger.entries()?).into_iter();
-        let rows = rows.map(|(key, row)| (key, row.balanced())).collect();
-        Ok(Snapshot { rows, processes, proxies, losses: self.losses()? })
+        let made = self.owners.made()?;
+        let own = retiring::joined(self.ledger.entries()?).into_iter();
+        let own = own.map(|(key, row)| (key, row.balanced()));
+        let rows = own.chain(proxies.iter().filter_map(|(id, proxy)| other_row(*id, proxy))).collect();
+        Ok(Snapshot { rows, processes, proxies, made, losses: self.losses()? })
+    }
+
+    /// Tells the kernel half how many rows are held, so that the room of those that were taken out can be used again.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn count_rows(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let by_owner = self.held.count(&snapshot.proxies, snapshot.own_rows())?;
+        self.owners.count_rows(&snapshot.made, &by_owner)
+    }
+
+    /// How full the tables are.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn tables(&self, snapshot: &Snapshot) -> Result<Vec<Filled>, Error> {
+        let held = |share| self.owners.held(Owner::ALL, share);
+        let filled = |table: &Table| {
+            let entries = match table.map {
+                "CONNECTIONS" => held(Share::Connections),
+                "ATTEMPTS" => held(Share::Attempts),
+                "LEDGER" => snapshot.own_rows().count() as u64,
+                "PROCESSES" => held(Share::Processes),
+                "PROXIES" => held(Share::Proxies),
+                "TIMEOUTS" => self.timeouts.count()?,
+                "CALLS" => self.calls.count()?,
+                _ => self.paths.count()?,
+            };
+            Ok(Filled { name: table.name, entries, capacity: table.capacity(&self.table_sizes).into() })
+        };
+        TABLES.iter().map(filled).collect()
     }
 
     /// Traced processes, by pid.
@@ -340,18 +405,27 @@ impl Tracer {
         self.retiring.turn(Instant::now(), idle, &mut tables)
     }
 
-    /// Forgets the proxies that have no process left: their ids are not used again.
+    /// Forgets the proxies that have no process left and hold nothing: their ids are not used again. Gives their rows `~other`.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn forget_ended_proxies(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+    pub fn forget_ended_proxies(&mut self, snapshot: &Snapshot) -> Result<Vec<(RowKey, Row)>, Error> {
         let living: HashSet<u64> = snapshot.processes.iter().map(|(_, process)| process.proxy).collect();
-        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| !living.contains(id)) {
+        // When an attempt or a connection ends, that is counted in the proxy.
+        let holds = |proxy: &Proxy| {
+            [Share::Attempts, Share::Connections].into_iter().any(|share| proxy.held.held[share as usize] > 0)
+        };
+        let mut others = Vec::new();
+        for (id, _) in snapshot.proxies.iter().filter(|(id, _)| !living.contains(id)) {
+            // Read anew: it may have ended after the snapshot of it.
+            let Some(proxy) = self.proxies.get(id).filter(|proxy| !holds(proxy)) else { continue };
             if self.proxies.remove(id)? {
                 self.owners.count(proxy.owner, Share::Proxies, -1)?;
+                others.extend(other_row(*id, &proxy));
             }
         }
-        self.owners.forget_idle()
+        self.owners.forget_idle()?;
+        Ok(others)
     }
 
     /// Sets how long a proxy waits for a connect to an address, where that is not the time of the options; `None` forgets

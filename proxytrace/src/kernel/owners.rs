@@ -62,6 +62,36 @@ impl Owners {
         Ok(())
     }
 
+    /// Counts the rows that there are of each owner: userspace takes them out of the ledger, and this is what is known of that for
+    /// sure. `made` was read before the rows, so that one made in between counts as held rather than as taken out.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn count_rows(
+        &mut self,
+        made: &[(Owner, Usage)],
+        held: &HashMap<Owner, u64>,
+    ) -> Result<(), Error> {
+        let rows = Share::Rows as usize;
+        for (owner, inside) in made {
+            let outside = held.get(owner).copied().unwrap_or(0).wrapping_sub(inside.held[rows]);
+            let usage = self.counted.entry(*owner).or_insert(Usage::ZERO);
+            if usage.held[rows] != outside && outside.cast_signed() <= 0 {
+                usage.held[rows] = outside;
+                self.outside.insert(owner, usage)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the programs have counted of each.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn made(&self) -> Result<Vec<(Owner, Usage)>, Error> {
+        self.inside.entries()
+    }
+
     /// Forgets the owners that hold nothing, once there is not much room left for others. One that takes an entry in the
     /// microseconds between the look and the removal is counted as holding one fewer.
     ///

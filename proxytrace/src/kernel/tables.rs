@@ -79,6 +79,30 @@ pub const TABLES: &[Table] = &[
     },
 ];
 
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// What `--table-size` takes.
+    pub name: &'static str,
+    /// The entries in it.
+    pub entries: u64,
+    /// The entries that it has room for.
+    pub capacity: u64,
+}
+
+impl Table {
+    /// How many entries it has, where some tables are to have other room than usual.
+    #[must_use]
+    pub fn capacity(&self, resized: &[Resized]) -> u32 {
+        // The last of several options holds, as everywhere.
+        resized
+            .iter()
+            .rev()
+            .find(|resized| resized.map == self.map)
+            .map_or(self.room, |resized| resized.entries)
+    }
+}
+
 /// The table that has no room when this is counted.
 #[must_use]
 pub fn full_by(loss: Loss) -> Option<&'static Table> {
@@ -88,14 +112,14 @@ pub fn full_by(loss: Loss) -> Option<&'static Table> {
 /// How many entries a table has that owners share.
 #[must_use]
 pub fn capacity_shared(share: Share, resized: &[Resized]) -> u32 {
-    let (map, usual) = match share {
-        Share::Processes => ("PROCESSES", room::PROCESSES),
-        Share::Proxies => ("PROXIES", room::PROXIES),
-        Share::Rows => ("LEDGER", room::LEDGER),
-        Share::Attempts => ("ATTEMPTS", room::ATTEMPTS),
-        Share::Connections => ("CONNECTIONS", room::CONNECTIONS),
+    let map = match share {
+        Share::Processes => "PROCESSES",
+        Share::Proxies => "PROXIES",
+        Share::Rows => "LEDGER",
+        Share::Attempts => "ATTEMPTS",
+        Share::Connections => "CONNECTIONS",
     };
-    resized.iter().rev().find(|resized| resized.map == map).map_or(usual, |resized| resized.entries)
+    TABLES.iter().find(|table| table.map == map).map_or(0, |table| table.capacity(resized))
 }
 
 /// The most entries that a table can be given: at the size of a ledger row this is 7 GB.
@@ -130,7 +154,16 @@ impl FromStr for Resized {
 
 #[cfg(test)]
 mod tests {
-    use super::Resized;
+    use super::{Resized, TABLES};
+
+    #[test]
+    fn a_loss_for_want_of_room_names_the_one_table_that_had_none() {
+        let mut losses: Vec<_> = TABLES.iter().filter_map(|table| Some(table.full?.name())).collect();
+        let tables = losses.len();
+        losses.sort_unstable();
+        losses.dedup();
+        assert_eq!((losses.len(), tables), (7, 7), "all but the timeouts: {losses:?}");
+    }
 
     #[test]
     fn sizes_are_read() {

@@ -7,7 +7,11 @@ use proxytrace_ebpf::{
     outcome::{Broken, Outcome},
 };
 
-use crate::{identity::Source, metrics::table::ALL};
+use crate::{
+    identity::Source,
+    kernel::tables::{TABLES, full_by},
+    metrics::table::ALL,
+};
 
 fn page() -> String {
     let mut page = String::from(
@@ -26,7 +30,7 @@ fn page() -> String {
         |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let causes = Outcome::ALL.into_iter().map(Outcome::name).skip(1).collect();
     let broken = Broken::ALL.into_iter().map(Broken::name).collect();
-    let places = Loss::ALL.into_iter().map(Loss::name).skip(1).collect();
+    let tables = TABLES.iter().map(|table| table.name).collect();
     let sources = names(Source::ALL.into_iter().map(Source::name).collect());
     write!(
         page,
@@ -39,18 +43,30 @@ fn page() -> String {
          - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
          such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
-         `--max-addresses`.\n\
+         `--max-addresses`; with the upstream `~other` too, those that a table in the kernel had no room for.\n\
          - `cause` of a failure: {}.\n\
          - `cause` of a broken connection: {}.\n\
          - `result` of a reload: `accepted`, `rejected`.\n\
-         - `why`: {}.\n\n\
+         - `table`: {}.\n\
+         - `why`: below.\n\n\
          For every series `attempts = established + failures of all causes + in flight`. Every cause is 0, not absent, \
          once an address is known; an address that is not declared and was not used for an hour goes away.\n",
         names(causes),
         names(broken),
-        names(places),
+        names(tables),
     )
     .unwrap();
+    page.push_str(
+        "\n## What could not be followed\n\n\
+         The values of `why` of `proxytrace_untracked_total`, what each means, and the option that helps. One proxy, or the proxies \
+         of one user, may hold only so much of a table, so that others have room: a table need not be full.\n\n\
+         | `why` | means | option |\n|---|---|---|\n",
+    );
+    for loss in Loss::ALL.into_iter().filter(|loss| *loss != Loss::RingFull) {
+        let option =
+            full_by(loss).map_or_else(String::new, |table| format!("`--table-size {}=N`", table.name));
+        writeln!(page, "| `{}` | {} | {option} |", loss.name(), loss.effect()).unwrap();
+    }
     page
 }
 

@@ -232,6 +232,13 @@ const WHOLE: &[(&Metric, Samples)] = &[
     (&table::HOOK_ATTACHED, |scrape, family| {
         scrape.hooks.iter().try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NO_WAY)))
     }),
+    (&table::TABLE_ENTRIES, |scrape, family| {
+        scrape.view.tables.iter().try_for_each(|table| family.count(&[table.name], table.entries))
+    }),
+    (&table::TABLE_CAPACITY, |scrape, family| {
+        scrape.view.tables.iter().try_for_each(|table| family.count(&[table.name], table.capacity))
+    }),
+    (&table::FINDINGS_LEFT_OUT, |scrape, family| family.count(&[], scrape.view.findings_left_out)),
     (&table::KERNEL_MEMORY, |scrape, family| {
         scrape.view.memory_bytes.map_or(Ok(()), |bytes| family.count(&[], bytes))
     }),
@@ -318,6 +325,7 @@ mod tests {
 
     use super::{Format, render};
     use crate::{
+        kernel::tables::Filled,
         model::{Clock, Key},
         watch::View,
     };
@@ -332,7 +340,8 @@ mod tests {
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
         let view = View::of(&[(RowKey::ZERO, row, key)], clock);
-        View { memory_bytes: Some(17_000_000), passed_over: Some(3), ..view }
+        let tables = vec![Filled { name: "ledger", entries: 7, capacity: 8192 }];
+        View { memory_bytes: Some(17_000_000), passed_over: Some(3), tables, findings_left_out: 5, ..view }
     }
 
     #[test]
@@ -353,6 +362,9 @@ mod tests {
             "proxytrace_events_lost_total 0".to_owned(),
             "proxytrace_kernel_memory_bytes 17000000.0".to_owned(),
             "proxytrace_programs_passed_over_total 3".to_owned(),
+            "proxytrace_table_entries{table=\"ledger\"} 7.0".to_owned(),
+            "proxytrace_table_capacity{table=\"ledger\"} 8192.0".to_owned(),
+            "proxytrace_findings_left_out_total 5".to_owned(),
         ];
         let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
         let open = render(view(), hooks(), Format::OpenMetrics).unwrap();

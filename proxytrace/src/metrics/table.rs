@@ -86,13 +86,19 @@ metrics! {
     NAMES_READY: Gauge "proxytrace_names_ready" [proxy]
         "Whether the proxy's upstreams can be named: 0 until its configuration is read, or where that failed; not there for what is no nginx";
     UNTRACKED: Counter "proxytrace_untracked_total" [why]
-        "What could not be followed and is in no other count, by reason";
+        "What could not be followed, by reason; docs/metrics.md says of each whether it is counted elsewhere";
     EVENTS_LOST: Counter "proxytrace_events_lost_total" []
         "Records that a reader missed because the ring buffer was full; no other count is wrong by that";
     PROGRAMS_PASSED_OVER: Counter "proxytrace_programs_passed_over_total" []
         "How often the kernel passed over a program of the agent, as another was at work on that CPU; what no twin of it saw either is in no count";
     HOOK_ATTACHED: Gauge "proxytrace_hook_attached" [hook, via]
         "Whether a hook into the kernel is attached, and how (via is none where it is not)";
+    TABLE_ENTRIES: Gauge "proxytrace_table_entries" [table]
+        "Entries in a table in the kernel";
+    TABLE_CAPACITY: Gauge "proxytrace_table_capacity" [table]
+        "Entries that a table in the kernel has room for (--table-size)";
+    FINDINGS_LEFT_OUT: Counter "proxytrace_findings_left_out_total" []
+        "Counts of an address that findings did not look at, as they follow no more proxies or addresses at a time";
     KERNEL_MEMORY: Gauge "proxytrace_kernel_memory_bytes" []
         "What the kernel holds in memory for the programs and tables of the agent";
     BUILD_INFO: Info "proxytrace_build_info" [version, arch]

@@ -27,6 +27,14 @@ pub struct Key {
     pub address: Arc<str>,
 }
 
+impl Key {
+    /// What a proxy connected to without room in the kernel for the address.
+    #[must_use]
+    pub fn other(proxy: Arc<str>) -> Self {
+        Self { proxy, upstream: OTHER.into(), address: OTHER.into() }
+    }
+}
+
 /// What was counted of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series(Row);

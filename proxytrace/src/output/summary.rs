@@ -49,10 +49,10 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
             Loss::RingFull => format!("{count} records were not read in time; the counts above are right\n"),
             loss => {
                 let room = full_by(loss).map(|Table { name, holds, .. }| {
-                    format!(": there was no room for more {holds}, give it with --table-size {name}=N")
+                    format!("; there was no room for more {holds}, give it with --table-size {name}=N")
                 });
-                let room = room.unwrap_or_default();
-                format!("{count} could not be followed ({}) and are in no count above{room}\n", loss.name())
+                let (name, effect, room) = (loss.name(), loss.effect(), room.unwrap_or_default());
+                format!("{count} could not be followed ({name}): {effect}{room}\n")
             }
         };
     }
@@ -188,7 +188,7 @@ PROXY  UPSTREAM  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  BROKEN
 nginx  api       10.0.0.5:8080         9            9       0          0       1           0  closed_before_response 1
 nginx  api       10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
 5 records were not read in time; the counts above are right
-7 could not be followed (process_table_full) and are in no count above: there was no room for more traced processes, give it with --table-size processes=N
+7 could not be followed (process_table_full): the processes' attempts are in no count; there was no room for more traced processes, give it with --table-size processes=N
 2 could not be followed (read_failed) and are in no count above
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);

@@ -52,7 +52,7 @@ impl Watch {
         self.housekeeping.turned = Instant::now();
         self.ask_for_all(snapshot);
         let is_thorough = self.housekeeping.was_thorough.elapsed() >= THOROUGH;
-        let idle = self.idle_rows(snapshot, living, is_thorough)?;
+        let idle = self.idle_rows(snapshot, is_thorough)?;
         for (key, row) in self.tracer.retire(&idle)? {
             self.carry(&key, &row, living)?;
         }
@@ -63,7 +63,12 @@ impl Watch {
             self.tracer.forget_paths(snapshot)?;
         }
         self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
-        self.tracer.forget_ended_proxies(snapshot)?;
+        for (key, row) in self.tracer.forget_ended_proxies(snapshot)? {
+            if let Some(proxy) = self.names.settled(key.proxy, living) {
+                self.book.carry(Key::other(proxy), &row);
+            }
+        }
+        self.tracer.count_rows(snapshot)?;
         self.forget_configurations(snapshot);
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
         let held = self.held.iter().map(|(_, event)| event.proxy);
@@ -74,22 +79,16 @@ impl Watch {
 
     /// The rows that nothing counts in at the moment, and that are not expected to be used: of a generation without processes at
     /// once, of another after a long time, or the least recently used ones where room is short.
-    fn idle_rows(
-        &self,
-        snapshot: &Snapshot,
-        living: &HashSet<u64>,
-        is_thorough: bool,
-    ) -> Result<Vec<Idle>, Error> {
+    fn idle_rows(&self, snapshot: &Snapshot, is_thorough: bool) -> Result<Vec<Idle>, Error> {
         let generations: HashSet<Of> = with_processes(&snapshot.processes).collect();
         let over_half = snapshot.rows.len().saturating_sub(self.tracer.ledger_capacity() / 2);
         let now_ns = boot_ns();
         let age_ns = |row: &Row| now_ns.saturating_sub(row.last_attempt_ns);
         let (mut reachable, mut idle) = (Vec::new(), Vec::new());
         for (key, row) in &snapshot.rows {
-            // Without a name it cannot be carried over yet. One of the kernel half's own stays as long as its proxy.
+            // Without a name it cannot be carried over yet. A row `~other` stays as long as its proxy, which it is a part of.
             let is_ready = self.known.has_seen(key);
-            let is_own = key.address.family == 0 && living.contains(&key.proxy);
-            if row.attempts != row.ended() || !is_ready || is_own {
+            if row.attempts != row.ended() || !is_ready || Snapshot::is_other(key) {
                 continue;
             }
             if !generations.contains(&of_row(key)) {

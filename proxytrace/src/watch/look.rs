@@ -10,7 +10,7 @@ use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 
 use super::{Watch, clock, configurations::with_processes, rejections::Rejection};
 use crate::{
-    findings::{Change, Declared, Finding, Findings, Generation, Input, Limits},
+    findings::{Change, Declared, Finding, Findings, Generation, Input, Limits, Living},
     kernel::{Error, Snapshot},
     model::{Body, Counted, Counts, Declaration, Record},
     naming::of_row,
@@ -78,6 +78,11 @@ impl Known {
         self.happened.iter().map(Happened::proxy)
     }
 
+    /// How often something was left out for want of room.
+    pub(super) const fn left_out(&self) -> u64 {
+        self.findings.left_out()
+    }
+
     /// A reload was accepted or rejected.
     pub(super) fn reloaded(&mut self, time: Timestamp, event: &Event) {
         self.happened.push_back(match event.kind {
@@ -116,6 +121,7 @@ impl Watch {
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
         let rows = self.changed_rows(&snapshot, &living)?;
+        self.known.findings.note_living(self.owners(&snapshot, &living));
         let changes = self.known.findings.observe(Input::Look { time, rows: &rows });
         look.add_changes(time, changes);
         look.facts.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
@@ -188,7 +194,8 @@ impl Watch {
         let clock = clock();
         for (key, row) in rows {
             let address = self.address(&key.address);
-            if !address.is_name_service() {
+            // The row `~other` is many destinations: there are no findings about it.
+            if !address.is_name_service() && !Snapshot::is_other(&key) {
                 // One that has no name yet is looked at again.
                 let Some(proxy) = self.names.settled(key.proxy, living) else { continue };
                 let Some(upstream) = self.upstream(&key, &address)? else { continue };
@@ -199,6 +206,12 @@ impl Watch {
             self.known.rows.insert(key, row);
         }
         Ok(changed)
+    }
+
+    /// The proxies that there are now, and whose they are.
+    fn owners(&self, snapshot: &Snapshot, living: &HashSet<u64>) -> Living {
+        let living = snapshot.proxies.iter().filter(|(id, _)| living.contains(id));
+        living.filter_map(|(id, proxy)| Some((self.names.given(*id)?, proxy.owner))).collect()
     }
 }
 

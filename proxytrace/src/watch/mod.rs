@@ -146,6 +146,8 @@ impl Watch {
             findings,
             proxies,
             losses: snapshot.losses,
+            tables: self.tracer.tables(&snapshot)?,
+            findings_left_out: self.known.left_out(),
             memory_bytes,
             passed_over: self.tracer.passed_over(),
             clock: clock(),
@@ -166,6 +168,10 @@ impl Watch {
             }
             // Its counts show as soon as the names are known.
             let Some(proxy) = self.names.settled(row_key.proxy, living) else { continue };
+            if Snapshot::is_other(row_key) {
+                rows.push((*row_key, *row, Key::other(proxy)));
+                continue;
+            }
             let Some(upstream) = self.upstream(row_key, &address)? else { continue };
             rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
         }

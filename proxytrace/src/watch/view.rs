@@ -7,6 +7,7 @@ use proxytrace_ebpf::abi::Loss;
 use proxytrace_ebpf::abi::{Row, RowKey};
 
 use crate::findings::Subject;
+use crate::kernel::tables::Filled;
 #[cfg(test)]
 use crate::model::Book;
 use crate::model::{Clock, Key, Series};
@@ -24,6 +25,10 @@ pub struct View {
     pub proxies: BTreeMap<Arc<str>, ProxyView>,
     /// What could not be followed, index [`Loss`].
     pub losses: [u64; Loss::ALL.len()],
+    /// How full the tables in the kernel are.
+    pub tables: Vec<Filled>,
+    /// How often findings left out counts for want of room.
+    pub findings_left_out: u64,
     /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
     pub memory_bytes: Option<u64>,
     /// How often the kernel has passed over one of the programs, if it says.
@@ -81,6 +86,8 @@ impl View {
             findings: Vec::new(),
             proxies: BTreeMap::new(),
             losses: Default::default(),
+            tables: Vec::new(),
+            findings_left_out: 0,
             memory_bytes: None,
             passed_over: None,
             clock,

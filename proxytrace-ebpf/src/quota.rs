@@ -1,0 +1,61 @@
+//! What each proxy may hold of the tables that proxies share, beside what all of its owner's may ([`shares`]): a proxy of
+//! the host's root, which as an owner is not limited, must leave room for the next as well.
+
+use proxytrace_ebpf::abi::{Owner, Proxy, Share};
+
+use crate::{
+    kernel,
+    maps::{PROXIES, PROXY_ROWS_OUTSIDE},
+    shares,
+};
+
+/// A proxy gets another entry while it holds fewer than so many times what is free: alone, eight ninths of a table.
+const TIMES_FREE: u64 = 8;
+
+/// Counts another entry of `share` for a proxy; false where it may not have one. To be called before an entry is made, and
+/// [`give_back`] when it could not be made or is removed, by who removed it.
+#[inline(always)]
+pub(crate) fn take(proxy: u64, share: Share) -> bool {
+    let Some(known) = PROXIES.get_ptr_mut(&proxy) else { return false };
+    // SAFETY: a member of a map value.
+    let owner = unsafe { (&raw const (*known).owner).read() };
+    // Without an owner it is being made by another thread of its process.
+    if owner == Owner::ZERO
+        || held(known, proxy, share) >= shares::free(share).saturating_mul(TIMES_FREE)
+        || !shares::take(owner, share)
+    {
+        return false;
+    }
+    kernel::add(counter(known, share), 1);
+    true
+}
+
+/// An entry is gone that was taken.
+#[inline(always)]
+pub(crate) fn give_back(proxy: u64, share: Share) {
+    if let Some(known) = PROXIES.get_ptr_mut(&proxy) {
+        kernel::add(counter(known, share), u64::MAX);
+        // SAFETY: a member of a map value.
+        shares::give_back(unsafe { (*known).owner }, share);
+    }
+}
+
+/// What the programs and userspace have counted together.
+#[inline(always)]
+fn held(known: *mut Proxy, proxy: u64, share: Share) -> u64 {
+    // SAFETY: a counter in a value of the map.
+    let inside = unsafe { counter(known, share).read() };
+    if !matches!(share, Share::Rows) {
+        return inside;
+    }
+    // SAFETY: a value of the map, copied at once.
+    let outside = PROXY_ROWS_OUTSIDE.get_ptr(&proxy).map_or(0, |count| unsafe { *count });
+    let held = inside.wrapping_add(outside);
+    if held.cast_signed() < 0 { 0 } else { held }
+}
+
+#[inline(always)]
+fn counter(known: *mut Proxy, share: Share) -> *mut u64 {
+    // SAFETY: a member for each of them.
+    unsafe { (&raw mut (*known).held.held).cast::<u64>().add(share as usize) }
+}
