@@ -65,7 +65,7 @@ impl Watch {
         self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
         for (key, row) in self.tracer.forget_ended_proxies(snapshot)? {
             if let Some(proxy) = self.names.settled(key.proxy, living) {
-                self.book.carry(Key::other(proxy), &row);
+                self.book.carry(&Key::other(proxy), &row);
             }
         }
         self.tracer.count_rows(snapshot)?;
