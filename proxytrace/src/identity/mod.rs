@@ -18,6 +18,7 @@ use std::{
 };
 
 use procfs::process::Process;
+use proxytrace_ebpf::abi::Owner;
 
 use crate::{
     escape,
@@ -283,7 +284,7 @@ fn look_at(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
     let (name, source) = match (&place.container, &place.unit) {
         (Some(id), _) => (format!("container:{id}"), Source::Container),
         (None, Some(unit)) => (unit.clone(), Source::Unit),
-        (None, None) => (of_user(&stat.comm, process.status().ok()?.ruid), Source::Process),
+        (None, None) => (of_owner(&stat.comm, owner(&process)?), Source::Process),
     };
     let cmdline = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
     let exe = process.exe().unwrap_or_else(|_| stat.comm.into());
@@ -325,10 +326,20 @@ fn first_of_its_name(mut process: Process) -> Process {
     process
 }
 
+/// Whose the process is. Where nobody may know its pid namespace that is the host's.
+fn owner(process: &Process) -> Option<Owner> {
+    let link = fs::read_link(format!("/proc/{}/ns/pid", process.pid)).unwrap_or_default();
+    let link = link.to_string_lossy();
+    let inode = link.strip_prefix("pid:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
+    let namespace = inode.unwrap_or(Owner::HOST_ROOT.pid_namespace);
+    Some(Owner::new(process.status().ok()?.ruid, namespace))
+}
+
 /// What a process is called that nothing else is known of. Its name is its own to choose, so that others' have their user in it:
-/// only root's processes are called as root's are.
-fn of_user(comm: &str, uid: u32) -> String {
-    if uid == 0 { comm.to_owned() } else { format!("{comm}@{uid}") }
+/// only the host's own root is called as its processes are. The root of another pid namespace is 0, as that namespace has no name
+/// that lasts.
+fn of_owner(comm: &str, owner: Owner) -> String {
+    if owner == Owner::HOST_ROOT { comm.to_owned() } else { format!("{comm}@{}", owner.uid) }
 }
 
 /// FNV-1a of 32 bits: it has to be the same in every version, and tells apart what nobody made to be mistaken.
@@ -345,7 +356,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Identity, Names, PATIENCE, Seen, Source, fingerprint, of_user, pod::Pod};
+    use super::{Identity, Names, Owner, PATIENCE, Seen, Source, fingerprint, of_owner, pod::Pod};
 
     fn names(proxies: &[(u64, &str, Option<&str>, &str)]) -> Names {
         let mut names = Names::new("fallback".to_owned());
@@ -460,8 +471,10 @@ mod tests {
 
     #[test]
     fn nobody_elses_process_is_called_as_roots_are() {
-        assert_eq!(of_user("nginx", 0), "nginx");
-        assert_eq!(of_user("nginx.service", 1000), "nginx.service@1000");
+        let host = Owner::HOST_ROOT.pid_namespace;
+        assert_eq!(of_owner("nginx", Owner::new(0, host)), "nginx");
+        assert_eq!(of_owner("nginx.service", Owner::new(1000, host)), "nginx.service@1000");
+        assert_eq!(of_owner("nginx", Owner::new(0, 4_026_532_245)), "nginx@0", "a container's root");
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn page() -> String {
         page,
         "\n## Labels\n\n\
          - `proxy`: in Kubernetes `namespace/pod/container`, else the systemd unit, else `container:` and 12 digits of the \
-         container's id, else the process's name, with `@` and its user's id where that is not root. Proxies that share a name \
+         container's id, else the process's name, with `@` and its user's id where that is not the host's root. Proxies that share a name \
          have `:` and the path of their configuration in it, at every start the same (`nginx:/etc/nginx/b.conf`).\n\
          - `name_source`, who says so: {sources}. Namespace and pod of `pod_claimed` are what files in the container say, so that \
          `@` and its id are in the name; `process` is what the process calls itself; with `option` it ended before it could be looked at.\n\

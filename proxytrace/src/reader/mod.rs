@@ -240,3 +240,9 @@ pub(crate) mod tests {
         Request { of: Of { proxy, generation }, pids: Vec::new(), config: None, question }
     }
 }
+
+/// Reads an answer of a name server in each of the ways in which one is read.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn read_dns_answer(message: &[u8]) {
+    dns::read_any(message);
+}

@@ -65,7 +65,7 @@ fn add(declared: &mut Declared, name: &Arc<str>, address: Address, place: Arc<st
 
 /// What a text takes at most as JSON, with what stands around it.
 fn written(text: &str) -> usize {
-    const AROUND: usize = 8;
+    const AROUND: usize = 24;
     const ESCAPE: usize = "\\ud800\\udc00".len();
     let of_char = |c: char| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { 1 } else { ESCAPE };
     AROUND + text.chars().map(of_char).sum::<usize>()
