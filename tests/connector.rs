@@ -322,8 +322,8 @@ fn kill_in_connect(address: &str) {
     let child = in_a_child(|| {
         thread::scope(|scope| {
             (1..KILLED_TOGETHER).for_each(|n| drop(scope.spawn(move || wait(n))));
-            wait(0)
-        })
+            wait(0);
+        });
     });
     let waits = |call: &String| call.split(' ').next() == Some(&libc::SYS_connect.to_string());
     loop {

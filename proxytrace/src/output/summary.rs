@@ -189,7 +189,7 @@ nginx  api       10.0.0.5:8080         9            9       0          0       1
 nginx  api       10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
 5 records were not read in time; the counts above are right
 7 could not be followed (process_table_full): the processes' attempts are in no count; there was no room for more traced processes, give it with --table-size processes=N
-2 could not be followed (read_failed) and are in no count above
+2 could not be followed (read_failed): the attempts are in no count
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
         let long = "a".repeat(70_000);
