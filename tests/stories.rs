@@ -19,6 +19,7 @@
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
 //! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`owners`]: with whose rights it reads for a proxy
+//! - [`soak`]: all of it at once, for as long as there is time
 //! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
 //!
 //! [`scene`], [`lookout`] and [`host`] are the sets that most of them share.
@@ -62,6 +63,7 @@ mod replay;
 mod requirements;
 mod routing;
 mod rules;
+mod soak;
 mod stalls;
 mod storm;
 mod streams;

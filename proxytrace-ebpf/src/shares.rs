@@ -16,10 +16,8 @@ const ONLY_NEW: u64 = 1; // BPF_NOEXIST
 #[inline(always)]
 pub(crate) fn take(owner: Owner, share: Share) -> bool {
     let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) else { return false };
-    if owner != Owner::HOST_ROOT {
-        if held(own, &owner, share) >= free_beside(all, share) {
-            return false;
-        }
+    if owner != Owner::HOST_ROOT && held(own, &owner, share) >= free_beside(all, share) {
+        return false;
     }
     kernel::add(counter(own, share), 1);
     kernel::add(counter(all, share), 1);

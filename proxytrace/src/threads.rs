@@ -38,7 +38,9 @@ pub fn start<W: FnOnce()>(
         };
         // The other end waits for this.
         let _ = sender.send(result);
-        work.map(|work| work());
+        if let Some(work) = work {
+            work();
+        }
     };
     thread::Builder::new()
         .name(name.to_owned())

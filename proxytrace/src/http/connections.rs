@@ -79,7 +79,7 @@ impl Connections {
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let (peer, close) = (peer(ip), Arc::new(Notify::new()));
         let mut table = self.lock();
-        if !table.make_room(&MAX, peer, |phase| phase.rank(), |_| true) {
+        if !table.make_room(&MAX, peer, Phase::rank, |_| true) {
             return None;
         }
         let id = table.next;

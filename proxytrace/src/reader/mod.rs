@@ -222,6 +222,12 @@ impl Lookup {
     }
 }
 
+/// Reads an answer of a name server in each of the ways in which one is read.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn read_dns_answer(message: &[u8]) {
+    dns::read_any(message);
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
@@ -239,10 +245,4 @@ pub(crate) mod tests {
     pub(super) fn request(proxy: u64, generation: u32, question: Question) -> Request {
         Request { of: Of { proxy, generation }, pids: Vec::new(), config: None, question }
     }
-}
-
-/// Reads an answer of a name server in each of the ways in which one is read.
-#[cfg(any(fuzzing, test))]
-pub(crate) fn read_dns_answer(message: &[u8]) {
-    dns::read_any(message);
 }

@@ -190,7 +190,7 @@ impl Process {
         if Credentials::of(&self.entry)? != self.credentials {
             return Err(Refusal::Changed);
         }
-        self.credentials.take(user)?;
+        self.credentials.take(&user)?;
         Ok(Opened { root: Root::new(root, mounts), program, directory, logs, network })
     }
 
@@ -250,7 +250,7 @@ impl Credentials {
     }
 
     /// Makes them ours; `user` is the user namespace that they count in.
-    fn take(&self, user: File) -> Result<(), Refusal> {
+    fn take(&self, user: &File) -> Result<(), Refusal> {
         let (uid, gid) = (Uid::from_raw(self.uids[0]), Gid::from_raw(self.gids[0]));
         let switch = || -> nix::Result<()> {
             let groups: Vec<_> = self.groups.iter().copied().map(Gid::from_raw).collect();
@@ -271,7 +271,7 @@ impl Credentials {
         switch().map_err(|error| Refusal::CannotSwitch { uid: self.uids[0], source: error.into() })?;
         privilege::only_to_enter_a_user_namespace().map_err(failed)?;
         // Who may not join it reads as that user, and without what capabilities allow there.
-        let is_inside = is_ours(&user, "user").is_ok_and(|ours| ours)
+        let is_inside = is_ours(user, "user").is_ok_and(|ours| ours)
             || setns(user.as_fd(), CloneFlags::CLONE_NEWUSER).is_ok();
         let reads_everything = is_inside && self.reads_everything();
         privilege::lower_to_owned(reads_everything).map_err(failed)

@@ -90,7 +90,6 @@ impl Joined {
     pub(super) fn take(&mut self, part: Declaration) -> Part {
         let before = self.0.take();
         let mut whole = match before {
-            None if part.part == 0 => part,
             Some(mut whole)
                 if whole.of == part.of && whole.part + 1 == part.part && part.part < MAX_PARTS =>
             {

@@ -77,7 +77,7 @@ impl Watch {
         }
         match &reply.answer {
             Answer::Configuration(configuration) => {
-                self.names.configured(of.proxy, Some(&configuration.path))
+                self.names.configured(of.proxy, Some(&configuration.path));
             }
             Answer::Unreadable(_) => self.names.configured(of.proxy, None),
             _ => {}
