@@ -124,6 +124,8 @@ fn a_row_that_leaves_a_full_ledger_loses_nothing_of_what_begins_there_meanwhile(
     /// Half of the ledger, and so many that have to leave.
     const ADDRESSES: u16 = 48 + LEAVING;
     const LEAVING: u16 = 16;
+    /// One proxy gets eight ninths of the ledger, 85 rows.
+    const MORE: u16 = 85 - 48 - 1;
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &server("location / { proxy_pass http://127.0.0.1:$arg_port; }"));
     let agent = Agent::start(&["--process", nginx.name(), "--table-size", "ledger=96"]);
@@ -156,9 +158,9 @@ fn a_row_that_leaves_a_full_ledger_loses_nothing_of_what_begins_there_meanwhile(
     }
     assert_eq!(agent.metrics().count("proxytrace_untracked_total", &[]), 0);
     // As many again have room, or the others would not have left.
-    let more = 9500..9500 + 40_u16;
+    let more = 9500..9500 + MORE;
     more.clone().for_each(get);
-    let all = all + 40;
+    let all = all + u64::from(MORE);
     wait::until_true("the new ones to be counted", SOON, || agent.metrics().count(ATTEMPTS, &[]) == all);
     assert_eq!(agent.metrics().count("proxytrace_untracked_total", &[]), 0, "the ledger was never full");
 }
