@@ -35,7 +35,7 @@ impl Forgery {
     /// None yet; all of them have the same name.
     fn new() -> Self {
         let (name, directory) = (scratch::unique_name("ptf"), scratch::directory());
-        scratch::alias(Path::new("/bin/cat"), directory.path(), &name);
+        scratch::alias(Path::new("/bin/sh"), directory.path(), &name);
         Self { name, directory }
     }
 
@@ -51,7 +51,9 @@ impl Forgery {
         let mut command = Command::new(self.directory.path().join(&self.name));
         command.arg0(format!("nginx: master process nginx -c {config}"));
         command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null());
-        netns.spawn(&mut command)
+        let mut forged = netns.spawn(&mut command);
+        forged.fork_once();
+        forged
     }
 }
 
@@ -222,16 +224,19 @@ fn a_process_with_twenty_thousand_mounts_costs_the_agent_nothing() {
         "mount --make-rprivate /; mount -t tmpfs none /mnt; cd /mnt
          long=$(printf 'a%.0s' $(seq 200)); mkdir -p $long/$long/$long/d
          for n in $(seq {DOUBLINGS}); do mkdir -p /mnt/$long/$n; mount --rbind /mnt /mnt/$long/$n || exit 1; done
-         wc -l < /proc/self/mountinfo >&2; exec {} ",
+         wc -l < /proc/self/mountinfo >&2; exec -a 'nginx: master process nginx -c /mnt/none.conf' {} ",
         forgery.directory.path().join(&forgery.name).display()
     );
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", &script]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let forged = netns.spawn(&mut command);
+    command.args(["--mount", "bash", "-ec", &script]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut forged = netns.spawn(&mut command);
     wait::until_true("the mounts", SOON * 3, || {
         fs::read_to_string(format!("/proc/{}/comm", forged.pid()))
             .is_ok_and(|comm| comm.trim() == forgery.name)
     });
+    forged.fork_once();
+    // It was read for.
+    wait::until_true("its configuration", SOON, || agent.stderr().contains("none.conf"));
     let named = time_to_name(&agent, &mut nginx, &netns);
     let (peak, reader) = (memory(agent.pid(), "VmHWM"), memory(reader_of(agent.pid()), "VmHWM"));
     println!(

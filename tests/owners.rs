@@ -50,9 +50,9 @@ impl Forged {
         path
     }
 
-    /// The program that it runs, which only waits: a link to cat.
+    /// The program that it runs, which only waits: a link to a shell.
     fn program(&self) -> PathBuf {
-        scratch::alias(Path::new("/bin/cat"), self.directory.path(), &self.name)
+        scratch::alias(Path::new("/bin/sh"), self.directory.path(), &self.name)
     }
 
     /// Starts `program` as `user`, with `wrapper` before it, titled as a master with the configuration `config`.
@@ -240,6 +240,7 @@ fn whoever_reads_for_a_proxy_is_its_user_without_capabilities_and_may_do_little(
     let config = forged.file("nginx.conf", NOBODY, &text);
     let agent = forged.agent();
     forged.start(&forged.program(), NOBODY, &[], &config);
+    forged.process.as_mut().expect("it runs").fork_once();
 
     // It waits for the name server.
     let status = wait::until("a process that asks", SOON, || {

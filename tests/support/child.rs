@@ -33,6 +33,14 @@ impl Guarded {
         &mut self.0
     }
 
+    /// Lets it fork, as a shell that does what comes through its standard input, a pipe: a process that starts after the
+    /// agent is a proxy from its first fork or connect on.
+    #[track_caller]
+    pub fn fork_once(&mut self) {
+        let stdin = self.0.stdin.as_mut().expect("its standard input is a pipe");
+        stdin.write_all(b"(:)\n").expect("speak to a shell");
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill(as_pid(self.pid()), signal)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsStr,
+    os::unix::fs::MetadataExt as _,
 };
 
 use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
@@ -43,11 +43,16 @@ pub fn running() -> Result<Vec<Running>, procfs::ProcError> {
 
 /// Whose a process is, as the kernel half finds it out as well (`Task::owner`).
 fn owner(process: &procfs::process::Process) -> Option<Owner> {
-    let namespace = || process.namespaces().ok()?.0.get(OsStr::new("pid")).map(|pid| pid.identifier as u32);
     Some(match process.status().ok()?.ruid {
-        0 => Owner::new(0, namespace()?),
+        0 => Owner::new(0, pid_namespace(process)?),
         uid => Owner::new(uid, 0),
     })
+}
+
+/// The inode number of the pid namespace that a process is in. By its path: to list the directory of another user's
+/// namespaces takes CAP_DAC_READ_SEARCH, which an agent may lack, and root's proxies would be left out.
+fn pid_namespace(process: &procfs::process::Process) -> Option<u32> {
+    Some(process.open_relative("ns/pid").ok()?.metadata().ok()?.ino() as u32)
 }
 
 /// What to trace.
