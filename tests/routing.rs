@@ -88,7 +88,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// All that nginx's configuration routes, as `check` tells it next to an empty configuration.
+/// All that nginx's configuration routes, as `check` tells it next to an empty configuration: one line for each place.
 pub(crate) fn changes_by_check(netns: &Netns, nginx: &Nginx) -> Vec<String> {
     let config = nginx.command().get_args().last().expect("the configuration").to_owned();
     let empty = tempfile::NamedTempFile::new().expect("an empty configuration");
@@ -98,7 +98,18 @@ pub(crate) fn changes_by_check(netns: &Netns, nginx: &Nginx) -> Vec<String> {
     let mut stdout = Captured::from(child.inner().stdout.take().expect("a pipe"));
     child.wait(wait::SOON);
     let report: Value = serde_json::from_str(&stdout.whole()).expect("a report");
-    list(&report["changes"]).iter().filter_map(|line| line.as_str().map(str::to_owned)).collect()
+    list(&report["changes"]).iter().filter_map(Value::as_str).flat_map(by_place).collect()
+}
+
+/// `check` tells places of which the same is to be said in one line: `server A: /x, /y; server B: /z → …`.
+fn by_place(change: &str) -> Vec<String> {
+    let Some((places, targets)) = change.split_once(" → ") else { return vec![change.to_owned()] };
+    let locations = places.split("; ").flat_map(|place| {
+        let (server, locations) =
+            place.split_once("): ").unwrap_or_else(|| panic!("no location in {change}"));
+        locations.split(", ").map(move |location| format!("{server}): {location} → {targets}"))
+    });
+    locations.collect()
 }
 
 #[test]

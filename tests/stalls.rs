@@ -273,7 +273,7 @@ fn when_the_process_that_reads_configurations_is_killed_the_agent_ends_and_says_
     assert!(start.elapsed() < patient(SECOND), "{:?}", start.elapsed());
     assert_eq!(status.code(), Some(1));
     let said = stderr.whole();
-    assert!(said.contains("the process that reads nginx's configuration is gone"), "{said}");
+    assert!(said.contains("the process that reads nginx's configurations has ended"), "{said}");
 }
 
 #[test]

@@ -16,7 +16,8 @@ use super::render::Rendered;
 /// Connections at once: from everybody, and from one peer.
 const MAX: Limits = Limits { total: 256, by_peer: 128 };
 
-/// Of these, so many may wait for a page or take one. The rest is for health and readiness, which wait for nothing.
+/// Of these, so many may wait for a page or take one; more queue for that. The rest is for health and readiness, which wait for
+/// nothing.
 const MAX_PAGES: Limits = Limits { total: 192, by_peer: 96 };
 
 /// How long a client may take to ask, or to take what it has asked for; and how long a page may take.
@@ -38,6 +39,8 @@ pub(super) struct Connections(Mutex<Table>);
 struct Table {
     next: u64,
     open: HashMap<u64, Connection>,
+    /// Wakes those that queue when one of them, or a page, may go on.
+    moved: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,8 @@ struct Connection {
 enum Phase {
     /// We wait for its next request, or for the rest of it.
     Asks,
+    /// It has asked for a page, and as many as may be are at pages: it can go, or the queue would take the places of health.
+    Queues,
     /// We wait until it has taken a body: the number of the rendering, and how large that is in bytes.
     Takes { number: u64, size: usize },
     /// It waits for a page.
@@ -68,7 +73,8 @@ impl Phase {
     const fn rank(self) -> Option<u8> {
         match self {
             Self::Asks => Some(0),
-            Self::Takes { .. } => Some(1),
+            Self::Queues => Some(1),
+            Self::Takes { .. } => Some(2),
             Self::Waits => None,
         }
     }
@@ -149,16 +155,47 @@ impl Table {
 
     /// Its task ends soon; its place is free at once.
     fn close(&mut self, id: u64) {
-        if let Some(connection) = self.open.remove(&id) {
+        if let Some(connection) = self.remove(id) {
             connection.close.notify_one();
         }
     }
 
+    fn remove(&mut self, id: u64) -> Option<Connection> {
+        let connection = self.open.remove(&id)?;
+        self.note_move(connection.phase);
+        Some(connection)
+    }
+
     fn enter(&mut self, id: u64, phase: Phase) {
         if let Some(connection) = self.open.get_mut(&id) {
-            connection.phase = phase;
+            let left = std::mem::replace(&mut connection.phase, phase);
             connection.since = Instant::now();
+            self.note_move(left);
         }
+    }
+
+    fn note_move(&self, left: Phase) {
+        if left != Phase::Asks {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Lets a connection that queues wait for its page, if it is the first of its peer and there is room. A client that
+    /// pipelines queues again for each page, and so comes after those that asked meanwhile. `None` where it was closed.
+    fn leave_queue(&mut self, id: u64) -> Option<bool> {
+        let &Connection { peer, since, .. } = self.open.get(&id)?;
+        let is_before = |(other, connection): (&u64, &Connection)| {
+            connection.peer == peer
+                && connection.phase == Phase::Queues
+                && (connection.since, *other) < (since, id)
+        };
+        let rank = |phase: Phase| phase.rank().filter(|_| phase.is_page());
+        let leaves =
+            !self.open.iter().any(is_before) && self.make_room(&MAX_PAGES, peer, rank, Phase::is_page);
+        if leaves {
+            self.enter(id, Phase::Waits);
+        }
+        Some(leaves)
     }
 
     /// Closes those that take the oldest renderings until the rest fits.
@@ -169,7 +206,7 @@ impl Table {
                 .values()
                 .filter_map(|connection| match connection.phase {
                     Phase::Takes { number, size } => Some((number, size)),
-                    Phase::Asks | Phase::Waits => None,
+                    Phase::Asks | Phase::Queues | Phase::Waits => None,
                 })
                 .collect();
             let Some(oldest) = bodies.keys().min().copied() else { return };
@@ -223,24 +260,29 @@ impl Place {
         }
     }
 
-    /// A page was asked for. Waits until the one before is taken; `None` where too many ask.
+    /// A page was asked for. Waits until the one before is taken and there is room; `None` where the connection was closed
+    /// meanwhile.
     pub(super) async fn begin_page(self: &Arc<Self>) -> Option<Turn> {
         let permit = Arc::clone(&self.turn).acquire_owned().await.ok()?;
-        let mut table = self.connections.lock();
-        let peer = table.open.get(&self.id)?.peer;
-        let rank = |phase: Phase| phase.rank().filter(|_| phase.is_page());
-        if !table.make_room(&MAX_PAGES, peer, rank, Phase::is_page) {
-            return None;
+        let moved = {
+            let mut table = self.connections.lock();
+            table.enter(self.id, Phase::Queues);
+            Arc::clone(&table.moved)
+        };
+        loop {
+            // Made before the look, so that it misses no move after it.
+            let next = moved.notified();
+            if self.connections.lock().leave_queue(self.id)? {
+                return Some(Turn { place: Arc::clone(self), _permit: permit });
+            }
+            next.await;
         }
-        table.enter(self.id, Phase::Waits);
-        drop(table);
-        Some(Turn { place: Arc::clone(self), _permit: permit })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.lock().open.remove(&self.id);
+        self.connections.lock().remove(self.id);
     }
 }
 
@@ -292,7 +334,7 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
     }
 
     fn admit(connections: &Arc<Connections>, ip: IpAddr) -> Arc<Place> {
@@ -301,6 +343,15 @@ mod tests {
 
     fn turn(place: &Arc<Place>) -> Option<Turn> {
         block_on(place.begin_page())
+    }
+
+    /// Whether a future is done when it is looked at once.
+    async fn is_done<T>(future: impl Future<Output = T>) -> bool {
+        tokio::select! {
+            biased;
+            _ = future => true,
+            () = tokio::task::yield_now() => false,
+        }
     }
 
     fn is_open(place: &Place) -> bool {
@@ -333,9 +384,47 @@ mod tests {
         assert!(places.iter().all(|place| is_open(place)));
         let last = more.last().unwrap();
         assert!(is_open(last), "health would be answered");
-        assert!(turn(last).is_none(), "a page would not");
+        assert!(!block_on(is_done(last.begin_page())), "a page would have to wait");
         drop(turns);
         assert!(turn(last).is_some());
+    }
+
+    #[test]
+    fn a_page_that_finds_no_room_is_served_before_those_that_clients_pipeline() {
+        let connections = Arc::new(Connections::default());
+        let places: Vec<_> = (0..MAX_PAGES.by_peer).map(|_| admit(&connections, LOCAL)).collect();
+        let mut turns: Vec<_> = places.iter().map(|place| turn(place).expect("a turn")).collect();
+        let (scraper, other) = (admit(&connections, LOCAL), admit(&connections, [10, 0, 0, 1].into()));
+        block_on(async {
+            let mut scrape = std::pin::pin!(scraper.begin_page());
+            assert!(!is_done(&mut scrape).await);
+            assert!(is_done(other.begin_page()).await, "another peer does not wait for it");
+            turns.remove(0);
+            let mut again = std::pin::pin!(places[0].begin_page());
+            assert!(!is_done(&mut again).await, "it has had its turn");
+            let scraped = tokio::time::timeout(std::time::Duration::from_secs(5), scrape).await;
+            let _scraped = scraped.expect("it is woken").expect("a turn");
+            assert!(!is_done(&mut again).await);
+            turns.remove(0);
+            assert!(is_done(&mut again).await);
+        });
+    }
+
+    #[test]
+    fn those_that_queue_go_after_the_silent_ones_and_before_those_that_take_a_page() {
+        let connections = Arc::new(Connections::default());
+        let places: Vec<_> = (0..MAX.by_peer).map(|_| admit(&connections, LOCAL)).collect();
+        let (at_pages, rest) = places.split_at(MAX_PAGES.by_peer);
+        let _turns: Vec<_> = at_pages.iter().map(|place| turn(place).expect("a turn")).collect();
+        let (silent, queueing) = rest.split_last().unwrap();
+        for place in queueing {
+            assert!(!block_on(is_done(place.begin_page())));
+        }
+        let first = admit(&connections, LOCAL);
+        assert!(!is_open(silent) && queueing.iter().all(|place| is_open(place)));
+        assert!(!block_on(is_done(first.begin_page())));
+        let _second = admit(&connections, LOCAL);
+        assert!(!is_open(&queueing[0]) && is_open(&first));
     }
 
     #[test]
@@ -371,14 +460,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let place = admit(&connections, LOCAL);
         let body: Bytes = turn(&place).unwrap().take(rendered(1, 10));
-        let next = block_on(async {
-            tokio::select! {
-                biased;
-                _ = place.begin_page() => true,
-                () = tokio::task::yield_now() => false,
-            }
-        });
-        assert!(!next, "the next page waits");
+        assert!(!block_on(is_done(place.begin_page())), "the next page waits");
         assert!(matches!(place.connections.lock().open[&place.id].phase, Phase::Takes { .. }));
         drop(body);
         assert!(turn(&place).is_some());

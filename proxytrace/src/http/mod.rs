@@ -139,12 +139,10 @@ async fn respond<B>(
 
 /// A rendered page, which the connection keeps alive until the client has taken it.
 async fn page(page: Page, place: &Arc<Place>, renderer: &Renderer) -> Response<Full<Bytes>> {
-    // A client that pipelines gets its next page when it has taken the one before.
+    // A client that pipelines gets its next page when it has taken the one before, and others had their turn.
     let Some(turn) = place.begin_page().await else {
-        return plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many clients ask at once: ask again in a moment\n",
-        );
+        // Whoever asked is disconnected before it could read this.
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the connection was closed\n");
     };
     match renderer.ask(page).await {
         Ok(rendered) => response(StatusCode::OK, page.content_type(), turn.take(rendered)),

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Format;
 
-/// As many asks wait as there may be connections that wait; a connection that finds no place is answered with 503.
+/// More asks than connections may wait for a page at once (`connections.rs`): one that finds no room is answered with 503.
 const MAX_ASKS: usize = 256;
 
 /// A page that has to be rendered.
