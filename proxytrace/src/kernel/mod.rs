@@ -570,8 +570,19 @@ fn boot_offset_ns(offsets: &str) -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(ns)
 }
 
-/// The kernel's type information takes 20 MB while it is read (6.18), which the allocator would keep for good.
+/// The kernel's type information takes 20 MB while it is read (6.18), which the allocator would keep for good. The object of the
+/// kernel half, which is part of this program's file, is read once, and would stay resident.
 fn give_back_memory() {
+    const PAGE: usize = 4096;
+    let start = OBJECT.as_ptr().addr().next_multiple_of(PAGE);
+    // Whole pages: the last one may hold something else.
+    let length = (OBJECT.as_ptr().addr() + OBJECT.len()).saturating_sub(start) / PAGE * PAGE;
+    #[expect(unsafe_code, reason = "a plain call into the kernel")]
+    // SAFETY: a read-only mapping of a file, whose pages are read again when they are used. Where pages are larger than
+    // assumed, or that is refused, nothing changes.
+    unsafe {
+        libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
+    }
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "a plain call into the C library")]
     // SAFETY: it takes no pointer, and may be called at any time.
