@@ -146,7 +146,7 @@ fn max_addresses(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(0) => Err("with 0 no address would have a series; give 1 or more".to_owned()),
         Ok(addresses) => Ok(addresses),
-        Err(_) => Err("this is no number of addresses; write 1000".to_owned()),
+        Err(_) => Err("not a number of addresses; write for example 1000".to_owned()),
     }
 }
 

@@ -36,7 +36,7 @@ impl Events {
         // An error means that the reactor is gone, and then so is this task.
         let Ok(mut ready) = self.ring.readable_mut().await else { return };
         if drain(ready.get_inner_mut(), limit, take) < limit {
-            // epoll tells of changes only, so this must come after the ring was seen empty.
+            // epoll reports changes only, so this must come after the ring was seen empty.
             ready.clear_ready();
         }
     }

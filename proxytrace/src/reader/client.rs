@@ -43,7 +43,7 @@ pub enum Gone {
     /// It has ended, which it never does by itself.
     #[error(
         "the process that reads nginx's configurations has ended; see what it said before, and whether somebody killed it \
-         (the kernel's log tells of the OOM killer), then start again"
+         (the kernel's log names what the OOM killer ended), then start again"
     )]
     Ended,
     /// What it says cannot be read.

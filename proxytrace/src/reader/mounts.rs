@@ -21,12 +21,12 @@ pub(super) const STATX_MNT_ID: u32 = 0x1000;
 /// Kinds of file systems on which no configuration is kept, and what to open a file there does.
 const REFUSED: &[(&str, &str)] = &[
     ("autofs", "would mount what it stands for"),
-    ("bpf", "tells of the kernel"),
-    ("binfmt_misc", "tells of the kernel"),
-    ("cgroup", "tells of the kernel"),
-    ("cgroup2", "tells of the kernel"),
-    ("configfs", "tells of the kernel"),
-    ("debugfs", "tells of the kernel"),
+    ("bpf", "shows the kernel, no files"),
+    ("binfmt_misc", "shows the kernel, no files"),
+    ("cgroup", "shows the kernel, no files"),
+    ("cgroup2", "shows the kernel, no files"),
+    ("configfs", "shows the kernel, no files"),
+    ("debugfs", "shows the kernel, no files"),
     ("devpts", "is a terminal"),
     ("devtmpfs", "is a device"),
     ("efivarfs", "tells of the firmware"),
@@ -35,11 +35,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("mqueue", "is a queue"),
     ("nsfs", "is a namespace"),
     ("proc", "tells of processes, this one among them"),
-    ("pstore", "tells of the kernel"),
-    ("securityfs", "tells of the kernel"),
-    ("selinuxfs", "tells of the kernel"),
-    ("sysfs", "tells of the kernel"),
-    ("tracefs", "tells of the kernel"),
+    ("pstore", "shows the kernel, no files"),
+    ("securityfs", "shows the kernel, no files"),
+    ("selinuxfs", "shows the kernel, no files"),
+    ("sysfs", "shows the kernel, no files"),
+    ("tracefs", "shows the kernel, no files"),
 ];
 
 /// Mounts of a process, by id.
