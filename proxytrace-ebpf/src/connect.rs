@@ -341,7 +341,7 @@ fn row_key(process: &Process, address: Address) -> RowKey {
 }
 
 /// Begins an attempt that no table but the caller's hand holds, if its row has room.
-#[inline(always)]
+#[inline(never)]
 fn begin(attempt: &mut Attempt) -> bool {
     attempt.started_ns = kernel::now_ns();
     match ledger::row_to_begin(&mut attempt.row, attempt.started_ns) {
@@ -352,7 +352,7 @@ fn begin(attempt: &mut Attempt) -> bool {
 }
 
 /// Begins the attempt of a call that has returned, which only now is known to be one.
-#[inline(always)]
+#[inline(never)]
 fn begin_late(call: &mut Call, errno: u32) {
     if NOT_AN_ATTEMPT.contains(&errno) {
         return;
@@ -398,7 +398,7 @@ fn count_retransmits(attempt: &mut Attempt, total: u32) {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Option<Sock<A>>) {
     let now_ns = kernel::now_ns();
     if let Some(counts) = ledger::row(&attempt.row) {

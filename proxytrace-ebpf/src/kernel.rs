@@ -511,7 +511,7 @@ pub(crate) enum NoAddress {
     NotAnUpstream,
 }
 
-#[inline(always)]
+#[inline(never)]
 fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) -> Result<Address, NoAddress> {
     let from = pointer as *const c_void;
     let into = path.bytes.as_mut_ptr().cast::<c_void>();

@@ -1,5 +1,7 @@
 //! The ledger: what is counted, for each generation of each proxy and each destination.
 
+use core::ptr::NonNull;
+
 use proxytrace_ebpf::{
     abi::{DURATION_BOUNDS_NS, Loss, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey, Share},
     outcome::{Broken, Outcome},
@@ -14,7 +16,7 @@ use crate::{
 
 /// A row that can be counted in.
 #[derive(Clone, Copy)]
-pub(crate) struct Counts(*mut Row);
+pub(crate) struct Counts(NonNull<Row>);
 
 /// The row in which the start of an attempt or a connection was counted, by the key that [`row_to_begin`] has given. It is not taken
 /// out before all that has begun there has ended; if it were, the proxy's row `~other` counts what is left.
@@ -23,16 +25,16 @@ pub(crate) fn row(key: &RowKey) -> Option<Counts> {
     if !key.is_in_other()
         && let Some(row) = LEDGER.get_ptr_mut(key)
     {
-        return Some(Counts(row));
+        return Counts::new(row);
     }
     other(key.proxy)
 }
 
 /// The row that a destination has to itself, made if there is none and the proxy may have another.
-#[inline(always)]
+#[inline(never)]
 fn own(key: &RowKey) -> Option<Counts> {
     if let Some(row) = LEDGER.get_ptr_mut(key) {
-        return Some(Counts(row));
+        return Counts::new(row);
     }
     if !quota::take(key.proxy, Share::Rows) {
         return None;
@@ -42,13 +44,13 @@ fn own(key: &RowKey) -> Option<Counts> {
     if LEDGER.insert(key, &EMPTY_ROW, ONLY_NEW).is_err() {
         quota::give_back(key.proxy, Share::Rows);
     }
-    LEDGER.get_ptr_mut(key).map(Counts)
+    LEDGER.get_ptr_mut(key).and_then(Counts::new)
 }
 
 #[inline(always)]
 fn other(proxy: u64) -> Option<Counts> {
     // SAFETY: a member of a map value. A proxy stays as long as an attempt or a connection of it does.
-    PROXIES.get_ptr_mut(&proxy).map(|proxy| Counts(unsafe { &raw mut (*proxy).other }))
+    PROXIES.get_ptr_mut(&proxy).and_then(|proxy| Counts::new(unsafe { &raw mut (*proxy).other }))
 }
 
 /// The row in which an attempt of `key` that begins now is counted; then `key` is the key of that row. All that is counted of
@@ -64,7 +66,7 @@ pub(crate) fn row_to_begin(key: &mut RowKey, now_ns: u64) -> Option<Counts> {
         // SAFETY: a row of the map.
         let last_ns = unsafe { (&raw const (*row).last_attempt_ns).read() };
         if now_ns.saturating_sub(last_ns) < RETIRES_AFTER_NS || RETIRING.get_ptr(&*key).is_none() {
-            return Some(Counts(row));
+            return Counts::new(row);
         }
         *key = key.other();
     }
@@ -80,44 +82,49 @@ pub(crate) fn row_to_begin(key: &mut RowKey, now_ns: u64) -> Option<Counts> {
 
 impl Counts {
     #[inline(always)]
+    fn new(row: *mut Row) -> Option<Self> {
+        NonNull::new(row).map(Self)
+    }
+
+    #[inline(always)]
     pub(crate) fn attempt(self, now_ns: u64) {
         // SAFETY: a row of the map. Two CPUs may both store the time: either is right.
-        unsafe { (&raw mut (*self.0).last_attempt_ns).write(now_ns) };
+        unsafe { (&raw mut (*self.0.as_ptr()).last_attempt_ns).write(now_ns) };
         // SAFETY: a row of the map.
-        add(unsafe { &raw mut (*self.0).attempts }, 1);
+        add(unsafe { &raw mut (*self.0.as_ptr()).attempts }, 1);
     }
 
     #[inline(always)]
     pub(crate) fn outcome(self, outcome: Outcome) {
         let slot = outcome as usize & (OUTCOME_SLOTS - 1);
         // SAFETY: in bounds by the mask.
-        add(unsafe { (&raw mut (*self.0).outcomes).cast::<u64>().add(slot) }, 1);
+        add(unsafe { (&raw mut (*self.0.as_ptr()).outcomes).cast::<u64>().add(slot) }, 1);
     }
 
     #[inline(always)]
     pub(crate) fn established(self, now_ns: u64, duration_ns: u64) {
         self.outcome(Outcome::Established);
         // SAFETY: a row of the map. Two CPUs may both store the time: either is right.
-        unsafe { (&raw mut (*self.0).last_established_ns).write(now_ns) };
+        unsafe { (&raw mut (*self.0.as_ptr()).last_established_ns).write(now_ns) };
         // SAFETY: a row of the map.
-        add(unsafe { &raw mut (*self.0).duration_sum_ns }, duration_ns);
+        add(unsafe { &raw mut (*self.0.as_ptr()).duration_sum_ns }, duration_ns);
         let mut bucket = 0;
         while bucket < DURATION_BOUNDS_NS.len() && duration_ns > DURATION_BOUNDS_NS[bucket] {
             bucket += 1;
         }
         // SAFETY: there is one bucket more than there are bounds.
-        add(unsafe { (&raw mut (*self.0).durations).cast::<u64>().add(bucket) }, 1);
+        add(unsafe { (&raw mut (*self.0.as_ptr()).durations).cast::<u64>().add(bucket) }, 1);
     }
 
     #[inline(always)]
     pub(crate) fn broken(self, broken: Broken) {
         // SAFETY: a slot for each of them.
-        add(unsafe { (&raw mut (*self.0).broken).cast::<u64>().add(broken as usize) }, 1);
+        add(unsafe { (&raw mut (*self.0.as_ptr()).broken).cast::<u64>().add(broken as usize) }, 1);
     }
 
     #[inline(always)]
     pub(crate) fn syn_retransmits(self, n: u32) {
         // SAFETY: a row of the map.
-        add(unsafe { &raw mut (*self.0).syn_retransmits }, u64::from(n));
+        add(unsafe { &raw mut (*self.0.as_ptr()).syn_retransmits }, u64::from(n));
     }
 }

@@ -264,7 +264,7 @@ pub(crate) fn acts(process: &Process) -> u32 {
 }
 
 /// Makes the proxy of the current process; false where there is no room, which is counted once for each process.
-#[inline(always)]
+#[inline(never)]
 fn enter_proxy(pid: u32, process: &Process) -> bool {
     let Process { proxy, owner, .. } = *process;
     if shares::take(owner, Share::Proxies) {
@@ -296,7 +296,7 @@ fn find(pid: u32) -> Option<Process> {
 }
 
 /// Enters a process that is not in the table; false where there is no room, which is counted.
-#[inline(always)]
+#[inline(never)]
 fn enter(pid: u32, process: Process) -> bool {
     if let Some(ended) = find(pid) {
         leave(pid, ended); // its end was missed

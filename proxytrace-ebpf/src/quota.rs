@@ -14,7 +14,7 @@ const TIMES_FREE: u64 = 8;
 
 /// Counts another entry of `share` for a proxy; false where it may not have one. To be called before an entry is made, and
 /// [`give_back`] when it could not be made or is removed, by who removed it.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn take(proxy: u64, share: Share) -> bool {
     let Some(known) = PROXIES.get_ptr_mut(&proxy) else { return false };
     // SAFETY: a member of a map value.
@@ -31,7 +31,7 @@ pub(crate) fn take(proxy: u64, share: Share) -> bool {
 }
 
 /// An entry is gone that was taken.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn give_back(proxy: u64, share: Share) {
     if let Some(known) = PROXIES.get_ptr_mut(&proxy) {
         kernel::add(counter(known, share), u64::MAX);

@@ -20,7 +20,7 @@ const ECONNRESET: u32 = 104;
 const IDLE_NS: u64 = 1_000_000_000;
 
 /// An attempt has become a connection.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
     let connection = Connection {
         row: attempt.row,
@@ -95,7 +95,7 @@ fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
     Some(copy)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32) {
     if let Some(counts) = ledger::row(&connection.row) {
         counts.broken(broken);

@@ -135,7 +135,14 @@ fn unload(program: &mut Program) {
     };
 }
 
-/// An error with what it comes from, on one line: the verifier's log is for `-v`.
+/// The line of a verifier's log that says what it objects to: the last one before the statistics.
+fn verdict(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 4] = ["processed ", "verification time ", "stack depth ", "max_states_per_insn "];
+    let says_why = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    log.lines().map(str::trim).rfind(says_why)
+}
+
+/// An error with what it comes from, on one line: the verifier's whole log is for `-v`.
 fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -143,7 +150,8 @@ fn reason(error: &ProgramError) -> String {
             if !log.trim().is_empty() {
                 tracing::debug!("verifier log:\n{log}");
             }
-            format!("the kernel refused to load the program: {io_error}")
+            let why = verdict(&log).map(|line| format!(": {line}")).unwrap_or_default();
+            format!("the kernel refused to load the program: {io_error}{why}")
         }
         other => {
             let mut text = other.to_string();
