@@ -37,7 +37,7 @@ const TIMEOUT_SLACK_NS: u64 = 100_000_000;
 const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
 /// An attempt without a socket of TCP, or whose socket is another's by now.
-const NO_SOCK: Option<Sock<Probed>> = None;
+const NO_SOCK: Sock<Probed> = Sock::NONE;
 
 /// A traced process enters connect(). `program` tells which of the programs there sees it (see `hooks.rs`),
 /// [`Call::ENTERED`] and so on.
@@ -223,7 +223,7 @@ pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
 #[inline(always)]
 pub(crate) fn established<A: Access>(sock: Sock<A>) {
     if let Some(attempt) = take(sock) {
-        settle(&attempt, Outcome::Established, 0, Some(sock));
+        settle(&attempt, Outcome::Established, 0, sock);
         stream::watch(sock, &attempt);
     }
 }
@@ -241,7 +241,7 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         (hard, _, _) => hard,
     };
     if errno != 0 {
-        return settle(&attempt, Outcome::of_error(errno), errno, Some(sock));
+        return settle(&attempt, Outcome::of_error(errno), errno, sock);
     }
     // No error, and connect() has not returned: what it returns is the cause (no local port was left). That it has not
     // is seen from the socket as well, as its return may have been missed.
@@ -257,23 +257,23 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     if sock.is_unconnected() {
         // Inside connect() as well, whose entry no program saw: what it returns will not be known.
         events::lose(Loss::EndMissed);
-        return settle(&attempt, Outcome::Other, 0, Some(sock));
+        return settle(&attempt, Outcome::Other, 0, sock);
     }
     if !sock.is_owned() {
         // The kernel itself has given up. Without tcp_done_with_error (6.11, 6.1.192) it wakes the process before it closes the
         // socket, and the process has asked for the error in between, which clears it. The timer has one error only (tcp_write_err).
         // Which one an ICMP message brought is not to be known any more: over IPv6 the kernel keeps nothing of it.
         if sock.has_timer_run_out() {
-            return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, Some(sock));
+            return settle(&attempt, Outcome::TimedOut, ETIMEDOUT, sock);
         }
         events::lose(Loss::EndMissed);
-        return settle(&attempt, Outcome::Other, 0, Some(sock));
+        return settle(&attempt, Outcome::Other, 0, sock);
     }
     let age_ns = kernel::now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);
     let slack_ns = TIMEOUT_SLACK_NS.max(timeout_ns >> TIMEOUT_SLACK_SHIFT);
     let gave_up = age_ns.saturating_add(slack_ns) >= timeout_ns;
-    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, Some(sock));
+    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock);
 }
 
 /// How long the proxy waits for a connect there.
@@ -295,7 +295,7 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
     }
     if let Some(attempt) = take(sock) {
         events::lose(Loss::EndMissed);
-        settle(&attempt, Outcome::Other, 0, Some(sock));
+        settle(&attempt, Outcome::Other, 0, sock);
     }
 }
 
@@ -312,7 +312,7 @@ pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
 #[inline(always)]
 fn refused(sock: Sock<Probed>, errno: u32) {
     if let Some(attempt) = take(sock) {
-        settle(&attempt, Outcome::of_error(errno), errno, Some(sock));
+        settle(&attempt, Outcome::of_error(errno), errno, sock);
     }
 }
 
@@ -399,7 +399,7 @@ fn count_retransmits(attempt: &mut Attempt, total: u32) {
 }
 
 #[inline(never)]
-fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Option<Sock<A>>) {
+fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Sock<A>) {
     let now_ns = kernel::now_ns();
     if let Some(counts) = ledger::row(&attempt.row) {
         match outcome {
@@ -410,10 +410,7 @@ fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Opti
     if outcome != Outcome::Established || setting!(tell_established) != 0 {
         let event =
             Event { what: outcome as u32, errno, ..events::of_attempt(Event::CONNECT, attempt, now_ns) };
-        events::tell(match sock {
-            Some(sock) => events::with_ends(event, sock),
-            None => event,
-        });
+        events::tell(events::with_ends(event, sock));
     }
 }
 

@@ -62,8 +62,11 @@ pub(crate) fn of_attempt(kind: u32, attempt: &Attempt, now_ns: u64) -> Event {
     }
 }
 
-/// The event, with both ends of its socket.
+/// The event, with both ends of its socket where there is one.
 #[inline(always)]
 pub(crate) fn with_ends<A: Access>(event: Event, sock: Sock<A>) -> Event {
+    if sock.is_none() {
+        return event;
+    }
     Event { local: sock.local(), backend: sock.remote(), ..event }
 }

@@ -112,9 +112,17 @@ impl Access for Probed {
 pub(crate) struct Sock<A>(*const c_void, PhantomData<A>);
 
 impl<A: Access> Sock<A> {
+    /// No socket. Not an `Option`: half of one would be left unset, which the verifier lets nobody pass to a subprogram.
+    pub(crate) const NONE: Self = Self(ptr::null(), PhantomData);
+
     #[inline(always)]
     pub(crate) fn new(pointer: *const c_void) -> Self {
         Self(pointer, PhantomData)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_null()
     }
 
     /// What attempts and connections are keyed by.
@@ -641,6 +649,15 @@ pub(crate) fn current_name() -> [u8; 16] {
 pub(crate) fn now_ns() -> u64 {
     // SAFETY: a helper call without arguments.
     unsafe { generated::bpf_ktime_get_boot_ns() }
+}
+
+/// An index, in bounds by `MASK`. In assembly: the compiler knows the values that an enum has and leaves a mask out, which
+/// the verifier, in a subprogram that an enum is passed to, does not know.
+#[inline(always)]
+pub(crate) fn masked<const MASK: usize>(mut index: usize) -> usize {
+    // SAFETY: changes the one register that it is given.
+    unsafe { core::arch::asm!("{index} &= {mask}", index = inout(reg) index, mask = const MASK) };
+    index
 }
 
 /// Adds to a counter in a map that other CPUs add to as well. Written out, because the compiler offers no atomics for

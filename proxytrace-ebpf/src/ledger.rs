@@ -9,7 +9,7 @@ use proxytrace_ebpf::{
 
 use crate::{
     events,
-    kernel::add,
+    kernel::{self, add},
     maps::{EMPTY_ROW, LEDGER, PROXIES, RETIRING},
     quota,
 };
@@ -96,7 +96,7 @@ impl Counts {
 
     #[inline(always)]
     pub(crate) fn outcome(self, outcome: Outcome) {
-        let slot = outcome as usize & (OUTCOME_SLOTS - 1);
+        let slot = kernel::masked::<{ OUTCOME_SLOTS - 1 }>(outcome as usize);
         // SAFETY: in bounds by the mask.
         add(unsafe { (&raw mut (*self.0.as_ptr()).outcomes).cast::<u64>().add(slot) }, 1);
     }
