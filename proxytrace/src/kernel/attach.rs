@@ -137,7 +137,8 @@ fn unload(program: &mut Program) {
 
 /// The line of a verifier's log that says what it objects to: the last one before the statistics.
 fn verdict(log: &str) -> Option<&str> {
-    const STATISTICS: [&str; 4] = ["processed ", "verification time ", "stack depth ", "max_states_per_insn "];
+    const STATISTICS: [&str; 4] =
+        ["processed ", "verification time ", "stack depth ", "max_states_per_insn "];
     let says_why = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
     log.lines().map(str::trim).rfind(says_why)
 }

@@ -18,6 +18,8 @@ mod maps;
 mod owners;
 mod retiring;
 mod rows;
+#[cfg(test)]
+mod stack;
 
 use std::{
     collections::{HashMap, HashSet},
