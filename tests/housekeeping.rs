@@ -116,16 +116,16 @@ fn what_the_workers_of_before_a_reload_counted_keeps_its_name() {
     }
 }
 
-/// Twice what the kernel half asks for: after that a row can leave a ledger that is more than half full.
+/// Twice what the kernel half asks for: after that a row can leave a ledger of which more than a quarter is full.
 const IDLE: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_row_that_leaves_a_full_ledger_loses_nothing_of_what_begins_there_meanwhile() {
-    /// Half of the ledger, and so many that have to leave.
-    const ADDRESSES: u16 = 48 + LEAVING;
+    /// A quarter of the ledger, and so many that have to leave.
+    const ADDRESSES: u16 = 24 + LEAVING;
     const LEAVING: u16 = 16;
     /// One proxy gets eight ninths of the ledger, 85 rows.
-    const MORE: u16 = 85 - 48 - 1;
+    const MORE: u16 = 85 - 24 - 1;
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &server("location / { proxy_pass http://127.0.0.1:$arg_port; }"));
     let agent = Agent::start(&["--process", nginx.name(), "--table-size", "ledger=96"]);

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 const MAP_CREATE: c_int = 0;
 const MAP_UPDATE: c_int = 2;
@@ -93,6 +94,9 @@ pub(crate) fn number(file: &impl AsRawFd) -> u32 {
 }
 
 fn bpf<T>(command: c_int, attributes: &T) -> Result<libc::c_long, Errno> {
+    // Kernels before 5.11 charge maps and programs to it.
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
+        .expect("raise the limit of locked memory");
     // SAFETY: the kernel reads the attributes, which outlive the call with all that they point to, and no more than their size.
     Errno::result(unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())

@@ -8,7 +8,7 @@ use super::report::Check;
 use crate::kernel::{
     self,
     processes::{self, Wanted},
-    requirements::{self, CAPABILITIES, SYS_PTRACE},
+    requirements::{self, CAPABILITIES, Capability, SYS_PTRACE, SYS_RESOURCE},
 };
 
 /// The kernel's release.
@@ -60,10 +60,23 @@ fn capabilities() -> anyhow::Result<Check> {
     if let Some(missing) = requirements::missing_capabilities()? {
         return Ok(Check::cannot(NAME, format!("missing {missing}"), "grant what is missing"));
     }
-    let held = requirements::held()?;
-    let names = CAPABILITIES.iter().filter(|capability| held & capability.mask() != 0);
-    let names: Vec<_> = names.map(|capability| capability.name).collect();
-    Ok(Check::ok(NAME, if names.is_empty() { "CAP_SYS_ADMIN".to_owned() } else { names.join(", ") }))
+    Ok(optional_capabilities(NAME, requirements::held()?))
+}
+
+/// What is lost without the capabilities that tracing itself does not need.
+fn optional_capabilities(name: &'static str, held: u64) -> Check {
+    let names = |wanted: &[&Capability]| wanted.iter().map(|one| one.name).collect::<Vec<_>>().join(", ");
+    let (has, lacks): (Vec<_>, Vec<_>) =
+        CAPABILITIES.iter().partition(|capability| held & capability.mask() != 0);
+    // A required one is there, or CAP_SYS_ADMIN in its place.
+    let is_missed = |capability: &&Capability| !capability.required && **capability != SYS_RESOURCE;
+    let lacks: Vec<_> = lacks.into_iter().filter(is_missed).collect();
+    if lacks.is_empty() {
+        return Check::ok(name, names(&has));
+    }
+    let costs = lacks.iter().map(|one| format!("without {}: {}", one.name, one.without));
+    let mend = format!("grant {}", names(&lacks));
+    Check::lacks(name, names(&has), costs.collect::<Vec<_>>().join("; "), mend)
 }
 
 /// Mounted with `hidepid`, /proc shows processes of others only to whom it may.
@@ -132,8 +145,11 @@ fn proxies(wanted: &Wanted) -> anyhow::Result<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::checks;
-    use crate::kernel::processes::Wanted;
+    use super::{checks, optional_capabilities};
+    use crate::{
+        doctor::report::State,
+        kernel::{processes::Wanted, requirements::CAPABILITIES},
+    };
 
     #[test]
     fn every_question_has_an_answer() {
@@ -141,5 +157,21 @@ mod tests {
         assert!(checks.iter().all(|check| !check.found.is_empty()), "{checks:?}");
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();
         assert!(names.starts_with(&["kernel", "type information", "lockdown"]), "{names:?}");
+    }
+
+    #[test]
+    fn a_capability_that_is_missing_is_named_with_what_is_lost() {
+        let all = CAPABILITIES.iter().fold(0, |held, capability| held | capability.mask());
+        assert_eq!(optional_capabilities("capabilities", all).state, State::Ok);
+        for capability in CAPABILITIES {
+            let check = optional_capabilities("capabilities", all & !capability.mask());
+            assert!(!check.found.contains(capability.name), "{check:?}");
+            let is_missed = !capability.required && capability.name != "CAP_SYS_RESOURCE";
+            assert_eq!(check.state, if is_missed { State::Lacks } else { State::Ok }, "{check:?}");
+            if is_missed {
+                let costs = format!("without {}: {}", capability.name, capability.without);
+                assert_eq!((check.costs, check.mend), (costs, format!("grant {}", capability.name)));
+            }
+        }
     }
 }

@@ -71,14 +71,17 @@ pub const CAPABILITIES: &[Capability] = &[
         why: "to end a process that takes too long to read for a proxy, and runs as that proxy's user",
         without: "such a process ends itself some seconds later, unless its user stops it",
     },
-    Capability {
-        name: "CAP_SYS_RESOURCE",
-        bit: 24,
-        required: false,
-        why: "to raise the limit of locked memory, which kernels before 5.11 charge maps to",
-        without: "nothing from 5.11 on; before, LimitMEMLOCK=infinity in the systemd unit does the same",
-    },
+    SYS_RESOURCE,
 ];
+
+/// For old kernels; where it is missing, making the maps fails and says so.
+pub const SYS_RESOURCE: Capability = Capability {
+    name: "CAP_SYS_RESOURCE",
+    bit: 24,
+    required: false,
+    why: "to raise the limit of locked memory, which kernels before 5.11 charge maps to",
+    without: "nothing from 5.11 on; before, LimitMEMLOCK=infinity in the systemd unit does the same",
+};
 
 /// For reading /proc.
 pub const SYS_PTRACE: Capability = Capability {

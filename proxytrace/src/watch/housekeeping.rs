@@ -23,8 +23,8 @@ const TURN: Duration = Duration::from_millis(900);
 /// What takes longer, or is never urgent.
 const THOROUGH: Duration = Duration::from_secs(60);
 
-/// A row of a living generation that was not used for so long leaves the ledger; where the ledger is more than half full,
-/// one that was not used for [`SOON_NS`].
+/// A row of a living generation that was not used for so long leaves the ledger; where more than a quarter of the ledger is
+/// full, one that was not used for [`SOON_NS`]. Well before the half at which an owner who is alone gets no more rows.
 const IDLE_NS: u64 = 3_600_000_000_000;
 
 /// Twice as long as the kernel half wants it.
@@ -81,7 +81,7 @@ impl Watch {
     /// once, of another after a long time, or the least recently used ones where room is short.
     fn idle_rows(&self, snapshot: &Snapshot, is_thorough: bool) -> Result<Vec<Idle>, Error> {
         let generations: HashSet<Of> = with_processes(&snapshot.processes).collect();
-        let over_half = snapshot.rows.len().saturating_sub(self.tracer.ledger_capacity() / 2);
+        let over_quarter = snapshot.rows.len().saturating_sub(self.tracer.ledger_capacity() / 4);
         let now_ns = boot_ns();
         let age_ns = |row: &Row| now_ns.saturating_sub(row.last_attempt_ns);
         let (mut reachable, mut idle) = (Vec::new(), Vec::new());
@@ -93,14 +93,14 @@ impl Watch {
             }
             if !generations.contains(&of_row(key)) {
                 idle.push(Idle { row: *key, is_reachable: false });
-            } else if age_ns(row) >= if over_half > 0 { SOON_NS } else { IDLE_NS } {
+            } else if age_ns(row) >= if over_quarter > 0 { SOON_NS } else { IDLE_NS } {
                 reachable.push((age_ns(row), *key));
             }
         }
         // All that are old, in their time; as many as are too many at once; and those that are leaving, or they would stay.
         reachable.sort_unstable_by_key(|(age_ns, _)| Reverse(*age_ns));
         let leaving = reachable.into_iter().enumerate().filter(|(n, (age_ns, key))| {
-            *n < over_half || (is_thorough && *age_ns >= IDLE_NS) || self.tracer.is_retiring(key)
+            *n < over_quarter || (is_thorough && *age_ns >= IDLE_NS) || self.tracer.is_retiring(key)
         });
         idle.extend(leaving.map(|(_, (_, row))| Idle { row, is_reachable: true }));
         if !idle.is_empty() {
