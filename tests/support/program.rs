@@ -94,9 +94,9 @@ pub(crate) fn number(file: &impl AsRawFd) -> u32 {
 }
 
 fn bpf<T>(command: c_int, attributes: &T) -> Result<libc::c_long, Errno> {
-    // Kernels before 5.11 charge maps and programs to it.
-    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
-        .expect("raise the limit of locked memory");
+    // Kernels before 5.11 charge maps and programs to it. Where it may not be raised, a later one does not need it and an older
+    // one refuses what follows.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     // SAFETY: the kernel reads the attributes, which outlive the call with all that they point to, and no more than their size.
     Errno::result(unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
