@@ -1,7 +1,7 @@
 //! The programs that run in the kernel. [`hooks`] lists them; what they do is in the modules below it.
 //!
 //! Functions are inlined, save the large ones that are called from several places: those are subprograms (`inline(never)`). Inlined
-//! everywhere they took the object from 4 to 15 MB, the start of an agent from 0.2 to 0.7 s, and a program's stack beyond the 512 bytes
+//! everywhere they took the object from 4 to 15 MB, and a program's stack beyond the 512 bytes
 //! that 5.10 gives a chain of calls, counting 32 at least for each frame. `proxytrace/src/kernel/stack.rs` checks that.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
