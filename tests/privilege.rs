@@ -114,8 +114,6 @@ fn where_proc_hides_processes_it_takes_sys_ptrace_to_find_and_to_name_them() {
         let mut nginx = Nginx::start(&netns, &proxy_to(ADDRESS, ""));
         let arguments = ["--process", UNSEEN, "--process", nginx.name()];
         let agent = Agent::by(where_proc_hides(&confined(&program, NOBODY, given)), &arguments);
-        // It may be ready a moment before.
-        wait::until_true("its privileges to be lowered", SOON, || agent.stderr().contains("system calls"));
         check_lowered(agent.pid(), if sees { SYS_PTRACE } else { 0 });
         let says = if sees { "tracing pid" } else { "no process to trace runs yet" };
         wait::until_true(says, SOON, || agent.stderr().contains(says));

@@ -50,11 +50,10 @@ pub fn channels() -> (Outbox, Inbox) {
 /// Works until nobody sends any more.
 pub async fn work(mut watch: Watch, mut inbox: Inbox, health: Arc<Health>) {
     let mut pace = Pace::new();
+    // The first look comes soon: the agent is ready after it.
+    pace.note_news();
     loop {
         health.note_round(Loop::Work);
-        if watch.has_started() {
-            health.note_answered();
-        }
         let noted = tokio::select! {
             batch = inbox.events.recv() => {
                 let Some(batch) = batch else { return };
@@ -74,6 +73,10 @@ pub async fn work(mut watch: Watch, mut inbox: Inbox, health: Arc<Health>) {
                 pace.note_look();
                 let looked = look(&mut watch);
                 health.note_unnamed(watch.unnamed().to_vec());
+                // With the list of this look: that of an earlier one holds proxies whose answers have come since.
+                if watch.has_started() {
+                    health.note_answered();
+                }
                 health.note_trouble(looked.as_ref().err().map(ToString::to_string));
                 if watch.is_reload_open() {
                     // That it is rejected shows in no event.

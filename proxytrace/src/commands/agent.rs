@@ -73,6 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             start_work(&crew, watch, inbox, &health)?;
             start_serving(&crew, listener, &health, outbox.asks.clone())
         })?;
+        health.note_confined();
         let mut waiting = Vec::new();
         let mut answer = None;
         let mut round = tokio::time::interval(ROUND);
