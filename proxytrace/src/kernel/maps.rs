@@ -1,6 +1,10 @@
 //! Typed views of the kernel half's maps.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    collections::HashSet,
+    hash::Hash,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Ebpf, Pod,
@@ -53,7 +57,10 @@ pub(super) enum Inserted {
     NoRoom,
 }
 
-impl<K: Abi, V: Abi> Map<K, V> {
+/// A map with more entries than this is read bucket by bucket.
+const FEW: usize = 512;
+
+impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         let error = |source| Error::Map { map: name, source };
         let Some(maps::Map::HashMap(data)) = ebpf.take_map(name) else {
@@ -66,7 +73,28 @@ impl<K: Abi, V: Abi> Map<K, V> {
 
     /// All entries, each once.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, Error> {
-        batch::entries(self.fd.as_fd()).map_err(|source| self.error(source.into()))
+        match self.few_entries()? {
+            Some(few) => Ok(few),
+            None => batch::entries(self.fd.as_fd()).map_err(|source| self.error(source.into())),
+        }
+    }
+
+    /// All entries, key by key; `None` where they are many, or one was removed meanwhile and the kernel began anew. While
+    /// [`batch`] searches empty buckets, the kernel runs no program that is attached by a kprobe on that CPU, not even where
+    /// it has preempted the search (docs/architecture.md). Searching for the next key keeps no program from running.
+    fn few_entries(&self) -> Result<Option<Vec<(K, V)>>, Error> {
+        let mut few = Vec::new();
+        let mut seen = HashSet::new();
+        for key in self.map.keys() {
+            let key = key.map_err(|source| self.error(source))?.0;
+            if seen.len() == FEW || !seen.insert(key) {
+                return Ok(None);
+            }
+            if let Some(value) = self.get(&key) {
+                few.push((key, value));
+            }
+        }
+        Ok(Some(few))
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {

@@ -43,8 +43,9 @@ const WORD: u64 = u32::MAX as u64;
 const WRITES: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
-/// include/uapi/linux/bpf.h: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_LOOKUP_BATCH.
-const MAP_COMMANDS: &[u64] = &[1, 2, 3, 24];
+/// include/uapi/linux/bpf.h: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,
+/// BPF_MAP_LOOKUP_BATCH.
+const MAP_COMMANDS: &[u64] = &[1, 2, 3, 4, 24];
 /// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); and, when
 /// a hook attached by kprobe is let go, include/uapi/linux/perf_event.h: PERF_EVENT_IOC_DISABLE.
 const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x2401];

@@ -19,11 +19,19 @@ pub(super) struct Told {
     pub(super) doctor: Option<Doctor>,
     pub(super) doctor_status: Option<i32>,
     pub(super) passed: usize,
-    pub(super) failed: Vec<String>,
+    pub(super) failed: Vec<Failed>,
     /// Of the stories, or of the refusal.
     pub(super) status: Option<i32>,
     /// The lines that are none of ours.
     pub(super) said: Vec<String>,
+}
+
+/// A story that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) story: String,
+    /// The first line of what it panicked with.
+    pub(super) reason: String,
 }
 
 /// Reads a console.
@@ -96,19 +104,26 @@ impl Transcript {
 }
 
 impl Told {
-    /// `test causes::ipv4::a_closed_port_refuses ... ok`
+    /// `test causes::ipv4::a_closed_port_refuses ... ok`. What a story and the program that it started said comes between the
+    /// name and the verdict, so a story has failed where the runner shows its output: `---- ledger::every_count stdout ----`,
+    /// a line of the thread that panicked, and then the reason.
     fn listen(&mut self, line: &str) {
-        let story = line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "));
-        match story {
-            Some((_, "ok")) => self.passed += 1,
-            Some((name, "FAILED")) => self.failed.push(name.to_owned()),
-            _ => self.said.push(line.to_owned()),
+        let story = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... ok"));
+        let output = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----"));
+        let is_reason = self.said.last().is_some_and(|line| line.contains(" panicked at "));
+        match (story, output, self.failed.last_mut()) {
+            (Some(_), ..) => self.passed += 1,
+            (_, Some(name), _) => self.failed.push(Failed { story: name.to_owned(), reason: String::new() }),
+            (.., Some(failed)) if is_reason => line.clone_into(&mut failed.reason),
+            _ => {}
         }
+        self.said.push(line.to_owned());
     }
 
     /// What is not as it must be under a profile.
     pub(super) fn faults(&self) -> Vec<String> {
-        let mut faults: Vec<String> = self.failed.iter().map(|story| format!("{story} failed")).collect();
+        let mut faults: Vec<String> =
+            self.failed.iter().map(|Failed { story, reason }| format!("{story} failed: {reason}")).collect();
         match (&self.doctor, self.doctor_status) {
             (Some(doctor), Some(0 | 1)) => {
                 let mute = doctor.hooks.iter().filter(|hook| hook.is_mute());
@@ -168,7 +183,17 @@ mod tests {
             "vm: doctor ended with 0",
             "running 2 tests",
             "test causes::ipv4::a_closed_port_refuses ... ok",
-            "test unix::a_missing_file ... FAILED",
+            "test unix::a_missing_file ... --- it said:",
+            "2026-11-28T07:55:53Z  INFO serving http://127.0.0.1:12001/metrics",
+            "FAILED",
+            "",
+            "failures:",
+            "",
+            "---- unix::a_missing_file stdout ----",
+            "thread 'unix::a_missing_file' (176) panicked at tests/unix.rs:32:5:",
+            "16 of 1320 were not seen",
+            "failures:",
+            "    unix::a_missing_file",
             "vm: stories ended with 101",
             "vm: end",
         ]);
@@ -178,7 +203,10 @@ mod tests {
         assert_eq!((&*told.profile, told.passed), ("kprobe", 1));
         assert_eq!(
             told.faults(),
-            ["unix::a_missing_file failed", "hook fork was attached (tp_btf), but never seen to fire"]
+            [
+                "unix::a_missing_file failed: 16 of 1320 were not seen",
+                "hook fork was attached (tp_btf), but never seen to fire"
+            ]
         );
     }
 
