@@ -13,6 +13,7 @@
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
+//! * [`memory`]: what the C library keeps of it.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
 //! * `fuzzing`: what is read of others, for the fuzz targets.
@@ -33,6 +34,7 @@ pub mod http;
 pub mod identity;
 pub mod kernel;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod naming;

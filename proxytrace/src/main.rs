@@ -9,10 +9,12 @@ use proxytrace::{
     escape,
     exit::Failure,
     logging::{self, Way},
+    memory,
     reader::serve,
 };
 
 fn main() -> ExitCode {
+    memory::keep_nothing_large();
     let Cli { log, command } = Cli::read();
     let (code, words) = match run(&log, command) {
         Ok(code) => (code, String::new()),

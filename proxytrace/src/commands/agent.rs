@@ -32,7 +32,8 @@ pub struct Args {
     /// Where to serve /metrics, /findings, /routes, /healthz and /readyz.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
     listen: SocketAddr,
-    /// How many addresses have series of their own; the rest is summed under `~other`.
+    /// How many addresses of one owner's proxies have series of their own, and twice as many in all; the rest is summed
+    /// under `~other`.
     #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
     max_addresses: u32,
     #[command(flatten)]

@@ -98,12 +98,22 @@ struct Seen {
     is_errand: bool,
 }
 
+/// Those that share a name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shared {
+    count: usize,
+    /// What tells one of them apart is still to come.
+    is_open: bool,
+}
+
 /// The names of proxies. A name is given when it is first asked for, to one living proxy at a time: a proxy that is
 /// restarted takes up its predecessor's.
 #[derive(Debug)]
 pub struct Names {
     /// What a proxy is called that ended before it could be looked at.
     fallback: String,
+    /// Whose they are, as the kernel half says.
+    owners: HashMap<u64, Owner>,
     seen: HashMap<u64, Seen>,
     /// The proxies of which it was asked where they run, since when.
     asked: HashMap<u64, Instant>,
@@ -120,12 +130,24 @@ impl Names {
     pub fn new(fallback: String) -> Self {
         Self {
             fallback,
+            owners: HashMap::new(),
             seen: HashMap::new(),
             asked: HashMap::new(),
             pods: HashMap::new(),
             configurations: HashMap::new(),
             given: HashMap::new(),
         }
+    }
+
+    /// Notes whose `proxy` is, for its name if it ends before it can be looked at.
+    pub fn owned(&mut self, proxy: u64, owner: Owner) {
+        self.owners.insert(proxy, owner);
+    }
+
+    /// Whose `proxy` is; the host's root's where nobody said so.
+    #[must_use]
+    pub fn owner(&self, proxy: u64) -> Owner {
+        self.owners.get(&proxy).copied().unwrap_or(Owner::HOST_ROOT)
     }
 
     /// Looks at a process of `proxy` while it is alive. Gives true the first time that there is something to be seen: then
@@ -169,14 +191,28 @@ impl Names {
         self.asked.get(&proxy).is_none_or(|since| since.elapsed() >= PATIENCE)
     }
 
-    /// Whether it shares its name, or did before the other ended, and what tells them apart is still to come.
+    /// Whether it shares its name, or did before the other ended, and what tells them apart may still come.
     fn is_sharing_open(&self, proxy: u64) -> bool {
         let base = self.base(proxy);
-        let is_open = |(proxy, seen): (&u64, &Seen)| {
-            seen.since.elapsed() < PATIENCE && !self.configurations.contains_key(proxy)
-        };
-        let same = || self.seen.iter().filter(|(other, seen)| !seen.is_errand && self.base(**other) == base);
-        same().any(|(other, _)| *other != proxy) && same().any(is_open)
+        let same = self.seen.keys().copied().filter(|other| self.base(*other) == base);
+        let mut shared = Shared::default();
+        same.for_each(|other| self.share(other, &mut shared));
+        self.is_open(proxy, shared)
+    }
+
+    /// Adds `proxy` to those that share its name.
+    fn share(&self, proxy: u64, shared: &mut Shared) {
+        if let Some(seen) = self.seen.get(&proxy).filter(|seen| !seen.is_errand) {
+            shared.count += 1;
+            shared.is_open |= !self.configurations.contains_key(&proxy) && seen.since.elapsed() < PATIENCE;
+        }
+    }
+
+    /// Whether `proxy` waits for one of those that share its name: not for longer than [`PATIENCE`], whoever comes meanwhile.
+    fn is_open(&self, proxy: u64, shared: Shared) -> bool {
+        let Some(seen) = self.seen.get(&proxy) else { return false };
+        let others = shared.count - usize::from(!seen.is_errand);
+        shared.is_open && others > 0 && seen.since.elapsed() < PATIENCE
     }
 
     /// Whether an answer is waited for.
@@ -185,9 +221,26 @@ impl Names {
         self.asked.values().any(|since| since.elapsed() < PATIENCE)
     }
 
-    /// The name of `proxy`, once it is settled; `living` as below.
-    pub fn settled(&mut self, proxy: u64, living: &HashSet<u64>) -> Option<Arc<str>> {
-        self.is_settled(proxy).then(|| self.name(proxy, living))
+    /// Gives those of these proxies their names whose names are settled by now; `living` as below.
+    pub fn settle(&mut self, proxies: impl Iterator<Item = u64>, living: &HashSet<u64>) {
+        let nameless: HashSet<u64> = proxies.filter(|proxy| !self.given.contains_key(proxy)).collect();
+        if nameless.is_empty() {
+            return;
+        }
+        // One look at all that were seen: thousands may share a name.
+        let mut shared: HashMap<Cow<'_, str>, Shared> = HashMap::new();
+        for &proxy in self.seen.keys() {
+            self.share(proxy, shared.entry(self.base(proxy)).or_default());
+        }
+        let is_settled = |proxy: &u64| {
+            let shared = shared.get(&self.base(*proxy)).copied().unwrap_or_default();
+            self.is_located(*proxy) && !self.is_open(*proxy, shared)
+        };
+        let settled: Vec<u64> = nameless.into_iter().filter(is_settled).collect();
+        drop(shared);
+        for proxy in settled {
+            self.name(proxy, living);
+        }
     }
 
     /// The name of `proxy`, where `living` are the proxies that have processes. It never changes from then on.
@@ -243,7 +296,10 @@ impl Names {
                 pod.proxy(seen.identity.container.as_deref().unwrap_or_default()).into()
             }
             (_, Some(seen)) => (&*seen.identity.name).into(),
-            (_, None) => (&*self.fallback).into(),
+            (_, None) => match self.owners.get(&proxy) {
+                Some(owner) => of_owner(&self.fallback, *owner).into(),
+                None => (&*self.fallback).into(),
+            },
         }
     }
 
@@ -268,6 +324,7 @@ impl Names {
 
     /// Forgets the proxies for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        self.owners.retain(|&proxy, _| keep(proxy));
         self.seen.retain(|&proxy, _| keep(proxy));
         self.asked.retain(|&proxy, _| keep(proxy));
         self.pods.retain(|&proxy, _| keep(proxy));
@@ -467,6 +524,20 @@ mod tests {
         names.configurations.remove(&2);
         names.seen.get_mut(&2).unwrap().since -= PATIENCE + Duration::from_millis(1);
         assert!(names.is_settled(2), "what does not come is not waited for");
+    }
+
+    #[test]
+    fn who_shares_a_name_does_not_wait_for_all_that_come_after() {
+        let crowd: Vec<_> = (1..=5).map(|proxy| (proxy, "nginx@65534", None, "")).collect();
+        let mut names = names(&crowd);
+        names.seen.get_mut(&1).unwrap().since -= PATIENCE;
+        names.configured(2, None);
+        names.owned(6, Owner::new(65534, Owner::HOST_ROOT.pid_namespace));
+        let settled: Vec<_> = (1..=6).filter(|proxy| names.is_settled(*proxy)).collect();
+        assert_eq!(settled, [1, 6], "the others may still learn what tells them apart");
+        names.settle(1..=6, &HashSet::from_iter(1..=5));
+        assert_eq!((1..=6).filter(|proxy| names.given(*proxy).is_some()).collect::<Vec<_>>(), settled);
+        assert!(names.given(6).unwrap().starts_with("fallback@65534"), "it is not called as root's are");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Typed views of the kernel half's maps.
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     hash::Hash,
     os::fd::{AsFd as _, OwnedFd},
@@ -32,6 +33,8 @@ pub(super) struct Map<K: Abi, V: Abi> {
     pub(super) capacity: usize,
     fd: OwnedFd,
     map: HashMap<MapData, Plain<K>, Plain<V>>,
+    /// Whether it did when it was last read.
+    holds_many: Cell<bool>,
 }
 
 pub(super) type LedgerMap = Map<RowKey, Row>;
@@ -60,6 +63,9 @@ pub(super) enum Inserted {
 /// A map with more entries than this is read bucket by bucket.
 const FEW: usize = 512;
 
+/// So is one of which so many are removed while it is read that it takes more steps than this.
+const MOST_STEPS: usize = 16 * FEW;
+
 impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         let error = |source| Error::Map { map: name, source };
@@ -68,29 +74,34 @@ impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
         };
         let capacity = data.info().map_err(error)?.max_entries() as usize;
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| error(source.into()))?;
-        Ok(Self { name, capacity, fd, map: HashMap::try_from(maps::Map::HashMap(data)).map_err(error)? })
+        let map = HashMap::try_from(maps::Map::HashMap(data)).map_err(error)?;
+        Ok(Self { name, capacity, fd, map, holds_many: Cell::new(false) })
     }
 
     /// All entries, each once.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, Error> {
-        match self.few_entries()? {
-            Some(few) => Ok(few),
-            None => batch::entries(self.fd.as_fd()).map_err(|source| self.error(source.into())),
-        }
+        let few = if self.holds_many.get() { None } else { self.few_entries()? };
+        let all = match few {
+            Some(few) => few,
+            None => batch::entries(self.fd.as_fd()).map_err(|source| self.error(source.into()))?,
+        };
+        self.holds_many.set(all.len() > FEW);
+        Ok(all)
     }
 
-    /// All entries, key by key; `None` where they are many, or one was removed meanwhile and the kernel began anew. While
-    /// [`batch`] searches empty buckets, the kernel runs no program that is attached by a kprobe on that CPU, not even where
-    /// it has preempted the search (docs/architecture.md). Searching for the next key keeps no program from running.
+    /// All entries, key by key; `None` where that takes many steps. While [`batch`] searches empty buckets, the kernel runs no
+    /// program that is attached by a kprobe on that CPU, not even where it has preempted the search (docs/architecture.md).
+    /// Searching for the next key keeps no program from running. After a key that was removed meanwhile the first comes again.
     fn few_entries(&self) -> Result<Option<Vec<(K, V)>>, Error> {
         let mut few = Vec::new();
         let mut seen = HashSet::new();
-        for key in self.map.keys() {
+        for (step, key) in self.map.keys().enumerate() {
             let key = key.map_err(|source| self.error(source))?.0;
-            if seen.len() == FEW || !seen.insert(key) {
+            let is_new = seen.insert(key);
+            if step == MOST_STEPS || seen.len() > FEW {
                 return Ok(None);
             }
-            if let Some(value) = self.get(&key) {
+            if is_new && let Some(value) = self.get(&key) {
                 few.push((key, value));
             }
         }

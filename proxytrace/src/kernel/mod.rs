@@ -38,6 +38,7 @@ use proxytrace_ebpf::{
     offsets::Offsets,
 };
 
+use crate::memory;
 pub use attach::AttachedHook;
 pub use events::Events;
 use fdinfo::Figures;
@@ -585,12 +586,7 @@ fn give_back_memory() {
     unsafe {
         libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
     }
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "a plain call into the C library")]
-    // SAFETY: it takes no pointer, and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    memory::give_back();
 }
 
 /// A program name as the kernel keeps it: 15 bytes, zero-filled.

@@ -43,7 +43,8 @@ fn page() -> String {
          - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
          such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
-         `--max-addresses`; with the upstream `~other` too, those that a table in the kernel had no room for.\n\
+         `--max-addresses`; with the upstream `~other` too, those that a table in the kernel had no room for; \
+         with the proxy `~other` as well, those of proxies that had no room for a sum of their own.\n\
          - `cause` of a failure: {}.\n\
          - `cause` of a broken connection: {}.\n\
          - `result` of a reload: `accepted`, `rejected`.\n\

@@ -319,14 +319,14 @@ mod tests {
 
     use jiff::Timestamp;
     use proxytrace_ebpf::{
-        abi::{Row, RowKey},
+        abi::{Owner, Row},
         outcome::Outcome,
     };
 
     use super::{Format, render};
     use crate::{
         kernel::tables::Filled,
-        model::{Clock, Key},
+        model::{Clock, Entry, Key},
         watch::View,
     };
 
@@ -339,7 +339,7 @@ mod tests {
         row.duration_sum_ns = 250_000;
         let key = Key { proxy: "nginx".into(), upstream: "unknown".into(), address: "[::1]:80".into() };
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
-        let view = View::of(&[(RowKey::ZERO, row, key)], clock);
+        let view = View::of(&[Entry { key, owner: Owner::HOST_ROOT, row }], clock);
         let tables = vec![Filled { name: "ledger", entries: 7, capacity: 8192 }];
         View { memory_bytes: Some(17_000_000), passed_over: Some(3), tables, findings_left_out: 5, ..view }
     }

@@ -1,7 +1,8 @@
 //! The book: the kernel half's ledger as series, one for each proxy, upstream and address, over all generations.
 //!
 //! It keeps the ledger small without losing a count: rows that are not used any more are carried over into the book and forgotten
-//! in the kernel, and a series goes away once all its rows have and it was not used for long.
+//! in the kernel, and a series goes away once all its rows have and it was not used for long. What has no room for a series of its
+//! own is summed, by proxy and upstream; and what has no room for a sum, in one of all proxies.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,9 +10,11 @@ use std::{
 };
 
 use proxytrace_ebpf::{
-    abi::{Row, RowKey},
+    abi::{Owner, Row},
     outcome::Outcome,
 };
+
+use super::room::Room;
 
 /// Stands for the addresses that have no series of their own.
 const OTHER: &str = "~other";
@@ -80,48 +83,70 @@ impl Series {
 /// All series, and the memory of what is no longer in the kernel.
 #[derive(Debug)]
 pub struct Book {
-    most_addresses: usize,
     idle_ns: u64,
     known: HashMap<Key, Known>,
-    /// How many of them have series of their own.
-    own: usize,
-    /// The rest of addresses that are gone, by the key that they were summed under.
-    gone: BTreeMap<Key, Series>,
+    /// Room for series of their own.
+    own: Room,
+    /// What the others are summed in. A sum is there as long as one of them is, and until it was not used for long.
+    sums: BTreeMap<Key, Sum>,
+    /// Room for sums: names of proxies may come and go without end.
+    apart: Room,
 }
 
-#[derive(Debug, Default)]
+/// Sums of so many proxies and upstreams of one owner.
+const MOST_SUMS: usize = 128;
+
+#[derive(Debug)]
 struct Known {
-    /// What rows counted that the kernel has forgotten; only of one with a series of its own, else the rest has it.
+    owner: Owner,
+    /// The sum that it is counted in; `None` where it has a series of its own. Decided when the address is first seen and never
+    /// changed, because a counter must not jump when an address moves in or out of a sum.
+    sum: Option<Key>,
+    /// What rows counted that the kernel has forgotten; only of one with a series of its own, else the sum has it.
     carried: Series,
-    /// Whether it has a series of its own. Decided when the address is first seen and never changed, because a
-    /// counter must not jump when an address moves in or out of the rest.
-    is_own: bool,
     /// The rows of the kernel; `None` where it has none left.
     current: Option<Series>,
 }
 
+#[derive(Debug)]
+struct Sum {
+    /// `None` for what is counted there of all who had no room for more.
+    owner: Option<Owner>,
+    /// What rows counted that the kernel has forgotten.
+    carried: Series,
+    /// When something was counted there last that is not there any more, boot time in nanoseconds.
+    last_ns: u64,
+}
+
+/// A row of the kernel, and the key that it counts for.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it counts for.
+    pub key: Key,
+    /// Whose proxy it is.
+    pub owner: Owner,
+    /// What it has counted.
+    pub row: Row,
+}
+
 impl Book {
-    /// A book with series of their own for at most so many addresses, which are kept until they have not been used for
-    /// `idle_ns`.
+    /// A book with series of their own for at most so many addresses of one owner's proxies, and twice as many in all, which are
+    /// kept until they have not been used for `idle_ns`.
     #[must_use]
     pub fn new(most_addresses: usize, idle_ns: u64) -> Self {
-        Self { most_addresses, idle_ns, known: HashMap::new(), own: 0, gone: BTreeMap::new() }
+        let (own, apart) = (Room::new(most_addresses), Room::new(MOST_SUMS));
+        Self { idle_ns, known: HashMap::new(), own, sums: BTreeMap::new(), apart }
     }
 
-    /// The series as of `rows`, which are all that the kernel has, each with the key that it counts for. What is `declared` has a
-    /// series before it is used, as far as what is used leaves room, and keeps it when it is idle.
+    /// The series as of `rows`, which are all that the kernel has. What is `declared` has a series before it is used, as far as
+    /// what is used leaves room, and keeps it when it is idle.
     #[must_use]
-    pub fn update(
-        &mut self,
-        now_ns: u64,
-        rows: &[(RowKey, Row, Key)],
-        declared: &[Key],
-    ) -> BTreeMap<Key, Series> {
+    pub fn update(&mut self, now_ns: u64, rows: &[Entry], declared: &[Key]) -> BTreeMap<Key, Series> {
         for known in self.known.values_mut() {
             known.current = None;
         }
-        for (_, row, key) in rows {
-            self.known(key).current.get_or_insert_default().0.add(row);
+        for Entry { key, owner, row } in rows {
+            self.known(key, *owner).current.get_or_insert_default().0.add(row);
         }
         for key in declared {
             if let Some(known) = self.known.get_mut(key) {
@@ -129,45 +154,59 @@ impl Book {
             }
         }
         self.drop_idle(now_ns);
-        let mut all = self.gone.clone();
+        let mut all: BTreeMap<Key, Series> =
+            self.sums.iter().map(|(key, sum)| (key.clone(), sum.carried.clone())).collect();
         for (key, known) in &self.known {
-            let series = all.entry(if known.is_own { key.clone() } else { rest_of(key) }).or_default();
+            let series = all.entry(known.sum.as_ref().unwrap_or(key).clone()).or_default();
             for part in [Some(&known.carried), known.current.as_ref()].into_iter().flatten() {
                 series.0.add(part.counts());
             }
         }
         // Not remembered: a series of zeroes can make room for one that counts.
         let unused = declared.iter().filter(|key| !self.known.contains_key(*key));
-        for key in unused.take(self.most_addresses.saturating_sub(self.own)) {
+        for key in unused.take(self.own.spare()) {
             all.entry(key.clone()).or_default();
         }
         all
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
-    pub fn carry(&mut self, key: &Key, row: &Row) {
-        match self.known(key) {
-            Known { is_own: true, carried, .. } => carried.0.add(row),
-            Known { is_own: false, .. } => self.gone.entry(rest_of(key)).or_default().0.add(row),
+    pub fn carry(&mut self, Entry { key, owner, row }: &Entry) {
+        let known = self.known(key, *owner);
+        match known.sum.clone().and_then(|sum| self.sums.get_mut(&sum)) {
+            Some(sum) => sum.carried.0.add(row),
+            None => self.known(key, *owner).carried.0.add(row),
         }
     }
 
-    fn known(&mut self, key: &Key) -> &mut Known {
-        self.known.entry(key.clone()).or_insert_with(|| {
-            let is_own = self.own < self.most_addresses;
-            self.own += usize::from(is_own);
-            Known { is_own, ..Known::default() }
+    fn known(&mut self, key: &Key, owner: Owner) -> &mut Known {
+        let Self { own, known, sums, apart, .. } = self;
+        known.entry(key.clone()).or_insert_with(|| {
+            let sum = if own.take(owner) { None } else { Some(sum_for(key, owner, sums, apart)) };
+            Known { owner, sum, carried: Series::default(), current: None }
         })
     }
 
-    /// Drops the addresses that have no row and were not used for long. What was summed under the rest stays in that sum.
+    /// Drops the addresses that have no row and were not used for long, and the sums that are of none that are left.
     fn drop_idle(&mut self, now_ns: u64) {
-        let Self { own, idle_ns, .. } = self;
+        let Self { own, idle_ns, sums, apart, .. } = self;
         self.known.retain(|_, known| {
             let last_ns = known.carried.counts().last_attempt_ns;
-            let is_recent = known.is_own && now_ns.saturating_sub(last_ns) < *idle_ns;
+            let is_recent = known.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
             let is_kept = known.current.is_some() || is_recent;
-            *own -= usize::from(known.is_own && !is_kept);
+            if !is_kept && known.sum.is_none() {
+                own.give_back(known.owner);
+            }
+            if let Some(sum) = known.sum.as_ref().and_then(|sum| sums.get_mut(sum)) {
+                sum.last_ns = now_ns;
+            }
+            is_kept
+        });
+        sums.retain(|_, sum| {
+            let is_kept = now_ns.saturating_sub(sum.last_ns) < *idle_ns;
+            if let Some(owner) = sum.owner.filter(|_| !is_kept) {
+                apart.give_back(owner);
+            }
             is_kept
         });
         if self.known.capacity() / 4 > self.known.len() {
@@ -176,18 +215,24 @@ impl Book {
     }
 }
 
-fn rest_of(key: &Key) -> Key {
-    Key { address: OTHER.into(), ..key.clone() }
+/// The sum that an address is counted in which has no room for a series: of its proxy and upstream, or of all.
+fn sum_for(key: &Key, owner: Owner, sums: &mut BTreeMap<Key, Sum>, apart: &mut Room) -> Key {
+    let own = Key { address: OTHER.into(), ..key.clone() };
+    let has_room = sums.contains_key(&own) || apart.take(owner);
+    let (sum, owner) = if has_room { (own, Some(owner)) } else { (Key::other(OTHER.into()), None) };
+    let new = || Sum { owner, carried: Series::default(), last_ns: 0 };
+    sums.entry(sum.clone()).or_insert_with(new);
+    sum
 }
 
 #[cfg(test)]
 mod tests {
     use proxytrace_ebpf::{
-        abi::{Row, RowKey},
+        abi::{Owner, Row},
         outcome::Outcome,
     };
 
-    use super::{Book, Key, Series};
+    use super::{Book, Entry, Key, MOST_SUMS, OTHER, Series};
 
     const HOUR: u64 = 3_600_000_000_000;
 
@@ -196,10 +241,10 @@ mod tests {
     }
 
     /// A row of `attempts`, of which `refused` were and the others are in flight.
-    fn row(generation: u32, address: &str, attempts: u64, refused: u64, last_ns: u64) -> (RowKey, Row, Key) {
+    fn row(address: &str, attempts: u64, refused: u64, last_ns: u64) -> Entry {
         let mut row = Row { attempts, last_attempt_ns: last_ns, ..Row::ZERO };
         row.outcomes[Outcome::Refused as usize] = refused;
-        (RowKey { generation, ..RowKey::ZERO }, row, key(address))
+        Entry { key: key(address), owner: Owner::HOST_ROOT, row }
     }
 
     fn attempts(series: &std::collections::BTreeMap<Key, Series>, address: &str) -> Option<u64> {
@@ -207,15 +252,14 @@ mod tests {
     }
 
     /// Carries the row over that is first, as if the kernel had forgotten it.
-    fn carry_first(book: &mut Book, rows: &mut Vec<(RowKey, Row, Key)>) {
-        let (_, row, key) = rows.remove(0);
-        book.carry(&key, &row);
+    fn carry_first(book: &mut Book, rows: &mut Vec<Entry>) {
+        book.carry(&rows.remove(0));
     }
 
     #[test]
     fn generations_are_summed_and_the_sum_balances() {
         let mut book = Book::new(10, HOUR);
-        let series = book.update(5, &[row(0, "a", 7, 7, 1), row(1, "a", 3, 1, 2)], &[]);
+        let series = book.update(5, &[row("a", 7, 7, 1), row("a", 3, 1, 2)], &[]);
         let a = &series[&key("a")];
         assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
     }
@@ -224,13 +268,13 @@ mod tests {
     fn a_row_is_carried_over_and_its_series_goes_on_whoever_looks_meanwhile() {
         for looks in [true, false] {
             let mut book = Book::new(10, HOUR);
-            let mut rows = vec![row(0, "a", 7, 7, 1), row(1, "a", 3, 3, HOUR)];
+            let mut rows = vec![row("a", 7, 7, 1), row("a", 3, 3, HOUR)];
             if looks {
                 assert_eq!(attempts(&book.update(2, &rows, &[]), "a"), Some(10));
             }
             carry_first(&mut book, &mut rows);
             assert_eq!(attempts(&book.update(HOUR + 1, &rows, &[]), "a"), Some(10));
-            rows[0] = row(1, "a", 4, 4, HOUR);
+            rows[0] = row("a", 4, 4, HOUR);
             assert_eq!(attempts(&book.update(HOUR + 2, &rows, &[]), "a"), Some(11));
         }
     }
@@ -238,7 +282,7 @@ mod tests {
     #[test]
     fn a_series_goes_away_when_its_address_has_no_row_and_was_idle_for_long() {
         let mut book = Book::new(10, HOUR);
-        let mut rows = vec![row(0, "a", 7, 7, 1), row(0, "b", 7, 6, 1)];
+        let mut rows = vec![row("a", 7, 7, 1), row("b", 7, 6, 1)];
         carry_first(&mut book, &mut rows);
         let series = book.update(HOUR, &rows, &[]);
         assert_eq!(
@@ -253,7 +297,7 @@ mod tests {
     #[test]
     fn the_rest_is_summed_and_never_decreases() {
         let mut book = Book::new(1, HOUR);
-        let mut rows = vec![row(0, "b", 2, 2, 1), row(0, "a", 1, 1, HOUR), row(0, "c", 4, 4, HOUR)];
+        let mut rows = vec![row("b", 2, 2, 1), row("a", 1, 1, HOUR), row("c", 4, 4, HOUR)];
         rows.swap(0, 1);
         let series = book.update(HOUR + 1, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "~other")), (Some(1), Some(6)));
@@ -266,12 +310,40 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_goes_away_when_nothing_is_left_that_it_is_of_and_it_was_not_used_for_long() {
+        let mut book = Book::new(1, HOUR);
+        let mut rows = vec![row("a", 1, 1, 1), row("b", 2, 2, 1)];
+        assert_eq!(attempts(&book.update(1, &rows, &[]), OTHER), Some(2));
+        assert_eq!(attempts(&book.update(2 * HOUR, &rows, &[]), OTHER), Some(2), "its row is there");
+        rows.swap(0, 1);
+        carry_first(&mut book, &mut rows);
+        assert_eq!(attempts(&book.update(3 * HOUR, &rows, &[]), OTHER), Some(2), "carried a moment ago");
+        assert_eq!(attempts(&book.update(4 * HOUR, &rows, &[]), OTHER), None);
+        assert_eq!(attempts(&book.update(4 * HOUR, &rows, &[]), "a"), Some(1));
+    }
+
+    #[test]
+    fn a_crowd_of_names_and_addresses_takes_neither_room_without_end_nor_that_of_others() {
+        let mut book = Book::new(10, HOUR);
+        let crowd = Owner::new(65_534, Owner::HOST_ROOT.pid_namespace);
+        for n in 0..10_000 {
+            let Entry { key, row, .. } = row("x", 1, 1, 1);
+            let proxy = format!("nginx@65534:{n}").into();
+            book.carry(&Entry { key: Key { proxy, ..key }, owner: crowd, row });
+        }
+        let series = book.update(2, &[row("a", 3, 3, 1), row("b", 4, 4, 1)], &[]);
+        assert_eq!([attempts(&series, "a"), attempts(&series, "b")], [Some(3), Some(4)]);
+        assert_eq!(series.len(), 10 + MOST_SUMS + 1 + 2);
+        assert_eq!(series.values().map(|series| series.counts().attempts).sum::<u64>(), 10_000 + 7);
+    }
+
+    #[test]
     fn what_is_declared_has_a_series_before_and_long_after_it_is_used() {
         let mut book = Book::new(10, HOUR);
         let declared = [key("a")];
         let series = book.update(1, &[], &declared);
         assert_eq!(attempts(&series, "a"), Some(0));
-        let mut rows = vec![row(0, "a", 3, 3, 1), row(0, "b", 1, 1, 1)];
+        let mut rows = vec![row("a", 3, 3, 1), row("b", 1, 1, 1)];
         let series = book.update(HOUR + 1, &rows, &declared);
         assert_eq!(attempts(&series, "a"), Some(3));
         carry_first(&mut book, &mut rows);
@@ -287,7 +359,7 @@ mod tests {
         let declared = [key("a"), key("b"), key("c")];
         let series = book.update(1, &[], &declared);
         assert_eq!((series.len(), attempts(&series, "a"), attempts(&series, "c")), (2, Some(0), None));
-        let rows = [row(0, "c", 3, 3, 1), row(0, "x", 1, 1, 1), row(0, "a", 2, 2, 1)];
+        let rows = [row("c", 3, 3, 1), row("x", 1, 1, 1), row("a", 2, 2, 1)];
         let series = book.update(2, &rows, &declared);
         let counts = ["c", "x", "~other", "a", "b"].map(|address| attempts(&series, address));
         assert_eq!(counts, [Some(3), Some(1), Some(2), None, None]);

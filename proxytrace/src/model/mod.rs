@@ -7,10 +7,11 @@ mod clock;
 mod counts;
 mod filter;
 mod record;
+mod room;
 mod tally;
 
 pub use address::Address;
-pub use book::{Book, Key, Series};
+pub use book::{Book, Entry, Key, Series};
 pub use clock::Clock;
 pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};

@@ -149,13 +149,13 @@ mod tests {
 
     use jiff::Timestamp;
     use proxytrace_ebpf::{
-        abi::{Loss, Row, RowKey},
+        abi::{Loss, Owner, Row},
         outcome::{Broken, Outcome},
     };
 
     use super::{Colour, summary};
     use crate::{
-        model::{Clock, Key},
+        model::{Clock, Entry, Key},
         watch::View,
     };
 
@@ -164,7 +164,7 @@ mod tests {
             .iter()
             .map(|(address, row)| {
                 let key = Key { proxy: "nginx".into(), upstream: "api".into(), address: (*address).into() };
-                (RowKey::ZERO, *row, key)
+                Entry { key, owner: Owner::HOST_ROOT, row: *row }
             })
             .collect();
         View::of(&rows, Clock::new(0, Timestamp::UNIX_EPOCH))

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Process, RowKey};
 
-use super::{Watch, clock, living, rejections::Rejection};
+use super::{Watch, clock, rejections::Rejection};
 use crate::{
     escape,
     kernel::{Error, Snapshot},
@@ -122,10 +122,10 @@ impl Watch {
     /// A map could not be read.
     pub fn routes(&mut self) -> Result<Vec<RoutesView>, Error> {
         let snapshot = self.tracer.snapshot()?;
-        let living = living(&snapshot);
+        let living = self.look_at(&snapshot);
         let mut views = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
-            let Some(name) = self.names.settled(*id, &living) else { continue };
+            let Some(name) = self.names.given(*id) else { continue };
             let Some(of) = self.newest_known(*id, proxy.generation) else { continue };
             if let Some((configuration, _)) = self.naming.configuration(of) {
                 views.push(RoutesView::new(name, of.generation, configuration));
@@ -146,7 +146,7 @@ impl Watch {
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let of = Of { proxy: *id, generation: proxy.generation };
             if self.naming.is_ready(of) == Some(false) {
-                unnamed.extend(self.names.settled(*id, living));
+                unnamed.extend(self.names.given(*id));
             }
         }
         unnamed.sort();
@@ -189,7 +189,7 @@ impl Watch {
     pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<Key> {
         let mut keys = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
-            let Some(name) = self.names.settled(*id, living) else { continue };
+            let Some(name) = self.names.given(*id) else { continue };
             let newest = self.newest_known(*id, proxy.generation);
             let Some((_, names)) = newest.and_then(|of| self.naming.configuration(of)) else { continue };
             keys.extend(names.declared().map(|(upstream, address)| Key {

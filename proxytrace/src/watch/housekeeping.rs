@@ -12,7 +12,7 @@ use proxytrace_ebpf::abi::{RETIRES_AFTER_NS, Row, RowKey};
 use super::{Watch, configurations::with_processes};
 use crate::{
     kernel::{Error, Idle, Snapshot, boot_ns},
-    model::Key,
+    model::{Entry, Key},
     naming::of_row,
     reader::Of,
 };
@@ -54,7 +54,7 @@ impl Watch {
         let is_thorough = self.housekeeping.was_thorough.elapsed() >= THOROUGH;
         let idle = self.idle_rows(snapshot, is_thorough)?;
         for (key, row) in self.tracer.retire(&idle)? {
-            self.carry(&key, &row, living)?;
+            self.carry(&key, &row)?;
         }
         if is_thorough {
             self.housekeeping.was_thorough = Instant::now();
@@ -64,8 +64,9 @@ impl Watch {
         }
         self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
         for (key, row) in self.tracer.forget_ended_proxies(snapshot)? {
-            if let Some(proxy) = self.names.settled(key.proxy, living) {
-                self.book.carry(&Key::other(proxy), &row);
+            if let Some(proxy) = self.names.given(key.proxy) {
+                let owner = self.names.owner(key.proxy);
+                self.book.carry(&Entry { key: Key::other(proxy), owner, row });
             }
         }
         self.tracer.count_rows(snapshot)?;
@@ -111,15 +112,17 @@ impl Watch {
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
-    fn carry(&mut self, key: &RowKey, row: &Row, living: &HashSet<u64>) -> Result<(), Error> {
+    fn carry(&mut self, key: &RowKey, row: &Row) -> Result<(), Error> {
         let address = self.address(&key.address);
         if address.is_name_service() {
             return Ok(());
         }
         self.known.carry(key, row);
-        let Some(proxy) = self.names.settled(key.proxy, living) else { return Ok(()) };
+        let Some(proxy) = self.names.given(key.proxy) else { return Ok(()) };
         let upstream = self.upstream(key, &address)?.unwrap_or_else(|| self.naming.unknown());
-        self.book.carry(&Key { proxy, upstream, address: address.to_string().into() }, row);
+        let owner = self.names.owner(key.proxy);
+        let key = Key { proxy, upstream, address: address.to_string().into() };
+        self.book.carry(&Entry { key, owner, row: *row });
         Ok(())
     }
 }

@@ -197,7 +197,7 @@ impl Watch {
             // The row `~other` is many destinations: there are no findings about it.
             if !address.is_name_service() && !Snapshot::is_other(&key) {
                 // One that has no name yet is looked at again.
-                let Some(proxy) = self.names.settled(key.proxy, living) else { continue };
+                let Some(proxy) = self.names.given(key.proxy) else { continue };
                 let Some(upstream) = self.upstream(&key, &address)? else { continue };
                 let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
                 let counts = Counts::of(&row, &clock);

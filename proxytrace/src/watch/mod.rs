@@ -21,7 +21,7 @@ use proxytrace_ebpf::abi::{self, Event, Loss, Process};
 use crate::{
     identity::{Identity, Names},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Book, Clock, Key, Series, Worker},
+    model::{Address, Book, Clock, Entry, Key, Series, Worker},
     naming::Naming,
     reader::{
         Of,
@@ -167,13 +167,15 @@ impl Watch {
                 continue;
             }
             // Its counts show as soon as the names are known.
-            let Some(proxy) = self.names.settled(row_key.proxy, living) else { continue };
+            let Some(proxy) = self.names.given(row_key.proxy) else { continue };
+            let owner = self.names.owner(row_key.proxy);
             if Snapshot::is_other(row_key) {
-                rows.push((*row_key, *row, Key::other(proxy)));
+                rows.push(Entry { key: Key::other(proxy), owner, row: *row });
                 continue;
             }
             let Some(upstream) = self.upstream(row_key, &address)? else { continue };
-            rows.push((*row_key, *row, Key { proxy, upstream, address: address.to_string().into() }));
+            let key = Key { proxy, upstream, address: address.to_string().into() };
+            rows.push(Entry { key, owner, row: *row });
         }
         let declared = self.declared(snapshot, living);
         Ok((self.book.update(boot_ns(), &rows, &declared), declared))
@@ -237,8 +239,8 @@ impl Watch {
         Address::of_abi(address, path.as_ref())
     }
 
-    /// Looks at the proxies that have processes, and says which those are. A proxy is called by its first process, where
-    /// that is still there.
+    /// Looks at the proxies that have processes, and says which those are; also gives names to all whose names are settled.
+    /// A proxy is called by its first process, where that is still there.
     fn look_at(&mut self, snapshot: &Snapshot) -> HashSet<u64> {
         let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
         let (roots, others): (Vec<_>, Vec<_>) = snapshot.processes.iter().partition(is_root);
@@ -246,7 +248,13 @@ impl Watch {
             let of = Of { proxy: process.proxy, generation: process.generation };
             self.look_at_process(of, pid);
         }
-        living(snapshot)
+        for (id, proxy) in &snapshot.proxies {
+            self.names.owned(*id, proxy.owner);
+        }
+        let living = living(snapshot);
+        let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
+        self.names.settle(counted.chain(living.iter().copied()), &living);
+        living
     }
 
     fn info(&self, proxy: u64, generation: u32) -> ProxyInfo {
@@ -274,7 +282,7 @@ impl Watch {
         }
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
-            let Some(name) = self.names.settled(*id, living) else { continue };
+            let Some(name) = self.names.given(*id) else { continue };
             let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
             let workers = of_proxy().filter(|(_, process)| {
                 process.flags & Process::WORKER != 0 && of_proxy().any(|(pid, _)| *pid == process.parent)

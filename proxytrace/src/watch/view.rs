@@ -3,13 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proxytrace_ebpf::abi::Loss;
-#[cfg(test)]
-use proxytrace_ebpf::abi::{Row, RowKey};
 
 use crate::findings::Subject;
 use crate::kernel::tables::Filled;
 #[cfg(test)]
-use crate::model::Book;
+use crate::model::{Book, Entry};
 use crate::model::{Clock, Key, Series};
 
 /// What a running trace knows at one moment.
@@ -78,7 +76,7 @@ pub struct ProxyInfo {
 #[cfg(test)]
 impl View {
     /// A view of what these rows counted, with room for as many addresses, and of nothing else.
-    pub(crate) fn of(rows: &[(RowKey, Row, Key)], clock: Clock) -> Self {
+    pub(crate) fn of(rows: &[Entry], clock: Clock) -> Self {
         let series = Book::new(rows.len(), u64::MAX).update(0, rows, &[]);
         Self {
             series,
