@@ -49,7 +49,7 @@ pub(super) fn addresses(proxy: &Proxy, found: &mut Vec<Finding>) {
                 && **name != *UNDECLARED_UPSTREAM
                 && proxy.is_current(name, address)
                 && !black_hole::is_one(peer)
-                && !misrouted::peers(proxy, name, upstream).any(|(other, _)| other == address)
+                && !peer.is_misrouted
             {
                 found.extend(address_down(proxy, name, address, peer));
             }

@@ -135,7 +135,7 @@ pub struct Evidence {
     /// The failures, by cause.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub causes: BTreeMap<Arc<str>, u64>,
-    /// Where the traffic went before.
+    /// Where the traffic went before: the first 64 addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<Address>,
     /// The reload that it began with.

@@ -189,12 +189,18 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use jiff::Timestamp;
-    use proxytrace_ebpf::abi::Owner;
+    use proxytrace_ebpf::{abi::Owner, outcome::Outcome};
 
-    use super::{super::peer::Peer, History, Limits};
+    use super::{
+        super::{Findings, Input, peer::Peer},
+        History, Limits,
+    };
     use crate::model::{Counted, Counts};
 
     const HOSTILE: Owner = Owner { uid: 65_534, pid_namespace: 0 };
@@ -264,5 +270,31 @@ mod tests {
         // An address has two rows at most, on average: see Proxy::row().
         let of_address = size_of::<Peer>() + 2 * size_of::<Counts>();
         assert!(of_address * Limits::default().addresses <= 25 << 20, "{of_address}");
+    }
+
+    #[test]
+    fn what_a_look_takes_grows_no_faster_than_the_addresses() {
+        // After a reload everything is refused, at addresses that were not connected to before.
+        let mut rows = rows(|_| "crowd".to_owned(), 8000);
+        for (n, row) in (0..).zip(&mut rows) {
+            row.generation = u32::from(n > 0);
+            (row.counts.attempts, row.counts.outcomes[Outcome::Refused as usize]) = (4, 4);
+        }
+        let look = |addresses: usize| {
+            let mut findings = Findings::new(Limits::default());
+            let time = Timestamp::UNIX_EPOCH;
+            findings.observe(Input::Look { time, rows: &rows[..1] });
+            findings.observe(Input::Look { time, rows: &rows[1..addresses] });
+            let take = |_| {
+                let start = Instant::now();
+                findings.observe(Input::Look { time, rows: &[] });
+                start.elapsed()
+            };
+            (0..3).map(take).min().unwrap()
+        };
+        let (few, many) = (look(1000), look(8000));
+        println!("{few:?} became {many:?}");
+        // Eight times as many; sixty-four times as long where each is compared with each.
+        assert!(many < few * 30 + Duration::from_millis(20), "{few:?} became {many:?}");
     }
 }

@@ -17,7 +17,7 @@ use super::{
     evidence::FEWEST,
     finding::{Evidence, Fared, Finding, Kind},
     peer::{Peer, causes, fared, sum},
-    proxy::Proxy,
+    proxy::{Epoch, Proxy},
     upstream::Upstream,
 };
 use crate::model::{Address, UNDECLARED_UPSTREAM};
@@ -36,8 +36,12 @@ const DEFINITE: [Outcome; 6] = [
     Outcome::PermissionDenied,
 ];
 
+/// So many of the addresses that an upstream has left are evidence: thousands may have been left for thousands.
+const MOST_LEFT: usize = 64;
+
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
     for (name, upstream) in &proxy.upstreams {
+        let left = Left::of(proxy, name, upstream);
         for (address, peer) in peers(proxy, name, upstream) {
             let Some(reload) = proxy.generation(peer.entered).map(|generation| generation.began) else {
                 continue;
@@ -47,7 +51,7 @@ pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
                 failed,
                 of,
                 causes: causes([&peer.causes]),
-                from: from(proxy, name, upstream, peer).map(|(address, _)| address.clone()).collect(),
+                from: left.before(peer).take(MOST_LEFT).map(|(address, _)| address.clone()).collect(),
                 reload: Some(reload),
                 generation: proxy.number(peer.epoch),
                 old_workers: upstream.old_workers(peer.entered),
@@ -74,22 +78,33 @@ pub(super) fn peers<'a>(
 pub(super) fn proven(proxy: &Proxy) -> Vec<(Arc<str>, Address)> {
     let named = proxy.upstreams.iter().filter(|(name, _)| ***name != *UNDECLARED_UPSTREAM);
     let proven = named.flat_map(|(name, upstream)| {
-        let newcomers = upstream
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.is_newcomer() && peer.worked.is_none() && !peer.is_misrouted);
-        newcomers
+        // Once for all of them: whoever connects to thousands of addresses may have thousands of newcomers.
+        let newcomers: Vec<_> = upstream.peers.iter().filter(|(_, peer)| peer.is_newcomer()).collect();
+        let failures =
+            newcomers.iter().map(|(_, peer)| fared(&peer.counts).failed).fold(0, u64::saturating_add);
+        let left = Left::of(proxy, name, upstream);
+        let suspects = newcomers.into_iter().filter(|(_, peer)| peer.worked.is_none() && !peer.is_misrouted);
+        suspects
             .filter(|(address, peer)| {
-                proxy.is_current(name, address) && is_proof(proxy, name, upstream, peer)
+                proxy.is_current(name, address) && is_proof(proxy, name, upstream, peer, &left, failures)
             })
             .map(|(address, _)| (Arc::clone(name), address.clone()))
+            .collect::<Vec<_>>()
     });
     proven.collect()
 }
 
-fn is_proof(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &Peer) -> bool {
+/// `failures` are those of all the upstream's newcomers together.
+fn is_proof(
+    proxy: &Proxy,
+    name: &Arc<str>,
+    upstream: &Upstream,
+    peer: &Peer,
+    left: &Left<'_>,
+    failures: u64,
+) -> bool {
     let is_known = proxy.declared().is_some();
-    if is_known && from(proxy, name, upstream, peer).next().is_none() {
+    if is_known && !left.has_before(peer) {
         return false;
     }
     let failed = fared(&peer.counts).failed;
@@ -97,13 +112,17 @@ fn is_proof(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &Peer) ->
     if works_elsewhere {
         return failed >= FEWEST && peer.reach.length() >= NOT_A_RESTART;
     }
-    let newcomers = upstream.peers.values().filter(|peer| peer.is_newcomer());
-    let failures = newcomers.map(|peer| fared(&peer.counts).failed).fold(0, u64::saturating_add);
-    failed > 0 && (failures >= FEWEST || is_beyond_doubt(proxy, name, upstream, peer))
+    failed > 0 && (failures >= FEWEST || is_beyond_doubt(proxy, name, upstream, peer, left))
 }
 
 /// Whether one failure is enough.
-fn is_beyond_doubt(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &Peer) -> bool {
+fn is_beyond_doubt(
+    proxy: &Proxy,
+    name: &Arc<str>,
+    upstream: &Upstream,
+    peer: &Peer,
+    left: &Left<'_>,
+) -> bool {
     let declared = proxy.generation(peer.epoch).and_then(|generation| generation.declared.as_ref());
     let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else {
         return false;
@@ -115,22 +134,37 @@ fn is_beyond_doubt(proxy: &Proxy, name: &Arc<str>, upstream: &Upstream, peer: &P
         })
     });
     let mut before = Fared::default();
-    from(proxy, name, upstream, peer).for_each(|(_, peer)| before += fared(&peer.counts));
+    left.before(peer).for_each(|(_, peer)| before += fared(&peer.counts));
     all_said_no && before.of >= WELL && before.failed.saturating_mul(WELL_RATIO) <= before.of
 }
 
-/// Where the upstream worked before it came to this address, and is no more.
-fn from<'a>(
-    proxy: &'a Proxy,
-    name: &'a Arc<str>,
-    upstream: &'a Upstream,
-    to: &'a Peer,
-) -> impl Iterator<Item = (&'a Address, &'a Peer)> {
-    upstream.peers.iter().filter(move |(address, peer)| {
-        peer.worked.is_some()
-            && peer.epoch < to.entered
-            && proxy.declared().is_none_or(|declared| !declared.has(name, address))
-    })
+/// Where an upstream has worked, and is no more.
+struct Left<'a> {
+    peers: Vec<(&'a Address, &'a Peer)>,
+    earliest: Option<Epoch>,
+}
+
+impl<'a> Left<'a> {
+    fn of(proxy: &Proxy, name: &str, upstream: &'a Upstream) -> Self {
+        let peers: Vec<_> = upstream
+            .peers
+            .iter()
+            .filter(|(address, peer)| {
+                peer.worked.is_some() && proxy.declared().is_none_or(|declared| !declared.has(name, address))
+            })
+            .collect();
+        let earliest = peers.iter().map(|(_, peer)| peer.epoch).min();
+        Self { peers, earliest }
+    }
+
+    /// Those of before the upstream came to this address.
+    fn before(&self, to: &Peer) -> impl Iterator<Item = (&'a Address, &'a Peer)> {
+        self.peers.iter().copied().filter(|(_, peer)| peer.epoch < to.entered)
+    }
+
+    fn has_before(&self, to: &Peer) -> bool {
+        self.earliest.is_some_and(|earliest| earliest < to.entered)
+    }
 }
 
 #[cfg(test)]
