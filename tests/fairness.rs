@@ -230,6 +230,40 @@ fn a_storm_of_reloads_delays_no_other_proxy_and_takes_little_memory() {
 }
 
 #[test]
+fn connect_timeouts_of_others_take_no_room_from_a_proxys() {
+    const ROOM: usize = 16;
+    let (netns, forgery) = (Netns::new(), Forgery::new());
+    netns.firewall("tcp dport 8099 drop");
+    let mut text = "events {} http { proxy_connect_timeout 5s; server {\n".to_owned();
+    for n in 0..4 * ROOM {
+        writeln!(text, "location /{n} {{ proxy_pass http://10.0.0.{n}; }}").expect("a string");
+    }
+    let config = forgery.write("many.conf", &(text + "}}"));
+    let silent = "proxy_connect_timeout 1s; proxy_next_upstream off; proxy_pass http://127.0.0.1:8099;";
+    let mut nginx = Nginx::prepare(Default::default(), &server(&format!("location / {{ {silent} }}")));
+    let agent = Agent::start(&[
+        "--process",
+        &forgery.name,
+        "--process",
+        nginx.name(),
+        "--table-size",
+        &format!("timeouts={ROOM}"),
+    ]);
+    let _forged = forgery.start(&netns, &config);
+    let told =
+        || agent.metrics().count("proxytrace_table_entries", &[("table", "timeouts")]) == ROOM as u64 / 2;
+    wait::until_true("its share to be full", SOON, told);
+    nginx.launch(&netns);
+    wait::until_true("the honest proxy's routes", SOON, || agent.get("/routes").body.contains("8099"));
+    assert_eq!(nginx.get("/"), 504);
+    let of = [("proxy", nginx.name()), ("cause", "proxy_timeout")];
+    let count = || agent.metrics().count("proxytrace_connect_failures_total", &of);
+    wait::until_true("a timeout, and no cancelled connect", SOON, || count() == 1);
+    assert!(agent.stderr().contains("--table-size timeouts=N"), "{}", agent.stderr());
+    agent.stop();
+}
+
+#[test]
 fn a_process_with_twenty_thousand_mounts_costs_the_agent_nothing() {
     /// Each doubles the number of mounts.
     const DOUBLINGS: usize = 14;

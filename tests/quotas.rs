@@ -1,10 +1,12 @@
 //! Tables that others fill: a proxy of somebody else is counted to the attempt all the same, and so is who fills them.
 
+use proxytrace_tests::backend::full_backlog;
 use proxytrace_tests::client::{Client, How, Plan};
 use proxytrace_tests::metrics::Metrics;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::{Agent, Trace};
+use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON};
 
 use crate::clients::CONNECTOR;
@@ -102,6 +104,70 @@ fn attempts_and_connections_of_another_user_take_no_room_from_a_proxy() {
 
     drop(hostile.finish());
     wait::until_true("room that came free", SOON, || filled(&agent.metrics(), "attempts") == 0.0);
+}
+
+#[test]
+fn threads_of_another_user_that_wait_in_connect_take_no_room_from_a_proxy() {
+    let (netns, directory) = (Netns::new(), scratch::directory());
+    let path = |name| format!("unix:{}", directory.path().join(name).display());
+    let (full, missing) = (path("full"), path("missing"));
+    // Each waits until there is room in the backlog.
+    let backlog = full_backlog(&directory.path().join("full"));
+    let plan = Plan { processes: 4 * CAPACITY, ..Plan::simple(&[&full], How::Blocking, 1) };
+    let hostile = Client::start_as(NOBODY, CONNECTOR, &netns, &plan);
+    let honest = Client::start(CONNECTOR, &netns, &Plan::simple(&[&missing], How::Blocking, 3));
+    let (name, honest_name) = (shown(&hostile), honest.name().to_owned());
+    let processes = ["--process", hostile.name(), "--process", &honest_name];
+    let agent = Agent::start(&[&processes[..], &["--table-size", &format!("calls={CAPACITY}")]].concat());
+
+    hostile.go();
+    let share = u64::from(CAPACITY) / 2;
+    let unseen = 4 * u64::from(CAPACITY) - share;
+    wait::until_true("what does not fit", SOON, || {
+        let metrics = agent.metrics();
+        metrics.count("proxytrace_untracked_total", &[("why", "call_table_full")]) == unseen
+            && metrics.account(&name, &full).in_flight == share
+    });
+    assert!((filled(&agent.metrics(), "calls") - share as f64).abs() < 0.5);
+    honest.go();
+    assert_eq!(honest.finish().attempts(), 3);
+    counted(&agent, &honest_name, &missing, &Expected::at_once("no_such_socket", 2).account(3));
+
+    drop(backlog);
+    drop(hostile.finish());
+    wait::until_true("room that came free", SOON, || filled(&agent.metrics(), "calls") == 0.0);
+    assert_eq!(agent.metrics().account(&name, &full).in_flight, 0);
+}
+
+#[test]
+fn unix_sockets_of_another_user_take_no_room_from_a_proxys() {
+    let (netns, directory) = (Netns::new(), scratch::directory());
+    let path = |name: &str| format!("unix:{}", directory.path().join(name).display());
+    let many: Vec<_> = (0..CAPACITY + 8).map(|n| path(&format!("missing{n}"))).collect();
+    let hostile = Client::start_as(NOBODY, CONNECTOR, &netns, &Plan::simple(&many, How::Blocking, 1));
+    let address = path("missing");
+    let honest = Client::start(CONNECTOR, &netns, &Plan::simple(&[&address], How::Blocking, 3));
+    let (name, honest_name) = (shown(&hostile), honest.name().to_owned());
+    let sizes = ["ledger", "paths"].map(|table| format!("{table}={CAPACITY}"));
+    let agent = Agent::start(&[
+        "--process",
+        hostile.name(),
+        "--process",
+        &honest_name,
+        "--table-size",
+        &sizes[0],
+        "--table-size",
+        &sizes[1],
+    ]);
+
+    hostile.go();
+    assert_eq!(hostile.finish().attempts(), many.len() as u64);
+    honest.go();
+    assert_eq!(honest.finish().attempts(), 3);
+    let expected = Expected::at_once("no_such_socket", 2).account(3);
+    let metrics = counted(&agent, &honest_name, &address, &expected);
+    assert_eq!(metrics.count("proxytrace_untracked_total", &[("why", "path_table_full")]), 0);
+    assert_eq!(metrics.count("proxytrace_connect_attempts_total", &[("proxy", &name)]), many.len() as u64);
 }
 
 #[test]

@@ -272,6 +272,8 @@ abi! {
         /// The attempt that it makes, if it is one that this call's return value tells the outcome of; which of its
         /// members count is told by [`Call::ADDRESSED`] and [`Call::HOLDS_ATTEMPT`].
         pub attempt: Attempt,
+        /// Whose share of the table it takes; zero for none's.
+        pub owner: Owner,
         /// Where the path of a unix socket is put together: it would take too much of a program's stack.
         pub path: UnixPath,
     }
@@ -344,6 +346,8 @@ abi! {
         pub count_seen: u32,
         /// How many entries the tables have that owners share, index [`Share`].
         pub capacity: [u32; Share::ALL.len()],
+        /// Not used; zero.
+        pub reserved: u32,
     }
 }
 
@@ -378,12 +382,15 @@ pub enum Share {
     Attempts,
     /// Established connections.
     Connections,
+    /// connect() calls under way. Those of the host's root are not counted: most proxies are its, and an entry and a return of
+    /// connect() would each take longer.
+    Calls,
 }
 
 impl Share {
     /// Every one of them, in the order of their indices.
-    pub const ALL: [Self; 5] =
-        [Self::Processes, Self::Proxies, Self::Rows, Self::Attempts, Self::Connections];
+    pub const ALL: [Self; 6] =
+        [Self::Processes, Self::Proxies, Self::Rows, Self::Attempts, Self::Connections, Self::Calls];
 }
 
 impl Row {
@@ -705,8 +712,8 @@ pub mod room {
     pub const PROXIES: u32 = 1_024;
     /// Owners of traced processes.
     pub const OWNERS: u32 = 1_024;
-    /// Paths of unix sockets.
-    pub const UNIX_PATHS: u32 = 1_024;
+    /// Paths of unix sockets: one for a row at most, so that whoever has no room for more rows takes no more of them either.
+    pub const UNIX_PATHS: u32 = LEDGER;
 }
 
 /// The id of the proxy whose root is `pid`, entered at `boot_ns`: the pid in the low half, in the high half the time

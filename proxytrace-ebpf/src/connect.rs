@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 
 use proxytrace_ebpf::{
-    abi::{Address, Attempt, Call, Event, Loss, Place, Process, RowKey, Share},
+    abi::{Address, Attempt, Call, Event, FAMILY_UNIX, Loss, Owner, Place, Process, RowKey, Share},
     outcome::Outcome,
 };
 
@@ -14,8 +14,8 @@ use crate::{
     events,
     kernel::{self, Access, Arguments, Kind, NoAddress, Probed, Sock, setting, tcp},
     ledger,
-    maps::{ATTEMPTS, CALLS, EMPTY_CALL, TIMEOUTS},
-    process, quota, stream,
+    maps::{ATTEMPTS, CALLS, EMPTY_CALL, TIMEOUTS, UNIX_PATHS},
+    process, quota, shares, stream,
 };
 
 const EINTR: u32 = 4;
@@ -56,14 +56,9 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
             return;
         }
         settle_unreturned(previous, Outcome::Other);
-        let _ = CALLS.remove(&thread);
+        forget(thread);
     }
-
-    // Filled in place: it is larger than what a program has stack for.
-    if CALLS.insert(&thread, &EMPTY_CALL, 0).is_err() {
-        return events::lose(Loss::CallTableFull);
-    }
-    let Some(call) = call_of(thread) else { return };
+    let Some(call) = make_call(thread, process.owner) else { return };
     call.sock = socket.sock;
     call.user_address = arguments.address;
     call.user_length = arguments.length;
@@ -75,10 +70,7 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
             call.state |= Call::ADDRESSED;
         }
         Err(NoAddress::Unreadable) => {} // not in memory yet: it is when the call returns
-        Err(NoAddress::NotAnUpstream) => {
-            let _ = CALLS.remove(&thread);
-            return;
-        }
+        Err(NoAddress::NotAnUpstream) => return forget(thread),
     }
     match socket.kind {
         Kind::Tcp => {}
@@ -86,8 +78,8 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
         Kind::Unix => {
             call.state |= Call::UNIX;
             // The attempt begins here, so that one that waits for room in the backlog shows as in flight.
-            if call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt) {
-                call.state |= Call::HOLDS_ATTEMPT;
+            if call.state & Call::ADDRESSED != 0 {
+                begin(call);
             }
         }
     }
@@ -135,7 +127,7 @@ pub(crate) fn returned(result: i64) {
         _ => Outcome::of_error(errno),
     };
     settle_held(call, outcome, errno);
-    let _ = CALLS.remove(&thread);
+    forget(thread);
 }
 
 /// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
@@ -304,7 +296,7 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
 pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
     let Some(call) = call_of(thread) else { return };
     settle_unreturned(call, if was_killed { Outcome::Cancelled } else { Outcome::Other });
-    let _ = CALLS.remove(&thread);
+    forget(thread);
 }
 
 /// connect() returns how a handshake that it has waited for went. The socket's transition has told it before, unless no
@@ -340,15 +332,24 @@ fn row_key(process: &Process, address: Address) -> RowKey {
     RowKey { proxy: process.proxy, generation: process.generation, address }
 }
 
-/// Begins an attempt that no table but the caller's hand holds, if its row has room.
+/// Begins the attempt of a call, which no other table holds, if its row has room.
 #[inline(never)]
-fn begin(attempt: &mut Attempt) -> bool {
+fn begin(call: &mut Call) {
+    let attempt = &mut call.attempt;
     attempt.started_ns = kernel::now_ns();
-    match ledger::row_to_begin(&mut attempt.row, attempt.started_ns) {
-        Some(counts) => counts.attempt(attempt.started_ns),
-        None => return false,
+    let Some(counts) = ledger::row_to_begin(&mut attempt.row, attempt.started_ns) else { return };
+    counts.attempt(attempt.started_ns);
+    call.state |= Call::HOLDS_ATTEMPT;
+    // Only of a row, so that whoever may have no more of them fills this table neither. Looked up first: an insertion locks a
+    // bucket, and the path is nearly always known.
+    let RowKey { address, .. } = attempt.row;
+    if address.family == FAMILY_UNIX
+        && !attempt.row.is_in_other()
+        && UNIX_PATHS.get_ptr(&address).is_none()
+        && UNIX_PATHS.insert(&address, &call.path, 0).is_err()
+    {
+        events::lose(Loss::PathTableFull);
     }
-    true
 }
 
 /// Begins the attempt of a call that has returned, which only now is known to be one.
@@ -368,9 +369,7 @@ fn begin_late(call: &mut Call, errno: u32) {
             Err(NoAddress::NotAnUpstream) => return,
         }
     }
-    if begin(&mut call.attempt) {
-        call.state |= Call::HOLDS_ATTEMPT;
-    }
+    begin(call);
 }
 
 /// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
@@ -435,9 +434,8 @@ fn settle_unreturned(call: &mut Call, outcome: Outcome) {
     if matches!(outcome, Outcome::Other) {
         events::lose(Loss::EndMissed);
     }
-    if call.state & Call::HOLDS_ATTEMPT == 0 && call.state & Call::ADDRESSED != 0 && begin(&mut call.attempt)
-    {
-        call.state |= Call::HOLDS_ATTEMPT;
+    if call.state & Call::HOLDS_ATTEMPT == 0 && call.state & Call::ADDRESSED != 0 {
+        begin(call);
     }
     settle_held(call, outcome, 0);
 }
@@ -446,4 +444,46 @@ fn settle_unreturned(call: &mut Call, outcome: Outcome) {
 fn call_of(thread: u64) -> Option<&'static mut Call> {
     // SAFETY: a value of the map, which only its own thread reaches and removes.
     CALLS.get_ptr_mut(&thread).map(|call| unsafe { &mut *call })
+}
+
+/// Makes the call of a thread of this owner's, if there is room for it.
+#[inline(always)]
+fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
+    let is_counted = owner != Owner::HOST_ROOT;
+    if is_counted && !take_place(owner) {
+        events::lose(Loss::CallTableFull);
+        return None;
+    }
+    // Filled in place: it is larger than what a program has stack for.
+    if CALLS.insert(&thread, &EMPTY_CALL, 0).is_err() {
+        if is_counted {
+            give_place_back(owner);
+        }
+        events::lose(Loss::CallTableFull);
+        return None;
+    }
+    let call = call_of(thread)?;
+    if is_counted {
+        call.owner = owner;
+    }
+    Some(call)
+}
+
+/// Takes the call of a thread out.
+#[inline(always)]
+fn forget(thread: u64) {
+    let owner = call_of(thread).map_or(Owner::ZERO, |call| call.owner);
+    if CALLS.remove(&thread).is_ok() && owner != Owner::ZERO {
+        give_place_back(owner);
+    }
+}
+
+#[inline(never)]
+fn take_place(owner: Owner) -> bool {
+    shares::take(owner, Share::Calls)
+}
+
+#[inline(never)]
+fn give_place_back(owner: Owner) {
+    shares::give_back(owner, Share::Calls);
 }

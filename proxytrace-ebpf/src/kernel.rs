@@ -58,7 +58,7 @@ pub(crate) fn capacity(share: Share) -> u32 {
     unsafe { ptr::read_volatile((&raw const maps::SETTINGS.capacity).cast::<u32>().add(share as usize)) }
 }
 
-const _: () = assert!(size_of::<Settings>() == 48 && size_of::<Offsets>().is_multiple_of(4));
+const _: () = assert!(size_of::<Settings>() == 56 && size_of::<Offsets>().is_multiple_of(4));
 
 /// How a program reaches kernel memory through a pointer that the kernel passed to it.
 pub(crate) trait Access: Copy {
@@ -432,7 +432,7 @@ impl Arguments {
         }
     }
 
-    /// Where to. A unix socket's path is put together in `path`, which is all zeroes, and noted in [`maps::UNIX_PATHS`].
+    /// Where to. A unix socket's path is put together in `path`, which is all zeroes.
     #[inline(always)]
     pub(crate) fn to(self, path: &mut UnixPath) -> Result<Address, NoAddress> {
         let memory = match self.file {
@@ -555,12 +555,7 @@ fn unix_address(memory: Memory, pointer: u64, room: u32, path: &mut UnixPath) ->
             return Err(NoAddress::NotAnUpstream);
         }
     }
-    let address = Address { bytes: digest(path), port: 0, family: FAMILY_UNIX };
-    // Looked up first: an insertion locks a bucket, and the path is nearly always known.
-    if maps::UNIX_PATHS.get_ptr(&address).is_none() && maps::UNIX_PATHS.insert(&address, &*path, 0).is_err() {
-        events::lose(Loss::PathTableFull);
-    }
-    Ok(address)
+    Ok(Address { bytes: digest(path), port: 0, family: FAMILY_UNIX })
 }
 
 /// The registers at the entry or exit of a system call.

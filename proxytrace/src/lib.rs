@@ -13,6 +13,7 @@
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`nginx`]: what a configuration says about where nginx connects to.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
+//! * [`room`]: how room is shared between owners.
 //! * [`memory`]: what the C library keeps of it.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
@@ -44,5 +45,6 @@ pub mod privilege;
 pub mod reader;
 pub mod recording;
 pub mod reloads;
+pub mod room;
 pub mod threads;
 pub mod watch;

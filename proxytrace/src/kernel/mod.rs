@@ -368,6 +368,12 @@ impl Tracer {
         Ok(self.connections.entries()?.into_iter().map(|(_, connection)| connection.row.first()).collect())
     }
 
+    /// How many connect timeouts there is room for.
+    #[must_use]
+    pub const fn timeouts_capacity(&self) -> usize {
+        self.timeouts.capacity
+    }
+
     /// How many rows the ledger has room for.
     #[must_use]
     pub const fn ledger_capacity(&self) -> usize {
@@ -645,6 +651,7 @@ fn settings(options: &Options) -> Settings {
         tell_established: u32::from(options.tell_established),
         count_seen: u32::from(options.count_seen),
         capacity: Share::ALL.map(|share| tables::capacity_shared(share, &options.table_sizes)),
+        reserved: 0,
     }
 }
 

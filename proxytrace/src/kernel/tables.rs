@@ -118,6 +118,7 @@ pub fn capacity_shared(share: Share, resized: &[Resized]) -> u32 {
         Share::Rows => "LEDGER",
         Share::Attempts => "ATTEMPTS",
         Share::Connections => "CONNECTIONS",
+        Share::Calls => "CALLS",
     };
     TABLES.iter().find(|table| table.map == map).map_or(0, |table| table.capacity(resized))
 }

@@ -14,7 +14,7 @@ use proxytrace_ebpf::{
     outcome::Outcome,
 };
 
-use super::room::Room;
+use crate::room::Room;
 
 /// Stands for the addresses that have no series of their own.
 const OTHER: &str = "~other";

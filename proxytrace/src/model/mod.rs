@@ -7,7 +7,6 @@ mod clock;
 mod counts;
 mod filter;
 mod record;
-mod room;
 mod tally;
 
 pub use address::Address;

@@ -1,6 +1,6 @@
 //! What proxies are configured to do: asked for when they start and reload, and followed where names are.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Process, RowKey};
@@ -11,7 +11,7 @@ use crate::{
     kernel::{Error, Snapshot},
     model::{Address, Key},
     naming::of_row,
-    nginx::{names::Names, view::RoutesView},
+    nginx::view::RoutesView,
     reader::{Answer, Of, Reply},
 };
 
@@ -208,7 +208,10 @@ impl Watch {
     }
 
     /// Forgets the configurations that nobody uses any more, and what rows are called that are not there any more.
-    pub(super) fn forget_configurations(&mut self, snapshot: &Snapshot) {
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn forget_configurations(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let mut used = self.in_use(snapshot);
         let newest = snapshot.proxies.iter().map(|(id, proxy)| self.newest_known(*id, proxy.generation));
         used.extend(newest.flatten().collect::<Vec<_>>());
@@ -216,12 +219,9 @@ impl Watch {
             snapshot.proxies.iter().map(|&(proxy, state)| Of { proxy, generation: state.generation }),
         );
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
-        for (of, names) in self.naming.retain(&used, &rows) {
-            for (row, _) in self.connect_timeouts(of, &names) {
-                // One that stays takes a little room, until the proxy's id is not in use any more.
-                let _ = self.tracer.set_connect_timeout(&row, None);
-            }
-        }
+        self.naming.retain(&used, &rows);
+        let Self { timeouts, tracer, naming, .. } = self;
+        timeouts.retain(tracer, |of| naming.is_asked(of))
     }
 
     /// The generations whose configurations are needed: those that have processes, and those of which something waits for its
@@ -234,25 +234,19 @@ impl Watch {
 
     fn set_connect_timeouts(&mut self, of: Of) {
         let Some((_, names)) = self.naming.configuration(of) else { return };
-        for (row, timeout) in self.connect_timeouts(of, names) {
-            if let Err(error) = self.tracer.set_connect_timeout(&row, Some(timeout)) {
-                tracing::warn!(
-                    "tell the kernel half of a connect timeout: {error}; the proxy's timeouts may be told as cancelled \
-                     connects: give the table more room with --table-size timeouts=N"
-                );
-                return;
-            }
-        }
-    }
-
-    /// The timeouts that are not as the options say.
-    fn connect_timeouts(&self, of: Of, names: &Names) -> Vec<(RowKey, Duration)> {
         let differing = names.connect_timeouts().filter(|(_, timeout)| *timeout != self.connect_timeout);
         let rows = differing.filter_map(|(address, timeout)| {
             let address = address.to_abi()?;
             Some((RowKey { proxy: of.proxy, generation: of.generation, address }, timeout))
         });
-        rows.collect()
+        let (rows, owner) = (rows.collect(), self.names.owner(of.proxy));
+        if let Err(error) = self.timeouts.tell(&mut self.tracer, of, owner, &rows) {
+            tracing::warn!(
+                "tell the kernel half of a connect timeout of process {}: {error}; its timeouts may be told as \
+                 cancelled connects: give the table more room with --table-size timeouts=N",
+                abi::root_pid(of.proxy)
+            );
+        }
     }
 }
 

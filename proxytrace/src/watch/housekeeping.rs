@@ -60,8 +60,8 @@ impl Watch {
             self.housekeeping.was_thorough = Instant::now();
             // So that the book forgets what is idle, also where nobody scrapes.
             self.series(snapshot, living)?;
-            self.tracer.forget_paths(snapshot)?;
         }
+        self.tracer.forget_paths(snapshot)?;
         self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
         for (key, row) in self.tracer.forget_ended_proxies(snapshot)? {
             if let Some(proxy) = self.names.given(key.proxy) {
@@ -70,7 +70,7 @@ impl Watch {
             }
         }
         self.tracer.count_rows(snapshot)?;
-        self.forget_configurations(snapshot);
+        self.forget_configurations(snapshot)?;
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
         let held = self.held.iter().map(|(_, event)| event.proxy);
         let named: HashSet<u64> = counted.chain(held).chain(self.known.awaited()).collect();

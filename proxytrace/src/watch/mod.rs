@@ -5,6 +5,7 @@ mod housekeeping;
 mod look;
 mod records;
 mod rejections;
+mod timeouts;
 mod view;
 
 use std::{
@@ -50,6 +51,7 @@ pub struct Watch {
     unnamed: Vec<Arc<str>>,
     /// Where no configuration tells one.
     connect_timeout: Duration,
+    timeouts: timeouts::Timeouts,
 }
 
 impl Watch {
@@ -66,6 +68,7 @@ impl Watch {
         series_kept: Duration,
     ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
+        let timeouts = timeouts::Timeouts::new(tracer.timeouts_capacity());
         let (reader, replies) =
             client::start().context("start the process that reads nginx's configuration")?;
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
@@ -82,6 +85,7 @@ impl Watch {
             has_started: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
+            timeouts,
         };
         let snapshot = watch.tracer.snapshot()?;
         watch.look_at(&snapshot);

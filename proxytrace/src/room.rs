@@ -1,4 +1,4 @@
-//! Room for series, shared so that nobody takes what another owner's proxies need.
+//! Room in what the agent keeps, shared so that nobody takes what another owner's proxies need.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,21 @@ use proxytrace_ebpf::abi::Owner;
 /// An owner gets more while it holds less than is free, as in the kernel's tables (docs/architecture.md, "Who may hold how much"),
 /// and less than `most`. There is twice as much in all, so that one who is alone gets `most`.
 #[derive(Debug)]
-pub(super) struct Room {
+pub struct Room {
     most: usize,
     all: usize,
     by_owner: HashMap<Owner, usize>,
 }
 
 impl Room {
-    pub(super) fn new(most: usize) -> Self {
+    /// Room for `most` of one owner, and twice as many in all.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
         Self { most, all: 0, by_owner: HashMap::new() }
     }
 
     /// Takes room for one more; gives false where there is none.
-    pub(super) fn take(&mut self, owner: Owner) -> bool {
+    pub fn take(&mut self, owner: Owner) -> bool {
         let held = self.by_owner.get(&owner).copied().unwrap_or(0);
         let free = (2 * self.most).saturating_sub(self.all);
         let is_within = if owner == Owner::HOST_ROOT { free > 0 } else { held < free };
@@ -34,7 +36,7 @@ impl Room {
     }
 
     /// One that was taken is free again.
-    pub(super) fn give_back(&mut self, owner: Owner) {
+    pub fn give_back(&mut self, owner: Owner) {
         if let Some(held) = self.by_owner.get_mut(&owner) {
             self.all -= 1;
             *held -= 1;
@@ -45,7 +47,8 @@ impl Room {
     }
 
     /// How much is free for what needs none of its own.
-    pub(super) const fn spare(&self) -> usize {
+    #[must_use]
+    pub const fn spare(&self) -> usize {
         self.most.saturating_sub(self.all)
     }
 }
