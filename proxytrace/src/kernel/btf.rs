@@ -121,7 +121,7 @@ impl<'a> Btf<'a> {
         let mut id = *self.structures.get(names.next()?.as_bytes())?;
         let mut bits = 0_u32;
         for name in names {
-            let (offset, member) = self.member(id, name.as_bytes(), 0)?;
+            let (offset, member) = self.member(id, name.as_bytes(), &mut Vec::new())?;
             bits = bits.checked_add(offset)?;
             id = member;
         }
@@ -150,13 +150,19 @@ impl<'a> Btf<'a> {
         self.types.iter().any(|ty| ty.kind() == kind && self.string(ty.name) == name.as_bytes())
     }
 
-    /// The bit offset and the type of a member of the structure or union `id`.
-    fn member(&self, id: usize, name: &[u8], depth: u32) -> Option<(u32, usize)> {
-        const DEEPEST: u32 = 16;
+    /// The bit offset and the type of a member of the structure or union `id`. Those in `searched` do not have it, and are not
+    /// searched again: in C no structure is in itself, but in damaged data each could be in itself many times.
+    fn member(&self, id: usize, name: &[u8], searched: &mut Vec<usize>) -> Option<(u32, usize)> {
+        /// More are searched nowhere: a kernel has a handful of unnamed members in one structure.
+        const MOST: usize = 256;
         let ty = self.resolve(id)?;
-        if depth > DEEPEST || !matches!(ty.kind(), kind::STRUCT | kind::UNION) {
+        if searched.len() == MOST
+            || searched.contains(&id)
+            || !matches!(ty.kind(), kind::STRUCT | kind::UNION)
+        {
             return None;
         }
+        searched.push(id);
         for member in ty.rest.chunks_exact(12) {
             let member_name = self.string(u32_at(member, 0).ok()?);
             let member_type = u32_at(member, 4).ok()? as usize;
@@ -168,7 +174,7 @@ impl<'a> Btf<'a> {
                 return Some((offset, member_type));
             }
             if member_name.is_empty()
-                && let Some((inner, found)) = self.member(member_type, name, depth + 1)
+                && let Some((inner, found)) = self.member(member_type, name, searched)
             {
                 return Some((offset.checked_add(inner)?, found));
             }
@@ -318,6 +324,14 @@ mod tests {
         assert_eq!(btf.offset("outer.inner.x"), None);
         assert_eq!(btf.offset("inner.x"), Some(far / 8));
         assert_eq!(btf.offset("inner.x+4294967295"), None);
+    }
+
+    #[test]
+    fn a_structure_that_is_in_itself_many_times_is_searched_once() {
+        let mut builder = Builder::new();
+        let members: Vec<u32> = (0..100).flat_map(|_| [0, 1, 0]).collect();
+        builder.ty("sock", kind::STRUCT << 24 | 100, 8, &members); // type 1
+        assert_eq!(Btf::parse(&builder.build()).unwrap().offset("sock.sk_state"), None);
     }
 
     #[test]
