@@ -8,7 +8,7 @@ use proxytrace_ebpf::abi::Owner;
 ///
 /// An owner gets more while it holds less than is free, as in the kernel's tables (docs/architecture.md, "Who may hold how much"),
 /// and less than `most`. There is twice as much in all, so that one who is alone gets `most`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Room {
     most: usize,
     all: usize,
@@ -44,12 +44,6 @@ impl Room {
                 self.by_owner.remove(&owner);
             }
         }
-    }
-
-    /// How much is free for what needs none of its own.
-    #[must_use]
-    pub const fn spare(&self) -> usize {
-        self.most.saturating_sub(self.all)
     }
 }
 

@@ -138,17 +138,22 @@ impl Book {
         Self { idle_ns, known: HashMap::new(), own, sums: BTreeMap::new(), apart }
     }
 
-    /// The series as of `rows`, which are all that the kernel has. What is `declared` has a series before it is used, as far as
-    /// what is used leaves room, and keeps it when it is idle.
+    /// The series as of `rows`, which are all that the kernel has. What is `declared`, by the owner of the proxy, has a series
+    /// before it is used, as far as what is used leaves room, and keeps it when it is idle.
     #[must_use]
-    pub fn update(&mut self, now_ns: u64, rows: &[Entry], declared: &[Key]) -> BTreeMap<Key, Series> {
+    pub fn update(
+        &mut self,
+        now_ns: u64,
+        rows: &[Entry],
+        declared: &[(Owner, Key)],
+    ) -> BTreeMap<Key, Series> {
         for known in self.known.values_mut() {
             known.current = None;
         }
         for Entry { key, owner, row } in rows {
             self.known(key, *owner).current.get_or_insert_default().0.add(row);
         }
-        for key in declared {
+        for (_, key) in declared {
             if let Some(known) = self.known.get_mut(key) {
                 known.current.get_or_insert_default();
             }
@@ -163,8 +168,9 @@ impl Book {
             }
         }
         // Not remembered: a series of zeroes can make room for one that counts.
-        let unused = declared.iter().filter(|key| !self.known.contains_key(*key));
-        for key in unused.take(self.own.spare()) {
+        let mut room = self.own.clone();
+        let unused = declared.iter().filter(|(_, key)| !self.known.contains_key(key));
+        for (_, key) in unused.filter(|(owner, _)| room.take(*owner)) {
             all.entry(key.clone()).or_default();
         }
         all
@@ -238,6 +244,10 @@ mod tests {
 
     fn key(address: &str) -> Key {
         Key { proxy: "nginx".into(), upstream: "unknown".into(), address: address.into() }
+    }
+
+    fn declared<const N: usize>(addresses: [&str; N]) -> [(Owner, Key); N] {
+        addresses.map(|address| (Owner::HOST_ROOT, key(address)))
     }
 
     /// A row of `attempts`, of which `refused` were and the others are in flight.
@@ -331,16 +341,16 @@ mod tests {
             let proxy = format!("nginx@65534:{n}").into();
             book.carry(&Entry { key: Key { proxy, ..key }, owner: crowd, row });
         }
-        let series = book.update(2, &[row("a", 3, 3, 1), row("b", 4, 4, 1)], &[]);
-        assert_eq!([attempts(&series, "a"), attempts(&series, "b")], [Some(3), Some(4)]);
-        assert_eq!(series.len(), 10 + MOST_SUMS + 1 + 2);
+        let series = book.update(2, &[row("a", 3, 3, 1), row("b", 4, 4, 1)], &declared(["c"]));
+        assert_eq!(["a", "b", "c"].map(|address| attempts(&series, address)), [Some(3), Some(4), Some(0)]);
+        assert_eq!(series.len(), 10 + MOST_SUMS + 1 + 3);
         assert_eq!(series.values().map(|series| series.counts().attempts).sum::<u64>(), 10_000 + 7);
     }
 
     #[test]
     fn what_is_declared_has_a_series_before_and_long_after_it_is_used() {
         let mut book = Book::new(10, HOUR);
-        let declared = [key("a")];
+        let declared = declared(["a"]);
         let series = book.update(1, &[], &declared);
         assert_eq!(attempts(&series, "a"), Some(0));
         let mut rows = vec![row("a", 3, 3, 1), row("b", 1, 1, 1)];
@@ -356,7 +366,7 @@ mod tests {
     #[test]
     fn what_is_only_declared_takes_no_room_from_what_is_used() {
         let mut book = Book::new(2, HOUR);
-        let declared = [key("a"), key("b"), key("c")];
+        let declared = declared(["a", "b", "c"]);
         let series = book.update(1, &[], &declared);
         assert_eq!((series.len(), attempts(&series, "a"), attempts(&series, "c")), (2, Some(0), None));
         let rows = [row("c", 3, 3, 1), row("x", 1, 1, 1), row("a", 2, 2, 1)];

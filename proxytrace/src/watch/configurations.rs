@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{self, Event, Process, RowKey};
+use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
 use super::{Watch, clock, rejections::Rejection};
 use crate::{
@@ -185,17 +185,16 @@ impl Watch {
         }
     }
 
-    /// Every address that the newest known configurations of living proxies name.
-    pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<Key> {
+    /// Every address that the newest known configurations of living proxies name, by the owners of the proxies.
+    pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<(Owner, Key)> {
         let mut keys = Vec::new();
-        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+        for (id, state) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let Some(name) = self.names.given(*id) else { continue };
-            let newest = self.newest_known(*id, proxy.generation);
+            let newest = self.newest_known(*id, state.generation);
             let Some((_, names)) = newest.and_then(|of| self.naming.configuration(of)) else { continue };
-            keys.extend(names.declared().map(|(upstream, address)| Key {
-                proxy: Arc::clone(&name),
-                upstream: upstream.into(),
-                address: address.to_string().into(),
+            keys.extend(names.declared().map(|(upstream, address)| {
+                let (proxy, address) = (Arc::clone(&name), address.to_string().into());
+                (state.owner, Key { proxy, upstream: upstream.into(), address })
             }));
         }
         keys

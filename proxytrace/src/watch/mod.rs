@@ -182,7 +182,8 @@ impl Watch {
             rows.push(Entry { key, owner, row: *row });
         }
         let declared = self.declared(snapshot, living);
-        Ok((self.book.update(boot_ns(), &rows, &declared), declared))
+        let series = self.book.update(boot_ns(), &rows, &declared);
+        Ok((series, declared.into_iter().map(|(_, key)| key).collect()))
     }
 
     /// Whether it has been found out, or given up, where the proxies run that were there at the start, and how they are
