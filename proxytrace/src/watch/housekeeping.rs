@@ -12,6 +12,7 @@ use proxytrace_ebpf::abi::{RETIRES_AFTER_NS, Row, RowKey};
 use super::{Watch, configurations::with_processes};
 use crate::{
     kernel::{Error, Idle, Snapshot, boot_ns},
+    memory,
     model::{Entry, Key},
     naming::of_row,
     reader::Of,
@@ -60,6 +61,8 @@ impl Watch {
             self.housekeeping.was_thorough = Instant::now();
             // So that the book forgets what is idle, also where nobody scrapes.
             self.series(snapshot, living)?;
+            // What comes and goes leaves holes in it, which would grow with the hours.
+            memory::give_back();
         }
         self.tracer.forget_paths(snapshot)?;
         self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
