@@ -58,7 +58,13 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
         settle_unreturned(previous, Outcome::Other);
         forget(thread);
     }
-    let Some(call) = make_call(thread, process.owner) else { return };
+    let Some(call) = make_call(thread, process.owner) else {
+        // Once: the other programs there have no room either.
+        if program == Call::ENTERED {
+            events::lose(Loss::CallTableFull);
+        }
+        return;
+    };
     call.sock = socket.sock;
     call.user_address = arguments.address;
     call.user_length = arguments.length;
@@ -451,7 +457,6 @@ fn call_of(thread: u64) -> Option<&'static mut Call> {
 fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
     let is_counted = owner != Owner::HOST_ROOT;
     if is_counted && !take_place(owner) {
-        events::lose(Loss::CallTableFull);
         return None;
     }
     // Filled in place: it is larger than what a program has stack for.
@@ -459,7 +464,6 @@ fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
         if is_counted {
             give_place_back(owner);
         }
-        events::lose(Loss::CallTableFull);
         return None;
     }
     let call = call_of(thread)?;
