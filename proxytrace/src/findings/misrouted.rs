@@ -41,8 +41,12 @@ const MOST_LEFT: usize = 64;
 
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
     for (name, upstream) in &proxy.upstreams {
-        let left = Left::of(proxy, name, upstream);
-        for (address, peer) in peers(proxy, name, upstream) {
+        let mut misrouted = peers(proxy, name, upstream).peekable();
+        if misrouted.peek().is_none() {
+            continue;
+        }
+        let case = Case::of(proxy, name, upstream);
+        for (address, peer) in misrouted {
             let Some(reload) = proxy.generation(peer.entered).map(|generation| generation.began) else {
                 continue;
             };
@@ -51,7 +55,7 @@ pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
                 failed,
                 of,
                 causes: causes([&peer.causes]),
-                from: left.before(peer).take(MOST_LEFT).map(|(address, _)| address.clone()).collect(),
+                from: case.left_for(peer).take(MOST_LEFT).map(|(address, _)| address.clone()).collect(),
                 reload: Some(reload),
                 generation: proxy.number(peer.epoch),
                 old_workers: upstream.old_workers(peer.entered),
@@ -76,94 +80,76 @@ pub(super) fn peers<'a>(
 
 /// What is newly proven: upstreams and addresses. Once it is, that other addresses work is nothing to the contrary.
 pub(super) fn proven(proxy: &Proxy) -> Vec<(Arc<str>, Address)> {
-    let named = proxy.upstreams.iter().filter(|(name, _)| ***name != *UNDECLARED_UPSTREAM);
-    let proven = named.flat_map(|(name, upstream)| {
-        // Once for all of them: whoever connects to thousands of addresses may have thousands of newcomers.
-        let newcomers: Vec<_> = upstream.peers.iter().filter(|(_, peer)| peer.is_newcomer()).collect();
-        let failures =
-            newcomers.iter().map(|(_, peer)| fared(&peer.counts).failed).fold(0, u64::saturating_add);
-        let left = Left::of(proxy, name, upstream);
-        let suspects = newcomers.into_iter().filter(|(_, peer)| peer.worked.is_none() && !peer.is_misrouted);
-        suspects
-            .filter(|(address, peer)| {
-                proxy.is_current(name, address) && is_proof(proxy, name, upstream, peer, &left, failures)
-            })
-            .map(|(address, _)| (Arc::clone(name), address.clone()))
-            .collect::<Vec<_>>()
-    });
-    proven.collect()
+    let mut proven = Vec::new();
+    for (name, upstream) in proxy.upstreams.iter().filter(|(name, _)| ***name != *UNDECLARED_UPSTREAM) {
+        let case = Case::of(proxy, name, upstream);
+        let suspects = upstream.newcomers().filter(|(_, peer)| peer.worked.is_none() && !peer.is_misrouted);
+        let proven_here =
+            suspects.filter(|(address, peer)| proxy.is_current(name, address) && case.proves(peer));
+        proven.extend(proven_here.map(|(address, _)| (Arc::clone(name), address.clone())));
+    }
+    proven
 }
 
-/// `failures` are those of all the upstream's newcomers together.
-fn is_proof(
-    proxy: &Proxy,
-    name: &Arc<str>,
-    upstream: &Upstream,
-    peer: &Peer,
-    left: &Left<'_>,
+/// What all addresses of an upstream are judged by. It is gathered once: an upstream may have thousands of new ones.
+struct Case<'a> {
+    proxy: &'a Proxy,
+    name: &'a Arc<str>,
+    upstream: &'a Upstream,
+    /// The addresses that worked and that the configuration does not name any more.
+    left: Vec<(&'a Address, &'a Peer)>,
+    /// In which generation the first of them was used last.
+    first_left: Option<Epoch>,
+    /// The failures at all new addresses together.
     failures: u64,
-) -> bool {
-    let is_known = proxy.declared().is_some();
-    if is_known && !left.has_before(peer) {
-        return false;
+}
+
+impl<'a> Case<'a> {
+    fn of(proxy: &'a Proxy, name: &'a Arc<str>, upstream: &'a Upstream) -> Self {
+        let is_left =
+            |address: &Address| proxy.declared().is_none_or(|declared| !declared.has(name, address));
+        let worked = upstream.peers.iter().filter(|(_, peer)| peer.worked.is_some());
+        let left: Vec<_> = worked.filter(|(address, _)| is_left(address)).collect();
+        let first_left = left.iter().map(|(_, peer)| peer.epoch).min();
+        let failed = upstream.newcomers().map(|(_, peer)| fared(&peer.counts).failed);
+        Self { proxy, name, upstream, left, first_left, failures: failed.fold(0, u64::saturating_add) }
     }
-    let failed = fared(&peer.counts).failed;
-    let works_elsewhere = upstream.worked.is_some_and(|worked| worked >= peer.entered);
-    if works_elsewhere {
-        return failed >= FEWEST && peer.reach.length() >= NOT_A_RESTART;
+
+    /// The addresses that were left when the upstream began to use this one.
+    fn left_for(&self, to: &Peer) -> impl Iterator<Item = (&'a Address, &'a Peer)> {
+        self.left.iter().copied().filter(|(_, peer)| peer.epoch < to.entered)
     }
-    failed > 0 && (failures >= FEWEST || is_beyond_doubt(proxy, name, upstream, peer, left))
-}
 
-/// Whether one failure is enough.
-fn is_beyond_doubt(
-    proxy: &Proxy,
-    name: &Arc<str>,
-    upstream: &Upstream,
-    peer: &Peer,
-    left: &Left<'_>,
-) -> bool {
-    let declared = proxy.generation(peer.epoch).and_then(|generation| generation.declared.as_ref());
-    let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else {
-        return false;
-    };
-    let all_said_no = declared.addresses.keys().all(|address| {
-        upstream.peers.get(address).is_some_and(|peer| {
-            let failed = fared(&peer.counts).failed;
-            peer.is_newcomer() && failed > 0 && failed == sum(&peer.counts, DEFINITE)
-        })
-    });
-    let mut before = Fared::default();
-    left.before(peer).for_each(|(_, peer)| before += fared(&peer.counts));
-    all_said_no && before.of >= WELL && before.failed.saturating_mul(WELL_RATIO) <= before.of
-}
+    /// Whether traffic to this address is misrouted for sure.
+    fn proves(&self, peer: &Peer) -> bool {
+        let is_known = self.proxy.declared().is_some();
+        if is_known && self.first_left.is_none_or(|first| first >= peer.entered) {
+            return false;
+        }
+        let failed = fared(&peer.counts).failed;
+        let works_elsewhere = self.upstream.worked.is_some_and(|worked| worked >= peer.entered);
+        if works_elsewhere {
+            return failed >= FEWEST && peer.reach.length() >= NOT_A_RESTART;
+        }
+        failed > 0 && (self.failures >= FEWEST || self.is_beyond_doubt(peer))
+    }
 
-/// Where an upstream has worked, and is no more.
-struct Left<'a> {
-    peers: Vec<(&'a Address, &'a Peer)>,
-    earliest: Option<Epoch>,
-}
-
-impl<'a> Left<'a> {
-    fn of(proxy: &Proxy, name: &str, upstream: &'a Upstream) -> Self {
-        let peers: Vec<_> = upstream
-            .peers
-            .iter()
-            .filter(|(address, peer)| {
-                peer.worked.is_some() && proxy.declared().is_none_or(|declared| !declared.has(name, address))
+    /// Whether one failure is enough.
+    fn is_beyond_doubt(&self, peer: &Peer) -> bool {
+        let generation = self.proxy.generation(peer.epoch);
+        let declared = generation.and_then(|generation| generation.declared.as_ref());
+        let Some(declared) = declared.and_then(|declared| declared.upstreams.get(self.name)) else {
+            return false;
+        };
+        let all_said_no = declared.addresses.keys().all(|address| {
+            self.upstream.peers.get(address).is_some_and(|peer| {
+                let failed = fared(&peer.counts).failed;
+                peer.is_newcomer() && failed > 0 && failed == sum(&peer.counts, DEFINITE)
             })
-            .collect();
-        let earliest = peers.iter().map(|(_, peer)| peer.epoch).min();
-        Self { peers, earliest }
-    }
-
-    /// Those of before the upstream came to this address.
-    fn before(&self, to: &Peer) -> impl Iterator<Item = (&'a Address, &'a Peer)> {
-        self.peers.iter().copied().filter(|(_, peer)| peer.epoch < to.entered)
-    }
-
-    fn has_before(&self, to: &Peer) -> bool {
-        self.earliest.is_some_and(|earliest| earliest < to.entered)
+        });
+        let mut before = Fared::default();
+        self.left_for(peer).for_each(|(_, peer)| before += fared(&peer.counts));
+        all_said_no && before.of >= WELL && before.failed.saturating_mul(WELL_RATIO) <= before.of
     }
 }
 

@@ -169,6 +169,11 @@ impl Upstream {
         self.peers.get(address).is_some_and(|peer| peer.epoch == self.epoch || self.connects < GONE_AFTER)
     }
 
+    /// The addresses that it came to from elsewhere, and that no configuration has taken away since.
+    pub(super) fn newcomers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
+        self.peers.iter().filter(|(_, peer)| peer.is_newcomer())
+    }
+
     /// The addresses that the newest generation connects to.
     pub(super) fn live(&self) -> impl Iterator<Item = (&Address, &Peer)> {
         self.peers.iter().filter(|(_, peer)| peer.epoch == self.epoch)
