@@ -141,13 +141,16 @@ impl Names {
 
     /// Notes whose `proxy` is, for its name if it ends before it can be looked at.
     pub fn owned(&mut self, proxy: u64, owner: Owner) {
-        self.owners.insert(proxy, owner);
+        // While it is being entered it has none yet.
+        if owner != Owner::ZERO {
+            self.owners.insert(proxy, owner);
+        }
     }
 
-    /// Whose `proxy` is; the host's root's where nobody said so.
+    /// Whose `proxy` is, once that is known.
     #[must_use]
-    pub fn owner(&self, proxy: u64) -> Owner {
-        self.owners.get(&proxy).copied().unwrap_or(Owner::HOST_ROOT)
+    pub fn owner(&self, proxy: u64) -> Option<Owner> {
+        self.owners.get(&proxy).copied()
     }
 
     /// Looks at a process of `proxy` while it is alive. Gives true the first time that there is something to be seen: then
@@ -221,9 +224,11 @@ impl Names {
         self.asked.values().any(|since| since.elapsed() < PATIENCE)
     }
 
-    /// Gives those of these proxies their names whose names are settled by now; `living` as below.
+    /// Gives those of these proxies their names whose owners are known and whose names are settled by now; `living` as below.
     pub fn settle(&mut self, proxies: impl Iterator<Item = u64>, living: &HashSet<u64>) {
-        let nameless: HashSet<u64> = proxies.filter(|proxy| !self.given.contains_key(proxy)).collect();
+        let nameless: HashSet<u64> = proxies
+            .filter(|proxy| !self.given.contains_key(proxy) && self.owners.contains_key(proxy))
+            .collect();
         if nameless.is_empty() {
             return;
         }
@@ -421,6 +426,7 @@ mod tests {
             let identity = Identity { name: (*name).to_owned(), ..Identity::default() };
             let fingerprint = fingerprint([b"/", arguments.as_bytes()]);
             let (since, started) = (Instant::now(), *proxy);
+            names.owned(*proxy, Owner::HOST_ROOT);
             names.seen.insert(*proxy, Seen { identity, since, started, fingerprint, is_errand: false });
             if let Some(path) = configuration {
                 names.configured(*proxy, Some(Path::new(path)));
@@ -535,8 +541,8 @@ mod tests {
         names.owned(6, Owner::new(65534, Owner::HOST_ROOT.pid_namespace));
         let settled: Vec<_> = (1..=6).filter(|proxy| names.is_settled(*proxy)).collect();
         assert_eq!(settled, [1, 6], "the others may still learn what tells them apart");
-        names.settle(1..=6, &HashSet::from_iter(1..=5));
-        assert_eq!((1..=6).filter(|proxy| names.given(*proxy).is_some()).collect::<Vec<_>>(), settled);
+        names.settle(1..=7, &HashSet::from_iter(1..=5));
+        assert_eq!((1..=7).filter(|proxy| names.given(*proxy).is_some()).collect::<Vec<_>>(), settled);
         assert!(names.given(6).unwrap().starts_with("fallback@65534"), "it is not called as root's are");
     }
 

@@ -386,6 +386,12 @@ impl Tracer {
         self.retiring.has(row)
     }
 
+    /// A traced proxy, if it is one; it may have ended.
+    #[must_use]
+    pub fn proxy(&self, id: u64) -> Option<Proxy> {
+        self.proxies.get(&id)
+    }
+
     /// A traced process, if it is one and lives.
     #[must_use]
     pub fn process(&self, pid: u32) -> Option<Process> {
@@ -414,11 +420,16 @@ impl Tracer {
         self.retiring.turn(Instant::now(), idle, &mut tables)
     }
 
-    /// Forgets the proxies that have no process left and hold nothing: their ids are not used again. Gives their rows `~other`.
+    /// Forgets the proxies that have no process left and hold nothing: their ids are not used again. Gives their rows `~other`; one
+    /// that has such a row stays until it `is_named`, as the row is to be shown under its name.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn forget_ended_proxies(&mut self, snapshot: &Snapshot) -> Result<Vec<(RowKey, Row)>, Error> {
+    pub fn forget_ended_proxies(
+        &mut self,
+        snapshot: &Snapshot,
+        is_named: impl Fn(u64) -> bool,
+    ) -> Result<Vec<(RowKey, Row)>, Error> {
         let living: HashSet<u64> = snapshot.processes.iter().map(|(_, process)| process.proxy).collect();
         // When an attempt or a connection ends, that is counted in the proxy.
         let holds = |proxy: &Proxy| {
@@ -428,6 +439,9 @@ impl Tracer {
         for (id, _) in snapshot.proxies.iter().filter(|(id, _)| !living.contains(id)) {
             // Read anew: it may have ended after the snapshot of it.
             let Some(proxy) = self.proxies.get(id).filter(|proxy| !holds(proxy)) else { continue };
+            if proxy.other != Row::ZERO && !is_named(*id) {
+                continue;
+            }
             if self.proxies.remove(id)? {
                 self.owners.count(proxy.owner, Share::Proxies, -1)?;
                 others.extend(other_row(*id, &proxy));

@@ -238,7 +238,9 @@ impl Watch {
             let address = address.to_abi()?;
             Some((RowKey { proxy: of.proxy, generation: of.generation, address }, timeout))
         });
-        let (rows, owner) = (rows.collect(), self.names.owner(of.proxy));
+        let rows = rows.collect();
+        // Who is not there any more needs none.
+        let Some(owner) = self.owner(of.proxy) else { return };
         if let Err(error) = self.timeouts.tell(&mut self.tracer, of, owner, &rows) {
             tracing::warn!(
                 "tell the kernel half of a connect timeout of process {}: {error}; its timeouts may be told as \

@@ -65,10 +65,12 @@ impl Watch {
             memory::give_back();
         }
         self.tracer.forget_paths(snapshot)?;
-        self.reloads.retain(|pid| snapshot.processes.iter().any(|(other, _)| *other == pid));
-        for (key, row) in self.tracer.forget_ended_proxies(snapshot)? {
-            if let Some(proxy) = self.names.given(key.proxy) {
-                let owner = self.names.owner(key.proxy);
+        let pids: HashSet<u32> = snapshot.processes.iter().map(|(pid, _)| *pid).collect();
+        self.reloads.retain(|pid| pids.contains(&pid));
+        for (key, row) in
+            self.tracer.forget_ended_proxies(snapshot, |proxy| self.names.given(proxy).is_some())?
+        {
+            if let (Some(proxy), Some(owner)) = (self.names.given(key.proxy), self.owner(key.proxy)) {
                 self.book.carry(&Entry { key: Key::other(proxy), owner, row });
             }
         }
@@ -121,9 +123,10 @@ impl Watch {
             return Ok(());
         }
         self.known.carry(key, row);
-        let Some(proxy) = self.names.given(key.proxy) else { return Ok(()) };
+        let (Some(proxy), Some(owner)) = (self.names.given(key.proxy), self.owner(key.proxy)) else {
+            return Ok(());
+        };
         let upstream = self.upstream(key, &address)?.unwrap_or_else(|| self.naming.unknown());
-        let owner = self.names.owner(key.proxy);
         let key = Key { proxy, upstream, address: address.to_string().into() };
         self.book.carry(&Entry { key, owner, row: *row });
         Ok(())

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{self, Event, Loss, Process};
+use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
 
 use crate::{
     identity::{Identity, Names},
@@ -172,7 +172,7 @@ impl Watch {
             }
             // Its counts show as soon as the names are known.
             let Some(proxy) = self.names.given(row_key.proxy) else { continue };
-            let owner = self.names.owner(row_key.proxy);
+            let Some(owner) = self.owner(row_key.proxy) else { continue };
             if Snapshot::is_other(row_key) {
                 rows.push(Entry { key: Key::other(proxy), owner, row: *row });
                 continue;
@@ -232,8 +232,20 @@ impl Watch {
         if let Some(name) = self.names.given(proxy) {
             return Ok(name);
         }
+        self.owner(proxy);
         let living = living(&self.tracer.snapshot()?);
         Ok(self.names.name(proxy, &living))
+    }
+
+    /// Whose the proxy is. The kernel half says it as long as it has the proxy; what it says stays known as long as anything is
+    /// counted of it.
+    fn owner(&mut self, proxy: u64) -> Option<Owner> {
+        if self.names.owner(proxy).is_none()
+            && let Some(known) = self.tracer.proxy(proxy)
+        {
+            self.names.owned(proxy, known.owner);
+        }
+        self.names.owner(proxy)
     }
 
     fn address(&mut self, address: &abi::Address) -> Address {
@@ -253,11 +265,11 @@ impl Watch {
             let of = Of { proxy: process.proxy, generation: process.generation };
             self.look_at_process(of, pid);
         }
-        for (id, proxy) in &snapshot.proxies {
-            self.names.owned(*id, proxy.owner);
-        }
         let living = living(snapshot);
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
+        for proxy in counted.clone().chain(living.iter().copied()) {
+            self.owner(proxy);
+        }
         self.names.settle(counted.chain(living.iter().copied()), &living);
         living
     }
@@ -285,15 +297,20 @@ impl Watch {
                 *rejected.entry(open.proxy).or_default() += 1;
             }
         }
+        // One look at all processes: a proxy may have thousands.
+        let proxy_of: HashMap<u32, u64> =
+            snapshot.processes.iter().map(|(pid, process)| (*pid, process.proxy)).collect();
+        let mut workers: HashMap<u64, u64> = HashMap::new();
+        for (_, Process { proxy, parent, flags, .. }) in &snapshot.processes {
+            if flags & Process::WORKER != 0 && proxy_of.get(parent) == Some(proxy) {
+                *workers.entry(*proxy).or_default() += 1;
+            }
+        }
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let Some(name) = self.names.given(*id) else { continue };
-            let of_proxy = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
-            let workers = of_proxy().filter(|(_, process)| {
-                process.flags & Process::WORKER != 0 && of_proxy().any(|(pid, _)| *pid == process.parent)
-            });
             let view = ProxyView {
-                workers: workers.count() as u64,
+                workers: workers.get(id).copied().unwrap_or(0),
                 generation: proxy.generation,
                 rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
                 reloaded_ns: proxy.reloaded_ns,
