@@ -102,8 +102,7 @@ fn what_it_takes_in_the_kernel_is_told_and_can_be_set() {
         told
     };
     let usual = told(&[]);
-    let small =
-        told(&["--table-size", "connections=1000", "--table-size", "ledger=500,paths=500,attempts=500"]);
+    let small = told(&["--table-size", "connections=1000", "--table-size", "ledger=500,attempts=500"]);
     println!("kernel memory: {} KiB by default, {} KiB with small tables", usual / 1024, small / 1024);
     assert!(small * 3 < usual, "{small} instead of {usual} bytes");
 }

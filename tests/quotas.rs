@@ -148,17 +148,9 @@ fn unix_sockets_of_another_user_take_no_room_from_a_proxys() {
     let address = path("missing");
     let honest = Client::start(CONNECTOR, &netns, &Plan::simple(&[&address], How::Blocking, 3));
     let (name, honest_name) = (shown(&hostile), honest.name().to_owned());
-    let sizes = ["ledger", "paths"].map(|table| format!("{table}={CAPACITY}"));
-    let agent = Agent::start(&[
-        "--process",
-        hostile.name(),
-        "--process",
-        &honest_name,
-        "--table-size",
-        &sizes[0],
-        "--table-size",
-        &sizes[1],
-    ]);
+    let processes = ["--process", hostile.name(), "--process", &honest_name];
+    // There is room for as many paths.
+    let agent = Agent::start(&[&processes[..], &["--table-size", &format!("ledger={CAPACITY}")]].concat());
 
     hostile.go();
     assert_eq!(hostile.finish().attempts(), many.len() as u64);

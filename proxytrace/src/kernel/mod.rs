@@ -33,7 +33,7 @@ use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
     abi::{
         Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath,
-        Usage,
+        Usage, room,
     },
     offsets::Offsets,
 };
@@ -235,8 +235,12 @@ impl Tracer {
             .override_global("OFFSETS", &offsets, true)
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("EVENTS", options.ring_bytes);
-        for Resized { map, entries } in &options.table_sizes {
-            loader.map_max_entries(map, *entries);
+        for table in TABLES {
+            loader.map_max_entries(table.map, table.capacity(&options.table_sizes));
+        }
+        let proxies = settings.0.capacity[Share::Proxies as usize];
+        for map in ["PROXY_ROWS_OUTSIDE", "OWNERS", "OWNERS_OUTSIDE"] {
+            loader.map_max_entries(map, proxies.max(room::OWNERS));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(error.into()))?;
         let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Load(error.into()))?;

@@ -13,6 +13,8 @@ pub struct Table {
     pub map: &'static str,
     /// How many entries it has where nothing else is asked for.
     pub room: u32,
+    /// The map that it has as many entries as, where another size is asked for that one only.
+    pub follows: Option<&'static str>,
     /// What an entry is, in the plural.
     pub holds: &'static str,
     /// What is counted when there is no room, in `proxytrace_untracked_total`; `None` where that is only logged.
@@ -25,6 +27,7 @@ pub const TABLES: &[Table] = &[
         name: "connections",
         map: "CONNECTIONS",
         room: room::CONNECTIONS,
+        follows: None,
         holds: "established upstream connections",
         full: Some(Loss::ConnectionTableFull),
     },
@@ -32,6 +35,7 @@ pub const TABLES: &[Table] = &[
         name: "attempts",
         map: "ATTEMPTS",
         room: room::ATTEMPTS,
+        follows: None,
         holds: "attempts in flight",
         full: Some(Loss::AttemptTableFull),
     },
@@ -39,6 +43,7 @@ pub const TABLES: &[Table] = &[
         name: "ledger",
         map: "LEDGER",
         room: room::LEDGER,
+        follows: None,
         holds: "addresses, once for each generation that used them",
         full: Some(Loss::LedgerFull),
     },
@@ -46,6 +51,7 @@ pub const TABLES: &[Table] = &[
         name: "timeouts",
         map: "TIMEOUTS",
         room: room::TIMEOUTS,
+        follows: None,
         holds: "addresses with a connect timeout of their own",
         full: None,
     },
@@ -53,6 +59,7 @@ pub const TABLES: &[Table] = &[
         name: "processes",
         map: "PROCESSES",
         room: room::PROCESSES,
+        follows: None,
         holds: "traced processes",
         full: Some(Loss::ProcessTableFull),
     },
@@ -60,6 +67,7 @@ pub const TABLES: &[Table] = &[
         name: "calls",
         map: "CALLS",
         room: room::CALLS,
+        follows: None,
         holds: "threads in connect()",
         full: Some(Loss::CallTableFull),
     },
@@ -67,6 +75,7 @@ pub const TABLES: &[Table] = &[
         name: "proxies",
         map: "PROXIES",
         room: room::PROXIES,
+        follows: None,
         holds: "traced proxies",
         full: Some(Loss::ProxyTableFull),
     },
@@ -74,6 +83,8 @@ pub const TABLES: &[Table] = &[
         name: "paths",
         map: "UNIX_PATHS",
         room: room::UNIX_PATHS,
+        // A row may need a path.
+        follows: Some("LEDGER"),
         holds: "paths of unix sockets",
         full: Some(Loss::PathTableFull),
     },
@@ -95,11 +106,9 @@ impl Table {
     #[must_use]
     pub fn capacity(&self, resized: &[Resized]) -> u32 {
         // The last of several options holds, as everywhere.
-        resized
-            .iter()
-            .rev()
-            .find(|resized| resized.map == self.map)
-            .map_or(self.room, |resized| resized.entries)
+        let asked =
+            |map| resized.iter().rev().find(|resized| resized.map == map).map(|resized| resized.entries);
+        asked(self.map).or_else(|| asked(self.follows?)).unwrap_or(self.room)
     }
 }
 
@@ -169,7 +178,13 @@ mod tests {
     #[test]
     fn sizes_are_read() {
         let resized = |text: &str| text.parse::<Resized>();
-        assert_eq!(resized("ledger=100"), Ok(Resized { map: "LEDGER", entries: 100 }));
+        let ledger = resized("ledger=100").unwrap();
+        assert_eq!(ledger, Resized { map: "LEDGER", entries: 100 });
+        let paths = TABLES.iter().find(|table| table.name == "paths").unwrap();
+        let capacity = |resized: &[Resized]| paths.capacity(resized);
+        assert_eq!(capacity(&[]), capacity(&[resized("attempts=7").unwrap()]));
+        assert_eq!(capacity(&[ledger]), 100, "each row may need one");
+        assert_eq!(capacity(&[resized("paths=9").unwrap(), ledger]), 9);
         let check = |text: &str, words: &str| {
             let error = resized(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
