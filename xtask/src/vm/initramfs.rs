@@ -17,10 +17,14 @@ const INIT: &str = include_str!("init.sh");
 
 /// What the stories and /init call.
 const PROGRAMS: &[&str] = &["nginx", "ip", "nft", "setpriv", "unshare", "dash", "busybox"];
+/// What nginx loads: its Lua module, and with it a tree of Lua files.
+const MODULES: &[&str] =
+    &["usr/lib/nginx/modules/ndk_http_module.so", "usr/lib/nginx/modules/ngx_http_lua_module.so"];
+const LUA: &str = "usr/share/lua";
 /// What is called by another name.
 const LINKS: &[(&str, &str)] = &[("/usr/bin/sh", "dash")];
 /// What busybox, which is one program for many, is called in /init and in the stories.
-const APPLETS: &[&str] = &["cat", "chmod", "insmod", "mkdir", "mount", "poweroff", "sleep", "uname"];
+const APPLETS: &[&str] = &["cat", "chmod", "insmod", "mkdir", "mount", "poweroff", "sleep", "true", "uname"];
 /// The users that nginx and the stories run as.
 const FILES: &[(&str, &str)] = &[
     ("/etc/passwd", "root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"),
@@ -62,8 +66,12 @@ pub(super) fn write_base(path: &Path, root: &Root, built: Built) -> Result<()> {
     }
     let mut programs = PROGRAMS.iter().map(|name| root.program(name)).collect::<Result<Vec<_>>>()?;
     programs.extend([built.proxytrace, built.stories, built.connector]);
+    programs.extend(MODULES.iter().map(|module| root.path(module)));
     for (place, file) in root.closure(programs)? {
         archive.program(&place, &read(&file)?)?;
+    }
+    for (place, file) in root.tree(LUA)? {
+        archive.file(&place, &read(&file)?)?;
     }
     archive.end().with_context(|| format!("write {}", path.display()))?;
     Ok(())

@@ -14,10 +14,21 @@ use crate::cargo::Target;
 use crate::private_apt::{PrivateApt, Source};
 
 /// What has the programs that machines need; and libgcc, which what is built here needs, and nothing else may depend on.
-const PACKAGES: &[&str] =
-    &["nginx", "iproute2", "nftables", "util-linux", "dash", "busybox-static", "libgcc-s1"];
+const PACKAGES: &[&str] = &[
+    "nginx",
+    "libnginx-mod-http-lua",
+    "iproute2",
+    "nftables",
+    "util-linux",
+    "dash",
+    "busybox-static",
+    "libgcc-s1",
+];
 /// Where they are from. What is built against a newer C library than it has may not run there.
 const SUITE: &str = "bookworm";
+
+/// Which packages are in a file system that was unpacked: others may be wanted later.
+const CONTENT: &str = "packages";
 
 /// Where programs are, in a file system that was unpacked.
 const PROGRAMS: &[&str] = &["usr/sbin", "usr/bin", "sbin", "bin"];
@@ -45,7 +56,10 @@ impl Root {
             return Ok(Self::at(Path::new("/"), programs));
         }
         let top = work.join(format!("root-{}", arch.name));
-        if !top.is_dir() {
+        if !fs::read_to_string(top.join(CONTENT)).is_ok_and(|content| content == PACKAGES.join(" ")) {
+            if top.is_dir() {
+                fs::remove_dir_all(&top).with_context(|| format!("remove {}", top.display()))?;
+            }
             download(arch, work, &top)?;
         }
         Ok(Self::at(&top, PROGRAMS.iter().map(|directory| top.join(directory)).collect()))
@@ -64,6 +78,27 @@ impl Root {
     pub(super) fn program(&self, name: &str) -> Result<PathBuf> {
         let top = self.top.display();
         self.first(&self.programs, name).with_context(|| format!("{name} is not installed in {top}"))
+    }
+
+    /// Where a file of it is here.
+    pub(super) fn path(&self, place: &str) -> PathBuf {
+        self.top.join(place)
+    }
+
+    /// All files below a directory: where they belong, and where they are here.
+    pub(super) fn tree(&self, directory: &str) -> Result<BTreeMap<String, PathBuf>> {
+        let (mut waiting, mut files) = (vec![self.path(directory)], BTreeMap::new());
+        while let Some(path) = waiting.pop() {
+            for entry in fs::read_dir(&path).with_context(|| format!("read {}", path.display()))? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    waiting.push(path);
+                } else {
+                    files.insert(self.place(&path)?, path);
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// Everything that these programs need to run, themselves included: where it belongs, and where it is here. Those
@@ -120,6 +155,8 @@ fn download(arch: &Arch, work: &Path, top: &Path) -> Result<()> {
     eprintln!("vm: downloading {} for {} with what they depend on", PACKAGES.join(" "), arch.name);
     apt.update()?;
     apt.unpack_with_dependencies(PACKAGES, &partial)?;
+    let content = partial.join(CONTENT);
+    fs::write(&content, PACKAGES.join(" ")).with_context(|| format!("write {}", content.display()))?;
     fs::rename(&partial, top).with_context(|| format!("move {} to {}", partial.display(), top.display()))?;
     apt.end()
 }
