@@ -7,31 +7,25 @@
 
 pub mod cgroup;
 pub mod pod;
+mod seen;
 
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use procfs::process::Process;
 use proxytrace_ebpf::abi::Owner;
 
-use crate::{
-    escape,
-    reader::master::{self, Arguments, Role},
-};
+use crate::escape;
 use pod::Pod;
+use seen::{Seen, look_at, of_owner};
 
 /// So long a name waits for what it depends on: where its proxy runs, and, where it is shared, which configuration it has. Both
 /// take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// As many parents of one name are followed at most to find a proxy's first process.
-const MAX_PARENTS: usize = 8;
 
 /// Who says what a proxy is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,19 +77,6 @@ pub struct Identity {
     pub container: Option<String>,
     /// Its container in Kubernetes.
     pub pod: Option<Pod>,
-}
-
-/// What /proc says of a proxy.
-#[derive(Debug)]
-struct Seen {
-    identity: Identity,
-    since: Instant,
-    /// When its first process was started, in clock ticks since the host was.
-    started: u64,
-    /// Of what it was started with: the same after a restart.
-    fingerprint: u32,
-    /// It does an errand and ends, such as `nginx -t`: nobody shares a name with it.
-    is_errand: bool,
 }
 
 /// Those that share a name.
@@ -338,78 +319,6 @@ impl Names {
     }
 }
 
-/// What is seen of a proxy by one of its processes, and the configuration that its command line names by an absolute path.
-fn look_at(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
-    let process = first_of_its_name(Process::new(pid.cast_signed()).ok()?);
-    let stat = process.stat().ok()?;
-    let place = cgroup::place(&fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).ok()?);
-    let (name, source) = match (&place.container, &place.unit) {
-        (Some(id), _) => (format!("container:{id}"), Source::Container),
-        (None, Some(unit)) => (unit.clone(), Source::Unit),
-        (None, None) => (of_owner(&stat.comm, owner(&process)?), Source::Process),
-    };
-    let cmdline = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-    let exe = process.exe().unwrap_or_else(|_| stat.comm.into());
-    let arguments = match master::role(&cmdline, &exe) {
-        Role::Master(arguments) => Some(arguments),
-        Role::Worker | Role::Other => None,
-    };
-    let root = fs::read_link(format!("/proc/{}/root", process.pid)).unwrap_or_default();
-    // nginx changes its title, but not what its arguments mean.
-    let started_with = arguments.as_ref().map_or_else(|| cmdline.clone(), Arguments::to_bytes);
-    let configuration = arguments.as_ref().and_then(Arguments::absolute_config);
-    let seen = Seen {
-        identity: Identity {
-            name: escape::printable(&name).into_owned(),
-            source,
-            unit: place.unit,
-            container: place.container,
-            pod: None,
-        },
-        since: Instant::now(),
-        started: stat.starttime,
-        fingerprint: fingerprint([root.as_os_str().as_encoded_bytes(), &started_with]),
-        is_errand: arguments.is_some_and(|arguments| arguments.is_errand),
-    };
-    Some((seen, configuration))
-}
-
-/// The process, or the parent that has the same name, or its: of the first one everything is told, whichever is seen first. A
-/// worker runs as another user than its master.
-fn first_of_its_name(mut process: Process) -> Process {
-    for _ in 0..MAX_PARENTS {
-        let Ok(stat) = process.stat() else { break };
-        let Ok(parent) = Process::new(stat.ppid) else { break };
-        if !parent.stat().is_ok_and(|parent| parent.comm == stat.comm) {
-            break;
-        }
-        process = parent;
-    }
-    process
-}
-
-/// Whose the process is. Where nobody may know its pid namespace that is the host's.
-fn owner(process: &Process) -> Option<Owner> {
-    let link = fs::read_link(format!("/proc/{}/ns/pid", process.pid)).unwrap_or_default();
-    let link = link.to_string_lossy();
-    let inode = link.strip_prefix("pid:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-    let namespace = inode.unwrap_or(Owner::HOST_ROOT.pid_namespace);
-    Some(Owner::new(process.status().ok()?.ruid, namespace))
-}
-
-/// What a process is called that nothing else is known of. Its name is its own to choose, so that others' have their user in it:
-/// only the host's own root is called as its processes are. The root of another pid namespace is 0, as that namespace has no name
-/// that lasts.
-fn of_owner(comm: &str, owner: Owner) -> String {
-    if owner == Owner::HOST_ROOT { comm.to_owned() } else { format!("{comm}@{}", owner.uid) }
-}
-
-/// FNV-1a of 32 bits: it has to be the same in every version, and tells apart what nobody made to be mistaken.
-fn fingerprint(parts: [&[u8]; 2]) -> u32 {
-    let bytes = parts.into_iter().flat_map(|part| part.iter().chain(&[0xff]));
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -418,7 +327,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Identity, Names, Owner, PATIENCE, Seen, Source, fingerprint, of_owner, pod::Pod};
+    use super::{Identity, Names, Owner, PATIENCE, Seen, Source, pod::Pod, seen::fingerprint};
 
     fn names(proxies: &[(u64, &str, Option<&str>, &str)]) -> Names {
         let mut names = Names::new("fallback".to_owned());
@@ -544,14 +453,6 @@ mod tests {
         names.settle(1..=7, &HashSet::from_iter(1..=5));
         assert_eq!((1..=7).filter(|proxy| names.given(*proxy).is_some()).collect::<Vec<_>>(), settled);
         assert!(names.given(6).unwrap().starts_with("fallback@65534"), "it is not called as root's are");
-    }
-
-    #[test]
-    fn nobody_elses_process_is_called_as_roots_are() {
-        let host = Owner::HOST_ROOT.pid_namespace;
-        assert_eq!(of_owner("nginx", Owner::new(0, host)), "nginx");
-        assert_eq!(of_owner("nginx.service", Owner::new(1000, host)), "nginx.service@1000");
-        assert_eq!(of_owner("nginx", Owner::new(0, 4_026_532_245)), "nginx@0", "a container's root");
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl Watch {
         let rows = rows.collect();
         // Who is not there any more needs none.
         let Some(owner) = self.owner(of.proxy) else { return };
-        if let Err(error) = self.timeouts.tell(&mut self.tracer, of, owner, &rows) {
+        if let Err(error) = self.timeouts.set(&mut self.tracer, of, owner, &rows) {
             tracing::warn!(
                 "tell the kernel half of a connect timeout of process {}: {error}; its timeouts may be told as \
                  cancelled connects: give the table more room with --table-size timeouts=N",

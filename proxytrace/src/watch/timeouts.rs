@@ -1,4 +1,4 @@
-//! The connect timeouts that the kernel half is told: an attempt that the proxy closes during the handshake is judged by them.
+//! The connect timeouts that are set in the kernel: whether a proxy that closes during the handshake has timed out goes by them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,20 +13,20 @@ use crate::{
     room::Room,
 };
 
-/// What the kernel half was told.
+/// The connect timeouts that are set.
 #[derive(Debug)]
 pub(super) struct Timeouts {
     room: Room,
-    told: BTreeMap<Of, Told>,
+    set: BTreeMap<Of, Set>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Set {
     owner: Owner,
     timeouts: HashMap<RowKey, Duration>,
 }
 
-/// Why the kernel half was not told all.
+/// Why not all were set.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The owner's proxies have many already, or all have.
@@ -40,34 +40,34 @@ pub(super) enum Error {
 impl Timeouts {
     /// Half of the table is one owner's at most.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { room: Room::new(capacity / 2), told: BTreeMap::new() }
+        Self { room: Room::new(capacity / 2), set: BTreeMap::new() }
     }
 
-    /// Tells the kernel half the timeouts of a generation, which are all that differ from that of the options; what it was told of
-    /// that generation before holds no more.
+    /// Sets the connect timeouts of a generation in the kernel: `wanted` holds every address whose timeout differs from the default.
+    /// Timeouts that were set before and are not in `wanted` are removed.
     ///
     /// # Errors
-    /// Which was the first that it could not be told.
-    pub(super) fn tell(
+    /// Why the first was not set that could not be.
+    pub(super) fn set(
         &mut self,
         tracer: &mut Tracer,
         of: Of,
         owner: Owner,
         wanted: &HashMap<RowKey, Duration>,
     ) -> Result<(), Error> {
-        let told = self.told.entry(of).or_insert_with(|| Told { owner, timeouts: HashMap::new() });
-        for (row, _) in told.timeouts.extract_if(|row, _| !wanted.contains_key(row)) {
-            self.room.give_back(told.owner);
+        let set = self.set.entry(of).or_insert_with(|| Set { owner, timeouts: HashMap::new() });
+        for (row, _) in set.timeouts.extract_if(|row, _| !wanted.contains_key(row)) {
+            self.room.give_back(set.owner);
             tracer.set_connect_timeout(&row, None)?;
         }
         for (row, timeout) in wanted {
-            if told.timeouts.get(row) == Some(timeout) {
+            if set.timeouts.get(row) == Some(timeout) {
                 continue;
             }
-            if !told.timeouts.contains_key(row) && !self.room.take(told.owner) {
+            if !set.timeouts.contains_key(row) && !self.room.take(set.owner) {
                 return Err(Error::NoRoom);
             }
-            told.timeouts.insert(*row, *timeout);
+            set.timeouts.insert(*row, *timeout);
             tracer.set_connect_timeout(row, Some(*timeout))?;
         }
         Ok(())
@@ -82,8 +82,8 @@ impl Timeouts {
         tracer: &mut Tracer,
         keep: impl Fn(Of) -> bool,
     ) -> Result<(), kernel::Error> {
-        let gone: Vec<Of> = self.told.keys().copied().filter(|of| !keep(*of)).collect();
-        for Told { owner, timeouts } in gone.into_iter().filter_map(|of| self.told.remove(&of)) {
+        let gone: Vec<Of> = self.set.keys().copied().filter(|of| !keep(*of)).collect();
+        for Set { owner, timeouts } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
             for row in timeouts.keys() {
                 self.room.give_back(owner);
                 tracer.set_connect_timeout(row, None)?;
