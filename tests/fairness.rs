@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use proxytrace_tests::child::Guarded;
 use proxytrace_tests::http::Response;
 use proxytrace_tests::netns::Netns;
-use proxytrace_tests::nginx::{Nginx, server};
+use proxytrace_tests::nginx::{Nginx, proxy_to, server};
 use proxytrace_tests::proxytrace::{Agent, Trace};
 use proxytrace_tests::scale::natural;
 use proxytrace_tests::scratch;
@@ -122,6 +122,33 @@ fn silent_name_servers_of_others_delay_no_proxy() {
     println!("beside eight silent name servers: named after {named:?}");
     assert!(named < patient(Duration::from_secs(2)), "{named:?}");
     agent.stop();
+}
+
+#[test]
+fn a_proxy_whose_names_are_waited_for_holds_up_no_record_of_another() {
+    let netns = Netns::new();
+    let silent = netns.enter(|| UdpSocket::bind("127.0.0.1:0").expect("bind a name server"));
+    let port = silent.local_addr().expect("an address").port();
+    // What the name stands for is being asked for, so it is not known yet whether this is one of its addresses.
+    let asking = Nginx::start(
+        &netns,
+        &server(&format!(
+            "resolver 127.0.0.1:{port}; set $app app.test; location /app {{ proxy_pass http://$app:8082; }} \
+             location / {{ proxy_pass http://$arg_to; }}"
+        )),
+    );
+    let other = Nginx::start(&netns, &proxy_to(CLOSED, ""));
+    let trace = Trace::start(&["--process", asking.name(), "--process", other.name()]);
+    silent.recv(&mut [0; 512]).expect("a question");
+
+    assert_eq!(asking.get("/?to=127.0.0.1:8082"), 502);
+    assert_eq!(other.get("/"), 502);
+
+    let told = [trace.next_about_connections(), trace.next_about_connections()];
+    let proxies = told.each_ref().map(|record| record.proxy.as_str());
+    assert_eq!(proxies, [other.name(), asking.name()], "{told:?}");
+    assert!(told[0].time > told[1].time, "the one that waited was the first: {told:?}");
+    let _ = trace.stop();
 }
 
 /// The largest that the children of the process that reads ever were, in MiB, and how long a configuration took until

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::PATIENCE;
 use crate::{
     model::Address,
     nginx::names::Names,
@@ -15,6 +14,9 @@ use crate::{
 
 /// Names that nginx follows are not looked up more often, whatever their answers say, or how many addresses are new.
 const SELDOM: Duration = Duration::from_secs(1);
+
+/// For so long an answer about names is waited for: more than it takes to give those up that nobody answers for (8 s).
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// How long an address holds that no name server gave a time for: from /etc/hosts, or none at all.
 const UNLIMITED: Duration = Duration::from_secs(30);

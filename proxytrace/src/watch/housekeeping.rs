@@ -77,7 +77,7 @@ impl Watch {
         self.tracer.count_rows(snapshot)?;
         self.forget_configurations(snapshot)?;
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
-        let held = self.held.iter().map(|(_, event)| event.proxy);
+        let held = self.held.proxies();
         let named: HashSet<u64> = counted.chain(held).chain(self.known.awaited()).collect();
         self.names.retain(|proxy| living.contains(&proxy) || named.contains(&proxy));
         Ok(())

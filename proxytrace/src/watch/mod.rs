@@ -1,6 +1,7 @@
 //! A trace that knows names: joins the kernel half, the identities of proxies and the book.
 
 mod configurations;
+mod held;
 mod housekeeping;
 mod look;
 mod records;
@@ -12,7 +13,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -35,6 +36,9 @@ pub use look::Look;
 pub use records::PATIENCE;
 pub use view::{ProxyInfo, ProxyView, View};
 
+/// For so long the proxies that were there at the start can keep it from having started: nobody on the host delays that further.
+const STARTING: Duration = Duration::from_secs(12);
+
 /// A running trace.
 pub struct Watch {
     tracer: Tracer,
@@ -42,10 +46,11 @@ pub struct Watch {
     book: Book,
     reloads: Reloads,
     naming: Naming,
-    held: records::Held,
+    held: held::Held,
     rejections: rejections::Rejections,
     known: look::Known,
     housekeeping: housekeeping::Housekeeping,
+    began: Instant,
     has_started: bool,
     /// The proxies whose upstreams could not be named at the last look.
     unnamed: Vec<Arc<str>>,
@@ -78,10 +83,11 @@ impl Watch {
             book: Book::new(most_addresses, u64::try_from(series_kept.as_nanos()).unwrap_or(u64::MAX)),
             reloads: Reloads::default(),
             naming: Naming::new(reader, config),
-            held: records::Held::new(),
+            held: held::Held::default(),
             rejections: rejections::Rejections::default(),
             known: look::Known::new(),
             housekeeping: housekeeping::Housekeeping::new(),
+            began: Instant::now(),
             has_started: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
@@ -189,7 +195,8 @@ impl Watch {
     /// Whether it has been found out, or given up, where the proxies run that were there at the start, and how they are
     /// configured.
     pub fn has_started(&mut self) -> bool {
-        self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
+        let is_asking = self.naming.is_asking() || self.names.is_asking();
+        self.has_started |= !is_asking || self.began.elapsed() >= STARTING;
         self.has_started
     }
 

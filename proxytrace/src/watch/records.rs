@@ -1,15 +1,14 @@
-//! Records of what the kernel half tells. Events wait, in their order, until it is known what the proxy and the upstream are
-//! called that they are about.
+//! Records of what the kernel half tells. Events wait until it is known what the proxy and the upstream are called that they
+//! are about: those of one proxy in their order, and none for another proxy.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use proxytrace_ebpf::{
     abi::{self, Event, RowKey},
     outcome::{Broken, Outcome},
 };
 
-use super::{Watch, clock, rejections::Rejection};
+use super::{Watch, clock, held::Waiting, rejections::Rejection};
 use crate::{
     kernel::{Error, boot_ns},
     model::{Address, Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route},
@@ -18,13 +17,6 @@ use crate::{
 
 /// No record is held back longer than that while host names are looked up: then its upstream is told as unknown.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The same while the configuration is read: in milliseconds, but on a host that is in trouble everything takes longer. The
-/// reader gives up after that time.
-const READING: Duration = Duration::from_secs(10);
-
-/// Events that were told and have become no records yet, the oldest first, and when they happened.
-pub(super) type Held = VecDeque<(Timestamp, Event)>;
 
 impl Watch {
     /// Takes an event, which becomes one of the [`Watch::records`].
@@ -40,15 +32,16 @@ impl Watch {
             _ => event.remote.family != 0 && !self.address(&event.remote).is_name_service(),
         };
         if is_told {
-            self.held.push_back((time, *event));
+            self.held.push(time, event);
         }
         Ok(())
     }
 
     /// Takes the reloads that turn out to be rejected now.
     pub fn take_rejected_reloads(&mut self) {
-        let events = self.note_rejected_reloads();
-        self.held.extend(events);
+        for (time, event) in self.note_rejected_reloads() {
+            self.held.push(time, &event);
+        }
     }
 
     /// The records of the events whose upstreams are known by now, or that have waited long enough, in the order of the
@@ -58,22 +51,30 @@ impl Watch {
     /// A map that was needed for them could not be read.
     pub fn records(&mut self, all: bool) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
-        while let Some((time, event)) = self.held.front().copied() {
-            let lacks_reason =
-                event.kind == Event::RELOAD_REJECTED && self.rejections.is_pending(Rejection::of(&event));
-            if !all && (lacks_reason || !self.names.is_settled(event.proxy)) {
-                break;
+        let crowding = self.held.crowding();
+        for proxy in self.held.proxies() {
+            let at_once = all || crowding == Some(proxy);
+            while let Some(Waiting { number, time, event }) = self.held.first(proxy) {
+                let Some(body) = self.body(&event, at_once)? else { break };
+                self.held.remove_first(proxy);
+                records.extend(body.map(|body| (number, Record { time, body })));
             }
-            let body = if event.remote.family == 0 {
-                self.lifecycle(&event)?
-            } else {
-                let Some(route) = self.route(&event, all)? else { break };
-                about_a_route(&event, route)
-            };
-            self.held.pop_front();
-            records.extend(body.map(|body| Record { time, body }));
         }
-        Ok(records)
+        records.sort_unstable_by_key(|(number, _)| *number);
+        Ok(records.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// What an event tells, if that is anything; `None` while it is worth waiting for a name.
+    fn body(&mut self, event: &Event, at_once: bool) -> Result<Option<Option<Body>>, Error> {
+        let lacks_reason =
+            event.kind == Event::RELOAD_REJECTED && self.rejections.is_pending(Rejection::of(event));
+        if !at_once && (lacks_reason || !self.names.is_settled(event.proxy)) {
+            return Ok(None);
+        }
+        if event.remote.family == 0 {
+            return self.lifecycle(event).map(Some);
+        }
+        Ok(self.route(event, at_once)?.map(|route| about_a_route(event, route)))
     }
 
     /// Whether something that was seen waits for the name of its proxy or upstream.
@@ -90,8 +91,7 @@ impl Watch {
 
     /// The rows that the events count in which wait.
     pub(super) fn held_rows(&self) -> impl Iterator<Item = RowKey> {
-        let with_address = self.held.iter().filter(|(_, event)| event.remote.family != 0);
-        with_address.map(|(_, event)| row_of(event))
+        self.held.events().filter(|event| event.remote.family != 0).map(row_of)
     }
 
     /// What became of a process or a reload.
@@ -112,13 +112,16 @@ impl Watch {
     }
 
     /// Who connected where; `None` while it is worth waiting for the upstream's name.
-    fn route(&mut self, event: &Event, all: bool) -> Result<Option<Route>, Error> {
+    fn route(&mut self, event: &Event, at_once: bool) -> Result<Option<Route>, Error> {
         let address = self.address(&event.remote);
         let row = row_of(event);
-        let patience = if self.naming.is_reading(of_row(&row)) { READING } else { PATIENCE };
+        let age_ns = boot_ns().saturating_sub(event.time_ns);
         let upstream = match self.upstream(&row, &address)? {
             Some(upstream) => upstream,
-            None if !all && boot_ns().saturating_sub(event.time_ns) < patience.as_nanos() as u64 => {
+            // A configuration that is not read in its time makes the upstream unknown.
+            None if !at_once
+                && (self.naming.is_reading(of_row(&row)) || age_ns < PATIENCE.as_nanos() as u64) =>
+            {
                 return Ok(None);
             }
             None => self.naming.unknown(),
