@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proxytrace_tests::child::Guarded;
+use proxytrace_tests::fuse::{Fuse, Manner};
 use proxytrace_tests::http::Response;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, proxy_to, server};
@@ -52,12 +53,16 @@ impl Forgery {
 
     /// A process that says that it runs this configuration. It ends when it is dropped.
     fn start(&self, netns: &Netns, config: &str) -> Guarded {
+        let mut forged = netns.spawn(&mut self.command(config));
+        forged.fork_once();
+        forged
+    }
+
+    fn command(&self, config: &str) -> Command {
         let mut command = Command::new(self.directory.path().join(&self.name));
         command.arg0(format!("nginx: master process nginx -c {config}"));
         command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut forged = netns.spawn(&mut command);
-        forged.fork_once();
-        forged
+        command
     }
 }
 
@@ -149,6 +154,47 @@ fn a_proxy_whose_names_are_waited_for_holds_up_no_record_of_another() {
     assert_eq!(proxies, [other.name(), asking.name()], "{told:?}");
     assert!(told[0].time > told[1].time, "the one that waited was the first: {told:?}");
     let _ = trace.stop();
+}
+
+#[test]
+fn a_file_system_that_never_answers_holds_two_children_of_its_owner_and_nobody_else() {
+    /// Of these two hang; the others are not read at all.
+    const FORGED: usize = 4;
+    let (netns, forgery, mut nginx) = (Netns::new(), Forgery::new(), honest());
+    let mounted = forgery.directory.path().join("mounted");
+    fs::create_dir(&mounted).expect("make a directory");
+    let file_system = Fuse::mount(&mounted, NOBODY, Manner::Hangs);
+    let agent = Agent::start(&["--process", &forgery.name, "--process", nginx.name()]);
+    let start = |_| {
+        let mut command = forgery.command(&mounted.join("nginx.conf").display().to_string());
+        let mut forged = file_system.spawn(&mut command);
+        forged.fork_once();
+        forged
+    };
+    let forged: Vec<_> = (0..FORGED).map(start).collect();
+    let stuck = "two processes that read for the same user hang in the kernel";
+    wait::until_true("it to be known that they hang", SOON * 3, || agent.stderr().contains(stuck));
+
+    let reader = reader_of(agent.pid());
+    let hanging = children_of(reader);
+    assert_eq!(hanging.len(), 2, "{hanging:?}; {}", agent.stderr());
+    for &pid in &hanging {
+        assert_eq!(state_of(pid), Some('D'), "SIGKILL does not end what hangs in the kernel");
+    }
+    let named = time_to_name(&agent, &mut nginx, &netns);
+    println!("beside a file system that never answers: named after {named:?}");
+    assert!(named < patient(Duration::from_secs(2)), "{named:?}");
+    assert_eq!(agent.get("/readyz").status, 200);
+    assert!(agent.stop() < patient(Duration::from_secs(1)), "it waits for what hangs");
+
+    drop((forged, file_system));
+    wait::until_true("what hung to end", SOON, || hanging.iter().all(|&pid| state_of(pid).is_none()));
+}
+
+/// The state of a process as ps(1) shows it; none once it has ended.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// The largest that the children of the process that reads ever were, in MiB, and how long a configuration took until

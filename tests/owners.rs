@@ -3,15 +3,20 @@
 
 use std::fs::{self, Permissions};
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proxytrace_tests::child::Guarded;
+use proxytrace_tests::fuse::{self, Fuse, Manner};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
-use proxytrace_tests::proxytrace::{self, Agent};
+use proxytrace_tests::proxytrace::{self, Agent, Trace};
 use proxytrace_tests::scratch;
 use proxytrace_tests::skip;
 use proxytrace_tests::wait::{self, SOON};
@@ -57,6 +62,10 @@ impl Forged {
 
     /// Starts `program` as `user`, with `wrapper` before it, titled as a master with the configuration `config`.
     fn start(&mut self, program: &Path, user: u32, wrapper: &[&str], config: &Path) {
+        self.process = Some(Guarded::spawn(&mut Self::command(program, user, wrapper, config)));
+    }
+
+    fn command(program: &Path, user: u32, wrapper: &[&str], config: &Path) -> Command {
         let title = format!("nginx: master process nginx -c {}", config.display());
         let mut command = match wrapper {
             [] => {
@@ -71,7 +80,7 @@ impl Forged {
             }
         };
         command.uid(user).gid(user).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(Guarded::spawn(&mut command));
+        command
     }
 
     fn agent(&self) -> Agent {
@@ -147,13 +156,111 @@ fn what_the_kernel_tells_of_processes_is_no_configuration_for_root_either() {
 
 #[test]
 fn a_set_user_id_program_that_looks_like_an_nginx_has_nothing_read_for_it() {
+    let copied = |program: &Path| {
+        fs::copy("/bin/cat", program).expect("copy a program");
+        fs::set_permissions(program, Permissions::from_mode(0o4755)).expect("make it set-user-ID");
+    };
+    // As every host has it; it waits for a password.
+    let of_the_host = |program: &Path| symlink("/bin/su", program).expect("make a link");
+    for make in [&copied as &dyn Fn(&Path), &of_the_host] {
+        let mut forged = Forged::prepare();
+        let program = forged.directory.path().join(&forged.name);
+        make(&program);
+        let config = forged.file("nginx.conf", ROOT, &format!("http {{ {SECRET_CONFIGURATION} }}"));
+        forged.start(&program, NOBODY, &[], &config);
+        says_and_tells_no_secret(&forged.agent(), "it runs with other rights than whoever started it");
+    }
+}
+
+#[test]
+fn a_file_that_is_a_program_of_whoever_mounted_it_is_not_opened() {
+    /// What the kernel itself asks to find a file, without opening it.
+    const TO_FIND: &[u32] = &[fuse::INIT, fuse::LOOKUP, fuse::FORGET, fuse::BATCH_FORGET];
     let mut forged = Forged::prepare();
-    let program = forged.directory.path().join(&forged.name);
-    fs::copy("/bin/cat", &program).expect("copy a program");
-    fs::set_permissions(&program, Permissions::from_mode(0o4755)).expect("make it set-user-ID");
-    let config = forged.file("nginx.conf", ROOT, &format!("http {{ {SECRET_CONFIGURATION} }}"));
-    forged.start(&program, NOBODY, &[], &config);
-    says_and_tells_no_secret(&forged.agent(), "it runs with other rights than whoever started it");
+    let mounted = forged.directory.path().join("mounted");
+    fs::create_dir(&mounted).expect("make a directory");
+    let config = forged.file("nginx.conf", NOBODY, &format!("http {{ include {}/x; }}", mounted.display()));
+    let file_system = Fuse::mount(&mounted, NOBODY, Manner::Finds);
+    let mut command = Forged::command(&forged.program(), NOBODY, &[], &config);
+    forged.process = Some(file_system.spawn(&mut command));
+    says_and_tells_no_secret(&forged.agent(), "it is on fuse, where");
+    let asked = file_system.asked();
+    assert!(asked.contains(&fuse::LOOKUP), "{asked:?}");
+    assert!(asked.iter().all(|kind| TO_FIND.contains(kind)), "{asked:?}");
+}
+
+#[test]
+fn a_device_is_not_opened() {
+    let mut forged = Forged::prepare();
+    let device = forged.directory.path().join("device");
+    // As /dev/null, which does nothing: but whether it is opened can be seen.
+    let null = makedev(1, 3);
+    mknod(&device, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), null).expect("make a device");
+    fs::set_permissions(&device, Permissions::from_mode(0o666)).expect("open it to everybody");
+    let watcher = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch files");
+    watcher.add_watch(&device, AddWatchFlags::IN_OPEN).expect("watch a device");
+    fs::File::open(&device).expect("open it");
+    assert_eq!(watcher.read_events().expect("an event").len(), 1, "opening it is seen");
+    let config = forged.file("nginx.conf", NOBODY, &format!("http {{ include {}; }}", device.display()));
+    let program = forged.program();
+    for config in [&device, &config] {
+        forged.start(&program, NOBODY, &[], config);
+        says_and_tells_no_secret(&forged.agent(), "not a regular file");
+    }
+    let opened = watcher.read_events();
+    assert!(matches!(opened, Err(Errno::EAGAIN)), "{opened:?}");
+}
+
+#[test]
+fn no_name_server_is_asked_for_what_only_root_may_read() {
+    let server = UdpSocket::bind("127.0.0.1:0").expect("listen on loopback");
+    let port = server.local_addr().expect("its address").port();
+    let named = "server { set $to hunter2.test; location / { proxy_pass http://$to:81; } }";
+    let ask = |owner: u32, forged: &mut Forged| {
+        let included = forged.file("included.conf", owner, named);
+        let text = format!("http {{ resolver 127.0.0.1:{port}; include {}; }}", included.display());
+        let config = forged.file("nginx.conf", NOBODY, &text);
+        forged.start(&forged.program(), NOBODY, &[], &config);
+        forged.agent()
+    };
+    server.set_nonblocking(true).expect("do not wait");
+    let mut forged = Forged::prepare();
+    says_and_tells_no_secret(&ask(ROOT, &mut forged), "Permission denied");
+    assert!(server.recv(&mut [0; 512]).is_err(), "a name server was asked");
+
+    server.set_nonblocking(false).expect("wait");
+    let mut own = Forged::prepare();
+    let _agent = ask(NOBODY, &mut own);
+    let mut question = [0; 512];
+    let length = server.recv(&mut question).expect("a question");
+    assert!(String::from_utf8_lossy(&question[..length]).contains(SECRET), "{question:?}");
+}
+
+#[test]
+fn what_a_closed_log_says_of_closed_files_is_told_to_nobody() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &server(""));
+    let log = nginx.config().with_file_name("error.log");
+    fs::set_permissions(&log, Permissions::from_mode(0o600)).expect("close a log");
+    let closed = nginx.config().with_file_name("closed");
+    fs::create_dir(&closed).expect("make a directory");
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("close a directory");
+    let secret = closed.join("hunter2.key");
+    fs::write(&secret, "hunter2-inside;").expect("write a file");
+    let (agent, trace) =
+        (Agent::start(&["--process", nginx.name()]), Trace::start(&["--process", nginx.name()]));
+
+    nginx.configure(&format!("include {};", secret.display()));
+    nginx.signal(Signal::SIGHUP);
+
+    let reload = trace.next_among(&["reload"]);
+    assert!(nginx.error_log().contains(SECRET), "{}", nginx.error_log());
+    assert_eq!(reload.result, "rejected");
+    assert!(reload.reason.starts_with("unknown directive") && !reload.reason.contains(SECRET), "{reload:?}");
+    wait::until_true("the finding", SOON, || agent.get("/findings").body.contains("reload_rejected"));
+    let findings = agent.get("/findings").body;
+    assert!(!findings.contains(SECRET), "{findings}");
+    let _ = trace.stop();
 }
 
 #[test]

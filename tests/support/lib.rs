@@ -8,7 +8,7 @@
 //! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as it is told and counts what came of it
-//! - [`dns`]: a name server; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
+//! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
 //! - [`bpf`]: what a process keeps in the kernel
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
@@ -31,6 +31,7 @@ mod program;
 pub mod sockmap;
 
 pub mod dns;
+pub mod fuse;
 
 pub mod bpf;
 
