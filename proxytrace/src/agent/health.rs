@@ -10,8 +10,8 @@ use std::{
 
 use crate::http::Readiness;
 
-/// The first configurations are waited for as long as naming waits for an answer. Whoever keeps the reader busy, with a
-/// configuration that never ends, cannot hold readiness up for longer.
+/// The first configurations are waited for, but whoever keeps the reader busy, with a configuration that never ends, cannot hold
+/// readiness up for longer.
 const FIRST_ANSWERS: Duration = Duration::from_secs(12);
 
 /// A loop that has not come round for so long stands still.
@@ -46,7 +46,6 @@ pub struct Health {
     started: Instant,
     /// Of each loop: when it last came round, in milliseconds since the start.
     rounds: [AtomicU64; 2],
-    is_confined: AtomicBool,
     is_answered: AtomicBool,
     words: Mutex<Words>,
 }
@@ -64,7 +63,6 @@ impl Health {
         Self {
             started: Instant::now(),
             rounds: Default::default(),
-            is_confined: AtomicBool::new(false),
             is_answered: AtomicBool::new(false),
             words: Mutex::default(),
         }
@@ -73,11 +71,6 @@ impl Health {
     /// The loop has come round.
     pub fn note_round(&self, of: Loop) {
         self.rounds[of as usize].store(millis(self.started.elapsed()), Relaxed);
-    }
-
-    /// Privileges are given up, on every thread.
-    pub fn note_confined(&self) {
-        self.is_confined.store(true, Relaxed);
     }
 
     /// The configurations of the proxies that ran at the start are known, or were given up.
@@ -100,9 +93,6 @@ impl Health {
     }
 
     fn readiness_at(&self, age: Duration) -> Result<String, String> {
-        if !self.is_confined.load(Relaxed) {
-            return Err("not ready: privileges are being given up; ask again in a moment\n".to_owned());
-        }
         for of in Loop::ALL {
             let still = age.saturating_sub(Duration::from_millis(self.rounds[of as usize].load(Relaxed)));
             if still >= STUCK {
@@ -164,8 +154,6 @@ mod tests {
     /// An agent of that age whose loops have just come round.
     fn healthy(age: Duration) -> Health {
         let health = Health::new();
-        assert!(health.readiness_at(age).is_err(), "privileges are not given up yet");
-        health.note_confined();
         health.rounds.iter().for_each(|round| round.store(millis(age), Relaxed));
         health
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc::Sender;
+use tokio::sync::{mpsc::Sender, oneshot};
 
 use super::{Shutdown, block_on, give_up_privileges, trees};
 use crate::{
@@ -70,11 +70,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let mut crew = Crew::new();
         let health = Arc::new(Health::new());
         let (outbox, inbox) = work::channels();
+        let (confine, confined) = oneshot::channel();
         give_up_privileges(tracing, watch, |watch| {
             start_work(&crew, watch, inbox, &health)?;
-            start_serving(&crew, listener, &health, outbox.asks.clone())
+            start_serving(&crew, listener, &health, outbox.asks.clone(), confined)
         })?;
-        health.note_confined();
+        // Whoever has asked meanwhile waits in the listener's backlog.
+        let _ = confine.send(());
         let mut waiting = Vec::new();
         let mut answer = None;
         let mut round = tokio::time::interval(ROUND);
@@ -109,12 +111,13 @@ fn start_work(crew: &Crew, watch: Watch, inbox: Inbox, health: &Arc<Health>) -> 
     })
 }
 
-/// The threads that serve pages, and render them.
+/// The threads that serve pages, and render them. Nothing is read from a client before the agent is `confined`.
 fn start_serving(
     crew: &Crew,
     listener: TcpListener,
     health: &Arc<Health>,
     asks: Sender<pages::Ask>,
+    confined: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     let (renderer, wanted) = Renderer::new();
     let member = crew.member("pages");
@@ -133,7 +136,11 @@ fn start_serving(
         };
         Ok(move || {
             let _member = member;
-            runtime.block_on(http::serve(listener, health, renderer));
+            runtime.block_on(async {
+                if confined.await.is_ok() {
+                    http::serve(listener, health, renderer).await;
+                }
+            });
         })
     })
 }

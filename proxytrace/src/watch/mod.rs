@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -36,9 +36,6 @@ pub use look::Look;
 pub use records::PATIENCE;
 pub use view::{ProxyInfo, ProxyView, View};
 
-/// For so long the proxies that were there at the start can keep it from having started: nobody on the host delays that further.
-const STARTING: Duration = Duration::from_secs(12);
-
 /// A running trace.
 pub struct Watch {
     tracer: Tracer,
@@ -50,7 +47,6 @@ pub struct Watch {
     rejections: rejections::Rejections,
     known: look::Known,
     housekeeping: housekeeping::Housekeeping,
-    began: Instant,
     has_started: bool,
     /// The proxies whose upstreams could not be named at the last look.
     unnamed: Vec<Arc<str>>,
@@ -87,7 +83,6 @@ impl Watch {
             rejections: rejections::Rejections::default(),
             known: look::Known::new(),
             housekeeping: housekeeping::Housekeeping::new(),
-            began: Instant::now(),
             has_started: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
@@ -195,8 +190,7 @@ impl Watch {
     /// Whether it has been found out, or given up, where the proxies run that were there at the start, and how they are
     /// configured.
     pub fn has_started(&mut self) -> bool {
-        let is_asking = self.naming.is_asking() || self.names.is_asking();
-        self.has_started |= !is_asking || self.began.elapsed() >= STARTING;
+        self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
         self.has_started
     }
 
