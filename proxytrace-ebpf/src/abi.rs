@@ -156,7 +156,7 @@ abi! {
     /// What an owner's processes, or a proxy, hold of the tables.
     pub struct Usage {
         /// Entries, index [`Share`]. Of rows, how many were ever made: userspace removes them, and counts that apart.
-        pub held: [u64; Share::ALL.len()],
+        pub held: [u64; Share::SLOTS],
     }
 
     /// One proxy: the root of a process tree. Its id is made by [`proxy_id`].
@@ -345,7 +345,7 @@ abi! {
         /// Whether what each hook sees of traced processes is counted: 0 or 1.
         pub count_seen: u32,
         /// How many entries the tables have that owners share, index [`Share`].
-        pub capacity: [u32; Share::ALL.len()],
+        pub capacity: [u32; Share::SLOTS],
         /// Not used; zero.
         pub reserved: u32,
     }
@@ -391,6 +391,9 @@ impl Share {
     /// Every one of them, in the order of their indices.
     pub const ALL: [Self; 6] =
         [Self::Processes, Self::Proxies, Self::Rows, Self::Attempts, Self::Connections, Self::Calls];
+
+    /// Room for each of them, a power of two: a mask keeps an index in bounds.
+    pub const SLOTS: usize = Self::ALL.len().next_power_of_two();
 }
 
 impl Row {

@@ -3,11 +3,11 @@
 //! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions, and the return of
 //! connect(). Whoever takes the attempt out of the table settles it, so that it is counted once.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem};
 
 use proxytrace_ebpf::{
     abi::{Address, Attempt, Call, Event, FAMILY_UNIX, Loss, Owner, Place, Process, RowKey, Share},
-    outcome::Outcome,
+    outcome::{ERRORS, OF_ERROR, OF_UNIX_ERROR, Outcome},
 };
 
 use crate::{
@@ -55,7 +55,7 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
             previous.state |= program;
             return;
         }
-        settle_unreturned(previous, Outcome::Other);
+        settle_unreturned(thread, Outcome::Other);
         forget(thread);
     }
     let Some(call) = make_call(thread, process.owner) else {
@@ -118,9 +118,9 @@ pub(crate) fn returned(result: i64) {
             let sock = Sock::<Probed>::new(call.sock as *const c_void);
             match errno {
                 0 if sock.state() == tcp::SYN_SENT => {} // TCP_FASTOPEN_CONNECT: the first send brings the SYN
-                0 => established(sock),
+                0 => _ = connect_established(call.sock),
                 _ if IN_PROGRESS.contains(&errno) => remember_soft_error(sock, call.attempt.started_ns),
-                _ => refused(sock, errno),
+                _ => _ = connect_refused(call.sock, errno),
             }
         } else if is_unix || !IN_PROGRESS.contains(&errno) {
             // No transition: no route, or not permitted. The socket never got the address.
@@ -129,10 +129,10 @@ pub(crate) fn returned(result: i64) {
     }
     let outcome = match errno {
         0 if is_unix => Outcome::Established,
-        _ if is_unix => Outcome::of_unix_error(errno),
-        _ => Outcome::of_error(errno),
+        _ if is_unix => outcome_of(&OF_UNIX_ERROR, errno),
+        _ => outcome_of(&OF_ERROR, errno),
     };
-    settle_held(call, outcome, errno);
+    settle_held(thread, outcome, errno);
     forget(thread);
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
         (hard, _, _) => hard,
     };
     if errno != 0 {
-        return settle(&attempt, Outcome::of_error(errno), errno, sock);
+        return settle(&attempt, outcome_of(&OF_ERROR, errno), errno, sock);
     }
     // No error, and connect() has not returned: what it returns is the cause (no local port was left). That it has not
     // is seen from the socket as well, as its return may have been missed.
@@ -300,18 +300,32 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
 /// A thread exits: a call that it was killed in never returns.
 #[inline(always)]
 pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
-    let Some(call) = call_of(thread) else { return };
-    settle_unreturned(call, if was_killed { Outcome::Cancelled } else { Outcome::Other });
-    forget(thread);
+    if call_of(thread).is_some() {
+        settle_unreturned(thread, if was_killed { Outcome::Cancelled } else { Outcome::Other });
+        forget(thread);
+    }
 }
 
 /// connect() returns how a handshake that it has waited for went. The socket's transition has told it before, unless no
 /// program saw that one.
-#[inline(always)]
-fn refused(sock: Sock<Probed>, errno: u32) {
+///
+/// Checked once and not at each call, as `shares_take`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn connect_refused(sock: u64, errno: u32) -> u32 {
+    let sock = Sock::<Probed>::new(sock as *const c_void);
     if let Some(attempt) = take(sock) {
-        settle(&attempt, Outcome::of_error(errno), errno, sock);
+        settle(&attempt, outcome_of(&OF_ERROR, errno), errno, sock);
     }
+    0
+}
+
+/// connect() returns that a handshake is complete, see [`connect_refused`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn connect_established(sock: u64) -> u32 {
+    established(Sock::<Probed>::new(sock as *const c_void));
+    0
 }
 
 /// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
@@ -378,6 +392,15 @@ fn begin_late(call: &mut Call, errno: u32) {
     begin(call);
 }
 
+#[inline(always)]
+fn outcome_of(table: &'static [Outcome; ERRORS], errno: u32) -> Outcome {
+    if errno as usize >= ERRORS {
+        return Outcome::Other;
+    }
+    // SAFETY: in bounds by the mask.
+    unsafe { table.as_ptr().add(kernel::masked::<{ ERRORS - 1 }>(errno as usize)).read() }
+}
+
 /// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
 #[inline(always)]
 fn take<A: Access>(sock: Sock<A>) -> Option<Attempt> {
@@ -419,20 +442,53 @@ fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Sock
     }
 }
 
+/// Settles the attempt that a call holds, if it does.
 #[inline(always)]
-fn settle_held(call: &Call, outcome: Outcome, errno: u32) {
-    if call.state & Call::HOLDS_ATTEMPT != 0 {
+fn settle_held(thread: u64, outcome: Outcome, errno: u32) {
+    let _ = connect_settle_held(thread, outcome as u32, errno);
+}
+
+/// Checked once and not at each call, as `shares_take`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn connect_settle_held(thread: u64, outcome: u32, errno: u32) -> u32 {
+    if let (Some(call), Some(outcome)) = (call_of(thread), outcome_at(outcome))
+        && call.state & Call::HOLDS_ATTEMPT != 0
+    {
         settle(&call.attempt, outcome, errno, NO_SOCK);
     }
+    0
+}
+
+#[inline(always)]
+fn outcome_at(index: u32) -> Option<Outcome> {
+    // SAFETY: the discriminants are the numbers from 0 on, as many as there are outcomes.
+    ((index as usize) < Outcome::ALL.len()).then(|| unsafe { mem::transmute::<u32, Outcome>(index) })
 }
 
 /// Settles a call whose return was not seen, and will not be. A signal has interrupted it for good; or its thread was
 /// killed in it (`Cancelled`); or the return was missed, as a kretprobe does when many calls wait at once. One that has
 /// sent a SYN has an attempt that its socket will settle.
 #[inline(always)]
-fn settle_unreturned(call: &mut Call, outcome: Outcome) {
+fn settle_unreturned(thread: u64, outcome: Outcome) {
+    let _ = connect_settle_unreturned(thread, outcome as u32);
+}
+
+/// Checked once and not at each call, as `shares_take`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn connect_settle_unreturned(thread: u64, outcome: u32) -> u32 {
+    if let Some(outcome) = outcome_at(outcome) {
+        settle_without_return(thread, outcome);
+    }
+    0
+}
+
+#[inline(always)]
+fn settle_without_return(thread: u64, outcome: Outcome) {
+    let Some(call) = call_of(thread) else { return };
     if call.state & Call::INTERRUPTED != 0 {
-        return settle_held(call, outcome, EINTR);
+        return settle_held(thread, outcome, EINTR);
     }
     if call.state & Call::SENT != 0 && call.state & Call::HOLDS_ATTEMPT == 0 {
         return;
@@ -443,7 +499,7 @@ fn settle_unreturned(call: &mut Call, outcome: Outcome) {
     if call.state & Call::HOLDS_ATTEMPT == 0 && call.state & Call::ADDRESSED != 0 {
         begin(call);
     }
-    settle_held(call, outcome, 0);
+    settle_held(thread, outcome, 0);
 }
 
 #[inline(always)]
@@ -456,13 +512,13 @@ fn call_of(thread: u64) -> Option<&'static mut Call> {
 #[inline(always)]
 fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
     let is_counted = owner != Owner::HOST_ROOT;
-    if is_counted && !take_place(owner) {
+    if is_counted && !shares::take(owner, Share::Calls) {
         return None;
     }
     // Filled in place: it is larger than what a program has stack for.
     if CALLS.insert(&thread, &EMPTY_CALL, 0).is_err() {
         if is_counted {
-            give_place_back(owner);
+            shares::give_back(owner, Share::Calls);
         }
         return None;
     }
@@ -478,16 +534,6 @@ fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
 fn forget(thread: u64) {
     let owner = call_of(thread).map_or(Owner::ZERO, |call| call.owner);
     if CALLS.remove(&thread).is_ok() && owner != Owner::ZERO {
-        give_place_back(owner);
+        shares::give_back(owner, Share::Calls);
     }
-}
-
-#[inline(never)]
-fn take_place(owner: Owner) -> bool {
-    shares::take(owner, Share::Calls)
-}
-
-#[inline(never)]
-fn give_place_back(owner: Owner) {
-    shares::give_back(owner, Share::Calls);
 }

@@ -55,10 +55,16 @@ pub(crate) use setting;
 #[inline(always)]
 pub(crate) fn capacity(share: Share) -> u32 {
     // SAFETY: a static that nothing writes once the program runs; a member for each of them.
-    unsafe { ptr::read_volatile((&raw const maps::SETTINGS.capacity).cast::<u32>().add(share as usize)) }
+    unsafe {
+        ptr::read_volatile(
+            (&raw const maps::SETTINGS.capacity)
+                .cast::<u32>()
+                .add(masked::<{ Share::SLOTS - 1 }>(share as usize)),
+        )
+    }
 }
 
-const _: () = assert!(size_of::<Settings>() == 56 && size_of::<Offsets>().is_multiple_of(4));
+const _: () = assert!(size_of::<Settings>() == 64 && size_of::<Offsets>().is_multiple_of(4));
 
 /// How a program reaches kernel memory through a pointer that the kernel passed to it.
 pub(crate) trait Access: Copy {

@@ -32,6 +32,30 @@ pub enum Outcome {
     Other,
 }
 
+/// More than the largest errno that has an outcome of its own; a power of two, so that a mask keeps an index in bounds.
+pub const ERRORS: usize = 128;
+
+/// [`Outcome::of_error`] of each error below [`ERRORS`]: a program looks there, as the verifier would follow each branch of a
+/// comparison to the program's end.
+pub static OF_ERROR: [Outcome; ERRORS] = {
+    let (mut outcomes, mut errno) = ([Outcome::Other; ERRORS], 0);
+    while errno < ERRORS {
+        outcomes[errno] = Outcome::of_error(errno as u32);
+        errno += 1;
+    }
+    outcomes
+};
+
+/// The same of [`Outcome::of_unix_error`].
+pub static OF_UNIX_ERROR: [Outcome; ERRORS] = {
+    let (mut outcomes, mut errno) = ([Outcome::Other; ERRORS], 0);
+    while errno < ERRORS {
+        outcomes[errno] = Outcome::of_unix_error(errno as u32);
+        errno += 1;
+    }
+    outcomes
+};
+
 impl Outcome {
     /// Every outcome, in the order of their indices.
     pub const ALL: [Self; 13] = [

@@ -251,7 +251,7 @@ pub(crate) fn acts(process: &Process) -> u32 {
         return Process::STANDS;
     }
     let pid = kernel::current_process();
-    let standing = if PROXIES.get_ptr(&process.proxy).is_some() || enter_proxy(pid, process) {
+    let standing = if PROXIES.get_ptr(&process.proxy).is_some() || process_enter_proxy(pid) != 0 {
         Process::STANDS
     } else {
         Process::REFUSED
@@ -264,7 +264,15 @@ pub(crate) fn acts(process: &Process) -> u32 {
 }
 
 /// Makes the proxy of the current process; false where there is no room, which is counted once for each process.
+///
+/// Checked once and not at each call, as `shares_take`.
 #[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn process_enter_proxy(pid: u32) -> u32 {
+    find(pid).is_some_and(|process| enter_proxy(pid, &process)).into()
+}
+
+#[inline(always)]
 fn enter_proxy(pid: u32, process: &Process) -> bool {
     let Process { proxy, owner, .. } = *process;
     if shares::take(owner, Share::Proxies) {

@@ -14,8 +14,37 @@ const TIMES_FREE: u64 = 8;
 
 /// Counts another entry of `share` for a proxy; false where it may not have one. To be called before an entry is made, and
 /// [`give_back`] when it could not be made or is removed, by who removed it.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn take(proxy: u64, share: Share) -> bool {
+    quota_take(proxy, share as u32) != 0
+}
+
+/// An entry is gone that was taken.
+#[inline(always)]
+pub(crate) fn give_back(proxy: u64, share: Share) {
+    let _ = quota_give_back(proxy, share as u32);
+}
+
+/// Checked once and not at each call, as `shares_take`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn quota_take(proxy: u64, share: u32) -> u32 {
+    shares::share_at(share).is_some_and(|share| has_taken(proxy, share)).into()
+}
+
+/// As [`quota_take`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn quota_give_back(proxy: u64, share: u32) -> u32 {
+    let (Some(share), Some(known)) = (shares::share_at(share), PROXIES.get_ptr_mut(&proxy)) else { return 0 };
+    kernel::add(counter(known, share), u64::MAX);
+    // SAFETY: a member of a map value.
+    shares::give_back(unsafe { (*known).owner }, share);
+    0
+}
+
+#[inline(always)]
+fn has_taken(proxy: u64, share: Share) -> bool {
     let Some(known) = PROXIES.get_ptr_mut(&proxy) else { return false };
     // SAFETY: a member of a map value.
     let owner = unsafe { (&raw const (*known).owner).read() };
@@ -28,16 +57,6 @@ pub(crate) fn take(proxy: u64, share: Share) -> bool {
     }
     kernel::add(counter(known, share), 1);
     true
-}
-
-/// An entry is gone that was taken.
-#[inline(never)]
-pub(crate) fn give_back(proxy: u64, share: Share) {
-    if let Some(known) = PROXIES.get_ptr_mut(&proxy) {
-        kernel::add(counter(known, share), u64::MAX);
-        // SAFETY: a member of a map value.
-        shares::give_back(unsafe { (*known).owner }, share);
-    }
 }
 
 /// What the programs and userspace have counted together.
@@ -57,5 +76,9 @@ fn held(known: *mut Proxy, proxy: u64, share: Share) -> u64 {
 #[inline(always)]
 fn counter(known: *mut Proxy, share: Share) -> *mut u64 {
     // SAFETY: a member for each of them.
-    unsafe { (&raw mut (*known).held.held).cast::<u64>().add(share as usize) }
+    unsafe {
+        (&raw mut (*known).held.held)
+            .cast::<u64>()
+            .add(kernel::masked::<{ Share::SLOTS - 1 }>(share as usize))
+    }
 }

@@ -1,5 +1,7 @@
 //! What each owner may hold of the tables that owners share.
 
+use core::mem;
+
 use proxytrace_ebpf::abi::{Owner, Share, Usage};
 
 use crate::{
@@ -15,6 +17,44 @@ const ONLY_NEW: u64 = 1; // BPF_NOEXIST
 /// The counts are read without a lock: as many entries too many as there are CPUs may be given.
 #[inline(always)]
 pub(crate) fn take(owner: Owner, share: Share) -> bool {
+    shares_take(owner.uid, owner.pid_namespace, share as u32) != 0
+}
+
+/// An entry is gone that was taken.
+#[inline(always)]
+pub(crate) fn give_back(owner: Owner, share: Share) {
+    let _ = shares_give_back(owner.uid, owner.pid_namespace, share as u32);
+}
+
+/// Has external linkage and takes numbers alone, so that the verifier checks it once and not at each call: that would be most of
+/// the time until a trace is ready. On 5.10 such a function has to give a number.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn shares_take(uid: u32, pid_namespace: u32, share: u32) -> u32 {
+    share_at(share).is_some_and(|share| has_taken(Owner { uid, pid_namespace }, share)).into()
+}
+
+/// As [`shares_take`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn shares_give_back(uid: u32, pid_namespace: u32, share: u32) -> u32 {
+    if let Some(share) = share_at(share)
+        && let (Some(own), Some(all)) = (usage(&Owner { uid, pid_namespace }), usage(&Owner::ALL))
+    {
+        kernel::add(counter(own, share), u64::MAX);
+        kernel::add(counter(all, share), u64::MAX);
+    }
+    0
+}
+
+#[inline(always)]
+pub(crate) fn share_at(index: u32) -> Option<Share> {
+    // SAFETY: the discriminants are the numbers from 0 on, as many as there are shares.
+    ((index as usize) < Share::ALL.len()).then(|| unsafe { mem::transmute::<u32, Share>(index) })
+}
+
+#[inline(always)]
+fn has_taken(owner: Owner, share: Share) -> bool {
     let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) else { return false };
     if owner != Owner::HOST_ROOT && held(own, &owner, share) >= free_beside(all, share) {
         return false;
@@ -22,15 +62,6 @@ pub(crate) fn take(owner: Owner, share: Share) -> bool {
     kernel::add(counter(own, share), 1);
     kernel::add(counter(all, share), 1);
     true
-}
-
-/// An entry is gone that was taken.
-#[inline(always)]
-pub(crate) fn give_back(owner: Owner, share: Share) {
-    if let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) {
-        kernel::add(counter(own, share), u64::MAX);
-        kernel::add(counter(all, share), u64::MAX);
-    }
 }
 
 /// How many entries of a table are free.
@@ -69,5 +100,7 @@ fn usage(owner: &Owner) -> Option<*mut Usage> {
 #[inline(always)]
 fn counter(usage: *mut Usage, share: Share) -> *mut u64 {
     // SAFETY: a member for each of them.
-    unsafe { (&raw mut (*usage).held).cast::<u64>().add(share as usize) }
+    unsafe {
+        (&raw mut (*usage).held).cast::<u64>().add(kernel::masked::<{ Share::SLOTS - 1 }>(share as usize))
+    }
 }

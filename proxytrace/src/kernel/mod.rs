@@ -661,6 +661,10 @@ impl KernelTypes {
 }
 
 fn settings(options: &Options) -> Settings {
+    let mut capacity = [0; Share::SLOTS];
+    for share in Share::ALL {
+        capacity[share as usize] = tables::capacity_shared(share, &options.table_sizes);
+    }
     Settings {
         connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
         connect_syscall: libc::SYS_connect as u32,
@@ -668,7 +672,7 @@ fn settings(options: &Options) -> Settings {
         sendmsg_syscall: libc::SYS_sendmsg as u32,
         tell_established: u32::from(options.tell_established),
         count_seen: u32::from(options.count_seen),
-        capacity: Share::ALL.map(|share| tables::capacity_shared(share, &options.table_sizes)),
+        capacity,
         reserved: 0,
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Owners {
     /// What is in `outside`.
     counted: HashMap<Owner, Usage>,
     /// How many entries the tables have, index [`Share`].
-    capacity: [u32; Share::ALL.len()],
+    capacity: [u32; Share::SLOTS],
 }
 
 impl Owners {
