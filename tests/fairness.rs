@@ -172,7 +172,7 @@ fn a_file_system_that_never_answers_holds_two_children_of_its_owner_and_nobody_e
         forged
     };
     let forged: Vec<_> = (0..FORGED).map(start).collect();
-    let stuck = "two processes that read for the same user hang in the kernel";
+    let stuck = "processes that read for the same user hang in the kernel";
     wait::until_true("it to be known that they hang", SOON * 3, || agent.stderr().contains(stuck));
 
     let reader = reader_of(agent.pid());
@@ -195,6 +195,33 @@ fn a_file_system_that_never_answers_holds_two_children_of_its_owner_and_nobody_e
 fn state_of(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+#[test]
+fn long_titles_and_names_make_no_long_lines() {
+    const LONGEST: usize = 2500;
+    let (netns, forgery) = (Netns::new(), Forgery::new());
+    let agent = Agent::start(&["--process", &forgery.name]);
+    let title = |mark: char| format!("/tmp/{}{mark}", "A".repeat(100_000));
+    let upstream = "U".repeat(4000);
+    let config = forgery.write(
+        "long.conf",
+        &format!(
+            "events {{}} http {{ upstream {upstream} {{ server 127.0.0.1:8081; }} \
+             server {{ location / {{ proxy_pass http://{upstream}; }} }} }}"
+        ),
+    );
+    let _forged = [title('1'), title('2'), config].map(|config| forgery.start(&netns, &config));
+    let infos = |page: &str| page.lines().filter(|line| line.starts_with("proxytrace_proxy_info{")).count();
+    let page = wait::until("three proxies, and an upstream", SOON, || {
+        let page = agent.get("/metrics").body;
+        (infos(&page) == 3 && page.contains("upstream=\"UUU")).then_some(page)
+    });
+    for text in [page, agent.get("/readyz").body, agent.stderr()] {
+        let longest = text.lines().map(str::len).max().unwrap_or_default();
+        assert!(longest < LONGEST, "a line of {longest} bytes");
+    }
+    agent.stop();
 }
 
 /// The largest that the children of the process that reads ever were, in MiB, and how long a configuration took until

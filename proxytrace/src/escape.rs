@@ -7,6 +7,10 @@ use std::{borrow::Cow, fmt::Write as _};
 /// The length from which text of others is cut where it stands in a message, in characters.
 const MAX_MESSAGE: usize = 2000;
 
+/// The longest name that is shown as it is, in characters: a host name has 253 at most. Each of a proxy's series has its names in
+/// it, so that one of 100 KB (a title can be that long) would make a page of many MB.
+const MAX_NAME: usize = 256;
+
 /// Whether a character is shown as itself. Others are written as an escape.
 fn is_plain(c: char) -> bool {
     !(c.is_control() || is_invisible(c))
@@ -71,6 +75,28 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A name, as it may stand in labels and records. One that is too long keeps its beginning, and has a hash of the whole at its end:
+/// two long names stay two.
+#[must_use]
+pub fn name(text: &str) -> Cow<'_, str> {
+    /// What the end takes.
+    const DIGEST: usize = 17;
+    if text.len() <= MAX_NAME || text.chars().count() <= MAX_NAME {
+        return text.into();
+    }
+    let beginning: String = text.chars().take(MAX_NAME - DIGEST).collect();
+    format!("{beginning}…{:016x}", hash([text.as_bytes()])).into()
+}
+
+/// The same for the same bytes, in any version (FNV-1a).
+#[must_use]
+pub fn hash<const N: usize>(parts: [&[u8]; N]) -> u64 {
+    let bytes = parts.into_iter().flat_map(|part| part.iter().chain(&[0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 fn as_unicode(out: &mut String, c: char) {
     out.extend(c.escape_unicode());
 }
@@ -96,7 +122,7 @@ fn escaped(
 
 #[cfg(test)]
 mod tests {
-    use super::{json, label, printable, printable_lines, shortened};
+    use super::{MAX_NAME, json, label, name, printable, printable_lines, shortened};
 
     #[test]
     fn what_a_terminal_would_obey_or_hide_is_escaped() {
@@ -127,6 +153,16 @@ mod tests {
         let shown = json(&written);
         assert!(shown.is_ascii() && shown.ends_with('\n'), "{shown:?}");
         assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
+    }
+
+    #[test]
+    fn a_name_that_is_long_is_cut_and_stays_another_than_others() {
+        let longest = "ä".repeat(MAX_NAME);
+        assert_eq!(name(&longest), longest);
+        let names = [longest.clone() + "a", longest.clone() + "b", longest + &"a".repeat(100_000)];
+        let cut: std::collections::HashSet<_> = names.iter().map(|long| name(long).into_owned()).collect();
+        assert_eq!(cut.len(), names.len());
+        assert!(cut.iter().all(|name| name.chars().count() == MAX_NAME), "{cut:?}");
     }
 
     #[test]

@@ -237,8 +237,9 @@ impl Names {
         let taken: HashSet<&str> =
             living.iter().filter_map(|other| self.given.get(other)).map(|name| &**name).collect();
         let (name, rank) = self.wanted(proxy, living);
+        let name = escape::name(&name);
         // There are fewer proxies than numbers.
-        let numbered = (rank..).map(|n| if n == 0 { name.clone() } else { format!("{name}-{}", n + 1) });
+        let numbered = (rank..).map(|n| if n == 0 { name.to_string() } else { format!("{name}-{}", n + 1) });
         let name: Arc<str> =
             numbered.into_iter().find(|name| !taken.contains(&**name)).unwrap_or_default().into();
         self.given.insert(proxy, Arc::clone(&name));

@@ -93,10 +93,10 @@ pub(super) fn of_owner(comm: &str, owner: Owner) -> String {
     if owner == Owner::HOST_ROOT { comm.to_owned() } else { format!("{comm}@{}", owner.uid) }
 }
 
-/// FNV-1a of 32 bits: it has to be the same in every version, and tells apart what nobody made to be mistaken.
+/// The same in every version; it tells apart what nobody made to be mistaken.
 pub(super) fn fingerprint(parts: [&[u8]; 2]) -> u32 {
-    let bytes = parts.into_iter().flat_map(|part| part.iter().chain(&[0xff]));
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    let hash = escape::hash(parts);
+    (hash ^ hash >> 32) as u32
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! From the tree of a configuration to its routes.
 
-use std::{cell::Cell, collections::HashSet, rc::Rc};
+use std::{borrow::Cow, cell::Cell, collections::HashSet, rc::Rc};
 
 use nginx_conf::{Config, Directive};
+
+use crate::escape;
 
 use super::{
     passes::{self, Pass, Scope},
@@ -44,7 +46,13 @@ impl Routes {
     /// The routes of a configuration. What nginx itself would refuse is left out.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        read(config).0
+        let mut routes = read(config).0;
+        for upstream in &mut routes.upstreams {
+            if let Cow::Owned(short) = escape::name(&upstream.name) {
+                upstream.name = short;
+            }
+        }
+        routes
     }
 }
 

@@ -15,6 +15,9 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The root of the host itself.
+    pub const HOST_ROOT: Self = Self { uid: 0, pid_namespace: 0xefff_fffc }; // PROC_PID_INIT_INO
+
     /// Stands for those whose processes have ended before they could be looked at: they share what one user has.
     pub const UNKNOWN: Self = Self { uid: u32::MAX, pid_namespace: 0 };
 

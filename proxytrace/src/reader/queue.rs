@@ -2,7 +2,8 @@
 //!
 //! A place is held from a child's start until it is reaped. There are places for reading files, which few need at once, and
 //! for asking name servers, where children mostly wait. Owners take turns, and so do the proxies of one. Where somebody waits
-//! for a place, a child that has had its time gives its own up. One that even SIGKILL does not end counts for its owner alone.
+//! for a place, a child that has had its time gives its own up. One that even SIGKILL does not end counts for its owner alone,
+//! and of the host's root for its proxy alone: most proxies are its, and one whose files are on a dead server must not hold up the rest.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -15,11 +16,15 @@ use super::{
     pending::{Pending, Subject},
 };
 
-/// Children that read files at once, of all owners and of one. Also how many of one owner can be left that do not end.
+/// Children that read files at once, of all owners and of one.
 const FILES: Room = Room { of_all: 4, of_owner: 2, time: Duration::from_secs(3) };
 
 /// Children that ask name servers at once.
 const NAMES: Room = Room { of_all: 32, of_owner: 8, time: Duration::from_secs(1) };
+
+/// How many children of one owner can be left that do not end, and how many of the host's root, one of a proxy.
+const MOST_STUCK: usize = FILES.of_owner;
+const MOST_STUCK_OF_HOST_ROOT: usize = 16;
 
 /// How long the kernel takes to end a process, at most, where it can.
 const DYING: Duration = Duration::from_secs(1);
@@ -112,8 +117,14 @@ impl Held {
     }
 
     /// Whether an owner that holds this gets another child for files.
-    const fn has_files_left(&self) -> bool {
-        self.files + self.stuck < FILES.of_owner
+    fn has_files_left(&self, owner: Owner) -> bool {
+        let stuck = if owner == Owner::HOST_ROOT { 0 } else { self.stuck };
+        self.files + stuck < FILES.of_owner
+    }
+
+    /// Whether nothing more is done for an owner that holds this.
+    fn is_given_up(&self, owner: Owner) -> bool {
+        self.stuck >= if owner == Owner::HOST_ROOT { MOST_STUCK_OF_HOST_ROOT } else { MOST_STUCK }
     }
 }
 
@@ -124,7 +135,7 @@ const fn asks_names((_, kind): Subject) -> bool {
 impl Queue {
     /// Lets a question wait for its turn. Gives it back where its owner gets no turn any more: see [`Self::note_stuck`].
     pub(super) fn push(&mut self, owner: Owner, request: Request) -> Result<(), Request> {
-        if self.held_by(owner).stuck >= FILES.of_owner {
+        if self.held_by(owner).is_given_up(owner) {
             return Err(request);
         }
         let pending = self.waiting.entry(owner).or_default();
@@ -146,7 +157,9 @@ impl Queue {
             let mut pending = self.waiting.remove(&owner).unwrap_or_default();
             let has_names = self.held.names < NAMES.of_all && held.names < NAMES.of_owner;
             let request = pending.take(|subject| {
-                held.has_files_left() && (has_names || !asks_names(subject)) && self.is_free(subject, now)
+                held.has_files_left(owner)
+                    && (has_names || !asks_names(subject))
+                    && self.is_free(subject, now)
             });
             if !pending.is_empty() {
                 self.waiting.insert(owner, pending);
@@ -214,7 +227,7 @@ impl Queue {
         for ticket in stuck {
             self.change(ticket, |child| child.is_stuck = true);
             let Some(owner) = self.children.get(&ticket).map(|child| child.owner) else { continue };
-            if self.held_by(owner).stuck >= FILES.of_owner
+            if self.held_by(owner).is_given_up(owner)
                 && let Some(mut pending) = self.waiting.remove(&owner)
             {
                 self.turns.retain(|other| *other != owner);
@@ -242,7 +255,7 @@ impl Queue {
         }
         let of_files = waits_for_files
             .into_iter()
-            .filter(|owner| !self.held_by(**owner).has_files_left())
+            .filter(|owner| !self.held_by(**owner).has_files_left(**owner))
             .find_map(|owner| self.oldest(&FILES, now, &files, Some(*owner)));
         of_files.or_else(|| {
             let full = |owner: &&&Owner| self.held_by(***owner).names >= NAMES.of_owner;
@@ -308,7 +321,7 @@ mod tests {
 
     use super::{
         super::tests::{request, time_of_thread},
-        DYING, FILES, Job, LONGEST_REST, NAMES, Owner, Queue,
+        DYING, FILES, Job, LONGEST_REST, MOST_STUCK_OF_HOST_ROOT, NAMES, Owner, Queue,
     };
     use crate::reader::Question;
 
@@ -433,6 +446,31 @@ mod tests {
         // It ended after all.
         queue.note_ended(stuck[0].ticket, now + DYING);
         ask(&mut queue, 1, 6, Question::Configuration);
+    }
+
+    #[test]
+    fn children_of_the_hosts_root_that_do_not_end_hold_up_their_own_proxies_alone() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let ask = |queue: &mut Queue, proxy: u64| {
+            queue.push(Owner::HOST_ROOT, request(proxy, 0, Question::Configuration)).map_err(|it| it.of.proxy)
+        };
+        for proxy in 1..=MOST_STUCK_OF_HOST_ROOT as u64 {
+            ask(&mut queue, proxy).unwrap();
+            for job in start(&mut queue, now) {
+                queue.note_dying(job.ticket, now);
+            }
+            let refused = proxies_of(&queue.note_stuck(now + DYING));
+            assert_eq!(refused.is_empty(), proxy < MOST_STUCK_OF_HOST_ROOT as u64, "{refused:?}");
+            if proxy == 4 {
+                ask(&mut queue, 100).unwrap();
+                let honest = start(&mut queue, now);
+                assert_eq!(honest.len(), 1);
+                queue.note_ended(honest[0].ticket, now);
+                ask(&mut queue, 4).unwrap();
+                assert!(start(&mut queue, now).is_empty(), "its child still hangs");
+            }
+        }
+        assert_eq!(ask(&mut queue, 200), Err(200));
     }
 
     fn proxies_of(requests: &[crate::reader::Request]) -> Vec<u64> {

@@ -223,7 +223,7 @@ impl Desk {
 
     /// Its owner has children that do not end.
     fn refuse(&self, owner: Owner, request: &Request) {
-        let why = "two processes that read for the same user hang in the kernel, as on a file system that does not answer: \
+        let why = "processes that read for the same user hang in the kernel, as on a file system that does not answer: \
                    nothing more is read for it before they end";
         let reply = Reply { of: request.of, owner, answer: request.question.unanswered(why.to_owned()) };
         let replies = self.replies.clone();
