@@ -22,8 +22,8 @@ use crate::{
 use budget::{Kept, Limit, Shelf};
 use known::{Found, Known};
 
-/// How long an answer is waited for: more than the reader gives itself (30 s).
-const PATIENCE: Duration = Duration::from_secs(32);
+/// How long an answer is waited for: more than the reader gives itself (20 s).
+const PATIENCE: Duration = Duration::from_secs(22);
 
 /// More names of one proxy are not looked up.
 const MAX_LOOKUPS: usize = 4096;

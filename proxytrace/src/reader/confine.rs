@@ -19,12 +19,12 @@ const LIMITS: &[(Resource, rlim_t)] = &[
     (Resource::RLIMIT_CORE, 0),
     (Resource::RLIMIT_FSIZE, 0),
     (Resource::RLIMIT_NPROC, 0),
-    (Resource::RLIMIT_CPU, 20),
+    (Resource::RLIMIT_CPU, 15),
     (Resource::RLIMIT_NOFILE, 2048),
 ];
 
 /// When it ends itself: whoever started it ends it before, unless that takes a capability which is missing (`CAP_KILL`).
-const LONGEST: Duration = Duration::from_secs(35);
+const LONGEST: Duration = Duration::from_secs(25);
 
 /// Sets the limits, for good, and keeps others from looking into it.
 ///

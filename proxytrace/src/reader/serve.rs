@@ -36,7 +36,7 @@ pub const COMMAND: &str = "configuration-reader";
 
 /// How long a request may take. Milliseconds are enough, but a host that is in trouble, or a machine that is emulated, may need
 /// more than ten seconds to start a process. Where others wait for their turn it is less (see the queue).
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// How much memory a request may take, in bytes: more than the largest configuration does that the limits let pass.
 const MEMORY: u64 = 256 << 20;
