@@ -37,24 +37,20 @@ pub const ERRORS: usize = 128;
 
 /// [`Outcome::of_error`] of each error below [`ERRORS`]: a program looks there, as the verifier would follow each branch of a
 /// comparison to the program's end.
-pub static OF_ERROR: [Outcome; ERRORS] = {
-    let (mut outcomes, mut errno) = ([Outcome::Other; ERRORS], 0);
-    while errno < ERRORS {
-        outcomes[errno] = Outcome::of_error(errno as u32);
-        errno += 1;
-    }
-    outcomes
-};
+pub static OF_ERROR: [Outcome; ERRORS] = of_errors(false);
 
 /// The same of [`Outcome::of_unix_error`].
-pub static OF_UNIX_ERROR: [Outcome; ERRORS] = {
+pub static OF_UNIX_ERROR: [Outcome; ERRORS] = of_errors(true);
+
+const fn of_errors(is_unix: bool) -> [Outcome; ERRORS] {
     let (mut outcomes, mut errno) = ([Outcome::Other; ERRORS], 0);
     while errno < ERRORS {
-        outcomes[errno] = Outcome::of_unix_error(errno as u32);
+        let number = errno as u32;
+        outcomes[errno] = if is_unix { Outcome::of_unix_error(number) } else { Outcome::of_error(number) };
         errno += 1;
     }
     outcomes
-};
+}
 
 impl Outcome {
     /// Every outcome, in the order of their indices.

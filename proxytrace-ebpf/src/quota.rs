@@ -29,7 +29,7 @@ pub(crate) fn give_back(proxy: u64, share: Share) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn quota_take(proxy: u64, share: u32) -> u32 {
-    shares::share_at(share).is_some_and(|share| has_taken(proxy, share)).into()
+    shares::share_at(share).is_some_and(|share| try_take(proxy, share)).into()
 }
 
 /// As [`quota_take`].
@@ -44,7 +44,7 @@ extern "C" fn quota_give_back(proxy: u64, share: u32) -> u32 {
 }
 
 #[inline(always)]
-fn has_taken(proxy: u64, share: Share) -> bool {
+fn try_take(proxy: u64, share: Share) -> bool {
     let Some(known) = PROXIES.get_ptr_mut(&proxy) else { return false };
     // SAFETY: a member of a map value.
     let owner = unsafe { (&raw const (*known).owner).read() };

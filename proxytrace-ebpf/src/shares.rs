@@ -31,7 +31,7 @@ pub(crate) fn give_back(owner: Owner, share: Share) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn shares_take(uid: u32, pid_namespace: u32, share: u32) -> u32 {
-    share_at(share).is_some_and(|share| has_taken(Owner { uid, pid_namespace }, share)).into()
+    share_at(share).is_some_and(|share| try_take(Owner { uid, pid_namespace }, share)).into()
 }
 
 /// As [`shares_take`].
@@ -54,7 +54,7 @@ pub(crate) fn share_at(index: u32) -> Option<Share> {
 }
 
 #[inline(always)]
-fn has_taken(owner: Owner, share: Share) -> bool {
+fn try_take(owner: Owner, share: Share) -> bool {
     let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) else { return false };
     if owner != Owner::HOST_ROOT && held(own, &owner, share) >= free_beside(all, share) {
         return false;

@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use procfs::process::Process;
+use proxytrace_ebpf::abi;
 use serde::{Deserialize, Serialize};
 
 /// Whose a process is.
@@ -16,7 +17,7 @@ pub struct Owner {
 
 impl Owner {
     /// The root of the host itself.
-    pub const HOST_ROOT: Self = Self { uid: 0, pid_namespace: 0xefff_fffc }; // PROC_PID_INIT_INO
+    pub const HOST_ROOT: Self = Self { uid: 0, pid_namespace: abi::Owner::HOST_ROOT.pid_namespace as u64 };
 
     /// Stands for those whose processes have ended before they could be looked at: they share what one user has.
     pub const UNKNOWN: Self = Self { uid: u32::MAX, pid_namespace: 0 };
