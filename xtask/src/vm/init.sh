@@ -13,7 +13,8 @@ mount_at() {
 mount_at proc /proc
 mount_at sysfs /sys
 mount_at devtmpfs /dev
-mount_at tmpfs /tmp
+# It is there where the programs were built below it: nothing may be mounted over them.
+[ -e /tmp ] || mount_at tmpfs /tmp
 mount_at tmpfs /run
 mount_at cgroup2 /sys/fs/cgroup
 mount_at bpf /sys/fs/bpf
