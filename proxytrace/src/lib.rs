@@ -21,30 +21,32 @@
 //!
 //! The programs in the kernel are the package `proxytrace-ebpf`.
 
-pub mod agent;
-pub mod check;
-pub mod cli;
-pub mod commands;
-pub mod doctor;
-pub mod escape;
-pub mod exit;
-pub mod findings;
+pub(crate) mod agent;
+pub(crate) mod check;
+pub(crate) mod cli;
+pub(crate) mod commands;
+pub(crate) mod doctor;
+pub(crate) mod escape;
+pub(crate) mod exit;
+pub(crate) mod findings;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-pub mod http;
-pub mod identity;
-pub mod kernel;
-pub mod logging;
-pub mod memory;
-pub mod metrics;
-pub mod model;
-pub mod naming;
-pub mod nginx;
-pub mod output;
-pub mod privilege;
-pub mod reader;
-pub mod recording;
-pub mod reloads;
-pub mod room;
-pub mod threads;
-pub mod watch;
+pub(crate) mod http;
+pub(crate) mod identity;
+pub(crate) mod kernel;
+pub(crate) mod logging;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod model;
+pub(crate) mod naming;
+pub(crate) mod nginx;
+pub(crate) mod output;
+pub(crate) mod privilege;
+pub(crate) mod reader;
+pub(crate) mod recording;
+pub(crate) mod room;
+pub(crate) mod session;
+pub(crate) mod threads;
+pub(crate) mod watch;
+
+pub use cli::main;

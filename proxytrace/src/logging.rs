@@ -13,10 +13,7 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::{
-    cli::{Log, LogFormat},
-    escape, threads,
-};
+use crate::{escape, threads};
 
 /// What waits to be written takes no more memory, in bytes.
 const MAX_QUEUED: usize = 1 << 20;
@@ -25,6 +22,37 @@ const MAX_QUEUED: usize = 1 << 20;
 const FLUSH: Duration = Duration::from_millis(200);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// How much is logged to standard error, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Log {
+    /// Log more; twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Logging")]
+    pub verbose: u8,
+    /// Log errors only, and leave out notes.
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Logging")]
+    pub quiet: bool,
+    /// How to log.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        env = "PROXYTRACE_LOG_FORMAT",
+        help_heading = "Logging"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// A format of log lines.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
 
 /// How log lines get to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

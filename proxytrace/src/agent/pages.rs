@@ -31,7 +31,7 @@ impl Material {
     ///
     /// # Errors
     /// The kernel's maps could not be read.
-    pub fn of(page: Page, watch: &mut Watch) -> anyhow::Result<Self> {
+    pub fn of(page: Page, watch: &Watch) -> anyhow::Result<Self> {
         Ok(match page {
             Page::Metrics(format) => {
                 let hooks = watch.hooks().iter().map(hook_labels).collect();

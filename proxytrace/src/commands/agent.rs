@@ -2,25 +2,33 @@
 
 use std::{
     io::ErrorKind,
-    mem,
     net::{SocketAddr, TcpListener},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::{mpsc::Sender, oneshot};
+use tokio::sync::{
+    mpsc::{self, Receiver, Sender},
+    oneshot,
+};
 
-use super::{Shutdown, block_on, give_up_privileges, trees};
+use super::{
+    Run, block_on,
+    options::Tracing,
+    shutdown::Shutdown,
+    tracing::{self, Wanted, give_up_privileges, trees},
+};
 use crate::{
     agent::{
         health::{Health, Loop},
-        pages::{self, Pages},
-        work::{self, Inbox},
+        pages::{Ask, Pages},
+        work::work,
     },
-    cli::Tracing,
     http::{self, Renderer},
+    logging::Way,
+    session::Session,
     threads::{self, Crew},
-    watch::Watch,
 };
 
 /// Series of addresses that are neither declared nor used for so long go away.
@@ -40,73 +48,80 @@ pub struct Args {
     tracing: Tracing,
 }
 
-/// Events that wait to be worked on, at most: 3 MiB. What does not fit stays in the ring buffer.
-const MAX_WAITING: usize = 32 << 10;
-
 /// How often the main loop comes round where nothing happens.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Runs until SIGTERM or SIGINT.
-///
-/// # Errors
-/// The address is taken, the host does not let us trace, or a part of the agent has ended.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    block_on(async {
-        let Args { listen, max_addresses, tracing } = args;
-        let shutdown = Shutdown::start()?;
-        // Before anything is attached: a second agent on the same port leaves at once.
-        let listener = TcpListener::bind(listen).map_err(|error| {
-            let hint = match error.kind() {
-                ErrorKind::AddrInUse => "is another agent there? choose another port with --listen",
-                _ => "give an address of this host and a free port with --listen",
-            };
-            anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
-        })?;
-        let config = tracing.nginx_config.clone();
-        let (watch, mut events, mut replies) =
-            Watch::start(&tracing.options(false), config, *max_addresses as usize, SERIES_KEPT)?;
-        log_start(&watch, &listener)?;
+impl Run for Args {
+    const LOG_LEVEL: &str = "info";
+    // Whoever reads standard error may be slow.
+    const LOG_WAY: Way = Way::Queued;
 
-        let mut crew = Crew::new();
-        let health = Arc::new(Health::new());
-        let (outbox, inbox) = work::channels();
-        let (confine, confined) = oneshot::channel();
-        give_up_privileges(tracing, watch, |watch| {
-            start_work(&crew, watch, inbox, &health)?;
-            start_serving(&crew, listener, &health, outbox.asks.clone(), confined)
-        })?;
-        // Whoever has asked meanwhile waits in the listener's backlog.
-        let _ = confine.send(());
-        let mut waiting = Vec::new();
-        let mut answer = None;
-        let mut round = tokio::time::interval(ROUND);
-        // Nothing here takes long: the ring buffer is emptied, and a signal ends the agent, whatever the rest does.
-        loop {
-            health.note_round(Loop::Events);
-            let room = MAX_WAITING - waiting.len();
-            tokio::select! {
-                () = shutdown.requested() => break,
-                name = crew.lost() => anyhow::bail!("thread {name} has ended; please report this"),
-                () = events.next_batch(room, |event| waiting.push(event)), if room > 0 => {}
-                Ok(place) = outbox.events.reserve(), if !waiting.is_empty() => place.send(mem::take(&mut waiting)),
-                reply = replies.next(), if answer.is_none() => answer = Some(reply?),
-                Ok(place) = outbox.replies.reserve(), if answer.is_some() => answer.take().map_or((), |reply| place.send(reply)),
-                _ = round.tick() => {}
-            }
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// The address is taken, the host does not let us trace, or a part of the agent has ended.
+    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+        block_on(run(self)).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+async fn run(Args { listen, max_addresses, tracing }: &Args) -> anyhow::Result<()> {
+    let shutdown = Shutdown::start()?;
+    // Before anything is attached: a second agent on the same port leaves at once.
+    let listener = TcpListener::bind(listen).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => "is another agent there? choose another port with --listen",
+            _ => "give an address of this host and a free port with --listen",
+        };
+        anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
+    })?;
+    let wanted = Wanted {
+        records: false,
+        established: false,
+        max_addresses: *max_addresses as usize,
+        series_kept: SERIES_KEPT,
+    };
+    let (session, mut pump) = tracing::start(tracing, wanted)?;
+    log_start(&session, &listener)?;
+
+    let mut crew = Crew::new();
+    let health = Arc::new(Health::new());
+    let (ask, asked) = mpsc::channel(1);
+    let (confine, confined) = oneshot::channel();
+    give_up_privileges(tracing, session, |session| {
+        start_work(&crew, session, asked, &health)?;
+        start_serving(&crew, listener, &health, ask, confined)
+    })?;
+    // Whoever has asked meanwhile waits in the listener's backlog.
+    let _ = confine.send(());
+    let mut round = tokio::time::interval(ROUND);
+    // Nothing here takes long: the ring buffer is emptied, and a signal ends the agent, whatever the rest does.
+    loop {
+        health.note_round(Loop::Events);
+        tokio::select! {
+            () = shutdown.requested() => break,
+            name = crew.lost() => anyhow::bail!("thread {name} has ended; please report this"),
+            stepped = pump.step() => stepped?,
+            _ = round.tick() => {}
         }
-        tracing::info!("ended");
-        Ok(())
-    })
+    }
+    ::tracing::info!("ended");
+    Ok(())
 }
 
 /// The thread that owns the trace.
-fn start_work(crew: &Crew, watch: Watch, inbox: Inbox, health: &Arc<Health>) -> anyhow::Result<()> {
+fn start_work(
+    crew: &Crew,
+    session: Session,
+    asked: Receiver<Ask>,
+    health: &Arc<Health>,
+) -> anyhow::Result<()> {
     let (member, health) = (crew.member("work"), Arc::clone(health));
     threads::start("work", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(move || {
             let _member = member;
-            runtime.block_on(work::work(watch, inbox, health));
+            runtime.block_on(work(session, asked, &health));
         })
     })
 }
@@ -116,7 +131,7 @@ fn start_serving(
     crew: &Crew,
     listener: TcpListener,
     health: &Arc<Health>,
-    asks: Sender<pages::Ask>,
+    ask: Sender<Ask>,
     confined: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     let (renderer, wanted) = Renderer::new();
@@ -124,7 +139,7 @@ fn start_serving(
     threads::start_without_capabilities("pages", move || {
         Ok(move || {
             let _member = member;
-            http::render(wanted, Pages(asks));
+            http::render(wanted, Pages(ask));
         })
     })?;
     let (member, health) = (crew.member("http"), Arc::clone(health));
@@ -146,9 +161,8 @@ fn start_serving(
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "this is no address and port; write 127.0.0.1:9947, 0.0.0.0:9947 or [::]:9947".to_owned()
-    })
+    text.parse()
+        .map_err(|_| "not an address and port; write 127.0.0.1:9947, 0.0.0.0:9947 or [::]:9947".to_owned())
 }
 
 fn max_addresses(text: &str) -> Result<u32, String> {
@@ -159,11 +173,11 @@ fn max_addresses(text: &str) -> Result<u32, String> {
     }
 }
 
-fn log_start(watch: &Watch, listener: &TcpListener) -> anyhow::Result<()> {
+fn log_start(session: &Session, listener: &TcpListener) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
-    match watch.roots()?.as_slice() {
-        [] => tracing::info!("serving http://{listen}/metrics; no process to trace runs yet"),
-        pids => tracing::info!("serving http://{listen}/metrics; tracing {}", trees(pids)),
+    match session.watch().roots()?.as_slice() {
+        [] => ::tracing::info!("serving http://{listen}/metrics; no process to trace runs yet"),
+        pids => ::tracing::info!("serving http://{listen}/metrics; tracing {}", trees(pids)),
     }
     Ok(())
 }

@@ -10,13 +10,13 @@ use std::{
 
 use nginx_conf::Config;
 
+use super::{Run, options::seconds};
 use crate::{
     check::{
         Finding, Resolved, Subject, difference, probe,
         report::{Format, Report},
         resolve, source,
     },
-    cli::seconds,
     exit::Failure,
     nginx::routes::Routes,
 };
@@ -44,26 +44,28 @@ pub struct Args {
     format: Format,
 }
 
-/// Examines a configuration, and ends with 0 where no finding is an error, and 1 where one is.
-///
-/// # Errors
-/// A configuration may not be read, or standard output is gone.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if args.config == Path::new("-") && args.against.as_deref() == Some(Path::new("-")) {
-        return Err(source::Unreadable::both_from_stdin().into());
+impl Run for Args {
+    /// Examines a configuration, and ends with 0 where no finding is an error, and 1 where one is.
+    ///
+    /// # Errors
+    /// A configuration may not be read, or standard output is gone.
+    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+        if self.config == Path::new("-") && self.against.as_deref() == Some(Path::new("-")) {
+            return Err(source::Unreadable::both_from_stdin().into());
+        }
+        let old = self.against.as_deref().map(source::read).transpose()?;
+        let report = match source::read(&self.config)? {
+            Err(finding) => Report { findings: vec![*finding], ..Report::default() },
+            Ok(config) => match old {
+                Some(Err(finding)) => Report { findings: vec![*finding], ..Report::default() },
+                old => examine(self, &config, old.and_then(Result::ok).as_ref())?,
+            },
+        };
+        let mut out = io::stdout().lock();
+        out.write_all(report.written(self.format)?.as_bytes())?;
+        out.flush()?;
+        Ok(if report.has_error() { Failure::Failed.into() } else { ExitCode::SUCCESS })
     }
-    let old = args.against.as_deref().map(source::read).transpose()?;
-    let report = match source::read(&args.config)? {
-        Err(finding) => Report { findings: vec![*finding], ..Report::default() },
-        Ok(config) => match old {
-            Some(Err(finding)) => Report { findings: vec![*finding], ..Report::default() },
-            old => examine(args, &config, old.and_then(Result::ok).as_ref())?,
-        },
-    };
-    let mut out = io::stdout().lock();
-    out.write_all(report.written(args.format)?.as_bytes())?;
-    out.flush()?;
-    Ok(if report.has_error() { Failure::Failed.into() } else { ExitCode::SUCCESS })
 }
 
 fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result<Report> {

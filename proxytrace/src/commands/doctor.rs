@@ -5,12 +5,11 @@ use std::{
     process::ExitCode,
 };
 
-use super::block_on;
+use super::{Run, block_on, display::stdout_colour, options::Tracing};
 use crate::{
-    cli::Tracing,
     doctor::{self, report::Verdict},
     exit::Failure,
-    output::{Colour, diagnosis},
+    output::diagnosis,
 };
 
 /// Options of `proxytrace doctor`.
@@ -23,26 +22,27 @@ pub struct Args {
     tracing: Tracing,
 }
 
-/// Examines the host, says what was found, and ends with 0 where nothing is amiss, 1 where something is, and 3 where
-/// tracing is impossible.
-///
-/// # Errors
-/// /proc is not readable, or standard output is gone.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let Args { json, tracing } = args;
-    // A runtime for the ring buffer, which nobody reads here.
-    let report = block_on(async { doctor::examine(&tracing.options(false)) })?;
-    let mut out = io::stdout().lock();
-    if *json {
-        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
-        out.write_all(b"\n")?;
-    } else {
-        out.write_all(diagnosis(&report, Colour::of_stdout()).as_bytes())?;
+impl Run for Args {
+    /// Examines the host, reports what was found, and ends with 0 where nothing is amiss, 1 where something is, and 3 where
+    /// tracing is impossible.
+    ///
+    /// # Errors
+    /// /proc is not readable, or standard output is gone.
+    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+        // A runtime for the ring buffer, which nobody reads here.
+        let report = block_on(async { doctor::examine(&self.tracing.options(false)) })?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
+            out.write_all(b"\n")?;
+        } else {
+            out.write_all(diagnosis(&report, stdout_colour()).as_bytes())?;
+        }
+        out.flush()?;
+        Ok(match report.verdict {
+            Verdict::Full => ExitCode::SUCCESS,
+            Verdict::Degraded => Failure::Failed.into(),
+            Verdict::Cannot => Failure::CannotTrace.into(),
+        })
     }
-    out.flush()?;
-    Ok(match report.verdict {
-        Verdict::Full => ExitCode::SUCCESS,
-        Verdict::Degraded => Failure::Failed.into(),
-        Verdict::Cannot => Failure::CannotTrace.into(),
-    })
 }

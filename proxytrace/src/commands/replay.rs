@@ -8,11 +8,11 @@ use std::{
     process::ExitCode,
 };
 
+use super::{Run, display::Display, options::Show};
 use crate::{
-    cli::Show,
     findings::Replayed,
-    model::{Filter, Key, Record, Tally},
-    output::{Colour, Found, Printer, summary_of_records},
+    model::RecordTotals,
+    output::summary_of_records,
     recording::{Damage, Reader},
 };
 
@@ -31,53 +31,48 @@ pub struct Args {
 #[error("{}", .0.join("\nproxytrace: "))]
 pub struct Unreadable(Vec<String>);
 
-/// Shows what is in the recordings, each up to its end or to where it is damaged.
-///
-/// # Errors
-/// Standard output is gone; or, after all was shown, that some recordings could not be read or are damaged.
-pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
-    let Args { files, show } = args;
-    let mut replay = Replay {
-        filter: show.filter(),
-        printer: show.printer(),
-        tally: Tally::default(),
-        findings: Replayed::default(),
-        found: Found::default(),
-    };
-    let mut troubles = Vec::new();
-    let mut has_begun = false;
-    for file in files {
-        let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
-        match open(file) {
-            Ok(input) => {
-                if !mem::replace(&mut has_begun, true) {
-                    replay.printer.begin(&mut io::stdout().lock())?;
+impl Run for Args {
+    /// Shows what is in the recordings, each up to its end or to where it is damaged.
+    ///
+    /// # Errors
+    /// Standard output is gone; or, after all was shown, that some recordings could not be read or are damaged.
+    fn run(&self, quiet: bool) -> anyhow::Result<ExitCode> {
+        let mut replay = Replay {
+            display: Display::new(&self.show, quiet),
+            totals: RecordTotals::default(),
+            findings: Replayed::default(),
+        };
+        let mut troubles = Vec::new();
+        let mut has_begun = false;
+        for file in &self.files {
+            let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
+            match open(file) {
+                Ok(input) => {
+                    if !mem::replace(&mut has_begun, true) {
+                        replay.display.begin(&mut io::stdout().lock())?;
+                    }
+                    let damage = replay.file(input, &name, quiet)?;
+                    troubles.extend(damage.map(|damage| format!("{name}: {damage}")));
                 }
-                let damage = replay.file(input, &name, quiet)?;
-                troubles.extend(damage.map(|damage| format!("{name}: {damage}")));
+                Err(error) => troubles.push(format!("open {name}: {error}")),
             }
-            Err(error) => troubles.push(format!("open {name}: {error}")),
         }
-    }
-    if !has_begun {
-        // A summary of nothing would look as if nothing had happened.
-        return Err(Unreadable(troubles).into());
-    }
-    let found = replay.end(quiet)?;
-    if troubles.is_empty() {
-        Ok(found.status(show.fail_on_finding))
-    } else {
-        Err(Unreadable(troubles).into())
+        if !has_begun {
+            // A summary of nothing would look as if nothing had happened.
+            return Err(Unreadable(troubles).into());
+        }
+        let code = replay
+            .display
+            .end(|colour, filter| summary_of_records(&replay.totals, colour, |key| filter.passes_key(key)))?;
+        if troubles.is_empty() { Ok(code) } else { Err(Unreadable(troubles).into()) }
     }
 }
 
 /// Recordings being shown.
 struct Replay {
-    filter: Filter,
-    printer: Printer,
-    tally: Tally,
+    display: Display,
+    totals: RecordTotals,
     findings: Replayed,
-    found: Found,
 }
 
 impl Replay {
@@ -88,56 +83,36 @@ impl Replay {
         let damage = loop {
             match reader.next_record() {
                 Ok(Some(record)) => {
-                    self.tally.add(&record);
+                    self.totals.add(&record);
                     for finding in self.findings.take(&record) {
-                        self.show(&mut out, &finding)?;
+                        self.display.show(&mut out, &finding)?;
                     }
-                    self.show(&mut out, &record)?;
+                    self.display.show(&mut out, &record)?;
                 }
                 Ok(None) => break None,
                 Err(damage) => break Some(damage),
             }
         };
         for finding in self.findings.finish() {
-            self.show(&mut out, &finding)?;
+            self.display.show(&mut out, &finding)?;
         }
         out.flush()?;
-        if reader.skipped() > 0 && !quiet {
-            let why =
-                if reader.is_newer() { "a newer proxytrace wrote it" } else { "they are not understood" };
-            writeln!(io::stderr(), "{name}: {} records were skipped: {why}", reader.skipped())?;
-        }
-        if reader.too_long() > 0 && !quiet {
-            writeln!(
-                io::stderr(),
-                "{name}: {} lines were skipped: too long for a record",
-                reader.too_long()
-            )?;
+        if !quiet {
+            report_skipped(&reader, name)?;
         }
         Ok(damage)
     }
+}
 
-    fn show(&mut self, out: &mut impl io::Write, record: &Record) -> io::Result<()> {
-        self.found.note(&record.body);
-        if self.filter.passes(&record.body) {
-            self.printer.print(out, record)?;
-        }
-        Ok(())
+fn report_skipped(reader: &Reader<impl BufRead>, name: &str) -> io::Result<()> {
+    let why = if reader.is_newer() { "a newer proxytrace wrote it" } else { "they are not understood" };
+    if reader.skipped() > 0 {
+        writeln!(io::stderr(), "{name}: {} records were skipped: {why}", reader.skipped())?;
     }
-
-    fn end(self, quiet: bool) -> io::Result<Found> {
-        let wanted = |key: &Key| self.filter.passes_key(key);
-        let summary = |colour: Colour| {
-            summary_of_records(&self.tally, colour, wanted) + &self.found.summary(colour, &self.filter)
-        };
-        match self.printer {
-            Printer::Human(_) => write!(io::stdout(), "\n{}", summary(Colour::of_stdout()))?,
-            // Standard output is for programs then.
-            Printer::Json if !quiet => write!(io::stderr(), "{}", summary(Colour::Off))?,
-            Printer::Json => {}
-        }
-        Ok(self.found)
+    if reader.too_long() > 0 {
+        writeln!(io::stderr(), "{name}: {} lines were skipped: too long for a record", reader.too_long())?;
     }
+    Ok(())
 }
 
 fn is_stdin(file: &Path) -> bool {

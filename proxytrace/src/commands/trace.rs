@@ -9,31 +9,32 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use proxytrace_ebpf::abi::Event;
-use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{Pace, Shutdown, block_on, give_up_privileges, trees};
+use super::{
+    Run, block_on,
+    display::Display,
+    options::{Show, Tracing, seconds},
+    shutdown::Shutdown,
+    tracing::{self, Wanted, give_up_privileges, trees},
+};
 use crate::{
-    cli::{Show, Tracing, seconds},
-    kernel::Events,
-    model::{Body, Filter, Key, Lost, Record},
-    output::{Colour, Found, Printer, summary},
-    reader::{Reply, client::Replies},
+    logging::Way,
+    model::{Body, Record},
+    output::summary,
     recording::{self, Kept, Recorder},
-    reloads::CHECK,
-    watch::{Look, PATIENCE, Watch},
+    session::{Session, Update},
+    watch::NAME_TIMEOUT,
 };
 
-/// Losses, and whether anybody still reads, are looked at this often.
-const LOOK: Duration = Duration::from_secs(1);
+/// Whether anybody still reads is checked this often, and the recording is written.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Whoever ends a trace by a signal does not wait longer for names.
-const HURRY: Duration = Duration::from_millis(500);
+const INTERRUPTED_NAME_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// So many addresses are summed up one by one at the end; what they share is summed up under `~other`.
-const MOST_SUMMED_UP: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 /// Options of `proxytrace trace`.
 #[derive(Debug, clap::Args)]
@@ -58,121 +59,106 @@ pub struct Args {
     tracing: Tracing,
 }
 
-/// Runs until it is interrupted, or has shown as much as was asked for.
-///
-/// # Errors
-/// The host does not let us trace, or standard output is gone.
-pub fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
-    block_on(async {
-        let Args { show, duration, count, record, record_max, tracing } = args;
-        let shutdown = Shutdown::start()?;
-        let options = tracing.options(show.wants_established());
-        let (watch, mut events, mut replies) =
-            Watch::start(&options, tracing.nginx_config.clone(), MOST_SUMMED_UP, Duration::MAX)?;
-        let header = recording::header(show.wants_established()).context("ask for the host's name")?;
-        let create = |path: &PathBuf| {
-            Recorder::create(path, *record_max, &header).map(|recorder| Kept::new(path.clone(), recorder))
-        };
-        let recording = record.as_ref().map(create).transpose()?;
-        let watch = match give_up_privileges(tracing, watch, Ok) {
-            Ok(watch) => watch,
-            Err(error) => {
-                recording.into_iter().for_each(Kept::discard);
-                return Err(error);
-            }
-        };
-        let mut session = Session::new(watch, show, recording, *count);
-        if !quiet {
-            session.note_start(&options.wanted.names)?;
-        }
-        session.begin(&header)?;
-        let end = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(*duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(end);
-        let mut look = tokio::time::interval(LOOK);
-        let mut pace = Pace::new();
-        let mut check = tokio::time::interval(CHECK);
-        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut patience = PATIENCE;
-        while !session.is_complete() {
-            tokio::select! {
-                () = shutdown.requested() => {
-                    patience = HURRY;
-                    break;
-                }
-                () = &mut end => break,
-                _ = look.tick() => {
-                    if stdout_is_closed() {
-                        return Ok(ExitCode::SUCCESS);
-                    }
-                    session.note_losses()?;
-                    session.flush_recording();
-                    session.watch.follow_names()?;
-                }
-                () = pace.due() => {
-                    pace.note_look();
-                    session.look()?;
-                }
-                reply = replies.next() => {
-                    pace.note_news();
-                    match reply {
-                        Ok(reply) => session.take_reply(reply)?,
-                        Err(gone) => tracing::error!("{gone}; no upstream is named from now on"),
-                    }
-                }
-                _ = check.tick(), if session.watch.is_reload_open() || session.watch.holds_events() => {
-                    session.watch.take_rejected_reloads();
-                    session.show_known()?;
-                }
-                result = session.take_batch(&mut events) => {
-                    pace.note_news();
-                    result?;
-                }
-            }
-        }
-        let found = session.end(&mut events, &mut replies, patience, quiet).await?;
-        Ok(found.status(show.fail_on_finding))
-    })
+impl Run for Args {
+    // Whoever reads standard error may be slow.
+    const LOG_WAY: Way = Way::Queued;
+
+    /// Runs until it is interrupted, or has shown as much as was asked for.
+    fn run(&self, quiet: bool) -> anyhow::Result<ExitCode> {
+        block_on(run(self, quiet))
+    }
 }
 
-/// A trace being shown.
-struct Session {
-    watch: Watch,
-    filter: Filter,
-    printer: Printer,
+async fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
+    let Args { show, duration, count, record, record_max, tracing } = args;
+    let shutdown = Shutdown::start()?;
+    let established = show.wants_established();
+    let wanted =
+        Wanted { records: true, established, max_addresses: MAX_ADDRESSES, series_kept: Duration::MAX };
+    let (session, mut pump) = tracing::start(tracing, wanted)?;
+    let header = recording::header(established).context("ask for the host's name")?;
+    let create = |path: &PathBuf| {
+        Recorder::create(path, *record_max, &header).map(|recorder| Kept::new(path.clone(), recorder))
+    };
+    let recording = record.as_ref().map(create).transpose()?;
+    let mut session = match give_up_privileges(tracing, session, Ok) {
+        Ok(session) => session,
+        Err(error) => {
+            recording.into_iter().for_each(Kept::discard);
+            return Err(error);
+        }
+    };
+    let mut sink = Sink {
+        display: Display::new(show, quiet),
+        recording,
+        left: *count,
+        is_waiting: !quiet && !report_start(&session, tracing)?,
+    };
+    sink.begin(&header)?;
+    let started = Instant::now();
+    let end = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(*duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end);
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut name_timeout = NAME_TIMEOUT;
+    while !sink.is_complete() {
+        tokio::select! {
+            () = shutdown.requested() => {
+                name_timeout = INTERRUPTED_NAME_TIMEOUT;
+                break;
+            }
+            () = &mut end => break,
+            _ = housekeeping.tick() => {
+                if stdout_is_closed() {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                sink.flush_recording();
+            }
+            stepped = pump.step() => if let Err(gone) = stepped {
+                ::tracing::error!("{gone}; no upstream is named from now on");
+            },
+            update = session.next() => match update {
+                Some(update) => sink.take(update?)?,
+                None => break,
+            },
+        }
+    }
+    let took = started.elapsed();
+    sink.take(session.finish(&mut pump, name_timeout).await?)?;
+    sink.end(&session, took)
+}
+
+/// Reports what is traced; gives false where there is nothing yet.
+fn report_start(session: &Session, tracing: &Tracing) -> anyhow::Result<bool> {
+    let pids = session.watch().roots()?;
+    if pids.is_empty() {
+        let names = tracing.options(false).wanted.names.join(" or ");
+        writeln!(io::stderr(), "no process named {names} is running; waiting for one to start")?;
+        return Ok(false);
+    }
+    writeln!(io::stderr(), "tracing {}; ctrl-c ends it", trees(&pids))?;
+    Ok(true)
+}
+
+/// Where updates go: to the display, and into a recording.
+struct Sink {
+    display: Display,
     recording: Option<Kept>,
-    found: Found,
-    started: Instant,
+    /// How many records are still to be shown, where that was limited.
     left: Option<u64>,
-    lost: u64,
-    /// Whether somebody was told that there is no process yet, and is to hear of the first.
+    /// Whether it was reported that there is no process yet, so that the first is to be.
     is_waiting: bool,
 }
 
-impl Session {
-    fn new(watch: Watch, show: &Show, recording: Option<Kept>, count: Option<u64>) -> Self {
-        Self {
-            watch,
-            filter: show.filter(),
-            printer: show.printer(),
-            recording,
-            found: Found::default(),
-            started: Instant::now(),
-            left: count,
-            lost: 0,
-            is_waiting: false,
-        }
-    }
-
-    /// Tells whoever reads that tracing has begun.
+impl Sink {
     fn begin(&mut self, header: &Record) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        self.printer.begin(&mut out)?;
-        self.printer.print(&mut out, header)?;
+        self.display.begin(&mut out)?;
+        self.display.show(&mut out, header)?;
         Ok(out.flush()?)
     }
 
@@ -180,100 +166,24 @@ impl Session {
         self.left == Some(0)
     }
 
-    /// Says what is traced, or that there is nothing yet.
-    fn note_start(&mut self, names: &[String]) -> anyhow::Result<()> {
-        let mut err = io::stderr().lock();
-        match self.watch.roots()?.as_slice() {
-            [] => {
-                self.is_waiting = true;
-                writeln!(
-                    err,
-                    "no process named {} is running; waiting for one to start",
-                    names.join(" or ")
-                )?;
-            }
-            pids => writeln!(err, "tracing {}; ctrl-c ends it", trees(pids))?,
-        }
-        Ok(())
-    }
-
-    async fn take_batch(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        let mut batch = Vec::new();
-        events.next_batch(usize::MAX, |event| batch.push(event)).await;
-        self.take(&batch)?;
-        self.show_known()
-    }
-
-    fn take(&mut self, batch: &[Event]) -> anyhow::Result<()> {
-        for event in batch {
-            if self.is_waiting && event.kind == Event::ENTERED {
-                self.is_waiting = false;
-                writeln!(io::stderr(), "it has started: tracing {}", trees(&[event.pid]))?;
-            }
-            self.watch.take(event)?;
-        }
-        Ok(())
-    }
-
-    fn take_reply(&mut self, reply: Reply) -> anyhow::Result<()> {
-        self.watch.answer(reply)?;
-        self.show_known()
-    }
-
-    /// Shows everything whose upstream is known, or that has waited long enough.
-    fn show_known(&mut self) -> anyhow::Result<()> {
-        self.show(false)
-    }
-
-    /// The same, or, if `all`, everything.
-    fn show(&mut self, all: bool) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        for record in self.watch.records(all)? {
-            if self.is_complete() {
-                break;
-            }
-            self.show_record(&mut out, &record)?;
-        }
-        Ok(out.flush()?)
-    }
-
-    fn show_record(&mut self, out: &mut impl io::Write, record: &Record) -> anyhow::Result<()> {
-        if let Some(recording) = &mut self.recording {
-            recording.write(record);
-        }
-        if self.filter.passes(&record.body) && self.printer.print(out, record)? {
-            self.left = self.left.map(|left| left.saturating_sub(1));
-        }
-        Ok(())
-    }
-
-    /// Shows which findings came and went.
-    fn look(&mut self) -> anyhow::Result<()> {
-        let Look { facts, changes } = self.watch.look()?;
-        if let Some(recording) = &mut self.recording {
-            facts.iter().for_each(|fact| recording.write(fact));
+    fn take(&mut self, update: Update) -> anyhow::Result<()> {
+        if let Some(pid) = update.entered.filter(|_| std::mem::take(&mut self.is_waiting)) {
+            writeln!(io::stderr(), "it has started: tracing {}", trees(&[pid]))?;
         }
         let mut out = io::stdout().lock();
-        for change in &changes {
-            self.found.note(&change.body);
-            if self.filter.passes(&change.body) {
-                self.printer.print(&mut out, change)?;
+        for record in &update.records {
+            let is_counted = is_counted(&record.body);
+            if is_counted && self.is_complete() {
+                continue;
+            }
+            if let Some(recording) = &mut self.recording {
+                recording.write(record);
+            }
+            if self.display.show(&mut out, record)? && is_counted {
+                self.left = self.left.map(|left| left.saturating_sub(1));
             }
         }
         Ok(out.flush()?)
-    }
-
-    /// Tells of records that were lost since the last look.
-    fn note_losses(&mut self) -> anyhow::Result<()> {
-        let lost = self.watch.events_lost()?;
-        if lost > self.lost {
-            let body = Body::Lost(Lost { count: lost - self.lost });
-            self.lost = lost;
-            let left = self.left;
-            self.show_record(&mut io::stdout().lock(), &Record { time: Timestamp::now(), body })?;
-            self.left = left;
-        }
-        Ok(())
     }
 
     fn flush_recording(&mut self) {
@@ -282,48 +192,21 @@ impl Session {
         }
     }
 
-    /// Detaches first, so that what is shown last is all there is, and the summary agrees with it.
-    /// Names are waited for as long as `patience` says.
-    async fn end(
-        mut self,
-        events: &mut Events,
-        replies: &mut Replies,
-        patience: Duration,
-        quiet: bool,
-    ) -> anyhow::Result<Found> {
-        let took = self.started.elapsed();
-        self.watch.detach();
-        let mut batch = Vec::new();
-        events.drain(|event| batch.push(event));
-        self.take(&batch)?;
-        self.show_known()?;
-        let answers = async {
-            while self.watch.is_naming() {
-                self.take_reply(replies.next().await?)?;
-            }
-            anyhow::Ok(())
-        };
-        // What is named by then is named.
-        let _ = timeout(patience, answers).await;
-        self.show(true)?;
-        self.look()?;
-        self.note_losses()?;
+    fn end(mut self, session: &Session, took: Duration) -> anyhow::Result<ExitCode> {
         self.flush_recording();
-        let view = self.watch.view()?;
-        self.found.renew(self.watch.findings());
-        let wanted = |key: &Key| self.filter.passes_key(key);
+        let view = session.watch().view()?;
         let recording = self.recording.as_ref().map(Kept::summary).unwrap_or_default();
-        let text = |colour: Colour| {
-            summary(&view, took, colour, wanted) + &recording + &self.found.summary(colour, &self.filter)
-        };
-        match self.printer {
-            Printer::Human(_) => write!(io::stdout(), "\n{}", text(Colour::of_stdout()))?,
-            // Standard output is for programs then.
-            Printer::Json if !quiet => write!(io::stderr(), "{}", text(Colour::Off))?,
-            Printer::Json => {}
-        }
-        Ok(self.found)
+        self.display.renew(session.watch().findings());
+        let code = self
+            .display
+            .end(|colour, filter| summary(&view, took, colour, |key| filter.passes_key(key)) + &recording)?;
+        Ok(code)
     }
+}
+
+/// Whether a record is one of those that `--count` is about: something that happened on the host.
+const fn is_counted(body: &Body) -> bool {
+    !matches!(body, Body::Counts(_) | Body::Declared(_) | Body::Finding(_) | Body::Lost(_))
 }
 
 /// Whether the reader of a pipe is gone. Writing would tell, but while all is well there is nothing to write.

@@ -47,6 +47,7 @@ pub enum Source {
 
 impl Source {
     /// All of them, the most telling first.
+    #[cfg(test)]
     pub const ALL: [Self; 6] =
         [Self::Unit, Self::Pod, Self::Container, Self::PodClaimed, Self::Process, Self::Option];
 

@@ -96,7 +96,7 @@ impl FromStr for Cause {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::names().find(|&name| name == text).map(Self).ok_or_else(|| {
-            format!("there is no such cause; there are {}", Self::names().collect::<Vec<_>>().join(", "))
+            format!("unknown cause; expected one of {}", Self::names().collect::<Vec<_>>().join(", "))
         })
     }
 }
@@ -145,7 +145,7 @@ impl FromStr for AddressFilter {
         if let Ok(address) = text.parse::<std::net::SocketAddr>() {
             return Ok(Self::Network(address.ip().into(), Some(address.port())));
         }
-        Err("this is no address; write 10.0.0.5, 10.0.0.5:8080, [2001:db8::5]:8080, :8080, 10.0.0.0/8 or \
+        Err("not an address; write 10.0.0.5, 10.0.0.5:8080, [2001:db8::5]:8080, :8080, 10.0.0.0/8 or \
              unix:/run/app.sock"
             .to_owned())
     }

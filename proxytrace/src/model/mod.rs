@@ -1,16 +1,15 @@
-//! What proxytrace speaks of: addresses, records, filters, and the book of what was counted. No I/O here, so that the
+//! What proxytrace speaks of: addresses, records, filters, and the series of what was counted. No I/O here, so that the
 //! same code serves a live host, a recording and a unit test.
 
 mod address;
-mod book;
 mod clock;
 mod counts;
 mod filter;
 mod record;
-mod tally;
+mod record_totals;
+mod series;
 
 pub use address::Address;
-pub use book::{Book, Entry, Key, Series};
 pub use clock::Clock;
 pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};
@@ -18,7 +17,8 @@ pub use record::{
     Attempt, Body, Connection, Declaration, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route,
     Worker,
 };
-pub use tally::Tally;
+pub use record_totals::RecordTotals;
+pub use series::{Entry, Key, Series, SeriesStore};
 
 /// The upstream of an attempt that goes where the proxy's configuration names nothing.
 pub const UNDECLARED_UPSTREAM: &str = "undeclared";

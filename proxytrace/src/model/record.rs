@@ -11,7 +11,10 @@ use proxytrace_ebpf::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Address, Counted};
-use crate::findings::{Change, Declared, Generation};
+use crate::{
+    escape,
+    findings::{Change, Declared, Generation},
+};
 
 /// The version of the record format.
 pub const FORMAT: u32 = 2;
@@ -25,6 +28,17 @@ pub struct Record {
     /// What.
     #[serde(flatten)]
     pub body: Body,
+}
+
+impl Record {
+    /// A line of JSON with its end. Nothing in it does anything to a terminal, where such lines are read as well.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON; that does not happen.
+    pub fn json_line(&self) -> serde_json::Result<String> {
+        let line = serde_json::to_string(self)?;
+        Ok(escape::json(&line).into_owned() + "\n")
+    }
 }
 
 /// What happened, by `kind`.

@@ -1,16 +1,16 @@
 //! How records, summaries and diagnoses look: for people and for programs.
 
+mod active_findings;
 mod diagnosis;
-mod found;
 mod human;
 mod printer;
 mod summary;
 mod words;
 
+pub use active_findings::ActiveFindings;
 pub use diagnosis::diagnosis;
-pub use found::Found;
 pub use human::Human;
-pub use printer::{Printer, write_json};
+pub use printer::Printer;
 pub use summary::{summary, summary_of_records};
 
 use proxytrace_ebpf::outcome::Outcome;
@@ -31,14 +31,6 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// What is right for this process's standard output.
-    #[must_use]
-    pub fn of_stdout() -> Self {
-        use std::io::IsTerminal as _;
-        let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        if is_wanted && std::io::stdout().is_terminal() { Self::On } else { Self::Off }
-    }
-
     fn paint(self, paint: Paint, text: &str) -> String {
         match self {
             Self::On => format!("\x1b[{}m{text}\x1b[0m", paint as u8),

@@ -1,9 +1,7 @@
 //! Records as lines: for people or for programs.
 
-use std::io::{self, Write};
-
 use super::Human;
-use crate::{escape, model::Record};
+use crate::model::Record;
 
 /// How records are written.
 pub enum Printer {
@@ -14,40 +12,22 @@ pub enum Printer {
 }
 
 impl Printer {
-    /// Writes what stands above all records.
-    ///
-    /// # Errors
-    /// `out` took no more.
-    pub fn begin(&self, out: &mut impl Write) -> io::Result<()> {
+    /// What stands above all records.
+    pub fn title(&self) -> String {
         match self {
-            Self::Human(human) => writeln!(out, "{}", human.title()),
-            Self::Json => Ok(()),
+            Self::Human(human) => human.title() + "\n",
+            Self::Json => String::new(),
         }
     }
 
-    /// Writes a record; gives whether there was something to write.
+    /// The line of a record with its end; `None` for one that people need not see.
     ///
     /// # Errors
-    /// `out` took no more.
-    pub fn print(&mut self, out: &mut impl Write, record: &Record) -> io::Result<bool> {
+    /// It cannot be written as JSON.
+    pub fn line(&mut self, record: &Record) -> serde_json::Result<Option<String>> {
         match self {
-            Self::Human(human) => match human.line(record) {
-                Some(line) => writeln!(out, "{line}")?,
-                None => return Ok(false),
-            },
-            Self::Json => write_json(out, record)?,
+            Self::Human(human) => Ok(human.line(record).map(|line| line + "\n")),
+            Self::Json => record.json_line().map(Some),
         }
-        Ok(true)
     }
-}
-
-/// Writes a record as a line of JSON.
-///
-/// # Errors
-/// `out` took no more.
-pub fn write_json(out: &mut impl Write, record: &Record) -> io::Result<()> {
-    let line = serde_json::to_string(record).map_err(io::Error::from)?;
-    // A line of JSON is read on terminals as well.
-    out.write_all(escape::json(&line).as_bytes())?;
-    out.write_all(b"\n")
 }

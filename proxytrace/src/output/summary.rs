@@ -14,7 +14,7 @@ use super::{Colour, Paint, human::column_width};
 use crate::{
     escape::printable,
     kernel::tables::{Table, full_by},
-    model::{Key, Series, Tally},
+    model::{Key, RecordTotals, Series},
     watch::View,
 };
 
@@ -59,16 +59,16 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
     text
 }
 
-/// The same of what records tell.
+/// The same of what records report.
 #[must_use]
-pub fn summary_of_records(tally: &Tally, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
-    let mut text = counts(&tally.series(), tally.span(), colour, wanted);
-    if tally.lacks_established() {
+pub fn summary_of_records(totals: &RecordTotals, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+    let mut text = counts(&totals.series(), totals.span(), colour, wanted);
+    if totals.lacks_established() {
         text +=
             "established connects were not recorded and are in no count above; trace --all records them\n";
     }
-    if tally.lost() > 0 {
-        text += &format!("{} records are missing and are in no count above\n", tally.lost());
+    if totals.lost() > 0 {
+        text += &format!("{} records are missing and are in no count above\n", totals.lost());
     }
     text
 }

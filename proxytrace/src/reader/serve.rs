@@ -47,20 +47,12 @@ const MAX_REPLIES: usize = 4;
 /// How often it is looked whether somebody waits for a child that has had its time.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Options of the hidden command.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Answer one request, and end.
-    #[arg(long)]
-    once: bool,
-}
-
-/// Serves until standard input ends.
+/// Serves until standard input ends; or answers one request, and ends.
 ///
 /// # Errors
 /// A pipe is gone.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    if args.once {
+pub fn run(once: bool) -> anyhow::Result<()> {
+    if once {
         return answer_one();
     }
     ignore_signals()?;

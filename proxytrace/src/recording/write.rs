@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::parts;
-use crate::{model::Record, output::write_json};
+use crate::model::Record;
 
 /// The least size to turn over at: some hundred records.
 const LEAST: u64 = 64 * 1024;
@@ -101,13 +101,12 @@ impl Recorder {
     }
 
     fn write_line(&mut self, record: &Record) -> io::Result<()> {
-        let mut line = Vec::with_capacity(512);
-        write_json(&mut line, record)?;
+        let line = record.json_line()?;
         let size = self.size + (self.lines.len() + line.len()) as u64;
         if self.turn.as_ref().is_some_and(|turn| size > turn.most) && self.size > 0 {
             self.turn_over()?;
         }
-        self.lines.extend(line);
+        self.lines.extend(line.as_bytes());
         self.unwritten += 1;
         if self.lines.len() >= GATHERED { self.flush() } else { Ok(()) }
     }
@@ -162,7 +161,8 @@ impl Recorder {
             full.set_len(0)?;
             self.size = 0;
         }
-        write_json(&mut self.lines, &self.header)
+        self.lines.extend(self.header.json_line()?.as_bytes());
+        Ok(())
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
-use super::{Watch, clock, rejections::Rejection};
+use super::{Watch, living, rejections::Rejection};
 use crate::{
     escape,
     kernel::{Error, Snapshot},
@@ -16,16 +15,11 @@ use crate::{
 };
 
 impl Watch {
-    /// Notes what an event tells of proxies. Gives false for a rejected reload that was found before.
+    /// Asks for the configuration of a generation that an event shows to be there.
     ///
     /// # Errors
     /// A map that was needed for it could not be read.
-    pub fn note(&mut self, event: &Event) -> Result<bool, Error> {
-        self.note_at(clock().at(event.time_ns), event)
-    }
-
-    /// The same of an event that happened then. Findings hear that very time, so that they come out the same in a replay.
-    pub(super) fn note_at(&mut self, time: Timestamp, event: &Event) -> Result<bool, Error> {
+    pub(super) fn note(&mut self, event: &Event) -> Result<(), Error> {
         let of = Of { proxy: event.proxy, generation: event.generation };
         self.look_at_process(of, event.pid);
         match event.kind {
@@ -40,25 +34,7 @@ impl Watch {
             }
             _ => {}
         }
-        let is_about_a_reload =
-            matches!(event.kind, Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED);
-        let is_news = !is_about_a_reload || self.reloads.note(event);
-        if is_news && matches!(event.kind, Event::RELOADED | Event::RELOAD_REJECTED) {
-            self.note_end_of_reload(time, event);
-        }
-        Ok(is_news)
-    }
-
-    /// A reload was accepted or rejected; of a rejected one it is asked why.
-    pub(super) fn note_end_of_reload(&mut self, time: Timestamp, event: &Event) {
-        self.known.reloaded(time, event);
-        if event.kind == Event::RELOAD_REJECTED {
-            let rejection = Rejection::of(event);
-            let of = Of { proxy: event.proxy, generation: event.generation };
-            if self.naming.ask_why(of, event.pid, rejection.asked_ns) {
-                self.rejections.ask(rejection);
-            }
-        }
+        Ok(())
     }
 
     /// Takes an answer about a configuration, and says once what people should know.
@@ -95,16 +71,16 @@ impl Watch {
         }
         // What a host name stands for is not known before that.
         if heard.names_anew && heard.is_complete {
-            self.known.declared(of);
+            self.detection.declared(of);
         }
         Ok(())
     }
 
-    /// Looks names up again whose addresses may have changed. To be called every second or so.
+    /// Looks names up again whose addresses may have changed.
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn follow_names(&mut self) -> Result<(), Error> {
+    pub(super) fn follow_names(&mut self) -> Result<(), Error> {
         let due = self.naming.due();
         if due.is_empty() {
             return Ok(());
@@ -120,9 +96,9 @@ impl Watch {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn routes(&mut self) -> Result<Vec<RoutesView>, Error> {
+    pub fn routes(&self) -> Result<Vec<RoutesView>, Error> {
         let snapshot = self.tracer.snapshot()?;
-        let living = self.look_at(&snapshot);
+        let living = living(&snapshot);
         let mut views = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let Some(name) = self.names.given(*id) else { continue };
@@ -135,7 +111,7 @@ impl Watch {
         Ok(views)
     }
 
-    /// The proxies whose upstreams could not be named at the last look.
+    /// The proxies whose upstreams could not be named at the last tick.
     #[must_use]
     pub fn unnamed(&self) -> &[Arc<str>] {
         &self.unnamed
@@ -186,7 +162,7 @@ impl Watch {
     }
 
     /// Every address that the newest known configurations of living proxies name, by the owners of the proxies.
-    pub(super) fn declared(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<(Owner, Key)> {
+    pub(super) fn declared(&self, snapshot: &Snapshot, living: &HashSet<u64>) -> Vec<(Owner, Key)> {
         let mut keys = Vec::new();
         for (id, state) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
             let Some(name) = self.names.given(*id) else { continue };
@@ -219,6 +195,7 @@ impl Watch {
         );
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
         self.naming.retain(&used, &rows);
+        self.rows.retain(&rows);
         let Self { timeouts, tracer, naming, .. } = self;
         timeouts.retain(tracer, |of| naming.is_asked(of))
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proxytrace_ebpf::abi::Event;
 
 /// So many events may wait, of all proxies: about 10 MB. Then those of the proxy that has most are told as they are.
-const MOST: usize = 65_536;
+const MAX_WAITING: usize = 65_536;
 
 /// An event that waits.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl Held {
     /// The proxy that has most waiting, where more wait than may.
     pub(super) fn crowding(&self) -> Option<u64> {
         let longest = || self.of.iter().max_by_key(|(_, queue)| queue.len()).map(|(proxy, _)| *proxy);
-        (self.waiting > MOST).then(longest).flatten()
+        (self.waiting > MAX_WAITING).then(longest).flatten()
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use jiff::Timestamp;
     use proxytrace_ebpf::abi::Event;
 
-    use super::{Held, MOST};
+    use super::{Held, MAX_WAITING};
 
     fn push(held: &mut Held, proxy: u64, pid: u32) {
         held.push(Timestamp::UNIX_EPOCH, &Event { proxy, pid, ..Event::ZERO });
@@ -101,7 +101,7 @@ mod tests {
         for pid in 0..3 {
             push(&mut held, 1, pid);
         }
-        for pid in 3..MOST as u32 {
+        for pid in 3..MAX_WAITING as u32 {
             push(&mut held, 2, pid);
         }
         assert_eq!(held.crowding(), None);

@@ -1,5 +1,5 @@
 //! Forgets what is not used any more, each second, whoever looks or not: nothing grows with reloads, addresses or proxies that
-//! come and go. Of a row that the kernel forgets the book keeps the counts; of an old generation only what its rows are called.
+//! come and go. Of a row that the kernel forgets the series keeps the counts; of an old generation only what its rows are called.
 
 use std::{
     cmp::Reverse,
@@ -18,7 +18,7 @@ use crate::{
     reader::Of,
 };
 
-/// So often at the most; looks come as often at the least.
+/// So often at the most; ticks come as often at the least.
 const TURN: Duration = Duration::from_millis(900);
 
 /// What takes longer, or is never urgent.
@@ -55,12 +55,13 @@ impl Watch {
         let is_thorough = self.housekeeping.was_thorough.elapsed() >= THOROUGH;
         let idle = self.idle_rows(snapshot, is_thorough)?;
         for (key, row) in self.tracer.retire(&idle)? {
-            self.carry(&key, &row)?;
+            self.carry(&key, &row);
         }
         if is_thorough {
             self.housekeeping.was_thorough = Instant::now();
-            // So that the book forgets what is idle, also where nobody scrapes.
-            self.series(snapshot, living)?;
+            let declared = self.declared(snapshot, living);
+            let kept = self.rows.all().chain(declared.iter().map(|(_, key)| key)).collect();
+            self.series.drop_idle(boot_ns(), &kept);
             // What comes and goes leaves holes in it, which would grow with the hours.
             memory::give_back();
         }
@@ -71,14 +72,14 @@ impl Watch {
             self.tracer.forget_ended_proxies(snapshot, |proxy| self.names.given(proxy).is_some())?
         {
             if let (Some(proxy), Some(owner)) = (self.names.given(key.proxy), self.owner(key.proxy)) {
-                self.book.carry(&Entry { key: Key::other(proxy), owner, row });
+                self.series.carry(&Entry { key: Key::other(proxy), owner, row });
             }
         }
         self.tracer.count_rows(snapshot)?;
         self.forget_configurations(snapshot)?;
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
         let held = self.held.proxies();
-        let named: HashSet<u64> = counted.chain(held).chain(self.known.awaited()).collect();
+        let named: HashSet<u64> = counted.chain(held).chain(self.detection.awaited()).collect();
         self.names.retain(|proxy| living.contains(&proxy) || named.contains(&proxy));
         Ok(())
     }
@@ -93,7 +94,7 @@ impl Watch {
         let (mut reachable, mut idle) = (Vec::new(), Vec::new());
         for (key, row) in &snapshot.rows {
             // Without a name it cannot be carried over yet. A row `~other` stays as long as its proxy, which it is a part of.
-            let is_ready = self.known.has_seen(key);
+            let is_ready = self.detection.has_seen(key);
             if row.attempts != row.ended() || !is_ready || Snapshot::is_other(key) {
                 continue;
             }
@@ -117,18 +118,11 @@ impl Watch {
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
-    fn carry(&mut self, key: &RowKey, row: &Row) -> Result<(), Error> {
-        let address = self.address(&key.address);
-        if address.is_name_service() {
-            return Ok(());
+    fn carry(&mut self, row: &RowKey, counts: &Row) {
+        // One without a series is about no upstream.
+        if let Some((key, owner)) = self.rows.series(row).cloned() {
+            self.detection.carry(row, counts);
+            self.series.carry(&Entry { key, owner, row: *counts });
         }
-        self.known.carry(key, row);
-        let (Some(proxy), Some(owner)) = (self.names.given(key.proxy), self.owner(key.proxy)) else {
-            return Ok(());
-        };
-        let upstream = self.upstream(key, &address)?.unwrap_or_else(|| self.naming.unknown());
-        let key = Key { proxy, upstream, address: address.to_string().into() };
-        self.book.carry(&Entry { key, owner, row: *row });
-        Ok(())
     }
 }

@@ -1,11 +1,15 @@
-//! A trace that knows names: joins the kernel half, the identities of proxies and the book.
+//! What a running trace knows: joins the kernel half, the names of proxies and upstreams, series and findings. Each tick brings it
+//! up to date; [`Watch::view`] and its kin only read.
 
 mod configurations;
+mod detection;
 mod held;
 mod housekeeping;
-mod look;
+mod lifecycle;
 mod records;
 mod rejections;
+mod reloads;
+mod rows;
 mod timeouts;
 mod view;
 
@@ -21,52 +25,61 @@ use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
 
 use crate::{
+    findings::Finding,
     identity::{Identity, Names},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Book, Clock, Entry, Key, Series, Worker},
+    model::{Address, Clock, Record, SeriesStore, Worker},
     naming::Naming,
     reader::{
         Of,
         client::{self, Replies},
     },
-    reloads::{Open, Reloads},
 };
 
-pub use look::Look;
-pub use records::PATIENCE;
+pub use records::NAME_TIMEOUT;
+pub use reloads::CHECK as OPEN_RELOAD_CHECK;
+use reloads::Open;
 pub use view::{ProxyInfo, ProxyView, View};
 
 /// A running trace.
 pub struct Watch {
     tracer: Tracer,
     names: Names,
-    book: Book,
-    reloads: Reloads,
+    series: SeriesStore,
+    rows: rows::Rows,
+    reloads: reloads::Reloads,
     naming: Naming,
     held: held::Held,
     rejections: rejections::Rejections,
-    known: look::Known,
+    detection: detection::Detection,
     housekeeping: housekeeping::Housekeeping,
     has_started: bool,
-    /// The proxies whose upstreams could not be named at the last look.
+    /// The proxies whose upstreams could not be named at the last tick.
     unnamed: Vec<Arc<str>>,
     /// Where no configuration tells one.
     connect_timeout: Duration,
     timeouts: timeouts::Timeouts,
 }
 
+/// How many series there are, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// So many addresses of one owner's proxies get series of their own.
+    pub max_addresses: usize,
+    /// Each is kept until it was neither declared nor used for so long.
+    pub series_kept: Duration,
+}
+
 impl Watch {
-    /// Starts tracing. At most `most_addresses` addresses get series of their own, each until it was neither declared nor used for
-    /// `series_kept`. Also starts the process that reads the
-    /// proxies' configurations, or `config` instead of what they name; it keeps privileges that a trace gives up.
+    /// Starts tracing. Also starts the process that reads the proxies' configurations, or `config` instead of what they name; it
+    /// keeps privileges that a trace gives up.
     ///
     /// # Errors
     /// Why that is not possible here.
     pub fn start(
         options: &Options,
         config: Option<PathBuf>,
-        most_addresses: usize,
-        series_kept: Duration,
+        limits: Limits,
     ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
         let timeouts = timeouts::Timeouts::new(tracer.timeouts_capacity());
@@ -76,12 +89,16 @@ impl Watch {
         let mut watch = Self {
             tracer,
             names: Names::new(fallback),
-            book: Book::new(most_addresses, u64::try_from(series_kept.as_nanos()).unwrap_or(u64::MAX)),
-            reloads: Reloads::default(),
+            series: SeriesStore::new(
+                limits.max_addresses,
+                u64::try_from(limits.series_kept.as_nanos()).unwrap_or(u64::MAX),
+            ),
+            rows: rows::Rows::default(),
+            reloads: reloads::Reloads::default(),
             naming: Naming::new(reader, config),
             held: held::Held::default(),
             rejections: rejections::Rejections::default(),
-            known: look::Known::new(),
+            detection: detection::Detection::new(),
             housekeeping: housekeeping::Housekeeping::new(),
             has_started: false,
             unnamed: Vec::new(),
@@ -111,86 +128,58 @@ impl Watch {
         Ok(roots)
     }
 
-    /// Whether there is a reload of which it is not known what became of it: then [`Watch::note_rejected_reloads`] is
-    /// to be asked again and again.
-    #[must_use]
-    pub fn is_reload_open(&self) -> bool {
-        self.reloads.is_any_open()
-    }
-
-    /// Notes the reloads that turn out to be rejected now, and gives them as events that the kernel half has not seen.
-    pub fn note_rejected_reloads(&mut self) -> Vec<(Timestamp, Event)> {
-        let (time, time_ns) = (Timestamp::now(), boot_ns());
-        let rejected = self.reloads.rejected(time_ns, |open| is_open(&self.tracer, open));
-        let event = |Open { proxy, pid, generation, asked_ns, .. }| {
-            let duration_ns = time_ns.saturating_sub(asked_ns);
-            let event = Event { proxy, pid, generation, time_ns, duration_ns, ..Event::ZERO };
-            (time, Event { kind: Event::RELOAD_REJECTED, ..event })
-        };
-        let events: Vec<_> = rejected.into_iter().map(event).collect();
-        for (time, event) in &events {
-            self.note_end_of_reload(*time, event);
-        }
-        events
-    }
-
-    /// What is known now.
+    /// Brings everything up to date: names, reloads, findings, and what is not used any more is forgotten. To be called a few times
+    /// a second while something happens, and every second otherwise. Gives what findings were shown, and which came and went.
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn view(&mut self) -> Result<View, Error> {
+    pub fn tick(&mut self) -> Result<Vec<Record>, Error> {
+        self.follow_names()?;
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
-        let (series, declared) = self.series(&snapshot, &living)?;
-        let proxies = self.proxies(&snapshot, &living);
-        let memory_bytes = self.tracer.memory_bytes();
-        let findings = self.findings().map(|finding| finding.subject.clone()).collect();
+        self.note_open_reloads(&snapshot);
+        self.note_unnamed(&snapshot, &living);
+        let records = self.detect(&snapshot, &living)?;
+        self.keep_house(&snapshot, &living)?;
+        self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
+        Ok(records)
+    }
+
+    /// What is known now: the counts are those of this moment, all else is as of the last tick.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn view(&self) -> Result<View, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let living = living(&snapshot);
+        let declared = self.declared(&snapshot, &living);
+        let named = snapshot.rows.iter().filter_map(|(row, counts)| {
+            let (key, _) = self.rows.series(row)?;
+            Some((key, counts))
+        });
         Ok(View {
-            series,
-            declared,
-            findings,
-            proxies,
+            series: self.series.view(named, &declared),
+            declared: declared.into_iter().map(|(_, key)| key).collect(),
+            findings: self.findings().map(|finding| finding.subject.clone()).collect(),
+            proxies: self.proxies(&snapshot, &living),
             losses: snapshot.losses,
             tables: self.tracer.tables(&snapshot)?,
-            findings_left_out: self.known.left_out(),
-            memory_bytes,
+            findings_left_out: self.detection.left_out(),
+            memory_bytes: self.tracer.memory_bytes(),
             passed_over: self.tracer.passed_over(),
             clock: clock(),
         })
     }
 
-    /// Everything that was counted and is declared, and what is declared.
-    fn series(
-        &mut self,
-        snapshot: &Snapshot,
-        living: &HashSet<u64>,
-    ) -> Result<(BTreeMap<Key, Series>, Vec<Key>), Error> {
-        let mut rows = Vec::with_capacity(snapshot.rows.len());
-        for (row_key, row) in &snapshot.rows {
-            let address = self.address(&row_key.address);
-            if address.is_name_service() {
-                continue;
-            }
-            // Its counts show as soon as the names are known.
-            let Some(proxy) = self.names.given(row_key.proxy) else { continue };
-            let Some(owner) = self.owner(row_key.proxy) else { continue };
-            if Snapshot::is_other(row_key) {
-                rows.push(Entry { key: Key::other(proxy), owner, row: *row });
-                continue;
-            }
-            let Some(upstream) = self.upstream(row_key, &address)? else { continue };
-            let key = Key { proxy, upstream, address: address.to_string().into() };
-            rows.push(Entry { key, owner, row: *row });
-        }
-        let declared = self.declared(snapshot, living);
-        let series = self.book.update(boot_ns(), &rows, &declared);
-        Ok((series, declared.into_iter().map(|(_, key)| key).collect()))
+    /// What is wrong now.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.detection.active()
     }
 
     /// Whether it has been found out, or given up, where the proxies run that were there at the start, and how they are
     /// configured.
-    pub fn has_started(&mut self) -> bool {
-        self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
+    #[must_use]
+    pub const fn has_started(&self) -> bool {
         self.has_started
     }
 
@@ -257,7 +246,7 @@ impl Watch {
         Address::of_abi(address, path.as_ref())
     }
 
-    /// Looks at the proxies that have processes, and says which those are; also gives names to all whose names are settled.
+    /// Looks at the proxies that have processes, and gives those; also names all whose names are settled.
     /// A proxy is called by its first process, where that is still there.
     fn look_at(&mut self, snapshot: &Snapshot) -> HashSet<u64> {
         let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
@@ -290,15 +279,15 @@ impl Watch {
         }
     }
 
-    fn proxies(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> BTreeMap<Arc<str>, ProxyView> {
-        let now_ns = boot_ns();
+    fn proxies(&self, snapshot: &Snapshot, living: &HashSet<u64>) -> BTreeMap<Arc<str>, ProxyView> {
+        // The kernel half counts the others.
         let mut rejected: HashMap<u64, u64> = HashMap::new();
         for open in snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process)) {
-            if self.reloads.is_rejected(&open, now_ns, |open| is_open(&self.tracer, open)) {
+            if self.reloads.is_rejected(&open) {
                 *rejected.entry(open.proxy).or_default() += 1;
             }
         }
-        // One look at all processes: a proxy may have thousands.
+        // One pass over all processes: a proxy may have thousands.
         let proxy_of: HashMap<u32, u64> =
             snapshot.processes.iter().map(|(pid, process)| (*pid, process.proxy)).collect();
         let mut workers: HashMap<u64, u64> = HashMap::new();
@@ -327,11 +316,6 @@ impl Watch {
 
 fn living(snapshot: &Snapshot) -> HashSet<u64> {
     snapshot.processes.iter().map(|(_, process)| process.proxy).collect()
-}
-
-/// Whether the kernel half has not seen what became of the reload.
-fn is_open(tracer: &Tracer, open: &Open) -> bool {
-    tracer.process(open.pid).is_some_and(|process| process.reload_asked_ns == open.asked_ns)
 }
 
 fn clock() -> Clock {

@@ -1,4 +1,4 @@
-//! Records of what the kernel half tells. Events wait until it is known what the proxy and the upstream are called that they
+//! Records of what the kernel half reports. Events wait until it is known what the proxy and the upstream are called that they
 //! are about: those of one proxy in their order, and none for another proxy.
 
 use std::time::Duration;
@@ -11,37 +11,31 @@ use proxytrace_ebpf::{
 use super::{Watch, clock, held::Waiting, rejections::Rejection};
 use crate::{
     kernel::{Error, boot_ns},
-    model::{Address, Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route},
+    model::{Address, Attempt, Body, Connection, Record, Route},
     naming::of_row,
 };
 
-/// No record is held back longer than that while host names are looked up: then its upstream is told as unknown.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// No record is held back longer than that while host names are looked up: then its upstream is reported as unknown.
+pub const NAME_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Watch {
-    /// Takes an event, which becomes one of the [`Watch::records`].
+    /// Takes an event; where records are wanted, it becomes one of the [`Watch::records`].
     ///
     /// # Errors
     /// A map that was needed for it could not be read.
-    pub fn take(&mut self, event: &Event) -> Result<(), Error> {
+    pub fn take(&mut self, event: &Event, wants_records: bool) -> Result<(), Error> {
         let time = clock().at(event.time_ns);
-        let is_news = self.note_at(time, event)?;
-        let is_told = match event.kind {
+        self.note(event)?;
+        let is_news = self.note_reload(time, event);
+        let is_reported = match event.kind {
             Event::RELOADED | Event::RELOAD_REJECTED => is_news,
             Event::WORKER_STARTED | Event::WORKER_EXITED => true,
-            _ => event.remote.family != 0 && !self.address(&event.remote).is_name_service(),
+            _ => wants_records && event.remote.family != 0 && !self.address(&event.remote).is_name_service(),
         };
-        if is_told {
+        if wants_records && is_reported {
             self.held.push(time, event);
         }
         Ok(())
-    }
-
-    /// Takes the reloads that turn out to be rejected now.
-    pub fn take_rejected_reloads(&mut self) {
-        for (time, event) in self.note_rejected_reloads() {
-            self.held.push(time, &event);
-        }
     }
 
     /// The records of the events whose upstreams are known by now, or that have waited long enough, in the order of the
@@ -64,7 +58,7 @@ impl Watch {
         Ok(records.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// What an event tells, if that is anything; `None` while it is worth waiting for a name.
+    /// What an event reports, if that is anything; `None` while it is worth waiting for a name.
     fn body(&mut self, event: &Event, at_once: bool) -> Result<Option<Option<Body>>, Error> {
         let lacks_reason =
             event.kind == Event::RELOAD_REJECTED && self.rejections.is_pending(Rejection::of(event));
@@ -94,23 +88,6 @@ impl Watch {
         self.held.events().filter(|event| event.remote.family != 0).map(row_of)
     }
 
-    /// What became of a process or a reload.
-    fn lifecycle(&mut self, event: &Event) -> Result<Option<Body>, Error> {
-        Ok(match event.kind {
-            Event::RELOADED | Event::RELOAD_REJECTED => {
-                let is_accepted = event.kind == Event::RELOADED;
-                let result = if is_accepted { ReloadResult::Accepted } else { ReloadResult::Rejected };
-                let reason = self.rejections.reason(Rejection::of(event));
-                Some(Body::Reload(Reload { master: self.worker(event)?, result, reason }))
-            }
-            Event::WORKER_STARTED => Some(Body::WorkerStarted(self.worker(event)?)),
-            Event::WORKER_EXITED => {
-                Some(Body::WorkerExited(Exit::of_status(self.worker(event)?, event.what)))
-            }
-            _ => None,
-        })
-    }
-
     /// Who connected where; `None` while it is worth waiting for the upstream's name.
     fn route(&mut self, event: &Event, at_once: bool) -> Result<Option<Route>, Error> {
         let address = self.address(&event.remote);
@@ -120,7 +97,7 @@ impl Watch {
             Some(upstream) => upstream,
             // A configuration that is not read in its time makes the upstream unknown.
             None if !at_once
-                && (self.naming.is_reading(of_row(&row)) || age_ns < PATIENCE.as_nanos() as u64) =>
+                && (self.naming.is_reading(of_row(&row)) || age_ns < NAME_TIMEOUT.as_nanos() as u64) =>
             {
                 return Ok(None);
             }

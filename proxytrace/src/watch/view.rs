@@ -6,9 +6,9 @@ use proxytrace_ebpf::abi::Loss;
 
 use crate::findings::Subject;
 use crate::kernel::tables::Filled;
-#[cfg(test)]
-use crate::model::{Book, Entry};
 use crate::model::{Clock, Key, Series};
+#[cfg(test)]
+use crate::model::{Entry, SeriesStore};
 
 /// What a running trace knows at one moment.
 #[derive(Clone, Debug)]
@@ -77,7 +77,9 @@ pub struct ProxyInfo {
 impl View {
     /// A view of what these rows counted, with room for as many addresses, and of nothing else.
     pub(crate) fn of(rows: &[Entry], clock: Clock) -> Self {
-        let series = Book::new(rows.len(), u64::MAX).update(0, rows, &[]);
+        let mut store = SeriesStore::new(rows.len(), u64::MAX);
+        rows.iter().for_each(|entry| store.admit(&entry.key, entry.owner));
+        let series = store.view(rows.iter().map(|entry| (&entry.key, &entry.row)), &[]);
         Self {
             series,
             declared: Vec::new(),

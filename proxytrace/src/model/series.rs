@@ -1,11 +1,11 @@
-//! The book: the kernel half's ledger as series, one for each proxy, upstream and address, over all generations.
+//! The kernel half's ledger as series, one for each proxy, upstream and address, over all generations.
 //!
-//! It keeps the ledger small without losing a count: rows that are not used any more are carried over into the book and forgotten
-//! in the kernel, and a series goes away once all its rows have and it was not used for long. What has no room for a series of its
+//! It keeps the ledger small without losing a count: rows that are not used any more are carried over into the store and
+//! forgotten in the kernel, and a series goes away once all its rows have and it was not used for long. What has no room for a series of its
 //! own is summed, by proxy and upstream; and what has no room for a sum, in one of all proxies.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -82,7 +82,7 @@ impl Series {
 
 /// All series, and the memory of what is no longer in the kernel.
 #[derive(Debug)]
-pub struct Book {
+pub struct SeriesStore {
     idle_ns: u64,
     known: HashMap<Key, Known>,
     /// Room for series of their own.
@@ -94,7 +94,7 @@ pub struct Book {
 }
 
 /// Sums of so many proxies and upstreams of one owner.
-const MOST_SUMS: usize = 128;
+const MAX_SUMS: usize = 128;
 
 #[derive(Debug)]
 struct Known {
@@ -104,8 +104,6 @@ struct Known {
     sum: Option<Key>,
     /// What rows counted that the kernel has forgotten; only of one with a series of its own, else the sum has it.
     carried: Series,
-    /// The rows of the kernel; `None` where it has none left.
-    current: Option<Series>,
 }
 
 #[derive(Debug)]
@@ -129,77 +127,57 @@ pub struct Entry {
     pub row: Row,
 }
 
-impl Book {
-    /// A book with series of their own for at most so many addresses of one owner's proxies, and twice as many in all, which are
+impl SeriesStore {
+    /// A store with series of their own for at most so many addresses of one owner's proxies, and twice as many in all, which are
     /// kept until they have not been used for `idle_ns`.
     #[must_use]
-    pub fn new(most_addresses: usize, idle_ns: u64) -> Self {
-        let (own, apart) = (Room::new(most_addresses), Room::new(MOST_SUMS));
+    pub fn new(max_addresses: usize, idle_ns: u64) -> Self {
+        let (own, apart) = (Room::new(max_addresses), Room::new(MAX_SUMS));
         Self { idle_ns, known: HashMap::new(), own, sums: BTreeMap::new(), apart }
     }
 
-    /// The series as of `rows`, which are all that the kernel has. What is `declared`, by the owner of the proxy, has a series
-    /// before it is used, as far as what is used leaves room, and keeps it when it is idle.
+    /// Decides where what is counted of an address goes: into a series of its own, where there is room, or into a sum.
+    pub fn admit(&mut self, key: &Key, owner: Owner) {
+        self.known(key, owner);
+    }
+
+    /// The series as of `rows`, which are all that the kernel has. An address that was not admitted is left out. What is
+    /// `declared`, by the owner of the proxy, has a series before it is used, as far as what is used leaves room.
     #[must_use]
-    pub fn update(
-        &mut self,
-        now_ns: u64,
-        rows: &[Entry],
+    pub fn view<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'a Key, &'a Row)>,
         declared: &[(Owner, Key)],
     ) -> BTreeMap<Key, Series> {
-        for known in self.known.values_mut() {
-            known.current = None;
-        }
-        for Entry { key, owner, row } in rows {
-            self.known(key, *owner).current.get_or_insert_default().0.add(row);
-        }
-        for (_, key) in declared {
-            if let Some(known) = self.known.get_mut(key) {
-                known.current.get_or_insert_default();
-            }
-        }
-        self.drop_idle(now_ns);
         let mut all: BTreeMap<Key, Series> =
             self.sums.iter().map(|(key, sum)| (key.clone(), sum.carried.clone())).collect();
         for (key, known) in &self.known {
             let series = all.entry(known.sum.as_ref().unwrap_or(key).clone()).or_default();
-            for part in [Some(&known.carried), known.current.as_ref()].into_iter().flatten() {
-                series.0.add(part.counts());
+            series.0.add(known.carried.counts());
+        }
+        for (key, row) in rows {
+            let Some(known) = self.known.get(key) else { continue };
+            if let Some(series) = all.get_mut(known.sum.as_ref().unwrap_or(key)) {
+                series.0.add(row);
             }
         }
         // Not remembered: a series of zeroes can make room for one that counts.
-        let mut room = self.own.clone();
+        let mut own = self.own.clone();
         let unused = declared.iter().filter(|(_, key)| !self.known.contains_key(key));
-        for (_, key) in unused.filter(|(owner, _)| room.take(*owner)) {
+        for (_, key) in unused.filter(|(owner, _)| own.take(*owner)) {
             all.entry(key.clone()).or_default();
         }
         all
     }
 
-    /// Takes over what a row counted that the kernel has forgotten.
-    pub fn carry(&mut self, Entry { key, owner, row }: &Entry) {
-        let known = self.known(key, *owner);
-        match known.sum.clone().and_then(|sum| self.sums.get_mut(&sum)) {
-            Some(sum) => sum.carried.0.add(row),
-            None => self.known(key, *owner).carried.0.add(row),
-        }
-    }
-
-    fn known(&mut self, key: &Key, owner: Owner) -> &mut Known {
-        let Self { own, known, sums, apart, .. } = self;
-        known.entry(key.clone()).or_insert_with(|| {
-            let sum = if own.take(owner) { None } else { Some(sum_for(key, owner, sums, apart)) };
-            Known { owner, sum, carried: Series::default(), current: None }
-        })
-    }
-
-    /// Drops the addresses that have no row and were not used for long, and the sums that are of none that are left.
-    fn drop_idle(&mut self, now_ns: u64) {
+    /// Drops the addresses that are not `kept`, as they have a row or are declared, and were not used for long; and the sums that
+    /// are of none that are left.
+    pub fn drop_idle(&mut self, now_ns: u64, kept: &HashSet<&Key>) {
         let Self { own, idle_ns, sums, apart, .. } = self;
-        self.known.retain(|_, known| {
+        self.known.retain(|key, known| {
             let last_ns = known.carried.counts().last_attempt_ns;
             let is_recent = known.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
-            let is_kept = known.current.is_some() || is_recent;
+            let is_kept = kept.contains(key) || is_recent;
             if !is_kept && known.sum.is_none() {
                 own.give_back(known.owner);
             }
@@ -219,6 +197,23 @@ impl Book {
             self.known.shrink_to_fit();
         }
     }
+
+    /// Takes over what a row counted that the kernel has forgotten.
+    pub fn carry(&mut self, Entry { key, owner, row }: &Entry) {
+        let known = self.known(key, *owner);
+        match known.sum.clone().and_then(|sum| self.sums.get_mut(&sum)) {
+            Some(sum) => sum.carried.0.add(row),
+            None => self.known(key, *owner).carried.0.add(row),
+        }
+    }
+
+    fn known(&mut self, key: &Key, owner: Owner) -> &mut Known {
+        let Self { own, known, sums, apart, .. } = self;
+        known.entry(key.clone()).or_insert_with(|| {
+            let sum = if own.take(owner) { None } else { Some(sum_for(key, owner, sums, apart)) };
+            Known { owner, sum, carried: Series::default() }
+        })
+    }
 }
 
 /// The sum that an address is counted in which has no room for a series: of its proxy and upstream, or of all.
@@ -233,12 +228,30 @@ fn sum_for(key: &Key, owner: Owner, sums: &mut BTreeMap<Key, Sum>, apart: &mut R
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
     use proxytrace_ebpf::{
         abi::{Owner, Row},
         outcome::Outcome,
     };
 
-    use super::{Book, Entry, Key, MOST_SUMS, OTHER, Series};
+    use super::{Entry, Key, MAX_SUMS, OTHER, Series, SeriesStore};
+
+    impl SeriesStore {
+        /// What a tick does that finds these rows, and a view after it.
+        fn update(
+            &mut self,
+            now_ns: u64,
+            rows: &[Entry],
+            declared: &[(Owner, Key)],
+        ) -> BTreeMap<Key, Series> {
+            rows.iter().for_each(|entry| self.admit(&entry.key, entry.owner));
+            let kept: HashSet<&Key> =
+                rows.iter().map(|entry| &entry.key).chain(declared.iter().map(|(_, key)| key)).collect();
+            self.drop_idle(now_ns, &kept);
+            self.view(rows.iter().map(|entry| (&entry.key, &entry.row)), declared)
+        }
+    }
 
     const HOUR: u64 = 3_600_000_000_000;
 
@@ -257,19 +270,19 @@ mod tests {
         Entry { key: key(address), owner: Owner::HOST_ROOT, row }
     }
 
-    fn attempts(series: &std::collections::BTreeMap<Key, Series>, address: &str) -> Option<u64> {
+    fn attempts(series: &BTreeMap<Key, Series>, address: &str) -> Option<u64> {
         series.get(&key(address)).map(|series| series.counts().attempts)
     }
 
     /// Carries the row over that is first, as if the kernel had forgotten it.
-    fn carry_first(book: &mut Book, rows: &mut Vec<Entry>) {
-        book.carry(&rows.remove(0));
+    fn carry_first(store: &mut SeriesStore, rows: &mut Vec<Entry>) {
+        store.carry(&rows.remove(0));
     }
 
     #[test]
     fn generations_are_summed_and_the_sum_balances() {
-        let mut book = Book::new(10, HOUR);
-        let series = book.update(5, &[row("a", 7, 7, 1), row("a", 3, 1, 2)], &[]);
+        let mut store = SeriesStore::new(10, HOUR);
+        let series = store.update(5, &[row("a", 7, 7, 1), row("a", 3, 1, 2)], &[]);
         let a = &series[&key("a")];
         assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
     }
@@ -277,100 +290,100 @@ mod tests {
     #[test]
     fn a_row_is_carried_over_and_its_series_goes_on_whoever_looks_meanwhile() {
         for looks in [true, false] {
-            let mut book = Book::new(10, HOUR);
+            let mut store = SeriesStore::new(10, HOUR);
             let mut rows = vec![row("a", 7, 7, 1), row("a", 3, 3, HOUR)];
             if looks {
-                assert_eq!(attempts(&book.update(2, &rows, &[]), "a"), Some(10));
+                assert_eq!(attempts(&store.update(2, &rows, &[]), "a"), Some(10));
             }
-            carry_first(&mut book, &mut rows);
-            assert_eq!(attempts(&book.update(HOUR + 1, &rows, &[]), "a"), Some(10));
+            carry_first(&mut store, &mut rows);
+            assert_eq!(attempts(&store.update(HOUR + 1, &rows, &[]), "a"), Some(10));
             rows[0] = row("a", 4, 4, HOUR);
-            assert_eq!(attempts(&book.update(HOUR + 2, &rows, &[]), "a"), Some(11));
+            assert_eq!(attempts(&store.update(HOUR + 2, &rows, &[]), "a"), Some(11));
         }
     }
 
     #[test]
     fn a_series_goes_away_when_its_address_has_no_row_and_was_idle_for_long() {
-        let mut book = Book::new(10, HOUR);
+        let mut store = SeriesStore::new(10, HOUR);
         let mut rows = vec![row("a", 7, 7, 1), row("b", 7, 6, 1)];
-        carry_first(&mut book, &mut rows);
-        let series = book.update(HOUR, &rows, &[]);
+        carry_first(&mut store, &mut rows);
+        let series = store.update(HOUR, &rows, &[]);
         assert_eq!(
             (attempts(&series, "a"), attempts(&series, "b")),
             (Some(7), Some(7)),
             "used within the hour"
         );
-        let series = book.update(HOUR + 2, &rows, &[]);
+        let series = store.update(HOUR + 2, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (None, Some(7)));
     }
 
     #[test]
     fn the_rest_is_summed_and_never_decreases() {
-        let mut book = Book::new(1, HOUR);
+        let mut store = SeriesStore::new(1, HOUR);
         let mut rows = vec![row("b", 2, 2, 1), row("a", 1, 1, HOUR), row("c", 4, 4, HOUR)];
         rows.swap(0, 1);
-        let series = book.update(HOUR + 1, &rows, &[]);
+        let series = store.update(HOUR + 1, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "~other")), (Some(1), Some(6)));
         rows.swap(0, 1);
-        carry_first(&mut book, &mut rows);
+        carry_first(&mut store, &mut rows);
         for _ in 0..2 {
-            let series = book.update(HOUR + 2, &rows, &[]);
+            let series = store.update(HOUR + 2, &rows, &[]);
             assert_eq!((attempts(&series, "~other"), series.len()), (Some(6), 2));
         }
     }
 
     #[test]
     fn a_sum_goes_away_when_nothing_is_left_that_it_is_of_and_it_was_not_used_for_long() {
-        let mut book = Book::new(1, HOUR);
+        let mut store = SeriesStore::new(1, HOUR);
         let mut rows = vec![row("a", 1, 1, 1), row("b", 2, 2, 1)];
-        assert_eq!(attempts(&book.update(1, &rows, &[]), OTHER), Some(2));
-        assert_eq!(attempts(&book.update(2 * HOUR, &rows, &[]), OTHER), Some(2), "its row is there");
+        assert_eq!(attempts(&store.update(1, &rows, &[]), OTHER), Some(2));
+        assert_eq!(attempts(&store.update(2 * HOUR, &rows, &[]), OTHER), Some(2), "its row is there");
         rows.swap(0, 1);
-        carry_first(&mut book, &mut rows);
-        assert_eq!(attempts(&book.update(3 * HOUR, &rows, &[]), OTHER), Some(2), "carried a moment ago");
-        assert_eq!(attempts(&book.update(4 * HOUR, &rows, &[]), OTHER), None);
-        assert_eq!(attempts(&book.update(4 * HOUR, &rows, &[]), "a"), Some(1));
+        carry_first(&mut store, &mut rows);
+        assert_eq!(attempts(&store.update(3 * HOUR, &rows, &[]), OTHER), Some(2), "carried a moment ago");
+        assert_eq!(attempts(&store.update(4 * HOUR, &rows, &[]), OTHER), None);
+        assert_eq!(attempts(&store.update(4 * HOUR, &rows, &[]), "a"), Some(1));
     }
 
     #[test]
     fn a_crowd_of_names_and_addresses_takes_neither_room_without_end_nor_that_of_others() {
-        let mut book = Book::new(10, HOUR);
+        let mut store = SeriesStore::new(10, HOUR);
         let crowd = Owner::new(65_534, Owner::HOST_ROOT.pid_namespace);
         for n in 0..10_000 {
             let Entry { key, row, .. } = row("x", 1, 1, 1);
             let proxy = format!("nginx@65534:{n}").into();
-            book.carry(&Entry { key: Key { proxy, ..key }, owner: crowd, row });
+            store.carry(&Entry { key: Key { proxy, ..key }, owner: crowd, row });
         }
-        let series = book.update(2, &[row("a", 3, 3, 1), row("b", 4, 4, 1)], &declared(["c"]));
+        let series = store.update(2, &[row("a", 3, 3, 1), row("b", 4, 4, 1)], &declared(["c"]));
         assert_eq!(["a", "b", "c"].map(|address| attempts(&series, address)), [Some(3), Some(4), Some(0)]);
-        assert_eq!(series.len(), 10 + MOST_SUMS + 1 + 3);
+        assert_eq!(series.len(), 10 + MAX_SUMS + 1 + 3);
         assert_eq!(series.values().map(|series| series.counts().attempts).sum::<u64>(), 10_000 + 7);
     }
 
     #[test]
     fn what_is_declared_has_a_series_before_and_long_after_it_is_used() {
-        let mut book = Book::new(10, HOUR);
+        let mut store = SeriesStore::new(10, HOUR);
         let declared = declared(["a"]);
-        let series = book.update(1, &[], &declared);
+        let series = store.update(1, &[], &declared);
         assert_eq!(attempts(&series, "a"), Some(0));
         let mut rows = vec![row("a", 3, 3, 1), row("b", 1, 1, 1)];
-        let series = book.update(HOUR + 1, &rows, &declared);
+        let series = store.update(HOUR + 1, &rows, &declared);
         assert_eq!(attempts(&series, "a"), Some(3));
-        carry_first(&mut book, &mut rows);
-        carry_first(&mut book, &mut rows);
-        let series = book.update(HOUR + 2, &rows, &declared);
+        carry_first(&mut store, &mut rows);
+        carry_first(&mut store, &mut rows);
+        let series = store.update(HOUR + 2, &rows, &declared);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (Some(3), None));
-        assert!(book.update(HOUR + 3, &rows, &[]).is_empty());
+        assert!(store.update(HOUR + 3, &rows, &[]).is_empty());
     }
 
     #[test]
     fn what_is_only_declared_takes_no_room_from_what_is_used() {
-        let mut book = Book::new(2, HOUR);
+        let mut store = SeriesStore::new(2, HOUR);
         let declared = declared(["a", "b", "c"]);
-        let series = book.update(1, &[], &declared);
+        let series = store.update(1, &[], &declared);
         assert_eq!((series.len(), attempts(&series, "a"), attempts(&series, "c")), (2, Some(0), None));
         let rows = [row("c", 3, 3, 1), row("x", 1, 1, 1), row("a", 2, 2, 1)];
-        let series = book.update(2, &rows, &declared);
+        let series = store.update(2, &rows, &declared);
         let counts = ["c", "x", "~other", "a", "b"].map(|address| attempts(&series, address));
         assert_eq!(counts, [Some(3), Some(1), Some(2), None, None]);
     }

@@ -1,4 +1,4 @@
-//! What records add up to: the series that a trace would have read from the kernel, as far as records tell of them.
+//! What records add up to: the series that a trace would have read from the kernel, as far as records report them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,14 +9,14 @@ use super::{Body, Key, Record, Route, Series};
 
 /// Records, counted.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RecordTotals {
     rows: BTreeMap<Key, Row>,
     span: Option<(Timestamp, Timestamp)>,
     lost: u64,
     lacks_established: bool,
 }
 
-impl Tally {
+impl RecordTotals {
     /// Counts a record.
     pub fn add(&mut self, record: &Record) {
         let (first, last) = self.span.unwrap_or((record.time, record.time));

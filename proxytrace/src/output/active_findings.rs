@@ -1,25 +1,24 @@
-//! What was found while records were shown.
+//! The findings that came and went while records were shown.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
 use super::{Colour, Paint};
 use crate::{
     escape::printable,
-    exit::Failure,
     findings::{Change, Finding, State, Subject},
     model::{Body, Filter},
 };
 
-/// The findings that came and went.
+/// The findings that stand, and how many were raised.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ActiveFindings {
     raised: u64,
     active: BTreeMap<Subject, Finding>,
 }
 
-impl Found {
+impl ActiveFindings {
     /// Takes a record, which may be about a finding.
     pub fn note(&mut self, body: &Body) {
         let Body::Finding(Change { state, finding }) = body else { return };
@@ -37,14 +36,12 @@ impl Found {
         self.active = active.map(|finding| (finding.subject.clone(), finding.clone())).collect();
     }
 
-    /// Whether that makes a command fail that was asked to fail on a finding.
-    #[must_use]
-    pub fn status(&self, fails_on_finding: bool) -> ExitCode {
-        if fails_on_finding && self.raised > 0 { Failure::Failed.into() } else { ExitCode::SUCCESS }
+    /// Whether there was any.
+    pub const fn were_raised(&self) -> bool {
+        self.raised > 0
     }
 
     /// Lines for the summary: what still stands, of what `filter` lets pass; nothing where nothing was found.
-    #[must_use]
     pub fn summary(&self, colour: Colour, filter: &Filter) -> String {
         if self.raised == 0 && self.active.is_empty() {
             return String::new();

@@ -1,4 +1,4 @@
-//! Findings on a live host: from time to time what has changed is shown to them.
+//! Findings on a live host: at each tick they are shown what has changed.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -8,7 +8,12 @@ use std::{
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 
-use super::{Watch, clock, configurations::with_processes, rejections::Rejection};
+use super::{
+    Watch, clock,
+    configurations::with_processes,
+    rejections::Rejection,
+    rows::{Destination, RowName},
+};
 use crate::{
     findings::{Change, Declared, Finding, Findings, Generation, Input, Limits, Living},
     kernel::{Error, Snapshot},
@@ -17,10 +22,10 @@ use crate::{
     reader::Of,
 };
 
-/// What findings know, and what they have not been told yet.
-pub(super) struct Known {
+/// What findings know, and what they have not been shown yet.
+pub(super) struct Detection {
     findings: Findings,
-    /// Each row as it was at the last look.
+    /// Each row as it was at the last tick.
     rows: HashMap<RowKey, Row>,
     /// What rows had counted that the kernel has forgotten, as long as they are there again: findings see counts that only rise.
     carried: HashMap<RowKey, Row>,
@@ -28,7 +33,7 @@ pub(super) struct Known {
     happened: VecDeque<Happened>,
 }
 
-/// What findings are told beside counts.
+/// What findings are shown beside counts.
 enum Happened {
     Accepted(Timestamp, Of),
     Rejected(Timestamp, Rejection),
@@ -44,16 +49,7 @@ impl Happened {
     }
 }
 
-/// What a look has brought.
-#[derive(Debug, Default)]
-pub struct Look {
-    /// What it is based on, as records from which a replay finds the same.
-    pub facts: Vec<Record>,
-    /// Which findings came and went.
-    pub changes: Vec<Record>,
-}
-
-impl Known {
+impl Detection {
     pub(super) fn new() -> Self {
         Self {
             findings: Findings::new(Limits::default()),
@@ -63,7 +59,7 @@ impl Known {
         }
     }
 
-    /// Whether findings have seen the row as it was at the last look.
+    /// Whether findings have seen the row as it was at the last tick.
     pub(super) fn has_seen(&self, key: &RowKey) -> bool {
         self.rows.contains_key(key)
     }
@@ -73,12 +69,17 @@ impl Known {
         self.carried.entry(*key).or_insert(Row::ZERO).add(row);
     }
 
-    /// The proxies of which something has happened that findings have not been told.
+    /// The proxies of which something has happened that findings have not been shown.
     pub(super) fn awaited(&self) -> impl Iterator<Item = u64> {
         self.happened.iter().map(Happened::proxy)
     }
 
-    /// How often something was left out for want of room.
+    /// What stands.
+    pub(super) fn active(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.active()
+    }
+
+    /// How often something was left out for want of capacity.
     pub(super) const fn left_out(&self) -> u64 {
         self.findings.left_out()
     }
@@ -100,38 +101,35 @@ impl Known {
 }
 
 impl Watch {
-    /// Shows findings what has changed. To be called a few times a second while something happens, and every second otherwise.
+    /// Shows findings what has changed since the last time. Gives what that was, as records from which a replay finds the same, and
+    /// which findings came and went.
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn look(&mut self) -> Result<Look, Error> {
-        let mut look = Look::default();
+    pub(super) fn detect(
+        &mut self,
+        snapshot: &Snapshot,
+        living: &HashSet<u64>,
+    ) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
         let mut waiting = HashSet::new();
-        for happened in mem::take(&mut self.known.happened) {
+        for happened in mem::take(&mut self.detection.happened) {
             let proxy = happened.proxy();
-            // What comes after it is told after it.
+            // What comes after it is shown after it.
             if waiting.contains(&proxy) || !self.names.is_settled(proxy) || self.lacks_reason(&happened) {
                 waiting.insert(proxy);
-                self.known.happened.push_back(happened);
+                self.detection.happened.push_back(happened);
             } else {
-                self.tell(&happened, &mut look)?;
+                self.show(&happened, &mut records)?;
             }
         }
         let time = Timestamp::now();
-        let snapshot = self.tracer.snapshot()?;
-        let living = self.look_at(&snapshot);
-        let rows = self.changed_rows(&snapshot, &living)?;
-        self.known.findings.note_living(self.owners(&snapshot, &living));
-        let changes = self.known.findings.observe(Input::Look { time, rows: &rows });
-        look.add_changes(time, changes);
-        look.facts.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
-        self.keep_house(&snapshot, &living)?;
-        Ok(look)
-    }
-
-    /// What is wrong now.
-    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.known.findings.active()
+        let rows = self.changed_rows(snapshot)?;
+        self.detection.findings.note_living(self.owners(snapshot, living));
+        let changes = self.detection.findings.observe(Input::Look { time, rows: &rows });
+        records.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
+        records.extend(finding_records(time, changes));
+        Ok(records)
     }
 
     /// Whether it is worth waiting for the reason of a rejection.
@@ -139,27 +137,27 @@ impl Watch {
         matches!(happened, Happened::Rejected(_, rejection) if self.rejections.is_pending(*rejection))
     }
 
-    fn tell(&mut self, happened: &Happened, look: &mut Look) -> Result<(), Error> {
+    fn show(&mut self, happened: &Happened, records: &mut Vec<Record>) -> Result<(), Error> {
         let (time, changes) = match *happened {
             Happened::Accepted(time, of) => {
                 let of = self.generation(of)?;
-                (time, self.known.findings.observe(Input::Accepted { time, of }))
+                (time, self.detection.findings.observe(Input::Accepted { time, of }))
             }
             Happened::Rejected(time, rejection) => {
                 let proxy = self.proxy_name(rejection.proxy)?;
                 let reason = self.rejections.reason(rejection);
-                (time, self.known.findings.observe(Input::Rejected { time, proxy, reason }))
+                (time, self.detection.findings.observe(Input::Rejected { time, proxy, reason }))
             }
             Happened::Declared(time, of) => {
                 let Some((configuration, _)) = self.naming.configuration(of) else { return Ok(()) };
                 let declared = Declared::new(&configuration.routes, &configuration.addresses.of);
                 let of = self.generation(of)?;
                 let body = Body::Declared(Declaration::whole(of.clone(), declared.clone()));
-                look.facts.push(Record { time, body });
-                (time, self.known.findings.observe(Input::Declared { time, of, declared }))
+                records.push(Record { time, body });
+                (time, self.detection.findings.observe(Input::Declared { time, of, declared }))
             }
         };
-        look.add_changes(time, changes);
+        records.extend(finding_records(time, changes));
         Ok(())
     }
 
@@ -168,20 +166,19 @@ impl Watch {
         Ok(Generation { proxy, pid: abi::root_pid(of.proxy), number: of.generation })
     }
 
-    /// The rows that are not as they were at the last look, and whose upstreams are known.
-    fn changed_rows(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) -> Result<Vec<Counted>, Error> {
-        self.note_unnamed(snapshot, living);
-        let mut before = mem::take(&mut self.known.rows);
-        let mut carried = mem::take(&mut self.known.carried);
+    /// The rows that are not as they were at the last tick, and whose names are known.
+    fn changed_rows(&mut self, snapshot: &Snapshot) -> Result<Vec<Counted>, Error> {
+        let mut before = mem::take(&mut self.detection.rows);
+        let mut carried = mem::take(&mut self.detection.carried);
         let mut rows = Vec::new();
         for (key, row) in &snapshot.rows {
             let mut row = *row;
             if let Some(more) = carried.remove(key) {
                 row.add(&more);
-                self.known.carried.insert(*key, more);
+                self.detection.carried.insert(*key, more);
             }
             if before.remove(key) == Some(row) {
-                self.known.rows.insert(*key, row);
+                self.detection.rows.insert(*key, row);
             } else {
                 rows.push((*key, row));
             }
@@ -193,17 +190,18 @@ impl Watch {
         let mut changed = Vec::new();
         let clock = clock();
         for (key, row) in rows {
-            let address = self.address(&key.address);
-            // The row `~other` is many destinations: there are no findings about it.
-            if !address.is_name_service() && !Snapshot::is_other(&key) {
-                // One that has no name yet is looked at again.
-                let Some(proxy) = self.names.given(key.proxy) else { continue };
-                let Some(upstream) = self.upstream(&key, &address)? else { continue };
-                let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
-                let counts = Counts::of(&row, &clock);
-                changed.push(Counted { proxy, pid, generation, upstream, address, counts });
+            match self.name_row(&key)? {
+                // It is looked at again.
+                RowName::Pending => continue,
+                // `~other` is many destinations: there are no findings about it.
+                RowName::Ignored | RowName::Other => {}
+                RowName::Destination(Destination { proxy, upstream, address }) => {
+                    let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
+                    let counts = Counts::of(&row, &clock);
+                    changed.push(Counted { proxy, pid, generation, upstream, address, counts });
+                }
             }
-            self.known.rows.insert(key, row);
+            self.detection.rows.insert(key, row);
         }
         Ok(changed)
     }
@@ -215,8 +213,6 @@ impl Watch {
     }
 }
 
-impl Look {
-    fn add_changes(&mut self, time: Timestamp, changes: Vec<Change>) {
-        self.changes.extend(changes.into_iter().map(|change| Record { time, body: Body::Finding(change) }));
-    }
+fn finding_records(time: Timestamp, changes: Vec<Change>) -> impl Iterator<Item = Record> {
+    changes.into_iter().map(move |change| Record { time, body: Body::Finding(change) })
 }

@@ -12,36 +12,33 @@ use proxytrace_ebpf::abi::{Event, Process};
 pub const CHECK: Duration = Duration::from_millis(50);
 
 /// How long a master may take to fork a worker that does not show when it is done, as nginx's does.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FORK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// SIGHUP in a set of signals.
 const SIGHUP: u64 = 1;
 
-/// The reloads that are open, and those that were found to be rejected. What is told and what is counted are apart: who
-/// looks at the counts takes nothing away from who waits to be told.
+/// The reloads that are open, and those that were found to be rejected.
 #[derive(Debug, Default)]
-pub struct Reloads {
+pub(super) struct Reloads {
     open: HashMap<u32, Open>,
-    /// When the reload was asked for that was told of as rejected last, by master.
-    told: HashMap<u32, u64>,
-    /// The same of the one that was counted last, while the kernel half holds it open.
-    counted: HashMap<u32, u64>,
+    /// When the reload was asked for that was found to be rejected last, by master.
+    rejected: HashMap<u32, u64>,
 }
 
 /// A reload that was asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Open {
+pub(super) struct Open {
     /// The id of the proxy.
-    pub proxy: u64,
+    pub(super) proxy: u64,
     /// The master.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// The generation that runs.
-    pub generation: u32,
+    pub(super) generation: u32,
     /// When it was asked for, boot time in nanoseconds.
-    pub asked_ns: u64,
+    pub(super) asked_ns: u64,
     /// How it shows that the master is done with the reload: [`Process::WAITS_FOR_SIGNALS`] for one that holds SIGHUP back until
     /// then, [`Process::UPGRADES`] for one that ends where it refuses, and 0 for any other.
-    pub shows: u32,
+    pub(super) shows: u32,
 }
 
 impl Open {
@@ -49,7 +46,7 @@ impl Open {
 
     /// The open reload of a process in the kernel half's table, if there is one.
     #[must_use]
-    pub fn of_process(pid: u32, process: &Process) -> Option<Self> {
+    pub(super) fn of_process(pid: u32, process: &Process) -> Option<Self> {
         (process.reload_asked_ns != 0).then_some(Self {
             proxy: process.proxy,
             pid,
@@ -71,7 +68,7 @@ impl Open {
             Ok(status) if self.shows == Process::WAITS_FOR_SIGNALS => {
                 status.sigblk & SIGHUP == 0 && status.state.starts_with('S')
             }
-            _ => now_ns.saturating_sub(self.asked_ns) >= PATIENCE.as_nanos() as u64,
+            _ => now_ns.saturating_sub(self.asked_ns) >= FORK_TIMEOUT.as_nanos() as u64,
         }
     }
 }
@@ -79,12 +76,19 @@ impl Open {
 impl Reloads {
     /// Whether there is any of which it is not known what became of it.
     #[must_use]
-    pub fn is_any_open(&self) -> bool {
+    pub(super) fn is_any_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Notes what an event tells of a reload. Gives false for a rejection that was found here before.
-    pub fn note(&mut self, event: &Event) -> bool {
+    /// Takes up a reload that the kernel half holds open, unless it was found to be rejected.
+    pub(super) fn note_open(&mut self, open: Open) {
+        if !self.is_rejected(&open) {
+            self.open.insert(open.pid, open);
+        }
+    }
+
+    /// Notes what an event reports of a reload. Gives false for a rejection that was found here before.
+    pub(super) fn note(&mut self, event: &Event) -> bool {
         let asked_ns = event.time_ns.saturating_sub(event.duration_ns);
         match event.kind {
             Event::RELOAD_ASKED => {
@@ -99,41 +103,33 @@ impl Reloads {
             }
             Event::RELOAD_REJECTED => {
                 self.open.retain(|pid, open| *pid != event.pid || open.asked_ns != asked_ns);
-                self.told.insert(event.pid, asked_ns) != Some(asked_ns)
+                self.rejected.insert(event.pid, asked_ns) != Some(asked_ns)
             }
             _ => true,
         }
     }
 
     /// The open reloads that are found to be rejected now; each is given once. `is_open` asks the kernel half.
-    pub fn rejected(&mut self, now_ns: u64, is_open: impl Fn(&Open) -> bool) -> Vec<Open> {
+    pub(super) fn rejected(&mut self, now_ns: u64, is_open: impl Fn(&Open) -> bool) -> Vec<Open> {
         let done: Vec<_> = self.open.values().filter(|open| open.is_done(now_ns)).copied().collect();
         // What the master did was done before it waited, so the kernel half knows of it by now.
         let rejected: Vec<_> = done.iter().filter(|open| is_open(open)).copied().collect();
         for open in done {
             self.open.remove(&open.pid);
         }
-        self.told.extend(rejected.iter().map(|open| (open.pid, open.asked_ns)));
+        self.rejected.extend(rejected.iter().map(|open| (open.pid, open.asked_ns)));
         rejected
     }
 
-    /// Whether a reload that the kernel half holds open counts as rejected: once it does, it stays so.
-    pub fn is_rejected(&mut self, open: &Open, now_ns: u64, is_open: impl Fn(&Open) -> bool) -> bool {
-        if self.counted.get(&open.pid) == Some(&open.asked_ns) {
-            return true;
-        }
-        let is_rejected = open.is_done(now_ns) && is_open(open);
-        if is_rejected {
-            self.counted.insert(open.pid, open.asked_ns);
-        }
-        is_rejected
+    /// Whether a reload that the kernel half holds open was found to be rejected.
+    pub(super) fn is_rejected(&self, open: &Open) -> bool {
+        self.rejected.get(&open.pid) == Some(&open.asked_ns)
     }
 
     /// Forgets the masters that are gone.
-    pub fn retain(&mut self, is_there: impl Fn(u32) -> bool) {
+    pub(super) fn retain(&mut self, is_there: impl Fn(u32) -> bool) {
         self.open.retain(|pid, _| is_there(*pid));
-        self.told.retain(|pid, _| is_there(*pid));
-        self.counted.retain(|pid, _| is_there(*pid));
+        self.rejected.retain(|pid, _| is_there(*pid));
     }
 }
 
@@ -143,10 +139,10 @@ mod tests {
 
     use proxytrace_ebpf::abi::{Event, Process};
 
-    use super::{Duration, Open, PATIENCE, Proc, Reloads};
+    use super::{Duration, FORK_TIMEOUT, Open, Proc, Reloads};
 
     const ASKED_NS: u64 = 1_000;
-    const LATER_NS: u64 = ASKED_NS + PATIENCE.as_nanos() as u64;
+    const LATER_NS: u64 = ASKED_NS + FORK_TIMEOUT.as_nanos() as u64;
 
     /// A process that waits, and holds no signal back. (This one's main thread does for moments, when it makes threads.)
     struct Master(Child);
@@ -224,15 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_stays_so_and_is_told_all_the_same() {
+    fn one_whose_event_was_lost_is_found_in_the_table_and_reported_once() {
         let master = Master::new();
-        let mut reloads = master.asked(Process::WAITS_FOR_SIGNALS);
         let flags = Process::WAITS_FOR_SIGNALS;
         let process = Process { reload_asked_ns: ASKED_NS, flags, ..Process::ZERO };
         let open = Open::of_process(master.0.id(), &process).unwrap();
-        assert!(reloads.is_rejected(&open, ASKED_NS, |_| true));
-        assert!(reloads.is_rejected(&open, ASKED_NS, |_| false), "a count does not fall");
+        let mut reloads = Reloads::default();
+        reloads.note_open(open);
+        assert!(reloads.is_any_open() && !reloads.is_rejected(&open));
         assert_eq!(reloads.rejected(ASKED_NS, |_| true).len(), 1);
+        assert!(reloads.is_rejected(&open));
+        // The kernel half holds it open until the next signal.
+        reloads.note_open(open);
+        assert!(!reloads.is_any_open());
         assert!(Open::of_process(1, &Process::ZERO).is_none());
     }
 }

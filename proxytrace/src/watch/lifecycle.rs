@@ -1,0 +1,88 @@
+//! What becomes of reloads and workers.
+
+use jiff::Timestamp;
+use proxytrace_ebpf::abi::Event;
+
+use super::{Watch, rejections::Rejection, reloads::Open};
+use crate::{
+    kernel::{Error, Snapshot, Tracer, boot_ns},
+    model::{Body, Exit, Reload, ReloadResult},
+    reader::Of,
+};
+
+impl Watch {
+    /// Whether there is a reload of which it is not known what became of it: then [`Watch::take_rejected_reloads`] is to be
+    /// called again and again.
+    #[must_use]
+    pub fn is_reload_open(&self) -> bool {
+        self.reloads.is_any_open()
+    }
+
+    /// Finds the reloads that turn out to be rejected now, which the kernel half has not seen; they become records where those are
+    /// wanted. Gives whether there was one.
+    pub fn take_rejected_reloads(&mut self, wants_records: bool) -> bool {
+        let (time, time_ns) = (Timestamp::now(), boot_ns());
+        let rejected = self.reloads.rejected(time_ns, |open| is_open(&self.tracer, open));
+        for Open { proxy, pid, generation, asked_ns, .. } in &rejected {
+            let (proxy, pid, generation, kind) = (*proxy, *pid, *generation, Event::RELOAD_REJECTED);
+            let duration_ns = time_ns.saturating_sub(*asked_ns);
+            let event = Event { proxy, pid, generation, time_ns, duration_ns, kind, ..Event::ZERO };
+            self.note_end_of_reload(time, &event);
+            if wants_records {
+                self.held.push(time, &event);
+            }
+        }
+        !rejected.is_empty()
+    }
+
+    /// Takes up the reloads that the kernel half holds open: the event that one was asked for may have been lost.
+    pub(super) fn note_open_reloads(&mut self, snapshot: &Snapshot) {
+        let open = snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process));
+        open.for_each(|open| self.reloads.note_open(open));
+    }
+
+    /// Notes what an event means for reloads. Gives false for a rejected reload that was found before.
+    pub(super) fn note_reload(&mut self, time: Timestamp, event: &Event) -> bool {
+        let is_about_a_reload =
+            matches!(event.kind, Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED);
+        let is_news = !is_about_a_reload || self.reloads.note(event);
+        if is_news && matches!(event.kind, Event::RELOADED | Event::RELOAD_REJECTED) {
+            self.note_end_of_reload(time, event);
+        }
+        is_news
+    }
+
+    /// A reload was accepted or rejected; of a rejected one it is asked why.
+    fn note_end_of_reload(&mut self, time: Timestamp, event: &Event) {
+        self.detection.reloaded(time, event);
+        if event.kind == Event::RELOAD_REJECTED {
+            let rejection = Rejection::of(event);
+            let of = Of { proxy: event.proxy, generation: event.generation };
+            if self.naming.ask_why(of, event.pid, rejection.asked_ns) {
+                self.rejections.ask(rejection);
+            }
+        }
+    }
+
+    /// What became of a process or a reload, as a record.
+    pub(super) fn lifecycle(&mut self, event: &Event) -> Result<Option<Body>, Error> {
+        Ok(match event.kind {
+            Event::RELOADED | Event::RELOAD_REJECTED => {
+                let is_accepted = event.kind == Event::RELOADED;
+                let result = if is_accepted { ReloadResult::Accepted } else { ReloadResult::Rejected };
+                let reason = self.rejections.reason(Rejection::of(event));
+                Some(Body::Reload(Reload { master: self.worker(event)?, result, reason }))
+            }
+            Event::WORKER_STARTED => Some(Body::WorkerStarted(self.worker(event)?)),
+            Event::WORKER_EXITED => {
+                Some(Body::WorkerExited(Exit::of_status(self.worker(event)?, event.what)))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Whether the kernel half has not seen what became of the reload.
+fn is_open(tracer: &Tracer, open: &Open) -> bool {
+    tracer.process(open.pid).is_some_and(|process| process.reload_asked_ns == open.asked_ns)
+}
