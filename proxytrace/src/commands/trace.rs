@@ -176,7 +176,9 @@ impl Sink {
             if is_counted && self.is_complete() {
                 continue;
             }
-            if let Some(recording) = &mut self.recording {
+            // A replay finds the same by itself.
+            let is_recorded = !matches!(record.body, Body::Finding(_));
+            if let Some(recording) = self.recording.as_mut().filter(|_| is_recorded) {
                 recording.write(record);
             }
             if self.display.show(&mut out, record)? && is_counted {

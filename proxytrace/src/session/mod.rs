@@ -91,13 +91,13 @@ impl Session {
         self.ticks.note_news();
         batch.iter().try_for_each(|event| self.watch.take(event, self.wants_records))?;
         let entered = batch.iter().find(|event| event.kind == Event::ENTERED).map(|event| event.pid);
-        Ok(Update { records: self.watch.records(false)?, entered, is_tick: false })
+        Ok(Update { records: self.watch.records()?, entered, is_tick: false })
     }
 
     fn take_reply(&mut self, reply: Reply) -> Result<Update, Error> {
         self.ticks.note_news();
         self.watch.answer(reply)?;
-        Ok(Update { records: self.watch.records(false)?, ..Update::default() })
+        Ok(Update { records: self.watch.records()?, ..Update::default() })
     }
 
     /// Looks for what shows in no event: that a reload was rejected, or that a name was waited for long enough.
@@ -106,7 +106,7 @@ impl Session {
         if self.watch.take_rejected_reloads(self.wants_records) {
             self.ticks.note_news();
         }
-        Ok(Update { records: self.watch.records(false)?, ..Update::default() })
+        Ok(Update { records: self.watch.records()?, ..Update::default() })
     }
 
     fn tick(&mut self) -> Result<Update, Error> {
@@ -149,7 +149,8 @@ impl Session {
         };
         // What is named by then is named.
         timeout(name_timeout, answers).await.unwrap_or(Ok(()))?;
-        update.records.extend(self.watch.records(true)?);
+        self.watch.stop_waiting_for_names();
+        update.records.extend(self.watch.records()?);
         update.records.extend(self.tick()?.records);
         update.is_tick = true;
         Ok(update)

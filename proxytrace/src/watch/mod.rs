@@ -54,6 +54,8 @@ pub struct Watch {
     detection: detection::Detection,
     housekeeping: housekeeping::Housekeeping,
     has_started: bool,
+    /// Whether names are not waited for any more: what has none yet is reported as it is.
+    is_last: bool,
     /// The proxies whose upstreams could not be named at the last tick.
     unnamed: Vec<Arc<str>>,
     /// Where no configuration tells one.
@@ -101,6 +103,7 @@ impl Watch {
             detection: detection::Detection::new(),
             housekeeping: housekeeping::Housekeeping::new(),
             has_started: false,
+            is_last: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
             timeouts,
@@ -189,6 +192,11 @@ impl Watch {
     /// The losses could not be read.
     pub fn events_lost(&self) -> Result<u64, Error> {
         Ok(self.tracer.losses()?[Loss::RingFull as usize])
+    }
+
+    /// From now on what has no name yet is reported as it is: the trace ends.
+    pub fn stop_waiting_for_names(&mut self) {
+        self.is_last = true;
     }
 
     /// Detaches; what was counted can still be read.

@@ -39,15 +39,15 @@ impl Watch {
     }
 
     /// The records of the events whose upstreams are known by now, or that have waited long enough, in the order of the
-    /// events; or, if `all`, of all of them.
+    /// events.
     ///
     /// # Errors
     /// A map that was needed for them could not be read.
-    pub fn records(&mut self, all: bool) -> Result<Vec<Record>, Error> {
+    pub fn records(&mut self) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         let crowding = self.held.crowding();
         for proxy in self.held.proxies() {
-            let at_once = all || crowding == Some(proxy);
+            let at_once = self.is_last || crowding == Some(proxy);
             while let Some(Waiting { number, time, event }) = self.held.first(proxy) {
                 let Some(body) = self.body(&event, at_once)? else { break };
                 self.held.remove_first(proxy);

@@ -65,6 +65,9 @@ impl Watch {
         if address.is_name_service() {
             return Ok(RowName::Ignored);
         }
+        if self.is_last {
+            self.proxy_name(row.proxy)?;
+        }
         let (Some(proxy), Some(owner)) = (self.names.given(row.proxy), self.owner(row.proxy)) else {
             return Ok(RowName::Pending);
         };
@@ -72,7 +75,11 @@ impl Watch {
             self.count_row_in(row, Key::other(proxy), owner);
             return Ok(RowName::Other);
         }
-        let Some(upstream) = self.upstream(row, &address)? else { return Ok(RowName::Pending) };
+        let upstream = match self.upstream(row, &address)? {
+            Some(upstream) => upstream,
+            None if self.is_last => self.naming.unknown(),
+            None => return Ok(RowName::Pending),
+        };
         let key = Key {
             proxy: Arc::clone(&proxy),
             upstream: Arc::clone(&upstream),
