@@ -6,7 +6,7 @@ use proxytrace_ebpf::abi::root_pid;
 
 use super::report::Check;
 use crate::kernel::{
-    self,
+    self, btf,
     processes::{self, Wanted},
     requirements::{self, CAPABILITIES, Capability, SYS_PTRACE, SYS_RESOURCE},
 };
@@ -32,7 +32,7 @@ pub(super) fn checks(wanted: &Wanted) -> anyhow::Result<Vec<Check>> {
 fn type_information() -> Check {
     const NAME: &str = "type information";
     match kernel::check_type_information() {
-        Ok(bytes) => Check::ok(NAME, format!("{}, {:.1} MB", kernel::BTF_PATH, bytes as f64 / 1e6)),
+        Ok(bytes) => Check::ok(NAME, format!("{}, {:.1} MB", btf::PATH, bytes as f64 / 1e6)),
         Err(error) => Check::cannot(NAME, error.to_string(), "use a kernel of 5.8 or newer with BTF"),
     }
 }

@@ -9,7 +9,7 @@ mod host;
 
 use std::time::Duration;
 
-use proxytrace_ebpf::{abi::Place, outcome::Outcome};
+use proxytrace_ebpf::{hooks::Place, outcome::Outcome};
 
 use crate::kernel::{AttachedHook, Options, Snapshot, Tracer, processes::Wanted};
 use report::{Check, HookCheck, Report, State};
@@ -54,7 +54,7 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
     };
     let done = subject.finish(PATIENCE);
     let seen = tracer.seen();
-    let hooks = |seen: Option<&[u64; Place::COUNT]>| {
+    let hooks = |seen: Option<&[u64; Place::ALL.len()]>| {
         tracer.hooks().iter().map(|hook| hook_check(hook, seen)).collect()
     };
     let outcome = done.and_then(|()| Ok((seen?, tracer.snapshot()?)));
@@ -87,9 +87,9 @@ fn ledger_check(name: &'static str, snapshot: &Snapshot) -> Check {
     )
 }
 
-fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::COUNT]>) -> HookCheck {
+fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::ALL.len()]>) -> HookCheck {
     let AttachedHook { hook, rung, refusals } = attached;
-    let least = |seen: &[u64; Place::COUNT]| hook.places.iter().map(|&place| seen[place as usize]).min();
+    let least = |seen: &[u64; Place::ALL.len()]| hook.places.iter().map(|&place| seen[place as usize]).min();
     // Where another hook's program sees the same, it is that one which has been counted.
     let seen = match rung {
         Some(rung) if !rung.parts.is_empty() => seen.and_then(least),
@@ -123,7 +123,7 @@ fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::COUNT]>) -> Ho
 
 #[cfg(test)]
 mod tests {
-    use proxytrace_ebpf::abi::Place;
+    use proxytrace_ebpf::hooks::Place;
 
     use super::hook_check;
     use crate::{
@@ -139,7 +139,7 @@ mod tests {
         let hook = all().find(|hook| hook.name == "connect").unwrap();
         let rung = via.map(|via| hook.rungs.iter().find(|rung| rung.via == via).unwrap());
         let refusals = refused.iter().map(|&via| (via, "no".to_owned())).collect();
-        let mut places = [7; Place::COUNT];
+        let mut places = [7; Place::ALL.len()];
         [places[Place::ConnectEntered as usize], places[Place::ConnectReturned as usize]] = seen;
         let found = hook_check(&AttachedHook { hook, rung, refusals }, Some(&places));
         assert_eq!((found.state, found.via), (state, via.map(Via::name)), "{found:?}");

@@ -156,12 +156,12 @@ mod tests {
     struct Ledger {
         rows: HashMap<RowKey, Row>,
         closed: HashSet<RowKey>,
-        room: usize,
+        capacity: usize,
     }
 
     impl Ledger {
         fn of(attempts: &[(RowKey, u64)]) -> Self {
-            let mut ledger = Self { room: 1, ..Self::default() };
+            let mut ledger = Self { capacity: 1, ..Self::default() };
             attempts.iter().for_each(|(key, attempts)| {
                 ledger.rows.insert(*key, Row { attempts: *attempts, ..Row::ZERO });
             });
@@ -187,7 +187,7 @@ mod tests {
         }
 
         fn close(&mut self, row: &RowKey) -> bool {
-            self.closed.len() < self.room && self.closed.insert(*row)
+            self.closed.len() < self.capacity && self.closed.insert(*row)
         }
 
         fn open(&mut self, row: &RowKey) -> Result<(), Error> {

@@ -227,7 +227,7 @@ const WHOLE: &[(&Metric, Samples)] = &[
     }),
     (&table::EVENTS_LOST, |scrape, family| family.count(&[], scrape.view.losses[Loss::RingFull as usize])),
     (&table::PROGRAMS_PASSED_OVER, |scrape, family| {
-        scrape.view.passed_over.map_or(Ok(()), |times| family.count(&[], times))
+        scrape.view.recursion_misses.map_or(Ok(()), |times| family.count(&[], times))
     }),
     (&table::HOOK_ATTACHED, |scrape, family| {
         scrape.hooks.iter().try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NO_WAY)))
@@ -341,7 +341,13 @@ mod tests {
         let clock = Clock::new(3_000_000_000, Timestamp::from_second(1_000).unwrap());
         let view = View::of(&[Entry { key, owner: Owner::HOST_ROOT, row }], clock);
         let tables = vec![Filled { name: "ledger", entries: 7, capacity: 8192 }];
-        View { memory_bytes: Some(17_000_000), passed_over: Some(3), tables, findings_left_out: 5, ..view }
+        View {
+            memory_bytes: Some(17_000_000),
+            recursion_misses: Some(3),
+            tables,
+            findings_left_out: 5,
+            ..view
+        }
     }
 
     #[test]

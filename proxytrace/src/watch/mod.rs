@@ -154,7 +154,7 @@ impl Watch {
             tables: self.tracer.tables(&snapshot)?,
             findings_left_out: self.known.left_out(),
             memory_bytes,
-            passed_over: self.tracer.passed_over(),
+            recursion_misses: self.tracer.recursion_misses(),
             clock: clock(),
         })
     }
