@@ -59,14 +59,16 @@ fn page() -> String {
     .unwrap();
     page.push_str(
         "\n## What could not be followed\n\n\
-         The values of `why` of `proxytrace_untracked_total`, what each means, and the option that helps. One proxy, or the proxies \
-         of one user, may hold only so much of a table, so that others have room: a table need not be full.\n\n\
-         | `why` | means | option |\n|---|---|---|\n",
+         The values of `why` of `proxytrace_untracked_total`, whether the attempts are counted all the same, what each means, and the \
+         option that helps. One proxy, or the proxies of one user, may hold only so much of a table, so that others have room: a \
+         table need not be full.\n\n\
+         | `why` | attempts counted | means | option |\n|---|---|---|---|\n",
     );
     for loss in Loss::ALL.into_iter().filter(|loss| *loss != Loss::RingFull) {
         let option =
             full_by(loss).map_or_else(String::new, |table| format!("`--table-size {}=N`", table.name));
-        writeln!(page, "| `{}` | {} | {option} |", loss.name(), loss.effect()).unwrap();
+        let (name, counted, effect) = (loss.name(), loss.counted().name(), loss.effect());
+        writeln!(page, "| `{name}` | {counted} | {effect} | {option} |").unwrap();
     }
     page
 }
