@@ -10,7 +10,7 @@ use proxytrace_ebpf::{
 use crate::{
     identity::Source,
     kernel::tables::{TABLES, full_by},
-    metrics::table::ALL,
+    metrics::table::METRICS,
 };
 
 fn page() -> String {
@@ -21,7 +21,7 @@ fn page() -> String {
          `/metrics` serves the Prometheus text format 0.0.4, or OpenMetrics 1.0 to a client that prefers it.\n\n\
          | name | type | labels | what |\n|---|---|---|---|\n",
     );
-    for metric in ALL {
+    for metric in METRICS {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         let labels = metric.labels.join(", ");
         writeln!(page, "| `{}` | {kind} | {labels} | {} |", metric.name, metric.help).unwrap();
