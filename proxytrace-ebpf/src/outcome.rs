@@ -133,7 +133,7 @@ indexed! {
             errors: &[],
             unix_errors: &[11], // EAGAIN
         }
-        /// Anything else: the errno tells.
+        /// Anything else: see the errno.
         Other {
             name: "other",
             words: "connect failed",

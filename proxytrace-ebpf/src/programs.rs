@@ -168,7 +168,7 @@ fn connect_fentry(ctx: FEntryContext) {
 
 /// The same once more. A program by trampoline can be preempted: when another process comes here on the same CPU
 /// meanwhile, the kernel skips the program that is still running (kernel/bpf/trampoline.c,
-/// `__bpf_prog_enter_recur`), and runs its twin. Whichever comes second finds the work done.
+/// `__bpf_prog_enter_recur`), and runs its duplicate. Whichever comes second finds the work done.
 #[fentry]
 fn connect_fentry_again(ctx: FEntryContext) {
     connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED_AGAIN);

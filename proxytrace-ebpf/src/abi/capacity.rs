@@ -1,4 +1,4 @@
-//! How many entries the tables have where nothing else is asked for, in the order of what a proxy host has most of.
+//! How many entries each table can hold where nothing else is asked for; first those that a proxy host has many of.
 
 /// Established connections that are watched for breaking.
 pub const CONNECTIONS: u32 = 65_536;
@@ -18,5 +18,5 @@ pub const CALLS: u32 = 2_048;
 pub const PROXIES: u32 = 1_024;
 /// Owners of traced processes.
 pub const OWNERS: u32 = 1_024;
-/// Paths of unix sockets: one for a row at most, so that whoever has no room for more rows takes no more of them either.
+/// Paths of unix sockets: one for a row at most, so that whoever gets no more rows takes no more of them either.
 pub const UNIX_PATHS: u32 = LEDGER;

@@ -59,7 +59,7 @@ abi! {
 }
 
 impl Process {
-    /// Its program's name is one of those that are looked for: executing another ends the tracing of this process.
+    /// Its program has one of the names that are traced: executing another ends the tracing of this process.
     pub const NAMED: u32 = 1;
     /// It was asked for by pid: it and its descendants stay, whatever they execute.
     pub const KEPT: u32 = 2;

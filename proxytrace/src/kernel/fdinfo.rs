@@ -7,7 +7,7 @@ use std::{fs, io};
 pub(super) struct Figures {
     /// The bytes that the kernel has allocated for them.
     pub(super) memory_bytes: u64,
-    /// How often it skipped a program because another was at work on that CPU; `None` where it does not count that: before 5.12.
+    /// How often it skipped a program because another was running on that CPU; `None` where it does not count that: before 5.12.
     pub(super) recursion_misses: Option<u64>,
 }
 

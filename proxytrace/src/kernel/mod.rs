@@ -1,7 +1,7 @@
 //! The kernel half, from userspace: loaded, attached and read. The only module that knows aya.
 //!
 //! * [`Tracer::start`] checks what the host allows, loads the programs and attaches them.
-//! * [`Tracer::snapshot`] reads the ledger and the losses: when somebody looks, never streamed.
+//! * [`Tracer::snapshot`] reads the ledger and the losses: when somebody asks, never streamed.
 //! * [`Events`] is the ring buffer.
 
 pub mod btf;
@@ -183,7 +183,7 @@ impl Tracer {
         self.memory_bytes
     }
 
-    /// How often the kernel has skipped one of the programs because another was at work on that CPU, as it counts that itself
+    /// How often the kernel has skipped one of the programs because another was running on that CPU, as it counts that itself
     /// (`recursion_misses`). What such a program would have seen is lost where its duplicate was skipped as well
     /// (docs/architecture.md).
     /// `None` where it does not say: before 5.12, and before 5.14 to file capabilities. Of kprobes it counts it from 6.7 on.
@@ -359,7 +359,7 @@ impl Tracer {
         }
     }
 
-    /// The path behind a unix socket's digest, if the kernel half had room to note it.
+    /// The path behind a unix socket's digest, if the table of paths had a place for it.
     pub fn unix_path(&mut self, address: &Address) -> Option<UnixPath> {
         // Asked for again where it is not there: its row may be seen before it.
         if let Some(Some(path)) = self.path_cache.get(address) {

@@ -8,7 +8,7 @@
 //!   generation forks one. Where there is one, the row is noted in the map of those that retire, and attempts begin in the spare
 //!   row (`row_to_begin` in the kernel half).
 //! * an attempt in flight, or a call that holds one: then the row has more attempts than ends.
-//! * a watched connection, which may break: they are looked through.
+//! * a watched connection, which may break: they are searched.
 //! * a program that is running, and has taken the key from one of these before. It ends within microseconds. From 7.x on a process
 //!   can be preempted in it, but hardly ever for as long as [`GRACE`].
 //!

@@ -39,9 +39,9 @@ fn page() -> String {
          container's id, else the process's name, with `@` and its user's id where that is not the host's root. Proxies that share a name \
          have `:` and the path of their configuration in it, at every start the same (`nginx:/etc/nginx/b.conf`).\n\
          - `name_source`, who says so: {sources}. Namespace and pod of `pod_claimed` are what files in the container say, so that \
-         `@` and its id are in the name; `process` is what the process calls itself; with `option` it ended before it could be looked at.\n\
+         `@` and its id are in the name; `process` is what the process calls itself; with `option` it ended before it could be examined.\n\
          - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
-         such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
+         such address, `unknown` where it cannot be read or does not say (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
          `--max-addresses`; with the upstream `~other` too, those that a table in the kernel had no room for; \
          with the proxy `~other` as well, those of proxies that had no room for a sum of their own.\n\

@@ -323,7 +323,7 @@ mod tests {
         );
         check(
             reload(ReloadResult::Rejected),
-            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the configuration of before stays: unknown directive \"sever\"",
+            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the previous configuration stays: unknown directive \"sever\"",
         );
         check(
             Body::WorkerStarted(worker.clone()),

@@ -1,4 +1,4 @@
-//! How records, summaries and diagnoses look: for people and for programs.
+//! Records, summaries and diagnoses as text: for people and for programs.
 
 mod diagnosis;
 mod found;

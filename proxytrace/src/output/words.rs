@@ -22,7 +22,7 @@ pub(super) const RELOAD_ACCEPTED: &str = "new workers have started";
 /// What a rejected one means.
 pub(super) fn reload_rejected(reason: Option<String>) -> String {
     let reason = reason.unwrap_or_else(|| "nginx -t says why".to_owned());
-    format!("no new worker came, the configuration of before stays: {reason}")
+    format!("no new worker came, the previous configuration stays: {reason}")
 }
 
 /// The signal that ended a process.

@@ -29,7 +29,7 @@ pub struct View {
     pub findings_left_out: u64,
     /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
     pub memory_bytes: Option<u64>,
-    /// How often the kernel has skipped one of the programs because another was at work on that CPU, if it says.
+    /// How often the kernel has skipped one of the programs because another was running on that CPU, if it says.
     pub recursion_misses: Option<u64>,
     /// From the kernel half's clock to the time of day.
     pub clock: Clock,
