@@ -28,7 +28,7 @@ struct Hook {
     seen: Option<u64>,
     refused: Vec<Refusal>,
     costs: String,
-    mend: String,
+    fix: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +75,7 @@ fn every_hook_is_attached_and_sees_the_self_test() {
         assert!(hook.via.is_some(), "{hook:?}");
         assert!(hook.seen.is_none_or(|seen| seen > 0), "{hook:?}");
         assert_eq!(hook.costs.is_empty(), hook.state == "ok", "{hook:?}");
-        assert_eq!(hook.costs.is_empty(), hook.mend.is_empty(), "{hook:?}");
+        assert_eq!(hook.costs.is_empty(), hook.fix.is_empty(), "{hook:?}");
         assert!(hook.refused.iter().all(|refused| !refused.reason.is_empty()), "{hook:?}");
     }
     assert_eq!(
@@ -93,7 +93,7 @@ fn by_state(report: &Report) -> bool {
 }
 
 #[test]
-fn people_read_what_a_gap_costs_and_how_to_mend_it() {
+fn people_read_what_a_gap_costs_and_how_to_fix_it() {
     let output = doctor(&["--hook-via", "signal=none", "--hook-via", "retransmit=raw_tp"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -101,7 +101,7 @@ fn people_read_what_a_gap_costs_and_how_to_mend_it() {
         "degraded: not everything is seen",
         "lacks   signal             none",
         "costs: without it reloads are not noticed",
-        "mend: leave --hook-via out",
+        "fix: leave --hook-via out",
         "ok      retransmit         raw_tp     1",
     ] {
         assert!(text.contains(words), "{words} is not in:\n{text}");

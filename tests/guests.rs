@@ -16,7 +16,7 @@ use proxytrace_tests::wait::{self, SOON};
 
 use crate::clients::CONNECTOR;
 use crate::cost::kernel_bytes;
-use crate::scene::{Expected, PASSED_OVER, counted};
+use crate::scene::{Expected, RECURSION_MISSES, counted};
 
 const CLOSED: &str = "127.0.0.1:8081";
 
@@ -108,14 +108,14 @@ fn what_it_takes_in_the_kernel_is_told_and_can_be_set() {
 }
 
 #[test]
-fn how_often_its_programs_were_passed_over_is_told_as_the_kernel_counts_it() {
+fn recursion_misses_are_reported_as_the_kernel_counts_them() {
     let agent = Agent::start(&["--process", "nobody-at-all"]);
-    let counted = || agent.programs_passed_over(|_| true);
+    let counted = || agent.recursion_misses(|_| true);
     let before = counted();
     let metrics = agent.metrics();
-    assert!(metrics.has(PASSED_OVER, &[]), "kernels from 5.12 on count that");
-    let told = metrics.count(PASSED_OVER, &[]);
-    assert!((before..=counted()).contains(&told), "{told}, before {before}");
+    assert!(metrics.has(RECURSION_MISSES, &[]), "kernels from 5.12 on count that");
+    let reported = metrics.count(RECURSION_MISSES, &[]);
+    assert!((before..=counted()).contains(&reported), "{reported}, before {before}");
 }
 
 #[test]

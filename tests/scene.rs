@@ -311,7 +311,7 @@ pub(crate) fn counted(agent: &Agent, proxy: &str, address: &str, expected: &Acco
 /// The agent comes to count just what a client says that it did, and has lost nothing on the way.
 #[track_caller]
 pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
-    if MAY_BE_PASSED_OVER.iter().any(|(via, since, _)| sees_connect_by(agent, via) && is_kernel(*since)) {
+    if MAY_BE_SKIPPED.iter().any(|(via, since, _)| sees_connect_by(agent, via) && is_kernel(*since)) {
         agrees_but_for_missed_returns(agent, proxy, truth);
         return;
     }
@@ -324,12 +324,12 @@ pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
 }
 
 /// The ways in which a connect() may not be seen, from which kernel on (its major number), and the type of the programs
-/// (`enum bpf_prog_type`). A kprobe misses returns on any; from 7.0 on a process can be preempted where the kernel then passes
-/// over programs of others on that CPU (docs/architecture.md), and entries are missed as well.
-const MAY_BE_PASSED_OVER: &[(&str, u32, u64)] = &[("kprobe", 0, 2), ("raw_tp", 7, 17), ("tp_btf", 7, 26)];
+/// (`enum bpf_prog_type`). A kprobe misses returns on any; from 7.0 on a process can be preempted where the kernel then skips
+/// programs of others on that CPU (docs/architecture.md), and entries are missed as well.
+const MAY_BE_SKIPPED: &[(&str, u32, u64)] = &[("kprobe", 0, 2), ("raw_tp", 7, 17), ("tp_btf", 7, 26)];
 
-/// How often the kernel passed over its programs, as the agent says.
-pub(crate) const PASSED_OVER: &str = "proxytrace_programs_passed_over_total";
+/// How often the kernel skipped its programs (recursion misses), as the agent says.
+pub(crate) const RECURSION_MISSES: &str = "proxytrace_bpf_recursion_misses_total";
 
 /// Whether the agent sees connect() in that way.
 pub(crate) fn sees_connect_by(agent: &Agent, via: &str) -> bool {
@@ -348,12 +348,12 @@ fn is_kernel(major: u32) -> bool {
 
 /// The same where returns may be missed: every attempt is counted and has ended; where the cause is not the true one, it
 /// is `other`, and so many are counted under `end_missed`, which is given. Not seen are at most so many attempts as the
-/// kernel says that it passed over programs, and one in a hundred.
+/// kernel says that it skipped programs, and one in a hundred.
 #[track_caller]
 pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &Truth) -> u64 {
     let others = |account: &Account| account.failures.get("other").copied().unwrap_or(0);
-    let ways: Vec<_> = MAY_BE_PASSED_OVER.iter().filter(|(via, ..)| sees_connect_by(agent, via)).collect();
-    let passed_over = agent.programs_passed_over(|of_type| ways.iter().any(|(.., way)| *way == of_type));
+    let ways: Vec<_> = MAY_BE_SKIPPED.iter().filter(|(via, ..)| sees_connect_by(agent, via)).collect();
+    let recursion_misses = agent.recursion_misses(|of_type| ways.iter().any(|(.., way)| *way == of_type));
     let (mut differing, mut unseen) = (0, 0);
     for (address, expected) in &truth.0 {
         let mut last = Account::default();
@@ -361,7 +361,7 @@ pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &
             last = agent.metrics().account(proxy, address);
             // What only the call tells is not seen where its entry is missed.
             let missing = expected.attempts.checked_sub(last.attempts)?;
-            (missing <= passed_over && last.in_flight == 0).then_some(())
+            (missing <= recursion_misses && last.in_flight == 0).then_some(())
         });
         assert!(ended.is_some() && last.balances(), "{proxy} {address}: {last:?} instead of {expected:?}");
         unseen += expected.attempts - last.attempts;
@@ -374,11 +374,11 @@ pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &
     }
     let all = truth.attempts();
     assert!(
-        unseen <= passed_over && unseen * 100 <= all,
-        "{unseen} of {all} were not seen, and programs were passed over {passed_over} times"
+        unseen <= recursion_misses && unseen * 100 <= all,
+        "{unseen} of {all} were not seen, and programs were skipped {recursion_misses} times"
     );
     let metrics = agent.metrics();
-    assert!(passed_over <= metrics.count(PASSED_OVER, &[]), "the agent says it too");
+    assert!(recursion_misses <= metrics.count(RECURSION_MISSES, &[]), "the agent says it too");
     assert_eq!(metrics.addresses(proxy), truth.0.keys().cloned().collect::<Vec<_>>());
     let missed = metrics.count("proxytrace_untracked_total", &[("why", "end_missed")]);
     assert_eq!(differing, missed, "what is not known is counted as other, and under end_missed");

@@ -1,40 +1,22 @@
-//! The ring buffer, and the counts of what was lost and of what the hooks have seen.
+//! Events, and the ring buffer that carries them.
 
-use proxytrace_ebpf::abi::{Attempt, Event, Loss, Place, RowKey};
+use proxytrace_ebpf::abi::{Attempt, Event, Loss, RowKey};
 
 use crate::{
-    kernel::{self, Access, Sock, setting},
+    counters,
+    kernel::{Access, Sock},
     maps,
 };
 
-/// Tells userspace; counted as lost where the ring has no room.
+/// Reports to userspace; counted as lost where the ring has no room.
 #[inline(always)]
-pub(crate) fn tell(event: Event) {
+pub(crate) fn report(event: Event) {
     match maps::EVENTS.reserve::<Event>(0) {
         Some(mut entry) => {
             entry.write(event);
             entry.submit(0);
         }
-        None => lose(Loss::RingFull),
-    }
-}
-
-/// Counts something that could not be followed.
-#[inline(always)]
-pub(crate) fn lose(place: Loss) {
-    if let Some(counter) = maps::LOSSES.get_ptr_mut(place as u32) {
-        kernel::add(counter, 1);
-    }
-}
-
-/// Counts that a hook has seen a traced process at work. Where nobody asks for it, it is no instruction at all: the
-/// verifier takes out what a frozen setting rules out.
-#[inline(always)]
-pub(crate) fn seen(place: Place) {
-    if setting!(count_seen) != 0
-        && let Some(counter) = maps::SEEN.get_ptr_mut(place as u32)
-    {
-        kernel::add(counter, 1);
+        None => counters::count_loss(Loss::RingFull),
     }
 }
 

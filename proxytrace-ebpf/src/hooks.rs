@@ -1,324 +1,340 @@
-//! The hooks: each a kernel prototype and one line. How a program is attached, and so reaches kernel memory
-//! ([`Direct`] or [`Probed`]), is the only thing that differs between the ways to attach the same hook.
+//! The hooks, as a table: what each gives, whether anything works without it, and the ways to attach it, best first.
+//!
+//! Userspace attaches the programs by this table, `doctor` proves each hook by its places, and the machines of the test matrix force
+//! its ways.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the macros that make programs of them ask for this signature"
-)]
+use core::fmt;
 
-use core::ffi::c_void;
+use crate::indexed::indexed;
 
-use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{
-        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
-        RetProbeContext,
-    },
-};
-use proxytrace_ebpf::abi::{Call, Place, Process};
+/// What is known of a way to attach.
+struct AboutVia {
+    name: &'static str,
+    needs: &'static str,
+}
 
-use crate::{
-    connect,
-    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, tcp},
-    process, stream,
-};
+indexed! {
+    /// A way to attach a hook.
+    pub enum Via: AboutVia {
+        /// A tracepoint whose arguments the verifier knows the types of.
+        TpBtf {
+            name: "tp_btf",
+            needs: "a kernel with this tracepoint",
+        }
+        /// A tracepoint whose arguments are mere numbers: every read goes through a helper.
+        RawTp {
+            name: "raw_tp",
+            needs: "a kernel with this tracepoint",
+        }
+        /// Entry and return of a kernel function, by trampoline.
+        Fentry {
+            name: "fentry",
+            needs: "a kernel with the function tracer (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, sysctl kernel.ftrace_enabled=1)",
+        }
+        /// Entry and return of a kernel function, by breakpoint or ftrace.
+        Kprobe {
+            name: "kprobe",
+            needs: "a kernel with CONFIG_KPROBES, and kprobes switched on (/sys/kernel/debug/kprobes/enabled)",
+        }
+        /// Nothing of its own: the hook `state` sees the same.
+        State {
+            name: "state",
+            needs: "the hook state",
+        }
+    }
+}
 
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+impl Via {
+    /// The value of the label `via`, and what `--hook-via` takes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.about().name
+    }
 
-/// The two programs of a tracepoint, with one body: as a BTF tracepoint, where the verifier knows the types of the
-/// arguments, and as a raw tracepoint, where they are mere numbers.
+    /// What a host must have for it, for those whose host refuses it.
+    #[must_use]
+    pub const fn needs(self) -> &'static str {
+        self.about().needs
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One program at one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The program in the object.
+    pub program: &'static str,
+    /// The tracepoint or function.
+    pub target: &'static str,
+    /// Whether it is wanted only where a process can be preempted in a tracepoint, and so keeps others from being seen.
+    pub if_preemptible: bool,
+}
+
+const fn part(program: &'static str, target: &'static str) -> Part {
+    Part { program, target, if_preemptible: false }
+}
+
+const fn if_preemptible(program: &'static str, target: &'static str) -> Part {
+    Part { program, target, if_preemptible: true }
+}
+
+/// One way to attach one hook: all of its programs, or it is not attached in this way.
+#[derive(Clone, Copy, Debug)]
+pub struct Rung {
+    /// How.
+    pub via: Via,
+    /// The programs, and where each belongs.
+    pub parts: &'static [Part],
+    /// What is worse than with a better way, as a sentence without its full stop; empty where nothing is.
+    pub costs: &'static str,
+}
+
+/// A place in the kernel that programs are wanted at.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// The value of the label `hook`, and what `--hook-via` takes.
+    pub name: &'static str,
+    /// What is lost without it, as the end of the sentence "without it …".
+    pub without: &'static str,
+    /// Whether tracing makes no sense without it.
+    pub required: bool,
+    /// The places that it sees.
+    pub places: &'static [Place],
+    /// The ways to attach it, best first.
+    pub rungs: &'static [Rung],
+}
+
+const fn rung(via: Via, parts: &'static [Part]) -> Rung {
+    Rung { via, parts, costs: "" }
+}
+
+/// The two ways to attach programs to a tracepoint, each program in both forms: one, and more where tracepoints are
+/// preemptible.
 macro_rules! tracepoint {
-    ($(#[$doc:meta])* $typed:ident, $raw:ident: |$ctx:ident, $access:ident| $body:block) => {
-        $(#[$doc])*
-        #[btf_tracepoint]
-        fn $typed($ctx: BtfTracePointContext) {
-            type $access = Direct;
-            $body
-        }
-
-        $(#[$doc])*
-        #[raw_tracepoint]
-        fn $raw($ctx: RawTracePointContext) {
-            type $access = Probed;
-            $body
-        }
+    ($target:literal: $typed:literal, $raw:literal $(; $more_typed:literal, $more_raw:literal)*) => {
+        &[
+            rung(Via::TpBtf, &[part($typed, $target), $(if_preemptible($more_typed, $target)),*]),
+            rung(Via::RawTp, &[part($raw, $target), $(if_preemptible($more_raw, $target)),*]),
+        ]
     };
 }
 
-tracepoint! {
-    /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
-    process_fork, process_fork_raw: |ctx, A| {
-        process::forked(Task::<A>::new(ctx.arg(0)), Task::<A>::new(ctx.arg(1)));
+/// What the system call tracepoints cost.
+const EVERY_SYSCALL: &str = "every system call of every process on this host takes a little longer";
+
+/// The one function behind connect(), for system calls and io_uring alike.
+const CONNECT: &str = "__sys_connect_file";
+
+/// The one behind connects of TCP, by connect() and by sends.
+const SEND: &str = "__inet_stream_connect";
+
+/// Declares the hooks, and with them the places that they see.
+macro_rules! hooks {
+    ($(
+        $(#[$meta:meta])*
+        pub const $list:ident = [$(
+            Hook {
+                name: $name:literal,
+                places: [$($(#[$place_meta:meta])* $place:ident,)+],
+                $($field:ident: $value:expr,)+
+            },
+        )+];
+    )+) => {
+        indexed! {
+            /// A place in the kernel that a hook sees. The discriminant is the index in the array of what was seen.
+            pub enum Place { $($($($(#[$place_meta])* $place,)+)+)+ }
+        }
+
+        $(
+            $(#[$meta])*
+            pub const $list: &[Hook] = &[$(
+                Hook { name: $name, places: &[$(Place::$place),+], $($field: $value,)+ },
+            )+];
+        )+
+    };
+}
+
+hooks! {
+    /// Hooks that follow processes. They are attached before the processes that already run are looked for, so that none
+    /// falls between.
+    pub const PROCESS_HOOKS = [
+        Hook {
+            name: "fork",
+            places: [
+                /// A process forks.
+                Fork,
+            ],
+            without: "new workers are not followed",
+            required: true,
+            rungs: tracepoint!("sched_process_fork": "process_fork", "process_fork_raw"; "process_fork_again", "process_fork_again_raw"),
+        },
+        Hook {
+            name: "exec",
+            places: [
+                /// A process executes a program.
+                Exec,
+            ],
+            without: "a proxy that starts later is not noticed",
+            required: true,
+            rungs: tracepoint!("sched_process_exec": "process_exec", "process_exec_raw"; "process_exec_again", "process_exec_again_raw"),
+        },
+        Hook {
+            name: "exit",
+            places: [
+                /// A thread exits.
+                Exit,
+            ],
+            without: "processes are never forgotten",
+            required: true,
+            rungs: tracepoint!("sched_process_exit": "process_exit", "process_exit_raw"; "process_exit_again", "process_exit_again_raw"),
+        },
+        Hook {
+            name: "signal",
+            places: [
+                /// A SIGHUP is delivered.
+                Signal,
+            ],
+            without: "reloads are not noticed",
+            required: false,
+            rungs: tracepoint!("signal_deliver": "signal_deliver", "signal_deliver_raw"; "signal_deliver_again", "signal_deliver_again_raw"),
+        },
+    ];
+
+    /// Hooks that follow attempts and connections.
+    pub const CONNECT_HOOKS = [
+        Hook {
+            name: "connect",
+            places: [
+                /// connect() is entered.
+                ConnectEntered,
+                /// connect() returns.
+                ConnectReturned,
+            ],
+            without: "unix sockets and errors returned at once are not seen, and an icmp error may show as cancelled",
+            required: false,
+            rungs: &[
+                rung(
+                    Via::Fentry,
+                    &[
+                        part("connect_fexit", CONNECT),
+                        part("connect_fexit_again", CONNECT),
+                        part("connect_fexit_third", CONNECT),
+                        part("connect_fentry", CONNECT),
+                        part("connect_fentry_again", CONNECT),
+                        part("connect_fentry_third", CONNECT),
+                        part("send_fexit", SEND),
+                        part("send_fentry", SEND),
+                    ],
+                ),
+                Rung {
+                    via: Via::Kprobe,
+                    parts: &[
+                        part("connect_kretprobe", CONNECT),
+                        part("connect_kprobe", CONNECT),
+                        part("send_kretprobe", SEND),
+                        part("send_kprobe", SEND),
+                    ],
+                    costs: "while several processes of this host are in connect() at once, one whose outcome only its return \
+                            shows may end as other, counted under end_missed",
+                },
+                Rung {
+                    via: Via::TpBtf,
+                    parts: &[
+                        part("syscall_exit", "sys_exit"),
+                        if_preemptible("syscall_exit_again", "sys_exit"),
+                        part("syscall_enter", "sys_enter"),
+                        if_preemptible("syscall_enter_again", "sys_enter"),
+                    ],
+                    costs: EVERY_SYSCALL,
+                },
+                Rung {
+                    via: Via::RawTp,
+                    parts: &[
+                        part("syscall_exit_raw", "sys_exit"),
+                        if_preemptible("syscall_exit_again_raw", "sys_exit"),
+                        part("syscall_enter_raw", "sys_enter"),
+                        if_preemptible("syscall_enter_again_raw", "sys_enter"),
+                    ],
+                    costs: EVERY_SYSCALL,
+                },
+            ],
+        },
+        Hook {
+            name: "state",
+            places: [
+                /// A TCP socket goes into SYN_SENT.
+                State,
+            ],
+            without: "tcp attempts are not seen",
+            required: true,
+            rungs: tracepoint!("inet_sock_set_state": "sock_set_state", "sock_set_state_raw"),
+        },
+        Hook {
+            name: "state_again",
+            places: [
+                /// The same, seen by the programs that see what another one missed.
+                StateAgain,
+            ],
+            without: "an attempt whose end interrupts another transition may be missed",
+            required: false,
+            rungs: tracepoint!("inet_sock_set_state": "sock_set_state_again", "sock_set_state_again_raw"; "sock_set_state_third", "sock_set_state_third_raw"; "sock_set_state_fourth", "sock_set_state_fourth_raw"),
+        },
+        Hook {
+            name: "retransmit",
+            places: [
+                /// A SYN is sent again.
+                Retransmit,
+            ],
+            without: "a black hole is reported only when the proxy gives up",
+            required: false,
+            rungs: tracepoint!("tcp_retransmit_skb": "tcp_retransmit", "tcp_retransmit_raw"),
+        },
+        Hook {
+            name: "destroy",
+            places: [
+                /// A TCP socket is destroyed.
+                Destroy,
+            ],
+            without: "an attempt whose end was not seen stays in flight",
+            required: false,
+            rungs: tracepoint!("tcp_destroy_sock": "tcp_destroy", "tcp_destroy_raw"),
+        },
+        Hook {
+            name: "tcp_connect",
+            places: [
+                /// The kernel is about to send the first SYN.
+                TcpConnect,
+            ],
+            without: "nothing is lost as long as state is attached",
+            required: false,
+            rungs: &[
+                rung(Via::Fentry, &[part("tcp_connect_fentry", "tcp_connect")]),
+                rung(Via::Kprobe, &[part("tcp_connect_kprobe", "tcp_connect")]),
+                rung(Via::State, &[]), // the transition to SYN_SENT begins an attempt as well
+            ],
+        },
+    ];
+}
+
+/// Every hook, in the order in which they are attached.
+pub fn all() -> impl Iterator<Item = &'static Hook> {
+    PROCESS_HOOKS.iter().chain(CONNECT_HOOKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::all;
+
+    #[test]
+    fn every_hook_has_a_name_of_its_own_and_a_way() {
+        for hook in all() {
+            assert!(!hook.rungs.is_empty(), "{}", hook.name);
+            assert_eq!(all().filter(|other| other.name == hook.name).count(), 1, "{}", hook.name);
+        }
     }
-}
-
-tracepoint! {
-    /// The same once more: see `sock_set_state_third`. Who misses a fork misses all that the child does.
-    process_fork_again, process_fork_again_raw: |ctx, A| {
-        process::forked(Task::<A>::new(ctx.arg(0)), Task::<A>::new(ctx.arg(1)));
-    }
-}
-
-tracepoint! {
-    /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
-    process_exec, process_exec_raw: |_ctx, _A| {
-        process::executed();
-    }
-}
-
-tracepoint! {
-    /// The same once more: see `sock_set_state_third`.
-    process_exec_again, process_exec_again_raw: |_ctx, _A| {
-        process::executed();
-    }
-}
-
-tracepoint! {
-    /// `sched_process_exit(struct task_struct *p)`, with `bool group_dead` behind it from 6.16 on
-    process_exit, process_exit_raw: |ctx, A| {
-        process::exited(Task::<A>::new(ctx.arg(0)));
-    }
-}
-
-tracepoint! {
-    /// The same once more.
-    process_exit_again, process_exit_again_raw: |ctx, A| {
-        process::exited(Task::<A>::new(ctx.arg(0)));
-    }
-}
-
-tracepoint! {
-    /// `signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)`
-    signal_deliver, signal_deliver_raw: |ctx, _A| {
-        process::signalled(ctx.arg(0), Process::SIGNALLED);
-    }
-}
-
-tracepoint! {
-    /// The same once more.
-    signal_deliver_again, signal_deliver_again_raw: |ctx, _A| {
-        process::signalled(ctx.arg(0), Process::SIGNALLED_AGAIN);
-    }
-}
-
-tracepoint! {
-    /// `sys_enter(struct pt_regs *regs, long id)`
-    syscall_enter, syscall_enter_raw: |ctx, A| {
-        connect_entered(Registers::<A>::new(ctx.arg(0)), ctx.arg::<u64>(1) as u32, Call::ENTERED);
-    }
-}
-
-tracepoint! {
-    /// The same once more, where it can be preempted: see `sock_set_state_third`.
-    syscall_enter_again, syscall_enter_again_raw: |ctx, A| {
-        connect_entered(Registers::<A>::new(ctx.arg(0)), ctx.arg::<u64>(1) as u32, Call::ENTERED_AGAIN);
-    }
-}
-
-tracepoint! {
-    /// `sys_exit(struct pt_regs *regs, long ret)`
-    syscall_exit, syscall_exit_raw: |ctx, A| {
-        connect_returned(Registers::<A>::new(ctx.arg(0)), ctx.arg(1));
-    }
-}
-
-tracepoint! {
-    /// The same once more.
-    syscall_exit_again, syscall_exit_again_raw: |ctx, A| {
-        connect_returned(Registers::<A>::new(ctx.arg(0)), ctx.arg(1));
-    }
-}
-
-#[inline(always)]
-fn connect_entered<A: Access>(registers: Registers<A>, number: u32, program: u32) {
-    if let Some(opening) = registers.opening(number)
-        && let Some(arguments) = Arguments::of_syscall(opening, registers)
-    {
-        connect::entered(arguments, program);
-    }
-}
-
-#[inline(always)]
-fn connect_returned<A: Access>(registers: Registers<A>, result: i64) {
-    if registers.opening(registers.number()).is_some() {
-        connect::returned(result);
-    }
-}
-
-/// `int __sys_connect_file(struct file *file, struct sockaddr_storage *address, int addrlen, int file_flags)`
-#[fentry]
-fn connect_fentry(ctx: FEntryContext) {
-    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED);
-}
-
-/// The same once more. A program by trampoline can be preempted: when another process comes here on the same CPU
-/// meanwhile, the kernel skips the program that is still running (kernel/bpf/trampoline.c,
-/// `__bpf_prog_enter_recur`), and runs its twin. Whichever comes second finds the work done.
-#[fentry]
-fn connect_fentry_again(ctx: FEntryContext) {
-    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED_AGAIN);
-}
-
-/// A third time: on 7.3 under a storm both were missed in 1 of 1000 calls.
-#[fentry]
-fn connect_fentry_third(ctx: FEntryContext) {
-    connect::entered(Arguments::of_function(ctx.arg(0), ctx.arg(1), ctx.arg(2)), Call::ENTERED_THIRD);
-}
-
-/// The same. The result stands behind the arguments; the helper for it is there from 5.17 on only. Calls that are in it
-/// while another program is attached here or detached return unseen (kernel/bpf/trampoline.c, `bpf_tramp_image_put`).
-#[fexit]
-fn connect_fexit(ctx: FExitContext) {
-    connect::returned(i64::from(ctx.arg::<i32>(4)));
-}
-
-/// The same once more.
-#[fexit]
-fn connect_fexit_again(ctx: FExitContext) {
-    connect::returned(i64::from(ctx.arg::<i32>(4)));
-}
-
-/// A third time.
-#[fexit]
-fn connect_fexit_third(ctx: FExitContext) {
-    connect::returned(i64::from(ctx.arg::<i32>(4)));
-}
-
-/// The same.
-#[kprobe]
-fn connect_kprobe(ctx: ProbeContext) {
-    if let (Some(file), Some(address), Some(length)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        connect::entered(Arguments::of_function(file, address, length), Call::ENTERED);
-    }
-}
-
-/// The same. Where more calls are in it than the kernel sets places aside (as few as one a CPU), this misses returns.
-#[kretprobe]
-fn connect_kretprobe(ctx: RetProbeContext) {
-    connect::returned(i64::from(ctx.ret::<i32>()));
-}
-
-/// `int __inet_stream_connect(struct socket *sock, struct sockaddr *address, int length, int flags, int is_sendmsg)`: where
-/// sends connect as well. What connect() itself brings here has been seen before.
-#[fentry]
-fn send_fentry(ctx: FEntryContext) {
-    if ctx.arg::<i32>(4) != 0
-        && let Some(arguments) = Arguments::of_send(ctx.arg(0), ctx.arg(1), ctx.arg(2))
-    {
-        connect::entered(arguments, Call::ENTERED);
-    }
-}
-
-/// The same.
-#[fexit]
-fn send_fexit(ctx: FExitContext) {
-    connect::send_returned(i64::from(ctx.arg::<i32>(5)));
-}
-
-/// The same.
-#[kprobe]
-fn send_kprobe(ctx: ProbeContext) {
-    if ctx.arg::<i32>(4).is_some_and(|is_sendmsg| is_sendmsg != 0)
-        && let (Some(socket), Some(address), Some(length)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2))
-        && let Some(arguments) = Arguments::of_send(socket, address, length)
-    {
-        connect::entered(arguments, Call::ENTERED);
-    }
-}
-
-/// The same.
-#[kretprobe]
-fn send_kretprobe(ctx: RetProbeContext) {
-    connect::send_returned(i64::from(ctx.ret::<i32>()));
-}
-
-tracepoint! {
-    /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
-    sock_set_state, sock_set_state_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::State);
-    }
-}
-
-tracepoint! {
-    /// The same once more. From 6.1 on the kernel skips a program that is already running on the same CPU
-    /// (kernel/trace/bpf_trace.c, `prog->active`). A transition in a process's own context, its connect() or close(),
-    /// can be interrupted by the one of another socket, its SYN-ACK or RST, whose end would then be missed. Such an
-    /// interruption skips one of the two programs and runs the other, and these interruptions do not nest. Everything
-    /// behind them takes what it settles out of its table, and so does nothing the second time.
-    sock_set_state_again, sock_set_state_again_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
-    }
-}
-
-tracepoint! {
-    /// A third and a fourth time. From 7.0 on tracepoints can be preempted (include/linux/tracepoint.h, SRCU), and a process
-    /// that is preempted in a program keeps it from everybody on that CPU until it goes on. In a storm on an emulated
-    /// processor each program is so missed in 3 of 100 transitions, two in 1 of 1000, and four practically never.
-    sock_set_state_third, sock_set_state_third_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
-    }
-}
-
-tracepoint! {
-    /// See the third.
-    sock_set_state_fourth, sock_set_state_fourth_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
-    }
-}
-
-tracepoint! {
-    /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)`, with `int err` behind it from 6.17 on
-    tcp_retransmit, tcp_retransmit_raw: |ctx, A| {
-        connect::retransmitted(Sock::<A>::new(ctx.arg(0)));
-    }
-}
-
-tracepoint! {
-    /// `tcp_destroy_sock(struct sock *sk)`
-    tcp_destroy, tcp_destroy_raw: |ctx, A| {
-        let sock = Sock::<A>::new(ctx.arg(0));
-        connect::destroyed(sock);
-        stream::destroyed(sock);
-    }
-}
-
-/// `int tcp_connect(struct sock *sk)`
-#[fentry]
-fn tcp_connect_fentry(ctx: FEntryContext) {
-    connect::started(Sock::<Direct>::new(ctx.arg(0)), Place::TcpConnect);
-}
-
-/// The same.
-#[kprobe]
-fn tcp_connect_kprobe(ctx: ProbeContext) {
-    if let Some(sock) = ctx.arg::<*const c_void>(0) {
-        connect::started(Sock::<Probed>::new(sock), Place::TcpConnect);
-    }
-}
-
-/// Sorts the transitions; most sockets of the host take others, and leave here.
-#[inline(always)]
-fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, place: Place) {
-    if !sock.is_tcp() {
-        return;
-    }
-    match (from, to) {
-        (tcp::CLOSE, tcp::SYN_SENT) => connect::started(sock, place),
-        (tcp::SYN_SENT | tcp::SYN_RECV, tcp::ESTABLISHED) => connect::established(sock),
-        (tcp::SYN_SENT, tcp::SYN_RECV) => {} // both ends began at once: the handshake goes on
-        // To CLOSE; or, given up when both ends had begun at once, to FIN_WAIT1.
-        (tcp::SYN_SENT | tcp::SYN_RECV, _) => connect::closed(sock),
-        (tcp::ESTABLISHED, tcp::CLOSE_WAIT) => stream::closed_by_upstream(sock),
-        (tcp::ESTABLISHED, _) => stream::ended(sock),
-        (tcp::CLOSE_WAIT, _) => stream::ended_in_silence(sock),
-        _ => {}
-    }
-}
-
-/// Nothing can panic: the verifier refuses what it cannot see the end of.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }

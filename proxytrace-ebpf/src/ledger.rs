@@ -8,9 +8,9 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
-    events,
-    kernel::{self, add},
-    maps::{EMPTY_ROW, LEDGER, PROXIES, RETIRING},
+    counters::count_loss,
+    helpers::{add, masked},
+    maps::{EMPTY_ROW, LEDGER, ONLY_NEW, PROXIES, RETIRING},
     quota,
 };
 
@@ -39,7 +39,6 @@ fn own(key: &RowKey) -> Option<Counts> {
     if !quota::take(key.proxy, Share::Rows) {
         return None;
     }
-    const ONLY_NEW: u64 = 1;
     // Another CPU may make the row at the same time: then this fails and the look-up finds the other's.
     if LEDGER.insert(key, &EMPTY_ROW, ONLY_NEW).is_err() {
         quota::give_back(key.proxy, Share::Rows);
@@ -75,7 +74,7 @@ pub(crate) fn row_to_begin(key: &mut RowKey, now_ns: u64) -> Option<Counts> {
         return own;
     }
     let other = other(key.proxy);
-    events::lose(if other.is_some() { Loss::LedgerFull } else { Loss::ProxyTableFull });
+    count_loss(if other.is_some() { Loss::LedgerFull } else { Loss::ProxyTableFull });
     key.generation |= RowKey::IN_OTHER;
     other
 }
@@ -96,7 +95,7 @@ impl Counts {
 
     #[inline(always)]
     pub(crate) fn outcome(self, outcome: Outcome) {
-        let slot = kernel::masked::<{ OUTCOME_SLOTS - 1 }>(outcome as usize);
+        let slot = masked::<{ OUTCOME_SLOTS - 1 }>(outcome as usize);
         // SAFETY: in bounds by the mask.
         add(unsafe { (&raw mut (*self.0.as_ptr()).outcomes).cast::<u64>().add(slot) }, 1);
     }

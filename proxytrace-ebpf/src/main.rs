@@ -1,4 +1,5 @@
-//! The programs that run in the kernel. [`hooks`] lists them; what they do is in the modules below it.
+//! The programs that run in the kernel. [`programs`] lists them; what they do is in the modules below it, each of which uses only
+//! modules further down.
 //!
 //! Functions are inlined, save the large ones that are called from several places: those are subprograms (`inline(never)`). Inlined
 //! everywhere they took the object from 4 to 15 MB, and a program's stack beyond the 512 bytes
@@ -14,25 +15,34 @@
 )]
 
 #[cfg(target_arch = "bpf")]
-mod hooks;
+mod programs;
 
+#[cfg(target_arch = "bpf")]
+mod attempt;
 #[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
+mod handshake;
+#[cfg(target_arch = "bpf")]
 mod process;
-#[cfg(target_arch = "bpf")]
-mod quota;
-#[cfg(target_arch = "bpf")]
-mod shares;
 #[cfg(target_arch = "bpf")]
 mod stream;
 
 #[cfg(target_arch = "bpf")]
+mod ledger;
+#[cfg(target_arch = "bpf")]
+mod quota;
+#[cfg(target_arch = "bpf")]
+mod shares;
+
+#[cfg(target_arch = "bpf")]
+mod counters;
+#[cfg(target_arch = "bpf")]
 mod events;
 #[cfg(target_arch = "bpf")]
-mod kernel;
+mod helpers;
 #[cfg(target_arch = "bpf")]
-mod ledger;
+mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
 

@@ -9,9 +9,10 @@ use aya_ebpf::{
 };
 use proxytrace_ebpf::{
     abi::{
-        Address, Attempt, Call, Connection, Loss, Owner, Place, Process, Proxy, Row, RowKey, Settings,
-        UnixPath, Usage, room,
+        Address, Attempt, Call, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Settings, UnixPath,
+        Usage, capacity,
     },
+    hooks::Place,
     offsets::Offsets,
 };
 
@@ -19,9 +20,12 @@ use proxytrace_ebpf::{
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Offsets = Offsets::POISON;
 
-/// Read through [`crate::kernel::settings`].
+/// Read by [`crate::helpers`] only, one setting at a time.
 #[unsafe(no_mangle)]
 pub(crate) static SETTINGS: Settings = Settings::ZERO;
+
+/// For an insertion: only where there is no such entry yet.
+pub(crate) const ONLY_NEW: u64 = 1; // BPF_NOEXIST
 
 /// What a row starts as. A row is larger than what fits on the stack beside everything else (512 bytes).
 #[unsafe(no_mangle)]
@@ -45,53 +49,53 @@ pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 
 
 /// Traced proxies by id.
 #[map]
-pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(room::PROXIES, 0);
+pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(capacity::PROXIES, 0);
 
 /// Traced processes by pid.
 #[map]
-pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(room::PROCESSES, 0);
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(capacity::PROCESSES, 0);
 
 /// What the owners of traced processes hold of the tables, and [`Owner::ALL`] together, by what the programs have counted.
 #[map]
-pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(room::OWNERS, 0);
+pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(capacity::OWNERS, 0);
 
 /// The same by what userspace has counted, which is to be added, wrapping: it has taken entries out, and put some in. A map
 /// of its own, because userspace can only replace a value, and not add to it.
 #[map]
-pub(crate) static OWNERS_OUTSIDE: HashMap<Owner, Usage> = HashMap::with_max_entries(room::OWNERS, 0);
+pub(crate) static OWNERS_OUTSIDE: HashMap<Owner, Usage> = HashMap::with_max_entries(capacity::OWNERS, 0);
 
 /// The same of a proxy's rows alone, which userspace takes out.
 #[map]
-pub(crate) static PROXY_ROWS_OUTSIDE: HashMap<u64, u64> = HashMap::with_max_entries(room::PROXIES, 0);
+pub(crate) static PROXY_ROWS_OUTSIDE: HashMap<u64, u64> = HashMap::with_max_entries(capacity::PROXIES, 0);
 
 /// connect() calls under way, by thread (pid_tgid).
 #[map]
-pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(room::CALLS, 0);
+pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(capacity::CALLS, 0);
 
 /// Attempts in flight, by the address of the `struct sock`.
 #[map]
-pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(room::ATTEMPTS, 0);
+pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(capacity::ATTEMPTS, 0);
 
 /// Established connections, by the address of the `struct sock`.
 #[map]
-pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(room::CONNECTIONS, 0);
+pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(capacity::CONNECTIONS, 0);
 
 /// The ledger. Shared by all CPUs rather than per CPU: on a host of 128 CPUs that would cost a hundred times the
 /// memory for a rate that atomic additions carry easily.
 #[map]
-pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(room::LEDGER, 0);
+pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(capacity::LEDGER, 0);
 
 /// Rows of the ledger that userspace is about to take out, by their keys; the values mean nothing. No attempt may begin in one.
 #[map]
-pub(crate) static RETIRING: HashMap<RowKey, u32> = HashMap::with_max_entries(room::RETIRING, 0);
+pub(crate) static RETIRING: HashMap<RowKey, u32> = HashMap::with_max_entries(capacity::RETIRING, 0);
 
 /// The proxies' connect timeouts in nanoseconds, where userspace knows one that is not that of the settings.
 #[map]
-pub(crate) static TIMEOUTS: HashMap<RowKey, u64> = HashMap::with_max_entries(room::TIMEOUTS, 0);
+pub(crate) static TIMEOUTS: HashMap<RowKey, u64> = HashMap::with_max_entries(capacity::TIMEOUTS, 0);
 
 /// The paths behind the digests of unix sockets.
 #[map]
-pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(room::UNIX_PATHS, 0);
+pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(capacity::UNIX_PATHS, 0);
 
 /// Events for whoever reads.
 #[map]
@@ -103,4 +107,4 @@ pub(crate) static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss:
 
 /// What was seen of traced processes, by [`Place`]; only where the settings ask for it.
 #[map]
-pub(crate) static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(Place::COUNT as u32, 0);
+pub(crate) static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(Place::ALL.len() as u32, 0);

@@ -13,7 +13,7 @@ macro_rules! offsets {
         pub struct Offsets { $(pub $field: u32,)+ }
 
         // SAFETY: C layout, only u32: no padding, every pattern valid.
-        unsafe impl crate::abi::Abi for Offsets {}
+        unsafe impl crate::abi::record::Abi for Offsets {}
 
         impl Offsets {
             /// No offset known: a load at one of these is refused by the verifier or faults, it never misreads.
@@ -50,8 +50,8 @@ offsets! {
     sock_user_data: ["sock.sk_user_data"],
     sock_error_queue: ["sock.sk_error_queue"],
     queue_newest: ["sk_buff_head.prev"],
-    packet_room: ["sk_buff.cb"],
-    room_error: ["sock_exterr_skb.ee"],
+    packet_cb: ["sk_buff.cb"],
+    cb_error: ["sock_exterr_skb.ee"],
     error_origin: ["sock_extended_err.ee_origin"],
     inet_local_port: ["inet_sock.inet_sport"],
     tcp_timer: ["inet_connection_sock.icsk_pending"],

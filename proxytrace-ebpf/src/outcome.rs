@@ -1,165 +1,279 @@
-//! The outcomes of an attempt, the ways an established connection breaks, and which error means which.
+//! The outcomes of an attempt, and the ways an established connection breaks: all that is known of each, declared once.
 
-/// How one connect() of a proxy ended. The discriminant is the index in [`crate::abi::Row::outcomes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum Outcome {
-    /// The handshake was completed (a unix socket: connect() succeeded).
-    Established = 0,
-    /// Reset by the host, nobody listens.
-    Refused,
-    /// The kernel gave up.
-    TimedOut,
-    /// The proxy closed the socket during the handshake, after its own connect timeout.
-    ProxyTimeout,
-    /// The proxy closed the socket during the handshake, earlier than that.
-    Cancelled,
-    /// From the route, ARP/ND or ICMP.
-    HostUnreachable,
-    /// From the route, ARP/ND or ICMP.
-    NetworkUnreachable,
-    /// Reset in the handshake other than by refusal.
-    Reset,
-    /// A firewall, cgroup, security module or file mode said no.
-    PermissionDenied,
-    /// Ephemeral ports used up, or a bad `proxy_bind`.
-    NoLocalPort,
-    /// The unix socket's file is missing.
-    NoSuchSocket,
-    /// The unix socket's listener does not accept fast enough.
-    BacklogFull,
-    /// Anything else: the errno tells.
+use crate::indexed::indexed;
+
+/// What an outcome says of where it comes from, which is what findings ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The handshake was completed.
+    Established,
+    /// The other end said no: somebody is there.
+    Answer,
+    /// There is no way to the other end, or no such place. Another attempt will hardly find one.
+    Unreachable,
+    /// This host forbids it, and will forbid it again.
+    Denied,
+    /// This host is out of something that attempts need. Another attempt may find it.
+    Exhausted,
+    /// Nothing answered.
+    Silence,
+    /// The proxy ended it for reasons of its own: a client left, or a worker exits.
+    Proxy,
+    /// The cause is not known, or none of these.
     Other,
+}
+
+/// What is known of an outcome.
+struct About {
+    name: &'static str,
+    words: &'static str,
+    class: Class,
+    /// The errors of a connect() that mean it. The numbers are those of x86-64 and arm64, which agree.
+    errors: &'static [u32],
+    /// The errors that mean it for unix sockets only.
+    unix_errors: &'static [u32],
+}
+
+indexed! {
+    /// How one connect() of a proxy ended. The discriminant is the index in [`crate::abi::Row::outcomes`].
+    pub enum Outcome: About {
+        /// The handshake was completed (a unix socket: connect() succeeded).
+        Established {
+            name: "established",
+            words: "connected",
+            class: Class::Established,
+            errors: &[],
+            unix_errors: &[],
+        }
+        /// Reset by the host, nobody listens.
+        Refused {
+            name: "refused",
+            words: "nobody listens there, or a firewall rejects it",
+            class: Class::Answer,
+            errors: &[111], // ECONNREFUSED
+            unix_errors: &[],
+        }
+        /// The kernel gave up.
+        TimedOut {
+            name: "timed_out",
+            words: "no answer, the kernel gave up",
+            class: Class::Silence,
+            errors: &[110], // ETIMEDOUT
+            unix_errors: &[],
+        }
+        /// The proxy closed the socket during the handshake, after its own connect timeout.
+        ProxyTimeout {
+            name: "proxy_timeout",
+            words: "no answer within the proxy's connect timeout",
+            class: Class::Silence,
+            errors: &[],
+            unix_errors: &[],
+        }
+        /// The proxy closed the socket during the handshake, earlier than that.
+        Cancelled {
+            name: "cancelled",
+            words: "the proxy gave up early: its client left, or the worker exits",
+            class: Class::Proxy,
+            errors: &[],
+            unix_errors: &[],
+        }
+        /// From the route, ARP/ND or ICMP.
+        HostUnreachable {
+            name: "host_unreachable",
+            words: "the host cannot be reached",
+            class: Class::Unreachable,
+            errors: &[64, 112, 113], // ENONET, EHOSTDOWN, EHOSTUNREACH
+            unix_errors: &[],
+        }
+        /// From the route, ARP/ND or ICMP.
+        NetworkUnreachable {
+            name: "network_unreachable",
+            words: "no route to that network",
+            class: Class::Unreachable,
+            errors: &[100, 101], // ENETDOWN, ENETUNREACH
+            unix_errors: &[],
+        }
+        /// Reset in the handshake other than by refusal.
+        Reset {
+            name: "reset",
+            words: "reset in mid-handshake",
+            class: Class::Answer,
+            errors: &[104], // ECONNRESET
+            unix_errors: &[],
+        }
+        /// A firewall, cgroup, security module or file mode said no.
+        PermissionDenied {
+            name: "permission_denied",
+            words: "not permitted: firewall, security policy or socket file mode",
+            class: Class::Denied,
+            errors: &[1, 13], // EPERM, EACCES
+            unix_errors: &[],
+        }
+        /// Ephemeral ports used up, or a bad `proxy_bind`.
+        NoLocalPort {
+            name: "no_local_port",
+            words: "no local port is left, or a bad proxy_bind",
+            class: Class::Exhausted,
+            errors: &[98, 99], // EADDRINUSE, EADDRNOTAVAIL
+            unix_errors: &[],
+        }
+        /// The unix socket's file is missing.
+        NoSuchSocket {
+            name: "no_such_socket",
+            words: "the socket file is not there",
+            class: Class::Unreachable,
+            errors: &[],
+            unix_errors: &[2], // ENOENT
+        }
+        /// The unix socket's listener does not accept fast enough.
+        BacklogFull {
+            name: "backlog_full",
+            words: "the listener's backlog is full",
+            class: Class::Exhausted,
+            errors: &[],
+            unix_errors: &[11], // EAGAIN
+        }
+        /// Anything else: see the errno.
+        Other {
+            name: "other",
+            words: "connect failed",
+            class: Class::Other,
+            errors: &[],
+            unix_errors: &[],
+        }
+    }
 }
 
 /// More than the largest errno that has an outcome of its own; a power of two, so that a mask keeps an index in bounds.
 pub const ERRORS: usize = 128;
 
-/// [`Outcome::of_error`] of each error below [`ERRORS`]: a program looks there, as the verifier would follow each branch of a
-/// comparison to the program's end.
+/// The outcome of each error below [`ERRORS`]: a program looks there, as the verifier would follow each branch of a comparison to
+/// the program's end.
 pub static OF_ERROR: [Outcome; ERRORS] = of_errors(false);
 
-/// The same of [`Outcome::of_unix_error`].
+/// The same for unix sockets.
 pub static OF_UNIX_ERROR: [Outcome; ERRORS] = of_errors(true);
 
 const fn of_errors(is_unix: bool) -> [Outcome; ERRORS] {
-    let (mut outcomes, mut errno) = ([Outcome::Other; ERRORS], 0);
-    while errno < ERRORS {
-        let number = errno as u32;
-        outcomes[errno] = if is_unix { Outcome::of_unix_error(number) } else { Outcome::of_error(number) };
-        errno += 1;
+    let (mut outcomes, mut index) = ([Outcome::Other; ERRORS], 0);
+    while index < Outcome::ALL.len() {
+        let outcome = Outcome::ALL[index];
+        set(&mut outcomes, outcome.about().errors, outcome);
+        if is_unix {
+            set(&mut outcomes, outcome.about().unix_errors, outcome);
+        }
+        index += 1;
     }
     outcomes
 }
 
+const fn set(outcomes: &mut [Outcome; ERRORS], errors: &[u32], outcome: Outcome) {
+    let mut index = 0;
+    while index < errors.len() {
+        let entry = &mut outcomes[errors[index] as usize];
+        assert!(matches!(*entry, Outcome::Other), "an error means one outcome");
+        *entry = outcome;
+        index += 1;
+    }
+}
+
 impl Outcome {
-    /// Every outcome, in the order of their indices.
-    pub const ALL: [Self; 13] = [
-        Self::Established,
-        Self::Refused,
-        Self::TimedOut,
-        Self::ProxyTimeout,
-        Self::Cancelled,
-        Self::HostUnreachable,
-        Self::NetworkUnreachable,
-        Self::Reset,
-        Self::PermissionDenied,
-        Self::NoLocalPort,
-        Self::NoSuchSocket,
-        Self::BacklogFull,
-        Self::Other,
-    ];
-
-    /// The outcome that a hard error of a connect() means. The numbers are those of x86-64 and arm64, which agree.
-    #[inline(always)]
+    /// The outcome that a hard error of a connect() means.
     #[must_use]
-    pub const fn of_error(errno: u32) -> Self {
-        match errno {
-            111 => Self::Refused,                    // ECONNREFUSED
-            110 => Self::TimedOut,                   // ETIMEDOUT
-            64 | 112 | 113 => Self::HostUnreachable, // ENONET, EHOSTDOWN, EHOSTUNREACH
-            100 | 101 => Self::NetworkUnreachable,   // ENETDOWN, ENETUNREACH
-            104 => Self::Reset,                      // ECONNRESET
-            1 | 13 => Self::PermissionDenied,        // EPERM, EACCES
-            98 | 99 => Self::NoLocalPort,            // EADDRINUSE, EADDRNOTAVAIL
-            _ => Self::Other,
-        }
+    pub fn of_error(errno: u32) -> Self {
+        OF_ERROR.get(errno as usize).copied().unwrap_or(Self::Other)
     }
 
-    /// The outcome of a unix connect() that returned this error: two more errors have a meaning there.
-    #[inline(always)]
+    /// The outcome of a unix connect() that returned this error: some more errors have a meaning there.
     #[must_use]
-    pub const fn of_unix_error(errno: u32) -> Self {
-        match errno {
-            2 => Self::NoSuchSocket, // ENOENT
-            11 => Self::BacklogFull, // EAGAIN
-            other => Self::of_error(other),
-        }
-    }
-
-    /// The outcome with this index, if there is one.
-    #[must_use]
-    pub fn from_index(index: u32) -> Option<Self> {
-        Self::ALL.get(index as usize).copied()
+    pub fn of_unix_error(errno: u32) -> Self {
+        OF_UNIX_ERROR.get(errno as usize).copied().unwrap_or(Self::Other)
     }
 
     /// The name in records and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Refused => "refused",
-            Self::TimedOut => "timed_out",
-            Self::ProxyTimeout => "proxy_timeout",
-            Self::Cancelled => "cancelled",
-            Self::HostUnreachable => "host_unreachable",
-            Self::NetworkUnreachable => "network_unreachable",
-            Self::Reset => "reset",
-            Self::PermissionDenied => "permission_denied",
-            Self::NoLocalPort => "no_local_port",
-            Self::NoSuchSocket => "no_such_socket",
-            Self::BacklogFull => "backlog_full",
-            Self::Other => "other",
+        self.about().name
+    }
+
+    /// What it means, for somebody who reads it at 3 a.m.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        self.about().words
+    }
+
+    /// What it says of where it comes from.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        self.about().class
+    }
+
+    /// The outcomes of these classes, class after class. As a `const`, a list of another length does not compile: whoever adds an
+    /// outcome is led to every list that it joins.
+    #[must_use]
+    pub const fn of_class<const N: usize>(classes: &[Class]) -> [Self; N] {
+        let (mut found, mut count, mut class) = ([Self::Other; N], 0, 0);
+        while class < classes.len() {
+            let mut index = 0;
+            while index < Self::ALL.len() {
+                if Self::ALL[index].class() as u32 == classes[class] as u32 {
+                    assert!(count < N, "there are more outcomes of these classes");
+                    found[count] = Self::ALL[index];
+                    count += 1;
+                }
+                index += 1;
+            }
+            class += 1;
         }
+        assert!(count == N, "there are fewer outcomes of these classes");
+        found
     }
 }
 
-/// How an established connection broke. The discriminant is the index in [`crate::abi::Row::broken`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum Broken {
-    /// Reset before any byte of a response.
-    ResetBeforeResponse = 0,
-    /// Closed by the upstream although a request had been sent and no byte had come back.
-    ClosedBeforeResponse,
-    /// Reset later.
-    Reset,
+/// What is known of a way to break.
+struct AboutBroken {
+    name: &'static str,
+    words: &'static str,
+}
+
+indexed! {
+    /// How an established connection broke. The discriminant is the index in [`crate::abi::Row::broken`].
+    pub enum Broken: AboutBroken {
+        /// Reset before any byte of a response.
+        ResetBeforeResponse {
+            name: "reset_before_response",
+            words: "connected, then reset before any answer",
+        }
+        /// Closed by the upstream although a request had been sent and no byte had come back.
+        ClosedBeforeResponse {
+            name: "closed_before_response",
+            words: "connected, then closed without an answer: wrong service, or it crashed",
+        }
+        /// Reset later.
+        Reset {
+            name: "reset",
+            words: "reset in the middle of an answer",
+        }
+    }
 }
 
 impl Broken {
-    /// Every way, in the order of their indices.
-    pub const ALL: [Self; 3] = [Self::ResetBeforeResponse, Self::ClosedBeforeResponse, Self::Reset];
-
-    /// The way with this index, if there is one.
-    #[must_use]
-    pub fn from_index(index: u32) -> Option<Self> {
-        Self::ALL.get(index as usize).copied()
-    }
-
     /// The name in records and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::ResetBeforeResponse => "reset_before_response",
-            Self::ClosedBeforeResponse => "closed_before_response",
-            Self::Reset => "reset",
-        }
+        self.about().name
+    }
+
+    /// What it means, for somebody who reads it at 3 a.m.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        self.about().words
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Broken, Outcome};
+    use super::{Broken, Class, Outcome};
 
     #[test]
     fn indices_follow_the_order_of_the_lists() {
@@ -180,12 +294,46 @@ mod tests {
             assert_eq!(Outcome::of_error(errno), tcp, "errno {errno} of tcp");
             assert_eq!(Outcome::of_unix_error(errno), unix, "errno {errno} of a unix socket");
         };
+        check(0, Outcome::Other, Outcome::Other);
+        check(1, Outcome::PermissionDenied, Outcome::PermissionDenied);
         check(111, Outcome::Refused, Outcome::Refused);
         check(13, Outcome::PermissionDenied, Outcome::PermissionDenied);
         check(2, Outcome::Other, Outcome::NoSuchSocket);
         check(11, Outcome::Other, Outcome::BacklogFull);
         check(22, Outcome::Other, Outcome::Other);
+        check(64, Outcome::HostUnreachable, Outcome::HostUnreachable);
+        check(98, Outcome::NoLocalPort, Outcome::NoLocalPort);
         check(99, Outcome::NoLocalPort, Outcome::NoLocalPort);
+        check(100, Outcome::NetworkUnreachable, Outcome::NetworkUnreachable);
+        check(101, Outcome::NetworkUnreachable, Outcome::NetworkUnreachable);
+        check(104, Outcome::Reset, Outcome::Reset);
+        check(110, Outcome::TimedOut, Outcome::TimedOut);
+        check(112, Outcome::HostUnreachable, Outcome::HostUnreachable);
         check(113, Outcome::HostUnreachable, Outcome::HostUnreachable);
+        check(512, Outcome::Other, Outcome::Other);
+    }
+
+    #[test]
+    fn lists_follow_from_classes() {
+        use Outcome::{
+            BacklogFull, Established, HostUnreachable, NetworkUnreachable, NoLocalPort, NoSuchSocket,
+            PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
+        };
+        assert_eq!(
+            Outcome::of_class(&[Class::Exhausted, Class::Denied]),
+            [NoLocalPort, BacklogFull, PermissionDenied],
+            "what keeps a proxy from connecting is this host"
+        );
+        assert_eq!(
+            Outcome::of_class(&[Class::Established, Class::Answer]),
+            [Established, Refused, Reset],
+            "somebody is there"
+        );
+        assert_eq!(Outcome::of_class(&[Class::Silence]), [TimedOut, ProxyTimeout], "nobody answers");
+        assert_eq!(
+            Outcome::of_class(&[Class::Answer, Class::Unreachable, Class::Denied]),
+            [Refused, Reset, HostUnreachable, NetworkUnreachable, NoSuchSocket, PermissionDenied],
+            "another attempt will hardly end otherwise"
+        );
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! Kept in the kernel, so that no connect is missed between a fork and userspace noticing it.
 
-use proxytrace_ebpf::abi::{Event, Loss, NAME_ENTERS, Place, Process, Share, exit_signal, proxy_id};
-
-use crate::{
-    connect, events,
-    kernel::{self, Access, Task},
-    maps::{EMPTY_PROXY, NAMES, PROCESSES, PROXIES},
-    shares,
+use proxytrace_ebpf::{
+    abi::{Event, Loss, NAME_ENTERS, Process, Share, exit_signal, proxy_id},
+    hooks::Place,
 };
 
-const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+use crate::{
+    counters::{count_loss, seen},
+    events,
+    helpers::{add, current_name, current_process, now_ns},
+    kernel::{Access, Task},
+    maps::{EMPTY_PROXY, NAMES, ONLY_NEW, PROCESSES, PROXIES},
+    shares,
+};
 
 const SIGHUP: i32 = 1;
 const SIGUSR2: i32 = 12;
@@ -19,7 +22,7 @@ const SIGUSR2: i32 = 12;
 /// The current process, if it is traced.
 #[inline(always)]
 pub(crate) fn current() -> Option<(u32, Process)> {
-    let pid = kernel::current_process();
+    let pid = current_process();
     find(pid).map(|process| (pid, process))
 }
 
@@ -38,7 +41,7 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     if process.refused_child == pid || find(pid).is_some_and(is_known) {
         return;
     }
-    events::seen(Place::Fork);
+    seen(Place::Fork);
     process.standing = acts(&process);
     if process.reload_asked_ns != 0 {
         process.generation = raise_generation(parent, process);
@@ -67,27 +70,27 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
         }
     }
     if is_started {
-        tell(Event::WORKER_STARTED, pid, process, 0, 0);
+        report(Event::WORKER_STARTED, pid, process, 0, 0);
     }
 }
 
 /// The current process has become another program. Two programs see it.
 #[inline(always)]
 pub(crate) fn executed() {
-    let pid = kernel::current_process();
+    let pid = current_process();
     // SAFETY: copied at once; userspace fills the map before this program is attached.
-    let name = NAMES.get_ptr(&kernel::current_name()).map(|role| unsafe { *role });
+    let name = NAMES.get_ptr(&current_name()).map(|role| unsafe { *role });
     let (process, exec_id) = (find(pid), Task::current().exec_id());
     if let Some(process) = process {
         if process.exec_id == exec_id {
             return;
         }
-        events::seen(Place::Exec);
+        seen(Place::Exec);
     }
     match (process, name) {
         // Not a proxy yet: see `acts`.
         (None, Some(NAME_ENTERS)) => {
-            let (proxy, owner) = (proxy_id(pid, kernel::now_ns()), Task::current().owner());
+            let (proxy, owner) = (proxy_id(pid, now_ns()), Task::current().owner());
             enter(pid, Process { proxy, owner, flags: Process::NAMED, ..Process::ZERO });
         }
         (Some(process), Some(_)) if process.flags & Process::NAMED != 0 && is_parent(&process) => {
@@ -131,10 +134,10 @@ fn is_upgrade(process: &Process) -> bool {
 /// A new master begins: it asks for a reload, which is accepted when it forks a worker, and rejected when it ends before.
 #[inline(always)]
 fn upgrades(pid: u32, process: Process) {
-    let now_ns = kernel::now_ns();
+    let now_ns = now_ns();
     let flags = process.flags & !Process::OWN | Process::UPGRADES;
     set(pid, Process { reload_asked_ns: now_ns, flags, ..process });
-    tell(Event::RELOAD_ASKED, pid, process, Process::UPGRADES, now_ns);
+    report(Event::RELOAD_ASKED, pid, process, Process::UPGRADES, now_ns);
 }
 
 /// A master has executed its program anew, as HAProxy's does: for a reload, and then it forks a worker; and once more, when
@@ -149,8 +152,8 @@ fn executed_anew(pid: u32, process: Process) {
     } else if is_open {
         process.reload_asked_ns // by SIGHUP
     } else if has(Process::TOLD_TO_EXECUTE) || !has(Process::FORKED) {
-        let now_ns = kernel::now_ns();
-        tell(Event::RELOAD_ASKED, pid, process, 0, now_ns);
+        let now_ns = now_ns();
+        report(Event::RELOAD_ASKED, pid, process, 0, now_ns);
         now_ns
     } else {
         0
@@ -173,13 +176,13 @@ fn executed_anew(pid: u32, process: Process) {
 /// back proves that the master is done with the reload, and it has forked nobody. The worker that takes the place of a
 /// crashed one is forked after such a signal (SIGCHLD), and is not mistaken for one of a new configuration.
 ///
-/// Two programs see it, `program` tells which: the one that has not seen what is being delivered comes second.
+/// Two programs see it, `program` is the one that does: the one that has not seen what is being delivered comes second.
 #[inline(always)]
 pub(crate) fn signalled(signal: i32, program: u32) {
-    let pid = kernel::current_process();
+    let pid = current_process();
     let Some(own) = PROCESSES.get_ptr_mut(&pid) else { return };
     if signal == SIGHUP {
-        events::seen(Place::Signal);
+        seen(Place::Signal);
     }
     // SAFETY: a value of the map, of the process that runs this.
     let process = unsafe {
@@ -205,7 +208,7 @@ pub(crate) fn signalled(signal: i32, program: u32) {
     let is_master = process.flags & (Process::WORKER | Process::HELPER) == 0 && is_parent(&process);
     if signal == SIGHUP && is_master {
         let waits = if master.will_block(SIGHUP) { Process::WAITS_FOR_SIGNALS } else { 0 };
-        let now_ns = kernel::now_ns();
+        let now_ns = now_ns();
         if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
             // SAFETY: a value of the map, of the process that runs this.
             unsafe {
@@ -213,19 +216,15 @@ pub(crate) fn signalled(signal: i32, program: u32) {
                 (*own).flags = process.flags & !Process::WAITS_FOR_SIGNALS | waits;
             }
         }
-        tell(Event::RELOAD_ASKED, pid, process, waits, now_ns);
+        report(Event::RELOAD_ASKED, pid, process, waits, now_ns);
     }
 }
 
-/// A thread exits, perhaps the last of its process.
+/// A thread of the process exits with that status, perhaps its last.
 #[inline(always)]
-pub(crate) fn exited<A: Access>(task: Task<A>) {
-    let (pid, status) = (task.process(), task.exit_status());
-    let was_killed = exit_signal(status) != 0;
-    // Also where another thread of it, that ends at the same time, has taken the process out already.
-    connect::thread_exited((u64::from(pid) << 32) | u64::from(task.thread()), was_killed);
+pub(crate) fn exited<A: Access>(task: Task<A>, pid: u32, status: u32) {
     let Some(process) = find(pid) else { return };
-    events::seen(Place::Exit);
+    seen(Place::Exit);
     // Of threads that are killed together, each may find that it is the last.
     if !task.is_last_of_process() || !leave(pid, process) {
         return;
@@ -234,11 +233,13 @@ pub(crate) fn exited<A: Access>(task: Task<A>) {
         reject(pid, process);
     }
     if process.flags & Process::WORKER != 0 {
-        if was_killed && let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
+        if exit_signal(status) != 0
+            && let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy)
+        {
             // SAFETY: a value of the map.
-            kernel::add(unsafe { &raw mut (*proxy).crashes }, 1);
+            add(unsafe { &raw mut (*proxy).crashes }, 1);
         }
-        tell(Event::WORKER_EXITED, pid, process, status, 0);
+        report(Event::WORKER_EXITED, pid, process, status, 0);
     }
 }
 
@@ -250,7 +251,7 @@ pub(crate) fn acts(process: &Process) -> u32 {
     if process.standing == Process::STANDS {
         return Process::STANDS;
     }
-    let pid = kernel::current_process();
+    let pid = current_process();
     let standing = if PROXIES.get_ptr(&process.proxy).is_some() || process_enter_proxy(pid) != 0 {
         Process::STANDS
     } else {
@@ -282,7 +283,7 @@ fn enter_proxy(pid: u32, process: &Process) -> bool {
                 // SAFETY: a value of the map. Another process of the proxy may find no owner yet, which has no room then.
                 unsafe { (*made).owner = owner };
             }
-            tell(Event::ENTERED, pid, *process, 0, 0);
+            report(Event::ENTERED, pid, *process, 0, 0);
             return true;
         }
         shares::give_back(owner, Share::Proxies);
@@ -291,7 +292,7 @@ fn enter_proxy(pid: u32, process: &Process) -> bool {
         }
     }
     if process.standing != Process::REFUSED {
-        events::lose(Loss::ProxyTableFull);
+        count_loss(Loss::ProxyTableFull);
     }
     false
 }
@@ -315,7 +316,7 @@ fn enter(pid: u32, process: Process) -> bool {
         }
         shares::give_back(process.owner, Share::Processes);
     }
-    events::lose(Loss::ProcessTableFull);
+    count_loss(Loss::ProcessTableFull);
     false
 }
 
@@ -343,7 +344,7 @@ fn leave(pid: u32, process: Process) -> bool {
 fn raise_generation(pid: u32, process: Process) -> u32 {
     let mut generation = process.generation + 1;
     if let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
-        let now_ns = kernel::now_ns();
+        let now_ns = now_ns();
         // SAFETY: a value of the map. Only a proxy's master comes here, so nothing races with the addition.
         unsafe {
             (*proxy).reloaded_ns = now_ns;
@@ -359,7 +360,7 @@ fn raise_generation(pid: u32, process: Process) -> u32 {
             (*own).flags &= !(Process::EXECUTED | Process::UPGRADES);
         }
     }
-    tell(Event::RELOADED, pid, Process { generation, ..process }, 0, process.reload_asked_ns);
+    report(Event::RELOADED, pid, Process { generation, ..process }, 0, process.reload_asked_ns);
     generation
 }
 
@@ -368,20 +369,20 @@ fn raise_generation(pid: u32, process: Process) -> u32 {
 fn reject(pid: u32, process: Process) {
     if let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy) {
         // SAFETY: a value of the map.
-        kernel::add(unsafe { &raw mut (*proxy).rejected }, 1);
+        add(unsafe { &raw mut (*proxy).rejected }, 1);
     }
     if let Some(own) = PROCESSES.get_ptr_mut(&pid) {
         // SAFETY: a value of the map, of the process that runs this.
         unsafe { (*own).reload_asked_ns = 0 };
     }
-    tell(Event::RELOAD_REJECTED, pid, process, 0, process.reload_asked_ns);
+    report(Event::RELOAD_REJECTED, pid, process, 0, process.reload_asked_ns);
 }
 
-/// Tells of something in the life of a process, that began at `since_ns` where it is not 0.
+/// Reports something in the life of a process, that began at `since_ns` where it is not 0.
 #[inline(always)]
-fn tell(kind: u32, pid: u32, process: Process, what: u32, since_ns: u64) {
-    let time_ns = kernel::now_ns();
+fn report(kind: u32, pid: u32, process: Process, what: u32, since_ns: u64) {
+    let time_ns = now_ns();
     let duration_ns = if since_ns == 0 { 0 } else { time_ns.saturating_sub(since_ns) };
     let Process { proxy, generation, .. } = process;
-    events::tell(Event { time_ns, proxy, duration_ns, generation, pid, kind, what, ..Event::ZERO });
+    events::report(Event { time_ns, proxy, duration_ns, generation, pid, kind, what, ..Event::ZERO });
 }

@@ -4,7 +4,7 @@
 use proxytrace_ebpf::abi::{Owner, Proxy, Share};
 
 use crate::{
-    kernel,
+    helpers::{add, masked},
     maps::{PROXIES, PROXY_ROWS_OUTSIDE},
     shares,
 };
@@ -29,15 +29,17 @@ pub(crate) fn give_back(proxy: u64, share: Share) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn quota_take(proxy: u64, share: u32) -> u32 {
-    shares::share_at(share).is_some_and(|share| try_take(proxy, share)).into()
+    Share::from_index(share).is_some_and(|share| try_take(proxy, share)).into()
 }
 
 /// As [`quota_take`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn quota_give_back(proxy: u64, share: u32) -> u32 {
-    let (Some(share), Some(known)) = (shares::share_at(share), PROXIES.get_ptr_mut(&proxy)) else { return 0 };
-    kernel::add(counter(known, share), u64::MAX);
+    let (Some(share), Some(known)) = (Share::from_index(share), PROXIES.get_ptr_mut(&proxy)) else {
+        return 0;
+    };
+    add(counter(known, share), u64::MAX);
     // SAFETY: a member of a map value.
     shares::give_back(unsafe { (*known).owner }, share);
     0
@@ -55,7 +57,7 @@ fn try_take(proxy: u64, share: Share) -> bool {
     {
         return false;
     }
-    kernel::add(counter(known, share), 1);
+    add(counter(known, share), 1);
     true
 }
 
@@ -76,9 +78,5 @@ fn held(known: *mut Proxy, proxy: u64, share: Share) -> u64 {
 #[inline(always)]
 fn counter(known: *mut Proxy, share: Share) -> *mut u64 {
     // SAFETY: a member for each of them.
-    unsafe {
-        (&raw mut (*known).held.held)
-            .cast::<u64>()
-            .add(kernel::masked::<{ Share::SLOTS - 1 }>(share as usize))
-    }
+    unsafe { (&raw mut (*known).held.held).cast::<u64>().add(masked::<{ Share::SLOTS - 1 }>(share as usize)) }
 }

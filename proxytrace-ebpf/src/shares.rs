@@ -1,15 +1,11 @@
 //! What each owner may hold of the tables that owners share.
 
-use core::mem;
-
 use proxytrace_ebpf::abi::{Owner, Share, Usage};
 
 use crate::{
-    kernel,
-    maps::{EMPTY_USAGE, OWNERS, OWNERS_OUTSIDE},
+    helpers::{add, capacity, masked},
+    maps::{EMPTY_USAGE, ONLY_NEW, OWNERS, OWNERS_OUTSIDE},
 };
-
-const ONLY_NEW: u64 = 1; // BPF_NOEXIST
 
 /// Counts another entry of `share` for `owner`; false where it may not have one, see [`Share`]. To be called before an
 /// entry is made; [`give_back`] where it could not be made, and by who takes it out.
@@ -31,26 +27,20 @@ pub(crate) fn give_back(owner: Owner, share: Share) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn shares_take(uid: u32, pid_namespace: u32, share: u32) -> u32 {
-    share_at(share).is_some_and(|share| try_take(Owner { uid, pid_namespace }, share)).into()
+    Share::from_index(share).is_some_and(|share| try_take(Owner { uid, pid_namespace }, share)).into()
 }
 
 /// As [`shares_take`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn shares_give_back(uid: u32, pid_namespace: u32, share: u32) -> u32 {
-    if let Some(share) = share_at(share)
+    if let Some(share) = Share::from_index(share)
         && let (Some(own), Some(all)) = (usage(&Owner { uid, pid_namespace }), usage(&Owner::ALL))
     {
-        kernel::add(counter(own, share), u64::MAX);
-        kernel::add(counter(all, share), u64::MAX);
+        add(counter(own, share), u64::MAX);
+        add(counter(all, share), u64::MAX);
     }
     0
-}
-
-#[inline(always)]
-pub(crate) fn share_at(index: u32) -> Option<Share> {
-    // SAFETY: the discriminants are the numbers from 0 on, as many as there are shares.
-    ((index as usize) < Share::ALL.len()).then(|| unsafe { mem::transmute::<u32, Share>(index) })
 }
 
 #[inline(always)]
@@ -59,8 +49,8 @@ fn try_take(owner: Owner, share: Share) -> bool {
     if owner != Owner::HOST_ROOT && held(own, &owner, share) >= free_beside(all, share) {
         return false;
     }
-    kernel::add(counter(own, share), 1);
-    kernel::add(counter(all, share), 1);
+    add(counter(own, share), 1);
+    add(counter(all, share), 1);
     true
 }
 
@@ -72,7 +62,7 @@ pub(crate) fn free(share: Share) -> u64 {
 
 #[inline(always)]
 fn free_beside(all: *mut Usage, share: Share) -> u64 {
-    u64::from(kernel::capacity(share)).saturating_sub(held(all, &Owner::ALL, share))
+    u64::from(capacity(share)).saturating_sub(held(all, &Owner::ALL, share))
 }
 
 /// What the programs and userspace have counted together.
@@ -100,7 +90,5 @@ fn usage(owner: &Owner) -> Option<*mut Usage> {
 #[inline(always)]
 fn counter(usage: *mut Usage, share: Share) -> *mut u64 {
     // SAFETY: a member for each of them.
-    unsafe {
-        (&raw mut (*usage).held).cast::<u64>().add(kernel::masked::<{ Share::SLOTS - 1 }>(share as usize))
-    }
+    unsafe { (&raw mut (*usage).held).cast::<u64>().add(masked::<{ Share::SLOTS - 1 }>(share as usize)) }
 }

@@ -6,8 +6,10 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    counters::count_loss,
     events,
-    kernel::{self, Access, Sock},
+    helpers::now_ns,
+    kernel::{Access, Sock},
     ledger,
     maps::CONNECTIONS,
     quota,
@@ -22,18 +24,14 @@ const IDLE_NS: u64 = 1_000_000_000;
 /// An attempt has become a connection.
 #[inline(never)]
 pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
-    let connection = Connection {
-        row: attempt.row,
-        established_ns: kernel::now_ns(),
-        pid: attempt.pid,
-        ..Connection::ZERO
-    };
+    let connection =
+        Connection { row: attempt.row, established_ns: now_ns(), pid: attempt.pid, ..Connection::ZERO };
     if !quota::take(attempt.row.proxy, Share::Connections) {
-        return events::lose(Loss::ConnectionTableFull);
+        return count_loss(Loss::ConnectionTableFull);
     }
     if CONNECTIONS.insert(&sock.id(), &connection, 0).is_err() {
         quota::give_back(attempt.row.proxy, Share::Connections);
-        events::lose(Loss::ConnectionTableFull);
+        count_loss(Loss::ConnectionTableFull);
     }
 }
 
@@ -43,7 +41,7 @@ pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
 pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
     let Some(connection) = CONNECTIONS.get_ptr(&sock.id()) else { return };
     // SAFETY: a value of the map; the socket's lock is held.
-    let age_ns = kernel::now_ns().saturating_sub(unsafe { (*connection).established_ns });
+    let age_ns = now_ns().saturating_sub(unsafe { (*connection).established_ns });
     let is_silent = sock.bytes_received() <= 1; // the FIN counts as a byte
     if is_silent && sock.bytes_sent() == 0 && age_ns >= IDLE_NS {
         return; // a request that crosses the FIN may still be sent: `ended_in_silence` will know
@@ -52,7 +50,7 @@ pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
         && is_silent
     {
         if sock.is_bypassed() {
-            return events::lose(Loss::Bypassed);
+            return count_loss(Loss::Bypassed);
         }
         broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
     }
@@ -100,12 +98,7 @@ fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errn
     if let Some(counts) = ledger::row(&connection.row) {
         counts.broken(broken);
     }
-    let event = events::about(
-        Event::BROKEN,
-        &connection.row,
-        connection.pid,
-        kernel::now_ns(),
-        connection.established_ns,
-    );
-    events::tell(Event { what: broken as u32, errno, ..events::with_ends(event, sock) });
+    let event =
+        events::about(Event::BROKEN, &connection.row, connection.pid, now_ns(), connection.established_ns);
+    events::report(Event { what: broken as u32, errno, ..events::with_ends(event, sock) });
 }

@@ -55,9 +55,9 @@ pub(crate) fn waits_for_signals(master: u32) -> bool {
     sleeps && ["SigPnd", "ShdPnd", "SigBlk"].into_iter().all(is_empty)
 }
 
-/// How often the kernel has passed over programs of such a type (`enum bpf_prog_type`) that a process has descriptors of, as
+/// How often the kernel has skipped (recursion) programs of such a type (`enum bpf_prog_type`) that a process has descriptors of, as
 /// it counts that itself: 0 on kernels that do not (before 5.12; for kprobes, before 6.7).
-pub(crate) fn programs_passed_over(pid: u32, is_of_type: impl Fn(u64) -> bool) -> u64 {
+pub(crate) fn recursion_misses(pid: u32, is_of_type: impl Fn(u64) -> bool) -> u64 {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let count = |info: String| {

@@ -309,10 +309,10 @@ impl Agent {
         self.child.pid()
     }
 
-    /// How often the kernel has passed over those of its programs that have such a type (`enum bpf_prog_type`).
+    /// How often the kernel has skipped (recursion) those of its programs that have such a type (`enum bpf_prog_type`).
     #[must_use]
-    pub fn programs_passed_over(&self, is_of_type: impl Fn(u64) -> bool) -> u64 {
-        process::programs_passed_over(self.pid(), is_of_type)
+    pub fn recursion_misses(&self, is_of_type: impl Fn(u64) -> bool) -> u64 {
+        process::recursion_misses(self.pid(), is_of_type)
     }
 
     /// The port that it listens on.

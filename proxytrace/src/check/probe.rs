@@ -15,7 +15,6 @@ use super::{Finding, Resolved, rules};
 use crate::{
     model::Address,
     nginx::{names::Names, routes::Routes},
-    output::outcome_in_words,
 };
 
 /// At most so many connects at once.
@@ -64,7 +63,7 @@ pub async fn all(routes: &Routes, resolved: &Resolved, each: Duration) -> Vec<Pr
                 ("not_tried", "the time for all probes was over")
             } else {
                 let outcome = connect(&address, within).await;
-                (outcome.name(), outcome_in_words(outcome))
+                (outcome.name(), outcome.words())
             };
             let duration_us = start.elapsed().as_micros() as u64;
             Probe { upstream, place, address, outcome, duration_us, meaning }

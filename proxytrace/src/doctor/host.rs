@@ -6,7 +6,7 @@ use proxytrace_ebpf::abi::root_pid;
 
 use super::report::Check;
 use crate::kernel::{
-    self,
+    self, btf,
     processes::{self, Wanted},
     requirements::{self, CAPABILITIES, Capability, SYS_PTRACE, SYS_RESOURCE},
 };
@@ -32,7 +32,7 @@ pub(super) fn checks(wanted: &Wanted) -> anyhow::Result<Vec<Check>> {
 fn type_information() -> Check {
     const NAME: &str = "type information";
     match kernel::check_type_information() {
-        Ok(bytes) => Check::ok(NAME, format!("{}, {:.1} MB", kernel::BTF_PATH, bytes as f64 / 1e6)),
+        Ok(bytes) => Check::ok(NAME, format!("{}, {:.1} MB", btf::PATH, bytes as f64 / 1e6)),
         Err(error) => Check::cannot(NAME, error.to_string(), "use a kernel of 5.8 or newer with BTF"),
     }
 }
@@ -44,7 +44,7 @@ fn lockdown() -> Check {
     let Ok(text) = fs::read_to_string("/sys/kernel/security/lockdown") else {
         return Check::ok(
             NAME,
-            "not told: /sys/kernel/security is not mounted, or the kernel has no lockdown",
+            "not known: /sys/kernel/security is not mounted, or the kernel has no lockdown",
         );
     };
     let mode = text.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
@@ -75,8 +75,8 @@ fn optional_capabilities(name: &'static str, held: u64) -> Check {
         return Check::ok(name, names(&has));
     }
     let costs = lacks.iter().map(|one| format!("without {}: {}", one.name, one.without));
-    let mend = format!("grant {}", names(&lacks));
-    Check::lacks(name, names(&has), costs.collect::<Vec<_>>().join("; "), mend)
+    let fix = format!("grant {}", names(&lacks));
+    Check::lacks(name, names(&has), costs.collect::<Vec<_>>().join("; "), fix)
 }
 
 /// Mounted with `hidepid`, /proc shows processes of others only to whom it may.
@@ -91,12 +91,12 @@ fn proc() -> anyhow::Result<Check> {
             Check::ok(NAME, "hides processes of others, but not from CAP_SYS_PTRACE")
         }
         Some(value) => {
-            let mend = "grant CAP_SYS_PTRACE";
+            let fix = "grant CAP_SYS_PTRACE";
             Check::lacks(
                 NAME,
                 format!("hides processes of others (hidepid={value})"),
                 SYS_PTRACE.without,
-                mend,
+                fix,
             )
         }
     })
@@ -107,8 +107,8 @@ fn pid_namespace() -> Check {
     if requirements::in_host_pid_namespace() {
         return Check::ok(NAME, "the host's");
     }
-    let mend = "hostPID: true in Kubernetes, --pid=host with a container engine";
-    Check::cannot(NAME, "not the host's: pids here mean other processes to the kernel", mend)
+    let fix = "hostPID: true in Kubernetes, --pid=host with a container engine";
+    Check::cannot(NAME, "not the host's: pids here mean other processes to the kernel", fix)
 }
 
 /// Proxies get their names from the control group of their unit or container.
@@ -170,7 +170,7 @@ mod tests {
             assert_eq!(check.state, if is_missed { State::Lacks } else { State::Ok }, "{check:?}");
             if is_missed {
                 let costs = format!("without {}: {}", capability.name, capability.without);
-                assert_eq!((check.costs, check.mend), (costs, format!("grant {}", capability.name)));
+                assert_eq!((check.costs, check.fix), (costs, format!("grant {}", capability.name)));
             }
         }
     }

@@ -1,6 +1,6 @@
-//! What this host lets proxytrace do: looked at, and proven by a connect that every hook must see.
+//! What this host lets proxytrace do: checked, and proven by a connect that every hook must see.
 //!
-//! * [`report`]: what is found, pure. * [`host`]: asks the host. * [`subject`]: the process that the self-test looks at.
+//! * [`report`]: what is found, pure. * [`host`]: asks the host. * [`subject`]: the process that the self-test watches.
 
 pub mod report;
 pub mod subject;
@@ -9,14 +9,14 @@ mod host;
 
 use std::time::Duration;
 
-use proxytrace_ebpf::{abi::Place, outcome::Outcome};
+use proxytrace_ebpf::{hooks::Place, outcome::Outcome};
 
 use crate::kernel::{AttachedHook, Options, Snapshot, Tracer, processes::Wanted};
 use report::{Check, HookCheck, Report, State};
 use subject::Subject;
 
 /// How long the self-test may take; it needs a little more than the second after which a SYN is sent again.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Examines the host as it would be traced with `options`. Needs a runtime.
 ///
@@ -48,13 +48,13 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
     let (tracer, _events) = match Tracer::start(&options) {
         Ok(started) => started,
         Err(error) => {
-            let mend = "see what the message names, and the table of hooks in docs/architecture.md";
-            return (Check::cannot(NAME, error.to_string(), mend), Vec::new());
+            let fix = "see what the message names, and the table of hooks in docs/architecture.md";
+            return (Check::cannot(NAME, error.to_string(), fix), Vec::new());
         }
     };
-    let done = subject.finish(PATIENCE);
+    let done = subject.finish(SELF_TEST_TIMEOUT);
     let seen = tracer.seen();
-    let hooks = |seen: Option<&[u64; Place::COUNT]>| {
+    let hooks = |seen: Option<&[u64; Place::ALL.len()]>| {
         tracer.hooks().iter().map(|hook| hook_check(hook, seen)).collect()
     };
     let outcome = done.and_then(|()| Ok((seen?, tracer.snapshot()?)));
@@ -62,8 +62,8 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
         Ok((seen, snapshot)) => (ledger_check(NAME, &snapshot), hooks(Some(&seen))),
         Err(error) => {
             let costs = "whether every hook works is not known";
-            let mend = "let this process connect to itself on 127.0.0.1, and run it again";
-            (Check::lacks(NAME, format!("{error:#}"), costs, mend), hooks(None))
+            let fix = "let this process connect to itself on 127.0.0.1, and run it again";
+            (Check::lacks(NAME, format!("{error:#}"), costs, fix), hooks(None))
         }
     }
 }
@@ -87,9 +87,9 @@ fn ledger_check(name: &'static str, snapshot: &Snapshot) -> Check {
     )
 }
 
-fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::COUNT]>) -> HookCheck {
+fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::ALL.len()]>) -> HookCheck {
     let AttachedHook { hook, rung, refusals } = attached;
-    let least = |seen: &[u64; Place::COUNT]| hook.places.iter().map(|&place| seen[place as usize]).min();
+    let least = |seen: &[u64; Place::ALL.len()]| hook.places.iter().map(|&place| seen[place as usize]).min();
     // Where another hook's program sees the same, it is that one which has been counted.
     let seen = match rung {
         Some(rung) if !rung.parts.is_empty() => seen.and_then(least),
@@ -98,11 +98,11 @@ fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::COUNT]>) -> Ho
     let needs = refusals.iter().map(|(via, _)| format!("{via} takes {}", via.needs())).collect::<Vec<_>>();
     let better = needs.join("; ");
     let as_asked_for = || "leave --hook-via out".to_owned();
-    let (state, costs, mend) = match rung {
+    let (state, costs, fix) = match rung {
         Some(rung) if seen == Some(0) => {
-            let mend =
+            let fix =
                 format!("take another way than {}: --hook-via {}=WAY, and report it", rung.via, hook.name);
-            (State::Lacks, format!("attached, but it never fires; without it {}", hook.without), mend)
+            (State::Lacks, format!("attached, but it never fires; without it {}", hook.without), fix)
         }
         Some(rung) if rung.costs.is_empty() => (State::Ok, String::new(), String::new()),
         Some(rung) if refusals.is_empty() => (State::Costs, rung.costs.to_owned(), as_asked_for()),
@@ -117,13 +117,13 @@ fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::COUNT]>) -> Ho
         seen,
         refused: refusals.iter().map(|(via, reason)| (via.name(), reason.clone())).collect(),
         costs,
-        mend,
+        fix,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proxytrace_ebpf::abi::Place;
+    use proxytrace_ebpf::hooks::Place;
 
     use super::hook_check;
     use crate::{
@@ -135,15 +135,15 @@ mod tests {
     };
 
     /// The hook `connect`, attached by `via` after `refused` were tried, whose programs have seen so much.
-    fn check(via: Option<Via>, refused: &[Via], seen: [u64; 2], state: State, costs: &str, mend: &str) {
+    fn check(via: Option<Via>, refused: &[Via], seen: [u64; 2], state: State, costs: &str, fix: &str) {
         let hook = all().find(|hook| hook.name == "connect").unwrap();
         let rung = via.map(|via| hook.rungs.iter().find(|rung| rung.via == via).unwrap());
         let refusals = refused.iter().map(|&via| (via, "no".to_owned())).collect();
-        let mut places = [7; Place::COUNT];
+        let mut places = [7; Place::ALL.len()];
         [places[Place::ConnectEntered as usize], places[Place::ConnectReturned as usize]] = seen;
         let found = hook_check(&AttachedHook { hook, rung, refusals }, Some(&places));
         assert_eq!((found.state, found.via), (state, via.map(Via::name)), "{found:?}");
-        assert!(found.costs.contains(costs) && found.mend.contains(mend), "{found:?}");
+        assert!(found.costs.contains(costs) && found.fix.contains(fix), "{found:?}");
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_says_what_it_costs_and_how_to_mend_it() {
+    fn a_gap_says_what_it_costs_and_how_to_fix_it() {
         let refused = [Via::Fentry, Via::Kprobe];
         check(Some(Via::TpBtf), &refused, [2, 2], State::Costs, "every system call", "CONFIG_KPROBES");
         check(Some(Via::TpBtf), &[], [2, 2], State::Costs, "every system call", "leave --hook-via out");

@@ -28,7 +28,7 @@ pub enum Verdict {
     Cannot,
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What.
@@ -40,14 +40,14 @@ pub struct Check {
     /// What the gap costs; empty where there is none.
     pub costs: String,
     /// What to do about it; empty where there is nothing to do.
-    pub mend: String,
+    pub fix: String,
 }
 
 impl Check {
     /// All is well.
     #[must_use]
     pub fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, found: found.into(), costs: String::new(), mend: String::new() }
+        Self { name, state: State::Ok, found: found.into(), costs: String::new(), fix: String::new() }
     }
 
     /// Something is not seen.
@@ -56,16 +56,16 @@ impl Check {
         name: &'static str,
         found: impl Into<String>,
         costs: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self { name, state: State::Lacks, found: found.into(), costs: costs.into(), mend: mend.into() }
+        Self { name, state: State::Lacks, found: found.into(), costs: costs.into(), fix: fix.into() }
     }
 
     /// Tracing is impossible.
     #[must_use]
-    pub fn cannot(name: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub fn cannot(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
         let costs = "proxytrace cannot trace here".to_owned();
-        Self { name, state: State::Cannot, found: found.into(), costs, mend: mend.into() }
+        Self { name, state: State::Cannot, found: found.into(), costs, fix: fix.into() }
     }
 }
 
@@ -86,7 +86,7 @@ pub struct HookCheck {
     /// What the gap costs; empty where there is none.
     pub costs: String,
     /// What to do about it; empty where there is nothing to do.
-    pub mend: String,
+    pub fix: String,
 }
 
 /// Everything that was found.
@@ -156,7 +156,7 @@ mod tests {
             seen: Some(2),
             refused: vec![("fentry", "no".to_owned())],
             costs: String::new(),
-            mend: String::new(),
+            fix: String::new(),
         };
         let check = |checks: Vec<Check>, hooks: Vec<HookCheck>, verdict: Verdict, lacks: bool| {
             let report = Report::new("6.1.0".to_owned(), checks, hooks);
@@ -184,11 +184,11 @@ mod tests {
             seen: Some(2),
             refused,
             costs: "c".to_owned(),
-            mend: "m".to_owned(),
+            fix: "m".to_owned(),
         };
         assert_eq!(
             serde_json::to_string(&hook).unwrap(),
-            r#"{"name":"connect","state":"costs","via":"kprobe","seen":2,"refused":[{"via":"fentry","reason":"no"}],"costs":"c","mend":"m"}"#
+            r#"{"name":"connect","state":"costs","via":"kprobe","seen":2,"refused":[{"via":"fentry","reason":"no"}],"costs":"c","fix":"m"}"#
         );
     }
 }

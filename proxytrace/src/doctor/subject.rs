@@ -1,4 +1,4 @@
-//! The process that the self-test looks at: this program once more, under a hidden command. It does one of everything
+//! The process that the self-test watches: this program once more, under a hidden command. It does one of everything
 //! that a hook is there for, on loopback: forks, executes, signals, connects, has a SYN sent again, exits.
 
 use std::{
@@ -24,10 +24,10 @@ use tokio::signal::unix::{SignalKind, signal};
 pub const COMMAND: &str = "self-test-subject";
 
 /// A second passes before a SYN is sent again (RFC 6298), here and there a little more.
-const GIVE_UP: Duration = Duration::from_millis(1500);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How long a connection may take from its client's side to the listener's.
-const ARRIVES: Duration = Duration::from_secs(5);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A subject that waits for its word.
 pub(super) struct Subject(Child);
@@ -42,9 +42,9 @@ impl Subject {
     }
 
     /// Lets it go on, and waits for its end.
-    pub(super) fn finish(mut self, patience: Duration) -> anyhow::Result<()> {
+    pub(super) fn finish(mut self, timeout: Duration) -> anyhow::Result<()> {
         release(&mut self.0)?;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if let Some(status) = self.0.try_wait()? {
                 let mut words = String::new();
@@ -56,7 +56,7 @@ impl Subject {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        bail!("the self-test did not end within {patience:?}")
+        bail!("the self-test did not end within {timeout:?}")
     }
 }
 
@@ -86,19 +86,19 @@ pub fn run() -> anyhow::Result<()> {
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on 127.0.0.1")?;
     let address = listener.local_addr()?;
-    // With room for one connection that nobody accepts, the SYN of the next is dropped.
+    // The backlog holds one connection that nobody accepts: the SYN of the next is dropped.
     listen(&listener, Backlog::new(0)?).context("listen with a backlog of 0")?;
     let _established = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
     // The client's side of a handshake is done before the listener's is.
     let mut arrived = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     ensure!(
-        poll(&mut arrived, PollTimeout::try_from(ARRIVES)?)? == 1,
-        "a connection to {address} did not arrive within {ARRIVES:?}"
+        poll(&mut arrived, PollTimeout::try_from(ARRIVAL_TIMEOUT)?)? == 1,
+        "a connection to {address} did not arrive within {ARRIVAL_TIMEOUT:?}"
     );
     give_up_on(address)
 }
 
-/// It must be one that is handled: of one that ends the process the kernel tells as SIGKILL.
+/// It must be one that is handled: one that ends the process is reported by the kernel as SIGKILL.
 fn take_a_signal() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut signals = signal(SignalKind::hangup()).context("handle a signal")?;
@@ -108,7 +108,7 @@ fn take_a_signal() -> anyhow::Result<()> {
 }
 
 fn give_up_on(address: SocketAddr) -> anyhow::Result<()> {
-    match TcpStream::connect_timeout(&address, GIVE_UP) {
+    match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
         Ok(_) => bail!("a second connect to {address} succeeded, although its backlog was full"),
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Ok(()),
         Err(error) => Err(error).with_context(|| format!("connect to {address}")),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{Owner, room};
+use proxytrace_ebpf::abi::{Owner, capacity};
 
 use super::{declared::Declared, proxy::Proxy};
 use crate::model::Counted;
@@ -28,7 +28,7 @@ pub struct Limits {
 impl Default for Limits {
     /// As many as the kernel half has room for in its tables: addresses take at most 25 MiB, beside names.
     fn default() -> Self {
-        Self { proxies: room::PROXIES as usize, generations: 8, addresses: room::LEDGER as usize }
+        Self { proxies: capacity::PROXIES as usize, generations: 8, addresses: capacity::LEDGER as usize }
     }
 }
 

@@ -5,9 +5,11 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
+use proxytrace_ebpf::hooks::Part;
+
 use super::{
     Error,
-    hooks::{Forced, Hook, Part, Rung, Via, plan},
+    hooks::{Forced, Hook, Rung, Via, plan},
 };
 
 /// How a hook came out.

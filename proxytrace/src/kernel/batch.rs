@@ -24,7 +24,7 @@ struct Attributes {
     out_batch: u64,
     keys: u64,
     values: u64,
-    /// In: the room for entries. Out: how many were read.
+    /// In: how many entries fit. Out: how many were read.
     count: u32,
     map: u32,
     entry_flags: u64,
@@ -38,18 +38,18 @@ struct Attributes {
 pub(super) fn entries<K: Abi, V: Abi>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
     let mut all = Vec::new();
     let (mut keys, mut values) = (Vec::<K>::new(), Vec::<V>::new());
-    let mut room = AT_ONCE;
+    let mut capacity = AT_ONCE;
     let mut at: Option<u32> = None;
     loop {
-        keys.reserve(room);
-        values.reserve(room);
+        keys.reserve(capacity);
+        values.reserve(capacity);
         let mut next = 0_u32;
         let mut attributes = Attributes {
             in_batch: at.as_ref().map_or(0, |at| std::ptr::from_ref(at) as u64),
             out_batch: std::ptr::from_mut(&mut next) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: room as u32,
+            count: capacity as u32,
             map: map.as_raw_fd().cast_unsigned(),
             ..Attributes::default()
         };
@@ -58,15 +58,15 @@ pub(super) fn entries<K: Abi, V: Abi>(map: BorrowedFd<'_>) -> io::Result<Vec<(K,
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => true,
                 Some(libc::ENOSPC) => {
-                    room *= 2;
+                    capacity *= 2;
                     continue;
                 }
                 _ => return Err(error),
             },
         };
-        let count = (attributes.count as usize).min(room);
+        let count = (attributes.count as usize).min(capacity);
         #[expect(unsafe_code, reason = "the kernel has filled that much")]
-        // SAFETY: there is room for `room` entries, the kernel has written `count` of them from the start, and `Abi` promises
+        // SAFETY: there is space for `capacity` entries, the kernel has written `count` of them from the start, and `Abi` promises
         // that whatever it wrote is a value.
         unsafe {
             keys.set_len(count);
@@ -82,7 +82,7 @@ pub(super) fn entries<K: Abi, V: Abi>(map: BorrowedFd<'_>) -> io::Result<Vec<(K,
 
 fn look_up(attributes: &mut Attributes) -> io::Result<()> {
     #[expect(unsafe_code, reason = "no library offers this call")]
-    // SAFETY: the attributes hold pointers to room for as many entries as they say, and to the places of the bucket's number,
+    // SAFETY: the attributes hold pointers to space for as many entries as they say, and to the places of the bucket's number,
     // all alive until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, std::ptr::from_mut(attributes), size_of::<Attributes>())

@@ -5,6 +5,9 @@
 
 use std::collections::HashMap;
 
+/// Where the kernel shows it.
+pub const PATH: &str = "/sys/kernel/btf/vmlinux";
+
 const MAGIC: u16 = 0xeb9f;
 
 /// The kinds that matter here (include/uapi/linux/btf.h).
@@ -153,10 +156,10 @@ impl<'a> Btf<'a> {
     /// The bit offset and the type of a member of the structure or union `id`. Those in `searched` do not have it, and are not
     /// searched again: in C no structure is in itself, but in damaged data each could be in itself many times.
     fn member(&self, id: usize, name: &[u8], searched: &mut Vec<usize>) -> Option<(u32, usize)> {
-        /// More are searched nowhere: a kernel has a handful of unnamed members in one structure.
-        const MOST: usize = 256;
+        /// No more are searched: a kernel has a handful of unnamed members in one structure.
+        const MAX_SEARCHED: usize = 256;
         let ty = self.resolve(id)?;
-        if searched.len() == MOST
+        if searched.len() == MAX_SEARCHED
             || searched.contains(&id)
             || !matches!(ty.kind(), kind::STRUCT | kind::UNION)
         {

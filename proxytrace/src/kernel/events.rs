@@ -11,7 +11,7 @@ use super::Error;
 
 const NAME: &str = "EVENTS";
 
-/// The events that the kernel half tells, in the order they were told.
+/// The events that the kernel half reports, in the order in which it does.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
 }

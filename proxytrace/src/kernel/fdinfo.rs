@@ -7,9 +7,8 @@ use std::{fs, io};
 pub(super) struct Figures {
     /// The bytes that the kernel has allocated for them.
     pub(super) memory_bytes: u64,
-    /// How often it passed over a program, because another was at work on that CPU; `None` where it does not count that:
-    /// before 5.12.
-    pub(super) passed_over: Option<u64>,
+    /// How often it skipped a program because another was running on that CPU; `None` where it does not count that: before 5.12.
+    pub(super) recursion_misses: Option<u64>,
 }
 
 impl Figures {
@@ -33,7 +32,7 @@ impl Figures {
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
         self.memory_bytes += figure("memlock:").unwrap_or(0);
         if let Some(more) = figure("recursion_misses:") {
-            *self.passed_over.get_or_insert(0) += more;
+            *self.recursion_misses.get_or_insert(0) += more;
         }
     }
 }
@@ -51,6 +50,6 @@ mod tests {
         figures
             .add("pos:\t0\nprog_type:\t2\nmemlock:\t4096\nprog_id:\t3\nrun_cnt:\t0\nrecursion_misses:\t7\n");
         figures.add("prog_type:\t26\nmemlock:\t4096\nrecursion_misses:\t0\n");
-        assert_eq!(figures, Figures { memory_bytes: 8_400_896, passed_over: Some(7) });
+        assert_eq!(figures, Figures { memory_bytes: 8_400_896, recursion_misses: Some(7) });
     }
 }

@@ -29,7 +29,7 @@ unsafe impl<T: Abi> Pod for Plain<T> {}
 /// A hash map of the kernel half.
 pub(super) struct Map<K: Abi, V: Abi> {
     name: &'static str,
-    /// The most entries that it has room for.
+    /// The most entries that it can hold.
     pub(super) capacity: usize,
     fd: OwnedFd,
     map: HashMap<MapData, Plain<K>, Plain<V>>,
@@ -56,15 +56,15 @@ pub(super) enum Inserted {
     New,
     /// It was before.
     There,
-    /// The map is full.
-    NoRoom,
+    /// There is no place for it.
+    Full,
 }
 
 /// A map with more entries than this is read bucket by bucket.
 const FEW: usize = 512;
 
 /// So is one of which so many are removed while it is read that it takes more steps than this.
-const MOST_STEPS: usize = 16 * FEW;
+const MAX_STEPS: usize = 16 * FEW;
 
 impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
@@ -98,7 +98,7 @@ impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
         for (step, key) in self.map.keys().enumerate() {
             let key = key.map_err(|source| self.error(source))?.0;
             let is_new = seen.insert(key);
-            if step == MOST_STEPS || seen.len() > FEW {
+            if step == MAX_STEPS || seen.len() > FEW {
                 return Ok(None);
             }
             if is_new && let Some(value) = self.get(&key) {
@@ -125,7 +125,7 @@ impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
                 Ok(Inserted::There)
             }
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
-                Ok(Inserted::NoRoom)
+                Ok(Inserted::Full)
             }
             Err(source) => Err(self.error(source)),
         }

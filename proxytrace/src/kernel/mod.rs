@@ -1,7 +1,7 @@
 //! The kernel half, from userspace: loaded, attached and read. The only module that knows aya.
 //!
 //! * [`Tracer::start`] checks what the host allows, loads the programs and attaches them.
-//! * [`Tracer::snapshot`] reads the ledger and the losses: when somebody looks, never streamed.
+//! * [`Tracer::snapshot`] reads the ledger and the losses: when somebody asks, never streamed.
 //! * [`Events`] is the ring buffer.
 
 pub mod btf;
@@ -12,50 +12,52 @@ pub mod tables;
 
 mod attach;
 mod batch;
+mod clock;
+mod entering;
+mod error;
 mod events;
 mod fdinfo;
 mod maps;
 mod owners;
 mod retiring;
 mod rows;
+mod snapshot;
 #[cfg(test)]
 mod stack;
+mod types;
 
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use aya::{Ebpf, EbpfLoader};
-use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::{
-    abi::{
-        Address, Loss, NAME_ENTERS, Owner, Place, Process, Proxy, Row, RowKey, Settings, Share, UnixPath,
-        Usage, room,
-    },
-    offsets::Offsets,
+    abi::{Address, Loss, Owner, Process, Proxy, Row, RowKey, Settings, Share, UnixPath, capacity},
+    hooks::{CONNECT_HOOKS, PROCESS_HOOKS, Place},
 };
 
 use crate::memory;
 pub use attach::AttachedHook;
+pub use clock::{boot_ns, own_boot_ns};
+pub use error::Error;
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
 use maps::{
-    CallMap, ConnectionMap, Inserted, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap,
-    TimeoutMap,
+    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap, TimeoutMap,
 };
 use owners::Owners;
 use processes::Wanted;
 pub use retiring::Idle;
 use retiring::{Retiring, Tables};
 use rows::Held;
+pub use snapshot::Snapshot;
+use snapshot::other_row;
 use tables::{Filled, Resized, TABLES, Table};
-
-/// Where the kernel shows its type information.
-pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+pub use types::check_type_information;
+use types::{KernelTypes, type_information};
 
 /// The programs, as build.rs made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxytrace-programs"));
@@ -65,95 +67,18 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 pub struct Options {
     /// The processes.
     pub wanted: Wanted,
-    /// The proxies' connect timeout, where no configuration tells it.
+    /// The proxies' connect timeout, where no configuration sets it.
     pub connect_timeout: Duration,
-    /// Whether established attempts are told of, or only counted.
-    pub tell_established: bool,
+    /// Whether established attempts are reported, or only counted.
+    pub report_established: bool,
     /// The size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
     /// Hooks that are to be attached in one way only.
     pub hook_via: Vec<Forced>,
-    /// Tables that are to have other room than usual.
+    /// Tables that are to have another size than usual.
     pub table_sizes: Vec<Resized>,
     /// Whether what each hook sees of traced processes is counted: for a self-test.
     pub count_seen: bool,
-}
-
-/// Why tracing did not start, or a map could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The process may not do it.
-    #[error("cannot trace: missing capability {0}")]
-    NotPermitted(requirements::Missing),
-    /// Pids would be those of a container and mean other processes to the kernel.
-    #[error(
-        "cannot trace: this is not the host's pid namespace; start the container with the host's (hostPID: true in \
-         Kubernetes, --pid=host with a container engine)"
-    )]
-    OtherPidNamespace,
-    /// The kernel lacks its type information.
-    #[error(
-        "cannot trace: the kernel shows no BTF type information at {BTF_PATH} ({0}); use a kernel built with \
-         CONFIG_DEBUG_INFO_BTF=y, as distributions' kernels are, and mount /sys in a container"
-    )]
-    NoBtf(std::io::Error),
-    /// The type information is not as expected.
-    #[error("cannot trace: {BTF_PATH}: {0}")]
-    BadBtf(#[from] btf::Error),
-    /// A structure member is not there.
-    #[error(
-        "cannot trace: this kernel has no {0}, which the programs read; please report it with `uname -r`"
-    )]
-    NoMember(&'static str),
-    /// Before 5.8.
-    #[error("cannot trace: this kernel is too old, it has no BPF ring buffer; 5.8 or newer is needed")]
-    KernelTooOld,
-    /// The programs or maps were refused.
-    #[error("cannot trace: load the kernel programs: {0}")]
-    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A hook without which nothing works.
-    #[error("cannot trace: attach hook {hook}: {reason}; without it {without}")]
-    Attach {
-        /// The hook.
-        hook: &'static str,
-        /// What each way to attach it was refused with.
-        reason: String,
-        /// What is lost.
-        without: &'static str,
-    },
-    /// A hook could not be attached in the way that was asked for.
-    #[error(
-        "cannot trace: attach hook {hook} as --hook-via asks: {reason}; without that option the best way is taken that \
-         this host allows"
-    )]
-    Forced {
-        /// The hook.
-        hook: &'static str,
-        /// What that way was refused with.
-        reason: String,
-    },
-    /// A process to trace is not there.
-    #[error("no process has the pid {0}; it may have ended: look it up again (pgrep -o nginx)")]
-    NoSuchProcess(u32),
-    /// /proc is not readable.
-    #[error("read /proc: {0}")]
-    Proc(#[from] procfs::ProcError),
-    /// A map operation failed.
-    #[error("kernel map {map}: {source}")]
-    Map {
-        /// The map.
-        map: &'static str,
-        /// What the kernel said.
-        source: aya::maps::MapError,
-    },
-}
-
-impl Error {
-    /// Whether it is this host that does not let us trace, rather than a mistake in what was asked for.
-    #[must_use]
-    pub const fn is_host(&self) -> bool {
-        !matches!(self, Self::NoSuchProcess(_) | Self::Proc(_) | Self::Map { .. })
-    }
 }
 
 /// The kernel half at work. Dropping it detaches and frees everything: nothing is pinned.
@@ -177,40 +102,6 @@ pub struct Tracer {
     paths: PathMap,
     timeouts: TimeoutMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
-}
-
-/// What the kernel half has counted.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// The ledger, and the rows `~other` of the proxies that used theirs: see [`Snapshot::is_other`].
-    pub rows: Vec<(RowKey, Row)>,
-    /// The traced processes of these proxies. One that has neither forked nor connected is none's yet.
-    pub processes: Vec<(u32, Process)>,
-    /// Traced proxies; some may have no process left.
-    pub proxies: Vec<(u64, Proxy)>,
-    /// How many rows each owner's proxies ever made, and whatever else the programs count of owners.
-    pub made: Vec<(Owner, Usage)>,
-    /// What could not be followed, index [`Loss`].
-    pub losses: [u64; Loss::ALL.len()],
-}
-
-impl Snapshot {
-    /// Whether this is a row `~other`: of a proxy's attempts whose destinations had no room for rows of their own.
-    #[must_use]
-    pub const fn is_other(row: &RowKey) -> bool {
-        row.address.family == 0
-    }
-
-    /// The rows of the ledger itself.
-    fn own_rows(&self) -> impl Iterator<Item = RowKey> + Clone {
-        self.rows.iter().map(|(row, _)| *row).filter(|row| !Self::is_other(row))
-    }
-}
-
-/// The row `~other` of a proxy, as a snapshot has it; `None` where it was not used.
-fn other_row(id: u64, proxy: &Proxy) -> Option<(RowKey, Row)> {
-    let key = RowKey { proxy: id, generation: proxy.generation, ..RowKey::ZERO };
-    (proxy.other != Row::ZERO).then(|| (key, proxy.other.balanced()))
 }
 
 impl Tracer {
@@ -240,7 +131,7 @@ impl Tracer {
         }
         let proxies = settings.0.capacity[Share::Proxies as usize];
         for map in ["PROXY_ROWS_OUTSIDE", "OWNERS", "OWNERS_OUTSIDE"] {
-            loader.map_max_entries(map, proxies.max(room::OWNERS));
+            loader.map_max_entries(map, proxies.max(capacity::OWNERS));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(error.into()))?;
         let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Load(error.into()))?;
@@ -270,9 +161,9 @@ impl Tracer {
         // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
         // connect that is seen on it is known whether it is traced.
         let ways = attach::Ways { btf: &btf, forced: &options.hook_via, has_preemptible_tracepoints };
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, hooks::PROCESS_HOOKS, &ways)?);
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, PROCESS_HOOKS, &ways)?);
         tracer.enter_running(&options.wanted)?;
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, hooks::CONNECT_HOOKS, &ways)?);
+        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, CONNECT_HOOKS, &ways)?);
         tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
         drop(btf);
         give_back_memory();
@@ -292,19 +183,20 @@ impl Tracer {
         self.memory_bytes
     }
 
-    /// How often the kernel has passed over one of the programs, because another was at work on that CPU, as it counts that
-    /// itself. What such a program would have seen is lost where its twin was passed over as well (docs/architecture.md).
+    /// How often the kernel has skipped one of the programs because another was running on that CPU, as it counts that itself
+    /// (`recursion_misses`). What such a program would have seen is lost where its duplicate was skipped as well
+    /// (docs/architecture.md).
     /// `None` where it does not say: before 5.12, and before 5.14 to file capabilities. Of kprobes it counts it from 6.7 on.
     #[must_use]
-    pub fn passed_over(&self) -> Option<u64> {
-        Figures::of_this_process().ok()?.passed_over
+    pub fn recursion_misses(&self) -> Option<u64> {
+        Figures::of_this_process().ok()?.recursion_misses
     }
 
     /// How often each hook has seen a traced process at work, index [`Place`]; zero unless that was asked for.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn seen(&self) -> Result<[u64; Place::COUNT], Error> {
+    pub fn seen(&self) -> Result<[u64; Place::ALL.len()], Error> {
         maps::sums(&self.ebpf, "SEEN")
     }
 
@@ -325,7 +217,7 @@ impl Tracer {
         Ok(Snapshot { rows, processes, proxies, made, losses: self.losses()? })
     }
 
-    /// Tells the kernel half how many rows are held, so that the room of those that were taken out can be used again.
+    /// Gives the kernel half the number of rows that are held, so that the places of those that were taken out can be used again.
     ///
     /// # Errors
     /// What the kernel said.
@@ -372,13 +264,13 @@ impl Tracer {
         Ok(self.connections.entries()?.into_iter().map(|(_, connection)| connection.row.first()).collect())
     }
 
-    /// How many connect timeouts there is room for.
+    /// How many connect timeouts can be set.
     #[must_use]
     pub const fn timeouts_capacity(&self) -> usize {
         self.timeouts.capacity
     }
 
-    /// How many rows the ledger has room for.
+    /// How many rows the ledger can hold.
     #[must_use]
     pub const fn ledger_capacity(&self) -> usize {
         self.ledger.capacity
@@ -467,7 +359,7 @@ impl Tracer {
         }
     }
 
-    /// The path behind a unix socket's digest, if the kernel half had room to note it.
+    /// The path behind a unix socket's digest, if the table of paths had a place for it.
     pub fn unix_path(&mut self, address: &Address) -> Option<UnixPath> {
         // Asked for again where it is not there: its row may be seen before it.
         if let Some(Some(path)) = self.path_cache.get(address) {
@@ -499,102 +391,6 @@ impl Tracer {
     pub fn detach(&mut self) {
         attach::detach(&mut self.ebpf);
     }
-
-    fn set_names(&mut self, wanted: &[String]) -> Result<(), Error> {
-        // With processes given by pid, executing nginx anew is a reload still.
-        self.names.insert(&comm("nginx"), &0)?;
-        wanted.iter().try_for_each(|name| self.names.insert(&comm(name), &NAME_ENTERS))
-    }
-
-    /// Enters the processes that already run. Repeated until nothing new is found: a child forked before its parent
-    /// was entered is in /proc by the next turn, one forked after that is entered by the kernel half.
-    fn enter_running(&mut self, wanted: &Wanted) -> Result<(), Error> {
-        let boot_ns = boot_ns();
-        let mut seen = HashSet::new();
-        loop {
-            let mut is_complete = true;
-            for (pid, process) in wanted.select(&processes::running()?, boot_ns) {
-                if self.processes.get(&pid).is_some() || !seen.insert(pid) {
-                    continue;
-                }
-                is_complete = false;
-                // What the kernel half knows of its parent by now is newer.
-                let process = match self.processes.get(&process.parent) {
-                    Some(Process { proxy, owner, generation, .. }) => {
-                        Process { proxy, owner, generation, ..process }
-                    }
-                    None => process,
-                };
-                self.enter(pid, process)?;
-                if !Path::new(&format!("/proc/{pid}")).exists() && self.processes.remove(&pid)? {
-                    // It ended before it was entered, so its exit went unseen.
-                    self.owners.count(process.owner, Share::Processes, -1)?;
-                }
-            }
-            if is_complete {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Enters a process and its proxy, where there is room for them; otherwise that is counted.
-    fn enter(&mut self, pid: u32, process: Process) -> Result<(), Error> {
-        let Process { proxy, owner, .. } = process;
-        let standing = if self.proxies.get(&proxy).is_some() || self.enter_proxy(proxy, owner)? {
-            Process::STANDS
-        } else {
-            Process::REFUSED
-        };
-        if !self.owners.may_take(owner, Share::Processes) {
-            self.refused[Loss::ProcessTableFull as usize] += 1;
-            return Ok(());
-        }
-        match self.processes.insert_new(&pid, &Process { standing, ..process })? {
-            Inserted::New => self.owners.count(owner, Share::Processes, 1)?,
-            Inserted::There => {} // by the kernel half, in between
-            Inserted::NoRoom => self.refused[Loss::ProcessTableFull as usize] += 1,
-        }
-        Ok(())
-    }
-
-    /// Enters a proxy that runs already; whether it did nothing but wait so far is not known.
-    fn enter_proxy(&mut self, proxy: u64, owner: Owner) -> Result<bool, Error> {
-        if self.owners.may_take(owner, Share::Proxies)
-            && self.proxies.insert_new(&proxy, &Proxy { owner, ..Proxy::ZERO })? == Inserted::New
-        {
-            self.owners.count(owner, Share::Proxies, 1)?;
-            return Ok(true);
-        }
-        self.refused[Loss::ProxyTableFull as usize] += 1;
-        Ok(false)
-    }
-}
-
-/// Nanoseconds since boot, the clock of the kernel half: that of the host, also where this process has another.
-#[must_use]
-pub fn boot_ns() -> u64 {
-    static OFFSET_NS: LazyLock<i64> = LazyLock::new(|| {
-        let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
-        boot_offset_ns(&offsets).unwrap_or(0)
-    });
-    own_boot_ns().saturating_add_signed(OFFSET_NS.saturating_neg())
-}
-
-/// Nanoseconds since boot as this process is shown them, in /proc too.
-#[must_use]
-pub fn own_boot_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
-}
-
-/// What the clock since boot shows more than the host's in the time namespace of these offsets (time_namespaces(7)); `None` where
-/// the kernel has no time namespaces.
-fn boot_offset_ns(offsets: &str) -> Option<i64> {
-    let mut words = offsets.lines().map(str::split_whitespace).find_map(|mut words| {
-        let clock = words.next()?;
-        matches!(clock, "boottime" | "7").then_some(words)
-    })?;
-    let (seconds, ns): (i64, i64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    seconds.checked_mul(1_000_000_000)?.checked_add(ns)
 }
 
 /// The kernel's type information takes 20 MB while it is read (6.18), which the allocator would keep for good. The object of the
@@ -613,51 +409,11 @@ fn give_back_memory() {
     memory::give_back();
 }
 
-/// A program name as the kernel keeps it: 15 bytes, zero-filled.
-fn comm(name: &str) -> [u8; 16] {
-    let mut comm = [0; 16];
-    let length = name.len().min(15);
-    comm[..length].copy_from_slice(&name.as_bytes()[..length]);
-    comm
-}
-
 fn check_host() -> Result<(), Error> {
     if let Some(missing) = requirements::missing_capabilities()? {
         return Err(Error::NotPermitted(missing));
     }
     if requirements::in_host_pid_namespace() { Ok(()) } else { Err(Error::OtherPidNamespace) }
-}
-
-/// Checks that the kernel's type information is all that is needed; gives its size in bytes.
-///
-/// # Errors
-/// What is missing.
-pub fn check_type_information() -> Result<usize, Error> {
-    let types = type_information()?;
-    KernelTypes::read(&types)?;
-    Ok(types.len())
-}
-
-fn type_information() -> Result<Vec<u8>, Error> {
-    std::fs::read(BTF_PATH).map_err(Error::NoBtf)
-}
-
-/// What the kernel's type information tells of it.
-#[derive(Debug)]
-struct KernelTypes {
-    offsets: Offsets,
-    has_preemptible_tracepoints: bool,
-}
-
-impl KernelTypes {
-    fn read(data: &[u8]) -> Result<Self, Error> {
-        let btf = btf::Btf::parse(data)?;
-        if !btf.has_enum_value("BPF_MAP_TYPE_RINGBUF") {
-            return Err(Error::KernelTooOld);
-        }
-        let offsets = Offsets::resolve(|path| btf.offset(path)).map_err(Error::NoMember)?;
-        Ok(Self { offsets, has_preemptible_tracepoints: btf.has_preemptible_tracepoints() })
-    }
 }
 
 fn settings(options: &Options) -> Settings {
@@ -670,33 +426,9 @@ fn settings(options: &Options) -> Settings {
         connect_syscall: libc::SYS_connect as u32,
         sendto_syscall: libc::SYS_sendto as u32,
         sendmsg_syscall: libc::SYS_sendmsg as u32,
-        tell_established: u32::from(options.tell_established),
+        report_established: u32::from(options.report_established),
         count_seen: u32::from(options.count_seen),
         capacity,
         reserved: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Error, KernelTypes, boot_offset_ns};
-
-    #[test]
-    fn the_offset_of_a_time_namespace_is_read_in_both_forms() {
-        assert_eq!(
-            boot_offset_ns("monotonic      5000         0\nboottime     100000         7\n"),
-            Some(100_000_000_000_007)
-        );
-        assert_eq!(boot_offset_ns("1 0 0\n7 -3 0\n"), Some(-3_000_000_000));
-        assert_eq!(boot_offset_ns(""), None);
-    }
-
-    #[test]
-    fn a_kernel_without_ring_buffer_is_too_old() {
-        // A header (magic, version 1, flags, its length, where types and strings are) and the empty string.
-        let mut btf = vec![0x9f, 0xeb, 1, 0];
-        btf.extend([24_u32, 0, 0, 0, 1].into_iter().flat_map(u32::to_le_bytes));
-        btf.push(0);
-        assert!(matches!(KernelTypes::read(&btf), Err(Error::KernelTooOld)));
     }
 }

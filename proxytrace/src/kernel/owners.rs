@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aya::Ebpf;
-use proxytrace_ebpf::abi::{Owner, Settings, Share, Usage, room};
+use proxytrace_ebpf::abi::{Owner, Settings, Share, Usage, capacity};
 
 use super::{Error, maps::OwnerMap};
 
@@ -27,7 +27,7 @@ impl Owners {
             counted: HashMap::new(),
             capacity: settings.capacity,
         };
-        // There before all others, so that they never lack room.
+        // There before all others, so that there is always a place for them.
         for owner in [Owner::ALL, Owner::HOST_ROOT] {
             owners.inside.insert(&owner, &Usage::ZERO)?;
         }
@@ -93,13 +93,13 @@ impl Owners {
     }
 
     /// Forgets the owners that hold nothing, once there is not much room left for others. One that takes an entry in the
-    /// microseconds between the look and the removal is counted as holding one fewer.
+    /// microseconds between the check and the removal is counted as holding one fewer.
     ///
     /// # Errors
     /// What the kernel said.
     pub(super) fn forget_idle(&mut self) -> Result<(), Error> {
         let owners = self.inside.entries()?;
-        if owners.len() < room::OWNERS as usize / 2 {
+        if owners.len() < capacity::OWNERS as usize / 2 {
             return Ok(());
         }
         for (owner, _) in owners {

@@ -26,7 +26,7 @@ pub struct Running {
 /// /proc could not be read.
 pub fn running() -> Result<Vec<Running>, procfs::ProcError> {
     let processes = procfs::process::all_processes()?;
-    // A process that ends while it is looked at is none, nor is one that only waits for its parent to ask.
+    // A process that ends while it is read is none, nor is one that only waits for its parent to ask.
     Ok(processes
         .filter_map(|process| {
             let process = process.ok()?;

@@ -8,7 +8,7 @@
 //!   generation forks one. Where there is one, the row is noted in the map of those that retire, and attempts begin in the spare
 //!   row (`row_to_begin` in the kernel half).
 //! * an attempt in flight, or a call that holds one: then the row has more attempts than ends.
-//! * a watched connection, which may break: they are looked through.
+//! * a watched connection, which may break: they are searched.
 //! * a program that is running, and has taken the key from one of these before. It ends within microseconds. From 7.x on a process
 //!   can be preempted in it, but hardly ever for as long as [`GRACE`].
 //!
@@ -156,12 +156,12 @@ mod tests {
     struct Ledger {
         rows: HashMap<RowKey, Row>,
         closed: HashSet<RowKey>,
-        room: usize,
+        capacity: usize,
     }
 
     impl Ledger {
         fn of(attempts: &[(RowKey, u64)]) -> Self {
-            let mut ledger = Self { room: 1, ..Self::default() };
+            let mut ledger = Self { capacity: 1, ..Self::default() };
             attempts.iter().for_each(|(key, attempts)| {
                 ledger.rows.insert(*key, Row { attempts: *attempts, ..Row::ZERO });
             });
@@ -187,7 +187,7 @@ mod tests {
         }
 
         fn close(&mut self, row: &RowKey) -> bool {
-            self.closed.len() < self.room && self.closed.insert(*row)
+            self.closed.len() < self.capacity && self.closed.insert(*row)
         }
 
         fn open(&mut self, row: &RowKey) -> Result<(), Error> {

@@ -1,5 +1,5 @@
 //! How many rows of the ledger each proxy and owner holds. The programs count the rows that they make, and userspace takes rows
-//! out, which it cannot subtract from a counter that programs add to: so it counts what is there, and tells the difference.
+//! out, which it cannot subtract from a counter that programs add to: so it counts what is there, and writes the difference.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Held {
     /// What is to be added to what the programs have counted of a proxy, wrapping.
     outside: RowCountMap,
     /// What is in `outside`.
-    told: HashMap<u64, u64>,
+    written: HashMap<u64, u64>,
     /// Whose rows there are: a proxy's may outlast it.
     owners: HashMap<u64, Owner>,
 }
@@ -21,10 +21,10 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let outside = RowCountMap::take(ebpf, "PROXY_ROWS_OUTSIDE")?;
-        Ok(Self { outside, told: HashMap::new(), owners: HashMap::new() })
+        Ok(Self { outside, written: HashMap::new(), owners: HashMap::new() })
     }
 
-    /// Counts `rows`, which are all that there are, and tells what each proxy holds. Gives what each owner holds, [`Owner::ALL`]
+    /// Counts `rows`, which are all that there are, and writes what each proxy holds. Gives what each owner holds, [`Owner::ALL`]
     /// among them. `proxies` were read before the rows, so that one made in between counts as held rather than as taken out.
     ///
     /// # Errors
@@ -44,21 +44,21 @@ impl Held {
             }
         }
         self.owners.retain(|proxy, _| by_proxy.contains_key(proxy));
-        let mut told = HashMap::new();
+        let mut written = HashMap::new();
         for (id, proxy) in proxies {
             let outside = difference(proxy.held.held[Share::Rows as usize], by_proxy.get(id).copied());
-            if outside != self.told.remove(id).unwrap_or(0) {
+            if outside != self.written.remove(id).unwrap_or(0) {
                 self.outside.insert(id, &outside)?;
             }
-            told.insert(*id, outside);
+            written.insert(*id, outside);
         }
         // Of proxies that are not there any more.
-        for (id, outside) in self.told.drain() {
+        for (id, outside) in self.written.drain() {
             if outside != 0 {
                 self.outside.remove(&id)?;
             }
         }
-        self.told = told;
+        self.written = written;
         Ok(by_owner)
     }
 }

@@ -1,8 +1,8 @@
-//! The tables that the kernel half keeps, and how much room each has. Pure: the loader sets what is decided here.
+//! The tables that the kernel half keeps, and how many entries each can hold. Pure: the loader sets what is decided here.
 
 use std::str::FromStr;
 
-use proxytrace_ebpf::abi::{Loss, Share, room};
+use proxytrace_ebpf::abi::{Loss, Share, capacity};
 
 /// A table of the kernel half. All are allocated when they are made: what they take does not grow.
 #[derive(Clone, Copy, Debug)]
@@ -12,12 +12,12 @@ pub struct Table {
     /// The map in the object.
     pub map: &'static str,
     /// How many entries it has where nothing else is asked for.
-    pub room: u32,
+    pub default_capacity: u32,
     /// The map that it has as many entries as, where another size is asked for that one only.
     pub follows: Option<&'static str>,
     /// What an entry is, in the plural.
     pub holds: &'static str,
-    /// What is counted when there is no room, in `proxytrace_untracked_total`; `None` where that is only logged.
+    /// What is counted when it is full, in `proxytrace_untracked_total`; `None` where that is only logged.
     pub full: Option<Loss>,
 }
 
@@ -26,7 +26,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "connections",
         map: "CONNECTIONS",
-        room: room::CONNECTIONS,
+        default_capacity: capacity::CONNECTIONS,
         follows: None,
         holds: "established upstream connections",
         full: Some(Loss::ConnectionTableFull),
@@ -34,7 +34,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "attempts",
         map: "ATTEMPTS",
-        room: room::ATTEMPTS,
+        default_capacity: capacity::ATTEMPTS,
         follows: None,
         holds: "attempts in flight",
         full: Some(Loss::AttemptTableFull),
@@ -42,7 +42,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "ledger",
         map: "LEDGER",
-        room: room::LEDGER,
+        default_capacity: capacity::LEDGER,
         follows: None,
         holds: "addresses, once for each generation that used them",
         full: Some(Loss::LedgerFull),
@@ -50,7 +50,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "timeouts",
         map: "TIMEOUTS",
-        room: room::TIMEOUTS,
+        default_capacity: capacity::TIMEOUTS,
         follows: None,
         holds: "addresses with a connect timeout of their own",
         full: None,
@@ -58,7 +58,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "processes",
         map: "PROCESSES",
-        room: room::PROCESSES,
+        default_capacity: capacity::PROCESSES,
         follows: None,
         holds: "traced processes",
         full: Some(Loss::ProcessTableFull),
@@ -66,7 +66,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "calls",
         map: "CALLS",
-        room: room::CALLS,
+        default_capacity: capacity::CALLS,
         follows: None,
         holds: "threads in connect()",
         full: Some(Loss::CallTableFull),
@@ -74,7 +74,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "proxies",
         map: "PROXIES",
-        room: room::PROXIES,
+        default_capacity: capacity::PROXIES,
         follows: None,
         holds: "traced proxies",
         full: Some(Loss::ProxyTableFull),
@@ -82,7 +82,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "paths",
         map: "UNIX_PATHS",
-        room: room::UNIX_PATHS,
+        default_capacity: capacity::UNIX_PATHS,
         // A row may need a path.
         follows: Some("LEDGER"),
         holds: "paths of unix sockets",
@@ -97,22 +97,22 @@ pub struct Filled {
     pub name: &'static str,
     /// The entries in it.
     pub entries: u64,
-    /// The entries that it has room for.
+    /// The most entries that it can hold.
     pub capacity: u64,
 }
 
 impl Table {
-    /// How many entries it has, where some tables are to have other room than usual.
+    /// How many entries it has, where some tables are to have another size than usual.
     #[must_use]
     pub fn capacity(&self, resized: &[Resized]) -> u32 {
         // The last of several options holds, as everywhere.
         let asked =
             |map| resized.iter().rev().find(|resized| resized.map == map).map(|resized| resized.entries);
-        asked(self.map).or_else(|| asked(self.follows?)).unwrap_or(self.room)
+        asked(self.map).or_else(|| asked(self.follows?)).unwrap_or(self.default_capacity)
     }
 }
 
-/// The table that has no room when this is counted.
+/// The table that is full when this is counted.
 #[must_use]
 pub fn full_by(loss: Loss) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.full == Some(loss))
@@ -121,21 +121,13 @@ pub fn full_by(loss: Loss) -> Option<&'static Table> {
 /// How many entries a table has that owners share.
 #[must_use]
 pub fn capacity_shared(share: Share, resized: &[Resized]) -> u32 {
-    let map = match share {
-        Share::Processes => "PROCESSES",
-        Share::Proxies => "PROXIES",
-        Share::Rows => "LEDGER",
-        Share::Attempts => "ATTEMPTS",
-        Share::Connections => "CONNECTIONS",
-        Share::Calls => "CALLS",
-    };
-    TABLES.iter().find(|table| table.map == map).map_or(0, |table| table.capacity(resized))
+    TABLES.iter().find(|table| table.map == share.map()).map_or(0, |table| table.capacity(resized))
 }
 
 /// The most entries that a table can be given: at the size of a ledger row this is 7 GB.
-const MOST: u32 = 1 << 24;
+const MAX_ENTRIES: u32 = 1 << 24;
 
-/// A table with other room than usual: `--table-size`.
+/// A table with another size than usual: `--table-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resized {
     /// The map in the object.
@@ -156,8 +148,8 @@ impl FromStr for Resized {
             format!("there is no such table; there are {}", names.join(", "))
         })?;
         match entries.parse() {
-            Ok(entries @ 1..=MOST) => Ok(Self { map: table.map, entries }),
-            _ => Err(format!("the number of entries must be from 1 to {MOST}")),
+            Ok(entries @ 1..=MAX_ENTRIES) => Ok(Self { map: table.map, entries }),
+            _ => Err(format!("the number of entries must be from 1 to {MAX_ENTRIES}")),
         }
     }
 }

@@ -10,7 +10,7 @@ use proxytrace_ebpf::{
 use crate::{
     identity::Source,
     kernel::tables::{TABLES, full_by},
-    metrics::table::ALL,
+    metrics::table::METRICS,
 };
 
 fn page() -> String {
@@ -21,7 +21,7 @@ fn page() -> String {
          `/metrics` serves the Prometheus text format 0.0.4, or OpenMetrics 1.0 to a client that prefers it.\n\n\
          | name | type | labels | what |\n|---|---|---|---|\n",
     );
-    for metric in ALL {
+    for metric in METRICS {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         let labels = metric.labels.join(", ");
         writeln!(page, "| `{}` | {kind} | {labels} | {} |", metric.name, metric.help).unwrap();
@@ -39,9 +39,9 @@ fn page() -> String {
          container's id, else the process's name, with `@` and its user's id where that is not the host's root. Proxies that share a name \
          have `:` and the path of their configuration in it, at every start the same (`nginx:/etc/nginx/b.conf`).\n\
          - `name_source`, who says so: {sources}. Namespace and pod of `pod_claimed` are what files in the container say, so that \
-         `@` and its id are in the name; `process` is what the process calls itself; with `option` it ended before it could be looked at.\n\
+         `@` and its id are in the name; `process` is what the process calls itself; with `option` it ended before it could be examined.\n\
          - `upstream`: the `upstream` block, or the host in `proxy_pass` and its kin; `undeclared` where the configuration names no \
-         such address, `unknown` where it cannot be read or cannot tell (nginx.md).\n\
+         such address, `unknown` where it cannot be read or does not say (nginx.md).\n\
          - `address`: `10.0.0.5:8080`, `[2001:db8::5]:8080`, `unix:/run/app.sock`; `~other` sums the addresses above \
          `--max-addresses`; with the upstream `~other` too, those that a table in the kernel had no room for; \
          with the proxy `~other` as well, those of proxies that had no room for a sum of their own.\n\
@@ -59,14 +59,16 @@ fn page() -> String {
     .unwrap();
     page.push_str(
         "\n## What could not be followed\n\n\
-         The values of `why` of `proxytrace_untracked_total`, what each means, and the option that helps. One proxy, or the proxies \
-         of one user, may hold only so much of a table, so that others have room: a table need not be full.\n\n\
-         | `why` | means | option |\n|---|---|---|\n",
+         The values of `why` of `proxytrace_untracked_total`, whether the attempts are counted all the same, what each means, and the \
+         option that helps. One proxy, or the proxies of one user, may hold only so much of a table, so that others have room: a \
+         table need not be full.\n\n\
+         | `why` | attempts counted | means | option |\n|---|---|---|---|\n",
     );
     for loss in Loss::ALL.into_iter().filter(|loss| *loss != Loss::RingFull) {
         let option =
             full_by(loss).map_or_else(String::new, |table| format!("`--table-size {}=N`", table.name));
-        writeln!(page, "| `{}` | {} | {option} |", loss.name(), loss.effect()).unwrap();
+        let (name, counted, effect) = (loss.name(), loss.counted().name(), loss.effect());
+        writeln!(page, "| `{name}` | {counted} | {effect} | {option} |").unwrap();
     }
     page
 }

@@ -1,18 +1,16 @@
-//! The agent's own process, by the names that Prometheus clients give.
+//! The agent's own process.
 
 use procfs::process::{LimitValue, Process};
-
-use super::table::{self, Metric};
 
 /// The process at one moment.
 #[derive(Debug)]
 pub(super) struct ProcessView {
-    cpu_seconds: f64,
-    resident_bytes: u64,
-    virtual_bytes: u64,
-    started_seconds: f64,
-    open_fds: u64,
-    max_fds: u64,
+    pub(super) cpu_seconds: f64,
+    pub(super) resident_bytes: u64,
+    pub(super) virtual_bytes: u64,
+    pub(super) started_seconds: f64,
+    pub(super) open_fds: u64,
+    pub(super) max_fds: u64,
 }
 
 impl ProcessView {
@@ -33,16 +31,5 @@ impl ProcessView {
             open_fds: process.fd_count().ok()? as u64,
             max_fds,
         })
-    }
-
-    pub(super) fn samples(&self) -> [(&'static Metric, f64); 6] {
-        [
-            (&table::PROCESS_CPU, self.cpu_seconds),
-            (&table::PROCESS_RESIDENT, self.resident_bytes as f64),
-            (&table::PROCESS_VIRTUAL, self.virtual_bytes as f64),
-            (&table::PROCESS_START, self.started_seconds),
-            (&table::PROCESS_OPEN_FDS, self.open_fds as f64),
-            (&table::PROCESS_MAX_FDS, self.max_fds as f64),
-        ]
     }
 }

@@ -1,129 +1,346 @@
-//! Every metric, declared once: the exporter writes them and docs/metrics.md is made from them.
+//! Every metric, declared once: the exporter writes them, and docs/metrics.md is made from them.
 
-/// What kind of number a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only ever rises.
-    Counter,
-    /// Rises and falls.
-    Gauge,
-    /// A distribution.
-    Histogram,
-    /// Always 1: the labels tell.
-    Info,
-}
+use proxytrace_ebpf::{
+    abi::{DURATION_BOUNDS_NS, Loss},
+    outcome::{Broken, Outcome},
+};
 
-/// One metric.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// Its name in the text format, `_total` and `_info` included.
-    pub name: &'static str,
-    /// What kind of number it is.
-    pub kind: Kind,
-    /// Its labels.
-    pub labels: &'static [&'static str],
-    /// What it counts: a sentence without its full stop, which the encoder adds.
-    pub help: &'static str,
-}
+use super::metric::{Kind, Metric};
+use crate::{findings::Subject, kernel::hooks::NO_WAY, watch::ProxyInfo};
 
-impl Metric {
-    /// The name of its family in OpenMetrics, where `_total` and `_info` belong to the sample.
-    #[must_use]
-    pub fn family(&self) -> &'static str {
-        let suffix = match self.kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
-        };
-        self.name.strip_suffix(suffix).unwrap_or(self.name)
-    }
-}
+/// All of them, in the order of the documentation.
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "proxytrace_connect_attempts_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address"],
+        help: "Connects to upstreams that a proxy began: established, failed and in flight",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| family.count(labels, series.counts().attempts))
+        },
+    },
+    Metric {
+        name: "proxytrace_connects_established_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address"],
+        help: "Connects whose handshake was completed",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| family.count(labels, series.outcome(Outcome::Established)))
+        },
+    },
+    Metric {
+        name: "proxytrace_connect_failures_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address", "cause"],
+        help: "Connects that failed, by cause",
+        sample: |scrape, family| {
+            scrape.each_address(|&[proxy, upstream, address], series| {
+                let failures = Outcome::ALL.into_iter().filter(|&outcome| outcome != Outcome::Established);
+                failures.into_iter().try_for_each(|outcome| {
+                    family.count(&[proxy, upstream, address, outcome.name()], series.outcome(outcome))
+                })
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_connects_in_flight",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "Connects that have not ended yet",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| family.count(labels, series.in_flight()))
+        },
+    },
+    Metric {
+        name: "proxytrace_connect_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &["proxy", "upstream", "address"],
+        help: "How long completed handshakes took",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| {
+                let counts = series.counts();
+                let bounds = DURATION_BOUNDS_NS.into_iter().map(seconds).chain([f64::INFINITY]);
+                let buckets: Vec<_> = bounds.zip(counts.durations).collect();
+                // Not the count of outcomes: the buckets may have been read a moment later.
+                let count = counts.durations.iter().sum();
+                family.histogram(labels, seconds(counts.duration_sum_ns), count, &buckets)
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_syn_retransmits_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address"],
+        help: "SYNs that were sent again because nothing answered",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| family.count(labels, series.counts().syn_retransmits))
+        },
+    },
+    Metric {
+        name: "proxytrace_connections_broken_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address", "cause"],
+        help: "Established connections that the upstream reset, or closed without an answer to a request",
+        sample: |scrape, family| {
+            scrape.each_address(|&[proxy, upstream, address], series| {
+                Broken::ALL.into_iter().try_for_each(|broken| {
+                    let n = series.counts().broken[broken as usize];
+                    family.count(&[proxy, upstream, address, broken.name()], n)
+                })
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_last_established_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "When a handshake was last completed, in seconds since 1970, 0 for never",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| {
+                family.number(labels, scrape.time(series.counts().last_established_ns))
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_upstream_declared",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "1 for each address that the configuration of the proxy names",
+        sample: |scrape, family| {
+            // Those that have series of their own: no more of them than of others.
+            let declared = scrape.view.declared.iter().filter(|key| scrape.view.series.contains_key(key));
+            declared
+                .into_iter()
+                .try_for_each(|key| family.count(&[&key.proxy, &key.upstream, &key.address], 1))
+        },
+    },
+    Metric {
+        name: "proxytrace_proxy_info",
+        kind: Kind::Info,
+        labels: &[
+            "proxy",
+            "exe",
+            "config",
+            "unit",
+            "proxy_namespace",
+            "proxy_pod",
+            "proxy_container",
+            "name_source",
+        ],
+        help: "What a proxy is: its program, its configuration as it sees it, its systemd unit, its namespace, pod and container \
+               in Kubernetes, else the id of its container, and where its name comes from",
+        sample: |scrape, family| {
+            scrape.each_proxy(|name, proxy| {
+                let ProxyInfo { exe, config, unit, namespace, pod, container, name_source } = &proxy.info;
+                family.info(&[name, exe, config, unit, namespace, pod, container, name_source])
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_finding_active",
+        kind: Kind::Gauge,
+        labels: &["proxy", "kind", "upstream", "address"],
+        help: "1 for each active finding; docs/findings.md lists the kinds",
+        sample: |scrape, family| {
+            scrape.view.findings.iter().try_for_each(|Subject { proxy, kind, upstream, address }| {
+                let upstream = upstream.as_deref().unwrap_or_default();
+                let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
+                family.count(&[proxy, kind.name(), upstream, &address], 1)
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_config_generation",
+        kind: Kind::Gauge,
+        labels: &["proxy"],
+        help: "How often the proxy took a new configuration or binary since it has been known",
+        sample: |scrape, family| {
+            scrape.each_proxy(|name, proxy| family.count(&[name], proxy.generation.into()))
+        },
+    },
+    Metric {
+        name: "proxytrace_reloads_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "result"],
+        help: "Reloads of the proxy since it has been known, binary upgrades included: accepted, or rejected (no new worker came)",
+        sample: |scrape, family| {
+            scrape.each_proxy(|name, proxy| {
+                family.count(&[name, "accepted"], proxy.generation.into())?;
+                family.count(&[name, "rejected"], proxy.rejected)
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_last_reload_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &["proxy"],
+        help: "When the proxy last took a new configuration or binary, in seconds since 1970, 0 for never",
+        sample: |scrape, family| {
+            scrape.each_proxy(|name, proxy| family.number(&[name], scrape.time(proxy.reloaded_ns)))
+        },
+    },
+    Metric {
+        name: "proxytrace_worker_crashes_total",
+        kind: Kind::Counter,
+        labels: &["proxy"],
+        help: "Processes of the proxy below its master that a signal ended",
+        sample: |scrape, family| scrape.each_proxy(|name, proxy| family.count(&[name], proxy.crashes)),
+    },
+    Metric {
+        name: "proxytrace_workers",
+        kind: Kind::Gauge,
+        labels: &["proxy"],
+        help: "Processes of the proxy below its master: workers, and helpers such as a cache manager",
+        sample: |scrape, family| scrape.each_proxy(|name, proxy| family.count(&[name], proxy.workers)),
+    },
+    Metric {
+        name: "proxytrace_names_ready",
+        kind: Kind::Gauge,
+        labels: &["proxy"],
+        help: "Whether the proxy's upstreams can be named: 0 until its configuration is read, or where that failed; absent for a \
+               proxy that is not nginx",
+        sample: |scrape, family| {
+            scrape.each_proxy(|name, proxy| {
+                proxy.names_ready.map_or(Ok(()), |is_ready| family.count(&[name], is_ready.into()))
+            })
+        },
+    },
+    Metric {
+        name: "proxytrace_untracked_total",
+        kind: Kind::Counter,
+        labels: &["why"],
+        help: "What could not be followed, by reason; docs/metrics.md says for each whether the attempts are counted all the same",
+        sample: |scrape, family| {
+            // Events are lost to a reader, not to the counts.
+            let losses = Loss::ALL.into_iter().filter(|&loss| loss != Loss::RingFull);
+            losses
+                .into_iter()
+                .try_for_each(|loss| family.count(&[loss.name()], scrape.view.losses[loss as usize]))
+        },
+    },
+    Metric {
+        name: "proxytrace_events_lost_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Records that were lost because the ring buffer was full; no other count is wrong by that",
+        sample: |scrape, family| family.count(&[], scrape.view.losses[Loss::RingFull as usize]),
+    },
+    Metric {
+        name: "proxytrace_bpf_recursion_misses_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "How often the kernel skipped a program of the agent because another was running on that CPU (recursion miss); what \
+               its duplicate also missed is in no count",
+        sample: |scrape, family| {
+            scrape.view.recursion_misses.map_or(Ok(()), |misses| family.count(&[], misses))
+        },
+    },
+    Metric {
+        name: "proxytrace_hook_attached",
+        kind: Kind::Gauge,
+        labels: &["hook", "via"],
+        help: "Whether a hook into the kernel is attached, and how (via is none where it is not)",
+        sample: |scrape, family| {
+            scrape
+                .hooks
+                .iter()
+                .try_for_each(|&(hook, via)| family.count(&[hook, via], u64::from(via != NO_WAY)))
+        },
+    },
+    Metric {
+        name: "proxytrace_table_entries",
+        kind: Kind::Gauge,
+        labels: &["table"],
+        help: "Entries in a table in the kernel",
+        sample: |scrape, family| {
+            scrape.view.tables.iter().try_for_each(|table| family.count(&[table.name], table.entries))
+        },
+    },
+    Metric {
+        name: "proxytrace_table_capacity",
+        kind: Kind::Gauge,
+        labels: &["table"],
+        help: "The most entries that a table in the kernel can hold (--table-size)",
+        sample: |scrape, family| {
+            scrape.view.tables.iter().try_for_each(|table| family.count(&[table.name], table.capacity))
+        },
+    },
+    Metric {
+        name: "proxytrace_findings_left_out_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Counts of an address that findings left out, because they cannot follow more proxies or addresses at a time",
+        sample: |scrape, family| family.count(&[], scrape.view.findings_left_out),
+    },
+    Metric {
+        name: "proxytrace_kernel_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Memory that the kernel holds for the programs and tables of the agent",
+        sample: |scrape, family| scrape.view.memory_bytes.map_or(Ok(()), |bytes| family.count(&[], bytes)),
+    },
+    Metric {
+        name: "proxytrace_build_info",
+        kind: Kind::Info,
+        labels: &["version", "arch"],
+        help: "The version that runs",
+        sample: |_, family| family.info(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH]),
+    },
+    Metric {
+        name: "process_cpu_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "CPU time of the agent, in user and kernel mode",
+        sample: |scrape, family| scrape.of_process(|process| family.number(&[], process.cpu_seconds)),
+    },
+    Metric {
+        name: "process_resident_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Resident memory of the agent",
+        sample: |scrape, family| scrape.of_process(|process| family.count(&[], process.resident_bytes)),
+    },
+    Metric {
+        name: "process_virtual_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Virtual memory of the agent",
+        sample: |scrape, family| scrape.of_process(|process| family.count(&[], process.virtual_bytes)),
+    },
+    Metric {
+        name: "process_start_time_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the agent was started, in seconds since 1970",
+        sample: |scrape, family| scrape.of_process(|process| family.number(&[], process.started_seconds)),
+    },
+    Metric {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Open file descriptors of the agent",
+        sample: |scrape, family| scrape.of_process(|process| family.count(&[], process.open_fds)),
+    },
+    Metric {
+        name: "process_max_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "How many file descriptors the agent may have open",
+        sample: |scrape, family| scrape.of_process(|process| family.count(&[], process.max_fds)),
+    },
+];
 
-macro_rules! metrics {
-    ($($constant:ident: $kind:ident $name:literal [$($label:ident),*] $help:literal;)+) => {
-        $(#[doc = $help]
-        pub const $constant: Metric =
-            Metric { name: $name, kind: Kind::$kind, labels: &[$(stringify!($label)),*], help: $help };)+
-
-        /// All of them, in the order of the documentation.
-        pub const ALL: &[Metric] = &[$($constant),+];
-    };
-}
-
-metrics! {
-    CONNECT_ATTEMPTS: Counter "proxytrace_connect_attempts_total" [proxy, upstream, address]
-        "Connects to upstreams that a proxy began: established, failed and in flight";
-    CONNECTS_ESTABLISHED: Counter "proxytrace_connects_established_total" [proxy, upstream, address]
-        "Connects whose handshake was completed";
-    CONNECT_FAILURES: Counter "proxytrace_connect_failures_total" [proxy, upstream, address, cause]
-        "Connects that failed, by cause";
-    CONNECTS_IN_FLIGHT: Gauge "proxytrace_connects_in_flight" [proxy, upstream, address]
-        "Connects that have not ended yet";
-    CONNECT_DURATION: Histogram "proxytrace_connect_duration_seconds" [proxy, upstream, address]
-        "How long completed handshakes took";
-    SYN_RETRANSMITS: Counter "proxytrace_syn_retransmits_total" [proxy, upstream, address]
-        "SYNs that were sent again because nothing answered";
-    CONNECTIONS_BROKEN: Counter "proxytrace_connections_broken_total" [proxy, upstream, address, cause]
-        "Established connections that the upstream reset, or closed without an answer to a request";
-    LAST_ESTABLISHED: Gauge "proxytrace_last_established_timestamp_seconds" [proxy, upstream, address]
-        "When a handshake was last completed, in seconds since 1970, 0 for never";
-    UPSTREAM_DECLARED: Gauge "proxytrace_upstream_declared" [proxy, upstream, address]
-        "1 for each address that the configuration of the proxy names";
-    PROXY_INFO: Info "proxytrace_proxy_info" [proxy, exe, config, unit, proxy_namespace, proxy_pod, proxy_container, name_source]
-        "What a proxy is: its program, its configuration as it sees it, its systemd unit, its namespace, pod and container in Kubernetes, else the id of its container, and who says what it is called";
-    FINDING_ACTIVE: Gauge "proxytrace_finding_active" [proxy, kind, upstream, address]
-        "1 for each finding that stands; docs/findings.md has the kinds";
-    CONFIG_GENERATION: Gauge "proxytrace_config_generation" [proxy]
-        "How often the proxy took a new configuration or binary since it has been known";
-    RELOADS: Counter "proxytrace_reloads_total" [proxy, result]
-        "Reloads of the proxy since it has been known, binary upgrades included: accepted, or rejected, after which no new worker came";
-    LAST_RELOAD: Gauge "proxytrace_last_reload_timestamp_seconds" [proxy]
-        "When the proxy last took a new configuration or binary, in seconds since 1970, 0 for never";
-    WORKER_CRASHES: Counter "proxytrace_worker_crashes_total" [proxy]
-        "Processes of the proxy below its master that a signal ended";
-    WORKERS: Gauge "proxytrace_workers" [proxy]
-        "Processes of the proxy below its master: workers, and helpers such as a cache manager";
-    NAMES_READY: Gauge "proxytrace_names_ready" [proxy]
-        "Whether the proxy's upstreams can be named: 0 until its configuration is read, or where that failed; not there for what is no nginx";
-    UNTRACKED: Counter "proxytrace_untracked_total" [why]
-        "What could not be followed, by reason; docs/metrics.md says of each whether it is counted elsewhere";
-    EVENTS_LOST: Counter "proxytrace_events_lost_total" []
-        "Records that a reader missed because the ring buffer was full; no other count is wrong by that";
-    PROGRAMS_PASSED_OVER: Counter "proxytrace_programs_passed_over_total" []
-        "How often the kernel passed over a program of the agent, as another was at work on that CPU; what no twin of it saw either is in no count";
-    HOOK_ATTACHED: Gauge "proxytrace_hook_attached" [hook, via]
-        "Whether a hook into the kernel is attached, and how (via is none where it is not)";
-    TABLE_ENTRIES: Gauge "proxytrace_table_entries" [table]
-        "Entries in a table in the kernel";
-    TABLE_CAPACITY: Gauge "proxytrace_table_capacity" [table]
-        "Entries that a table in the kernel has room for (--table-size)";
-    FINDINGS_LEFT_OUT: Counter "proxytrace_findings_left_out_total" []
-        "Counts of an address that findings did not look at, as they follow no more proxies or addresses at a time";
-    KERNEL_MEMORY: Gauge "proxytrace_kernel_memory_bytes" []
-        "What the kernel holds in memory for the programs and tables of the agent";
-    BUILD_INFO: Info "proxytrace_build_info" [version, arch]
-        "The program that runs";
-    PROCESS_CPU: Counter "process_cpu_seconds_total" []
-        "Time on a CPU, in user and kernel mode, of the agent";
-    PROCESS_RESIDENT: Gauge "process_resident_memory_bytes" []
-        "Resident memory of the agent";
-    PROCESS_VIRTUAL: Gauge "process_virtual_memory_bytes" []
-        "Virtual memory of the agent";
-    PROCESS_START: Gauge "process_start_time_seconds" []
-        "When the agent was started, in seconds since 1970";
-    PROCESS_OPEN_FDS: Gauge "process_open_fds" []
-        "Open file descriptors of the agent";
-    PROCESS_MAX_FDS: Gauge "process_max_fds" []
-        "How many file descriptors the agent may have open";
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, Kind};
+    use super::{Kind, METRICS};
 
     #[test]
     fn names_follow_the_conventions() {
-        for metric in ALL {
+        for metric in METRICS {
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert_eq!(metric.kind == Kind::Info, metric.name.ends_with("_info"), "{}", metric.name);
             assert!(!metric.help.ends_with('.'), "{}", metric.name);

@@ -6,22 +6,22 @@ use crate::doctor::report::{Check, HookCheck, Report, State, Verdict};
 /// Where what belongs to a line goes on below it.
 const INDENT: usize = 27;
 
-/// The report: a line for each thing that was looked at, and below it what a gap costs and how to mend it.
+/// The report: a line for each thing that was looked at, and below it what a gap costs and how to fix it.
 #[must_use]
 pub fn diagnosis(report: &Report, colour: Colour) -> String {
     let mut lines = vec![verdict(report).to_owned(), String::new(), title(colour, "HOST", "FOUND")];
-    for Check { name, state, found, costs, mend } in &report.checks {
+    for Check { name, state, found, costs, fix } in &report.checks {
         lines.push(line(colour, *state, name, found));
-        lines.extend(gap(costs, mend));
+        lines.extend(gap(costs, fix));
     }
     if !report.hooks.is_empty() {
         lines.extend([String::new(), title(colour, "HOOK", &by("BY", "SEEN"))]);
     }
-    for HookCheck { name, state, via, seen, refused, costs, mend } in &report.hooks {
+    for HookCheck { name, state, via, seen, refused, costs, fix } in &report.hooks {
         let seen = seen.map_or_else(|| "-".to_owned(), |n| n.to_string());
         lines.push(line(colour, *state, name, &by(via.unwrap_or("none"), &seen)));
         lines.extend(refused.iter().map(|(via, reason)| format!("{:INDENT$}not by {via}: {reason}", "")));
-        lines.extend(gap(costs, mend));
+        lines.extend(gap(costs, fix));
     }
     lines.join("\n") + "\n"
 }
@@ -53,8 +53,8 @@ fn by(via: &str, seen: &str) -> String {
     format!("{via:<8}{seen:>4}")
 }
 
-fn gap(costs: &str, mend: &str) -> impl Iterator<Item = String> {
-    let parts = [("costs", costs), ("mend", mend)].into_iter().filter(|(_, text)| !text.is_empty());
+fn gap(costs: &str, fix: &str) -> impl Iterator<Item = String> {
+    let parts = [("costs", costs), ("fix", fix)].into_iter().filter(|(_, text)| !text.is_empty());
     parts.map(|(word, text)| format!("{:INDENT$}{word}: {text}", "")).collect::<Vec<_>>().into_iter()
 }
 
@@ -72,7 +72,7 @@ mod tests {
             seen: Some(2),
             refused: vec![("fentry", "Operation not permitted".to_owned())],
             costs: "every system call takes longer".to_owned(),
-            mend: "it takes another kernel".to_owned(),
+            fix: "it takes another kernel".to_owned(),
         };
         let report = Report::new("6.1.0".to_owned(), vec![Check::ok("kernel", "6.1.0 x86_64")], vec![hook]);
         let expected = "\
@@ -85,7 +85,7 @@ STATE   HOOK               BY      SEEN
 costs   connect            tp_btf     2
                            not by fentry: Operation not permitted
                            costs: every system call takes longer
-                           mend: it takes another kernel
+                           fix: it takes another kernel
 ";
         assert_eq!(diagnosis(&report, Colour::Off), expected);
     }

@@ -158,7 +158,7 @@ impl About {
 
 fn connect(attempt: &Attempt) -> Columns<'_> {
     let outcome = attempt.outcome.unwrap_or(Outcome::Other);
-    let mut words = words::outcome(outcome).to_owned();
+    let mut words = outcome.words().to_owned();
     if outcome == Outcome::Other && attempt.errno != 0 {
         words = format!("{words}: {}", std::io::Error::from_raw_os_error(attempt.errno.cast_signed()));
     }
@@ -184,7 +184,7 @@ fn broken(connection: &Connection) -> Columns<'_> {
         paint: Paint::Red,
         cause: connection.cause.name(),
         about: About::route(&connection.route, connection.duration_us),
-        words: words::broken(connection.cause).to_owned() + &words::backend(&connection.route),
+        words: connection.cause.words().to_owned() + &words::backend(&connection.route),
     }
 }
 
@@ -323,7 +323,7 @@ mod tests {
         );
         check(
             reload(ReloadResult::Rejected),
-            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the configuration of before stays: unknown directive \"sever\"",
+            "14:30:02.123  reload_rejected                                                      nginx.service[9694] reload 1   no new worker came, the previous configuration stays: unknown directive \"sever\"",
         );
         check(
             Body::WorkerStarted(worker.clone()),

@@ -1,4 +1,4 @@
-//! How records, summaries and diagnoses look: for people and for programs.
+//! Records, summaries and diagnoses as text: for people and for programs.
 
 mod active_findings;
 mod diagnosis;
@@ -12,14 +12,6 @@ pub use diagnosis::diagnosis;
 pub use human::Human;
 pub use printer::Printer;
 pub use summary::{summary, summary_of_records};
-
-use proxytrace_ebpf::outcome::Outcome;
-
-/// What an outcome means, in words.
-#[must_use]
-pub const fn outcome_in_words(outcome: Outcome) -> &'static str {
-    words::outcome(outcome)
-}
 
 /// Whether escape codes for colour are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

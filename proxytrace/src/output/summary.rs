@@ -188,8 +188,8 @@ PROXY  UPSTREAM  ADDRESS        ATTEMPTS  ESTABLISHED  FAILED  IN FLIGHT  BROKEN
 nginx  api       10.0.0.5:8080         9            9       0          0       1           0  closed_before_response 1
 nginx  api       10.0.0.5:8081       314            0     313          1       0           2  proxy_timeout 312, refused 1
 5 records were not read in time; the counts above are right
-7 could not be followed (process_table_full): the processes' attempts are in no count; there was no room for more traced processes, give it with --table-size processes=N
-2 could not be followed (read_failed): the attempts are in no count
+7 could not be followed (process_table_full): the attempts, reloads and crashes of the processes and of what they fork are in no count; there was no room for more traced processes, give it with --table-size processes=N
+2 could not be followed (read_failed): the attempts are in no count, or are counted with a wrong address or cause
 ";
         assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
         let long = "a".repeat(70_000);

@@ -1,39 +1,8 @@
-//! Outcomes in words, for somebody who reads them at 3 a.m.
+//! What records say in words, beside the words of outcomes (`proxytrace_ebpf::outcome`).
 
 use nix::sys::signal::Signal;
-use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use crate::model::Route;
-
-/// What an outcome means.
-pub(super) const fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Established => "connected",
-        Outcome::Refused => "nobody listens there, or a firewall rejects it",
-        Outcome::TimedOut => "no answer, the kernel gave up",
-        Outcome::ProxyTimeout => "no answer within the proxy's connect timeout",
-        Outcome::Cancelled => "the proxy gave up early: its client left, or the worker exits",
-        Outcome::HostUnreachable => "the host cannot be reached",
-        Outcome::NetworkUnreachable => "no route to that network",
-        Outcome::Reset => "reset in mid-handshake",
-        Outcome::PermissionDenied => "not permitted: firewall, security policy or socket file mode",
-        Outcome::NoLocalPort => "no local port is left, or a bad proxy_bind",
-        Outcome::NoSuchSocket => "the socket file is not there",
-        Outcome::BacklogFull => "the listener's backlog is full",
-        Outcome::Other => "connect failed",
-    }
-}
-
-/// What a broken connection means.
-pub(super) const fn broken(broken: Broken) -> &'static str {
-    match broken {
-        Broken::ResetBeforeResponse => "connected, then reset before any answer",
-        Broken::ClosedBeforeResponse => {
-            "connected, then closed without an answer: wrong service, or it crashed"
-        }
-        Broken::Reset => "reset in the middle of an answer",
-    }
-}
 
 /// Where an attempt went that did not go where the proxy asked for; nothing for others.
 pub(super) fn backend(route: &Route) -> String {
@@ -53,7 +22,7 @@ pub(super) const RELOAD_ACCEPTED: &str = "new workers have started";
 /// What a rejected one means.
 pub(super) fn reload_rejected(reason: Option<String>) -> String {
     let reason = reason.unwrap_or_else(|| "nginx -t says why".to_owned());
-    format!("no new worker came, the configuration of before stays: {reason}")
+    format!("no new worker came, the previous configuration stays: {reason}")
 }
 
 /// The signal that ended a process.

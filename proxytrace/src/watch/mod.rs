@@ -169,7 +169,7 @@ impl Watch {
             tables: self.tracer.tables(&snapshot)?,
             findings_left_out: self.detection.left_out(),
             memory_bytes: self.tracer.memory_bytes(),
-            passed_over: self.tracer.passed_over(),
+            recursion_misses: self.tracer.recursion_misses(),
             clock: clock(),
         })
     }

@@ -29,8 +29,8 @@ pub struct View {
     pub findings_left_out: u64,
     /// What the kernel holds in memory for the programs and tables, in bytes, if it says.
     pub memory_bytes: Option<u64>,
-    /// How often the kernel has passed over one of the programs, if it says.
-    pub passed_over: Option<u64>,
+    /// How often the kernel has skipped one of the programs because another was running on that CPU, if it says.
+    pub recursion_misses: Option<u64>,
     /// From the kernel half's clock to the time of day.
     pub clock: Clock,
 }
@@ -89,7 +89,7 @@ impl View {
             tables: Vec::new(),
             findings_left_out: 0,
             memory_bytes: None,
-            passed_over: None,
+            recursion_misses: None,
             clock,
         }
     }

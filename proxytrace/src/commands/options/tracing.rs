@@ -45,7 +45,7 @@ pub struct Tracing {
 
 impl Tracing {
     /// The options that the kernel half needs.
-    pub fn options(&self, tell_established: bool) -> Options {
+    pub fn options(&self, report_established: bool) -> Options {
         let names = if self.processes.is_empty() && self.pids.is_empty() {
             vec!["nginx".to_owned()]
         } else {
@@ -54,7 +54,7 @@ impl Tracing {
         Options {
             wanted: Wanted { names, pids: self.pids.clone() },
             connect_timeout: self.connect_timeout,
-            tell_established,
+            report_established,
             ring_bytes: self.ring_size,
             hook_via: self.hook_via.clone(),
             table_sizes: self.table_sizes.clone(),

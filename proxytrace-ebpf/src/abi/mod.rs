@@ -1,0 +1,22 @@
+//! The records that cross between kernel and userspace, in maps and in the ring buffer.
+
+mod address;
+mod attempt;
+pub mod capacity;
+mod event;
+mod ledger;
+mod loss;
+mod owner;
+mod process;
+pub(crate) mod record;
+mod settings;
+
+pub use address::{Address, FAMILY_INET, FAMILY_UNIX, UNIX_PATH_MAX, UnixPath, is_name_service};
+pub use attempt::{Attempt, Call, Connection};
+pub use event::Event;
+pub use ledger::{DURATION_BOUNDS_NS, DURATION_BUCKETS, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey};
+pub use loss::{Counted, Loss};
+pub use owner::{Owner, Share, Usage};
+pub use process::{NAME_ENTERS, Process, Proxy, dumped_core, exit_code, exit_signal, proxy_id, root_pid};
+pub use record::Abi;
+pub use settings::Settings;

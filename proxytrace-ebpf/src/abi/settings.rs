@@ -1,0 +1,25 @@
+//! The settings of the programs.
+
+use super::{owner::Share, record::abi};
+
+abi! {
+    /// What userspace sets once, before the programs are loaded.
+    pub struct Settings {
+        /// The proxy's connect timeout where nothing better is known, in nanoseconds.
+        pub connect_timeout_ns: u64,
+        /// The numbers of the system calls that open connections on this machine.
+        pub connect_syscall: u32,
+        /// Likewise, with MSG_FASTOPEN.
+        pub sendto_syscall: u32,
+        /// Likewise.
+        pub sendmsg_syscall: u32,
+        /// Whether established attempts are reported as well, and not only counted: 0 or 1.
+        pub report_established: u32,
+        /// Whether what each hook sees of traced processes is counted: 0 or 1.
+        pub count_seen: u32,
+        /// How many entries the tables have that owners share, index [`Share`].
+        pub capacity: [u32; Share::SLOTS],
+        /// Not used; zero.
+        pub reserved: u32,
+    }
+}

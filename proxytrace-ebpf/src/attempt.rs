@@ -1,0 +1,89 @@
+//! An attempt's end: how it is taken out of its table, counted and reported.
+//!
+//! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions ([`crate::handshake`]), and the
+//! return of connect() ([`crate::connect`]). Whoever takes the attempt out of the table settles it, so that it is counted once.
+
+use proxytrace_ebpf::{
+    abi::{Address, Attempt, Event, Process, RowKey, Share},
+    outcome::{ERRORS, Outcome},
+};
+
+use crate::{
+    events::{self, report},
+    helpers::{masked, now_ns, setting},
+    kernel::{Access, Probed, Sock},
+    ledger,
+    maps::ATTEMPTS,
+    process, quota, stream,
+};
+
+/// An attempt without a socket of TCP, or whose socket is another's by now.
+pub(crate) const NO_SOCK: Sock<Probed> = Sock::NONE;
+
+/// The row of an attempt of `process`, which makes sure that its proxy is known.
+#[inline(always)]
+pub(crate) fn row_key(process: &Process, address: Address) -> RowKey {
+    process::acts(process);
+    RowKey { proxy: process.proxy, generation: process.generation, address }
+}
+
+/// The handshake of a socket is complete.
+#[inline(always)]
+pub(crate) fn established<A: Access>(sock: Sock<A>) {
+    if let Some(attempt) = take(sock) {
+        settle(&attempt, Outcome::Established, 0, sock);
+        stream::watch(sock, &attempt);
+    }
+}
+
+/// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
+#[inline(always)]
+pub(crate) fn take<A: Access>(sock: Sock<A>) -> Option<Attempt> {
+    let attempt = ATTEMPTS.get_ptr_mut(&sock.id())?;
+    // SAFETY: a value of the map; the socket's lock is held.
+    let mut copy = unsafe { *attempt };
+    ATTEMPTS.remove(&sock.id()).ok()?;
+    quota::give_back(copy.row.proxy, Share::Attempts);
+    count_retransmits(&mut copy, sock.retransmits());
+    Some(copy)
+}
+
+/// Counts the SYNs that were sent again since that was last done. The socket's own count is the source, so that none is
+/// missed with the hook.
+#[inline(always)]
+pub(crate) fn count_retransmits(attempt: &mut Attempt, total: u32) {
+    let more = total.saturating_sub(attempt.syn_retransmits);
+    if more > 0 {
+        attempt.syn_retransmits = total;
+        if let Some(counts) = ledger::row(&attempt.row) {
+            counts.syn_retransmits(more);
+        }
+    }
+}
+
+/// What an error means, by one of the tables of the outcomes.
+#[inline(always)]
+pub(crate) fn outcome_of(table: &'static [Outcome; ERRORS], errno: u32) -> Outcome {
+    if errno as usize >= ERRORS {
+        return Outcome::Other;
+    }
+    // SAFETY: in bounds by the mask.
+    unsafe { table.as_ptr().add(masked::<{ ERRORS - 1 }>(errno as usize)).read() }
+}
+
+/// Counts the end of an attempt and reports it.
+#[inline(never)]
+pub(crate) fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Sock<A>) {
+    let now_ns = now_ns();
+    if let Some(counts) = ledger::row(&attempt.row) {
+        match outcome {
+            Outcome::Established => counts.established(now_ns, now_ns.saturating_sub(attempt.started_ns)),
+            failure => counts.outcome(failure),
+        }
+    }
+    if outcome != Outcome::Established || setting!(report_established) != 0 {
+        let event =
+            Event { what: outcome as u32, errno, ..events::of_attempt(Event::CONNECT, attempt, now_ns) };
+        report(events::with_ends(event, sock));
+    }
+}

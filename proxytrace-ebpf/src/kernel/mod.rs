@@ -1,0 +1,17 @@
+//! The unsafe boundary: every read of kernel or user memory is here, behind small handles, so that the modules that decide are plain
+//! code.
+
+mod address;
+mod arguments;
+mod file;
+mod memory;
+mod numbers;
+mod sock;
+mod task;
+
+pub(crate) use address::{NoAddress, callers_address, callers_internet_address};
+pub(crate) use arguments::{Arguments, Registers};
+pub(crate) use file::Kind;
+pub(crate) use memory::{Access, Direct, Probed};
+pub(crate) use sock::{Sock, tcp};
+pub(crate) use task::Task;

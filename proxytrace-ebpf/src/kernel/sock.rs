@@ -1,0 +1,162 @@
+//! A `struct sock`: what the kernel knows of a TCP connection.
+
+use core::{ffi::c_void, marker::PhantomData, ptr};
+
+use proxytrace_ebpf::abi::Address;
+
+use super::{
+    address::{internet, mapped},
+    memory::{Access, offset, try_read},
+    numbers::{AF_INET, IPPROTO_TCP, SS_UNCONNECTED},
+};
+
+const ORIGIN_ICMP: u8 = 2; // SO_EE_ORIGIN_ICMP
+
+/// States of a TCP socket (include/net/tcp_states.h).
+pub(crate) mod tcp {
+    pub(crate) const ESTABLISHED: i32 = 1;
+    pub(crate) const SYN_SENT: i32 = 2;
+    pub(crate) const SYN_RECV: i32 = 3;
+    pub(crate) const CLOSE: i32 = 7;
+    pub(crate) const CLOSE_WAIT: i32 = 8;
+}
+
+/// A `struct sock` of the internet family.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock<A>(*const c_void, PhantomData<A>);
+
+impl<A: Access> Sock<A> {
+    /// No socket. Not an `Option`: half of one would be left unset, which the verifier lets nobody pass to a subprogram.
+    pub(crate) const NONE: Self = Self(ptr::null(), PhantomData);
+
+    #[inline(always)]
+    pub(crate) fn new(pointer: *const c_void) -> Self {
+        Self(pointer, PhantomData)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// What attempts and connections are keyed by.
+    #[inline(always)]
+    pub(crate) fn id(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> bool {
+        A::read::<u16>(self.0, offset!(sock_protocol)) == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> i32 {
+        i32::from(A::read::<u8>(self.0, offset!(sock_state)))
+    }
+
+    /// The error that ends the connection, 0 for none.
+    #[inline(always)]
+    pub(crate) fn error(self) -> u32 {
+        A::read::<u32>(self.0, offset!(sock_error))
+    }
+
+    /// The error that an ICMP message reported without ending it, 0 for none.
+    #[inline(always)]
+    pub(crate) fn soft_error(self) -> u32 {
+        A::read::<u32>(self.0, offset!(sock_soft_error))
+    }
+
+    /// The error in the newest ICMP message that waits for whoever wants to read it from the socket, 0 for none. It stays
+    /// there when an error is asked for, which clears the other two. The kernel keeps them for IPv4 (tcp_v4_err), and for
+    /// IPv6 only where it was asked to.
+    #[inline(always)]
+    pub(crate) fn queued_error(self) -> u32 {
+        let queue = self.0.wrapping_byte_add(offset!(sock_error_queue) as usize);
+        // A ring: where it is empty, the queue's head points to itself.
+        let newest = try_read::<*const c_void>(queue, offset!(queue_newest)).unwrap_or(queue);
+        if newest as u64 == queue as u64 {
+            return 0;
+        }
+        let error = offset!(packet_cb) + offset!(cb_error);
+        match try_read::<u8>(newest, error + offset!(error_origin)) {
+            Some(ORIGIN_ICMP) => try_read(newest, error).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Whether a process works on it now, and not the kernel by itself, which answers packets and timers.
+    #[inline(always)]
+    pub(crate) fn is_owned(self) -> bool {
+        A::read::<u32>(self.0, offset!(sock_owned)) != 0
+    }
+
+    /// Whether a handshake was never under way, as far as its `struct socket` knows: connect() marks it as connecting just
+    /// before it waits or returns.
+    #[inline(always)]
+    pub(crate) fn is_unconnected(self) -> bool {
+        let socket = A::read::<*const c_void>(self.0, offset!(sock_socket));
+        !socket.is_null() && A::read::<u32>(socket, offset!(socket_state)) == SS_UNCONNECTED
+    }
+
+    /// Whether it is in a sockmap: then data goes from socket to socket, and TCP counts none of it. Its user data leads, with
+    /// flags in the lowest bits, to a `struct sk_psock`, whose first member leads back (include/linux/skmsg.h).
+    #[inline(always)]
+    pub(crate) fn is_bypassed(self) -> bool {
+        let data = A::read::<u64>(self.0, offset!(sock_user_data)) & !7;
+        data != 0 && try_read::<u64>(data as *const c_void, 0) == Some(self.id())
+    }
+
+    #[inline(always)]
+    pub(crate) fn remote(self) -> Address {
+        let port = u16::from_be(A::read::<u16>(self.0, offset!(sock_remote_port)));
+        self.address(offset!(sock_remote_v4), offset!(sock_remote_v6), port)
+    }
+
+    /// The proxy's own address. The port is `inet_sport`, which outlives the socket's unhashing: `skc_num` is
+    /// already 0 when the transition to CLOSE is traced.
+    #[inline(always)]
+    pub(crate) fn local(self) -> Address {
+        let port = self.tcp::<u16>(offset!(inet_local_port));
+        self.address(offset!(sock_local_v4), offset!(sock_local_v6), u16::from_be(port))
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes_sent(self) -> u64 {
+        self.tcp(offset!(tcp_bytes_sent))
+    }
+
+    /// A FIN that has arrived counts as one byte.
+    #[inline(always)]
+    pub(crate) fn bytes_received(self) -> u64 {
+        self.tcp(offset!(tcp_bytes_received))
+    }
+
+    /// Segments sent again: before the handshake is complete these are SYNs.
+    #[inline(always)]
+    pub(crate) fn retransmits(self) -> u32 {
+        self.tcp(offset!(tcp_retransmits))
+    }
+
+    /// Whether its timer has run out and is at work: before that it waits to send again what nobody has answered.
+    #[inline(always)]
+    pub(crate) fn has_timer_run_out(self) -> bool {
+        self.tcp::<u8>(offset!(tcp_timer)) == 0
+    }
+
+    #[inline(always)]
+    fn tcp<T: Copy + Default>(self, offset: u32) -> T {
+        let tcp_sock = A::tcp_sock(self.0);
+        if tcp_sock.is_null() { T::default() } else { A::read(tcp_sock, offset) }
+    }
+
+    #[inline(always)]
+    fn address(self, v4: u32, v6: u32, port: u16) -> Address {
+        let bytes = if A::read::<u16>(self.0, offset!(sock_family)) == AF_INET {
+            mapped(A::read::<u32>(self.0, v4))
+        } else {
+            [A::read::<u64>(self.0, v6), A::read::<u64>(self.0, v6 + 8)]
+        };
+        internet(bytes, port)
+    }
+}
