@@ -1,6 +1,6 @@
 //! An attempt's life: where it begins, and the one place where each of its possible ends is seen.
 //!
-//! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions, and the return of
+//! The truth table is in docs/kernel-notes.md. Two things see an attempt: the socket's transitions, and the return of
 //! connect(). Whoever takes the attempt out of the table settles it, so that it is counted once.
 
 use core::{ffi::c_void, mem};

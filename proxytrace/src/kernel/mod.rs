@@ -293,7 +293,7 @@ impl Tracer {
     }
 
     /// How often the kernel has passed over one of the programs, because another was at work on that CPU, as it counts that
-    /// itself. What such a program would have seen is lost where its twin was passed over as well (docs/architecture.md).
+    /// itself. What such a program would have seen is lost where its twin was passed over as well (docs/kernel-notes.md).
     /// `None` where it does not say: before 5.12, and before 5.14 to file capabilities. Of kprobes it counts it from 6.7 on.
     #[must_use]
     pub fn passed_over(&self) -> Option<u64> {
