@@ -13,7 +13,7 @@ use crate::causes::{local_host, over_both_families};
 use crate::clients::CONNECTOR;
 use crate::scene::{Expected, Scene, Watch, counted};
 
-/// A connection of that age that ends before anything was sent over it was not broken, but idle (docs/architecture.md).
+/// A connection of that age that ends before anything was sent over it was not broken, but idle (docs/kernel-notes.md).
 const IDLE: Duration = Duration::from_secs(1);
 
 over_both_families! {

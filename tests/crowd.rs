@@ -1,4 +1,4 @@
-//! Many processes that wait in connect() at once: a kretprobe then misses returns (docs/architecture.md), and every
+//! Many processes that wait in connect() at once: a kretprobe then misses returns (docs/kernel-notes.md), and every
 //! attempt must end all the same.
 
 use std::os::unix::net::UnixStream;

@@ -84,7 +84,7 @@ impl Scene {
 
     /// Whether the cause of its one attempt is known, which an ICMP message ended. Old kernels wake nginx before they close
     /// the socket, and over IPv6 they keep nothing of the message: nginx may have cleared its error by then
-    /// (docs/architecture.md). That has to be counted as what it is, and must not happen elsewhere.
+    /// (docs/kernel-notes.md). That has to be counted as what it is, and must not happen elsewhere.
     #[track_caller]
     pub(crate) fn knows_the_cause(&self) -> bool {
         let (agent, mut last) = (&self.watch.agent, Account::default());
@@ -325,7 +325,7 @@ pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
 
 /// The ways in which a connect() may not be seen, from which kernel on (its major number), and the type of the programs
 /// (`enum bpf_prog_type`). A kprobe misses returns on any; from 7.0 on a process can be preempted where the kernel then skips
-/// programs of others on that CPU (docs/architecture.md), and entries are missed as well.
+/// programs of others on that CPU (docs/kernel-notes.md), and entries are missed as well.
 const MAY_BE_SKIPPED: &[(&str, u32, u64)] = &[("kprobe", 0, 2), ("raw_tp", 7, 17), ("tp_btf", 7, 26)];
 
 /// How often the kernel skipped its programs (recursion misses), as the agent says.

@@ -1,6 +1,6 @@
 //! An attempt's end: how it is taken out of its table, counted and reported.
 //!
-//! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions ([`crate::handshake`]), and the
+//! The truth table is docs/kernel-notes.md. Two things see an attempt: the socket's transitions ([`crate::handshake`]), and the
 //! return of connect() ([`crate::connect`]). Whoever takes the attempt out of the table settles it, so that it is counted once.
 
 use proxytrace_ebpf::{

@@ -6,7 +6,7 @@ use proxytrace_ebpf::abi::Owner;
 
 /// How much of it each owner holds.
 ///
-/// An owner gets more while it holds less than is free, as in the kernel's tables (docs/architecture.md, "Who may hold how much"),
+/// An owner gets more while it holds less than is free, as in the kernel's tables (docs/kernel-notes.md, "Quotas"),
 /// and less than `most`. There is twice as much in all, so that one who is alone gets `most`.
 #[derive(Clone, Debug)]
 pub struct Room {

@@ -48,7 +48,7 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
     let (tracer, _events) = match Tracer::start(&options) {
         Ok(started) => started,
         Err(error) => {
-            let fix = "see what the message names, and the table of hooks in docs/architecture.md";
+            let fix = "see what the message names, and the table of hooks in docs/kernel-notes.md";
             return (Check::cannot(NAME, error.to_string(), fix), Vec::new());
         }
     };

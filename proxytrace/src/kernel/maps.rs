@@ -90,7 +90,7 @@ impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
     }
 
     /// All entries, key by key; `None` where that takes many steps. While [`batch`] searches empty buckets, the kernel runs no
-    /// program that is attached by a kprobe on that CPU, not even where it has preempted the search (docs/architecture.md).
+    /// program that is attached by a kprobe on that CPU, not even where it has preempted the search (docs/kernel-notes.md).
     /// Searching for the next key keeps no program from running. After a key that was removed meanwhile the first comes again.
     fn few_entries(&self) -> Result<Option<Vec<(K, V)>>, Error> {
         let mut few = Vec::new();

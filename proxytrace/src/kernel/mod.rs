@@ -185,7 +185,7 @@ impl Tracer {
 
     /// How often the kernel has skipped one of the programs because another was running on that CPU, as it counts that itself
     /// (`recursion_misses`). What such a program would have seen is lost where its duplicate was skipped as well
-    /// (docs/architecture.md).
+    /// (docs/kernel-notes.md).
     /// `None` where it does not say: before 5.12, and before 5.14 to file capabilities. Of kprobes it counts it from 6.7 on.
     #[must_use]
     pub fn recursion_misses(&self) -> Option<u64> {
