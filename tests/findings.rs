@@ -18,9 +18,6 @@ use crate::lookout::{AFTER, BEFORE, Lookout, api};
 /// A finding is raised within 250 ms of what proves it, on a machine that has time for it.
 const RAISED: Duration = Duration::from_millis(250);
 
-/// So many connects on end without a failure show that a trouble of this host is over, at least.
-const CLEAN: u64 = 40;
-
 /// The set with the service that is in use before all else.
 fn healthy(http: &str) -> (Lookout, Backend) {
     let scene = Lookout::begin(http);
@@ -217,8 +214,7 @@ fn local_ports_that_are_used_up_are_a_finding_until_there_are_some() {
     scene.raised("ports_exhausted", BEFORE);
     drop(held);
     scene.netns.sysctl("net.ipv4.ip_local_port_range", "40000 50000");
-    scene.gets(CLEAN, 200);
-    scene.cleared("ports_exhausted");
+    scene.cleared_while(SOON, "ports_exhausted", || scene.gets(1, 200));
 }
 
 #[test]
@@ -233,8 +229,7 @@ fn a_socket_that_the_workers_may_not_use_is_denied_until_they_may() {
     scene.gets(6, 502);
     scene.raised("denied", &address);
     mode(0o666);
-    scene.gets(CLEAN, 200);
-    scene.cleared("denied");
+    scene.cleared_while(SOON, "denied", || scene.gets(1, 200));
 }
 
 #[test]
@@ -249,8 +244,7 @@ fn a_listener_that_accepts_nothing_has_a_full_backlog_until_it_does() {
     drop(full);
     fs::remove_file(&path).expect("make room for a socket");
     let _backend = Backend::unix(&path, Manner::AnswerAndClose);
-    scene.gets(CLEAN, 200);
-    scene.cleared("backlog_full");
+    scene.cleared_while(SOON, "backlog_full", || scene.gets(1, 200));
 }
 
 #[test]
