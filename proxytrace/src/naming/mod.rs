@@ -17,7 +17,7 @@ use proxytrace_ebpf::abi::RowKey;
 use crate::{
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
     nginx::names::Names,
-    reader::{Answer, Configuration, Lookup, Of, Owner, Question, Reply, Request, client::Reader},
+    reader::{Answer, Configuration, GenerationId, Lookup, Owner, Question, Reply, Request, client::Reader},
 };
 use budget::{Kept, Limit, Shelf};
 use known::{Found, Known};
@@ -34,7 +34,7 @@ pub struct Naming {
     reader: Option<Reader>,
     /// Instead of the configuration that the running process names.
     config: Option<PathBuf>,
-    states: BTreeMap<Of, State>,
+    states: BTreeMap<GenerationId, State>,
     shelf: Shelf,
     /// What a row of the ledger was called when it was first seen: a counter must not change its name.
     decided: HashMap<RowKey, Arc<str>>,
@@ -91,7 +91,7 @@ impl Naming {
 
     /// Whether the configuration of `of` was asked for.
     #[must_use]
-    pub fn is_asked(&self, of: Of) -> bool {
+    pub fn is_asked(&self, of: GenerationId) -> bool {
         self.states.contains_key(&of)
     }
 
@@ -107,7 +107,7 @@ impl Naming {
 
     /// Whether the upstreams of `of` can be named; `None` for what is no nginx.
     #[must_use]
-    pub fn is_ready(&self, of: Of) -> Option<bool> {
+    pub fn is_ready(&self, of: GenerationId) -> Option<bool> {
         match self.states.get(&self.read_for(of)) {
             Some(State::Known(known)) => Some(known.is_complete() || !known.is_asked()),
             Some(State::NoNginx) => None,
@@ -117,7 +117,7 @@ impl Naming {
 
     /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first. A proxy has one such
     /// question that waits, about its newest generation: the answer is that of the older ones too that have none yet.
-    pub fn ask(&mut self, of: Of, pids: Vec<u32>) {
+    pub fn ask(&mut self, of: GenerationId, pids: Vec<u32>) {
         if self.is_asked(of) {
             return;
         }
@@ -127,7 +127,7 @@ impl Naming {
     }
 
     /// Nobody runs it any more who could tell the configuration.
-    pub fn ended(&mut self, of: Of) {
+    pub fn ended(&mut self, of: GenerationId) {
         self.states.entry(of).or_insert(State::Unknown);
     }
 
@@ -138,12 +138,12 @@ impl Naming {
     }
 
     /// Asks where the proxy runs. Gives false where there is nobody to answer.
-    pub fn locate(&mut self, of: Of, pids: Vec<u32>) -> bool {
+    pub fn locate(&mut self, of: GenerationId, pids: Vec<u32>) -> bool {
         self.send(of, pids, Question::Pod)
     }
 
     /// A process of it was forked: the first nginx in a tree, perhaps.
-    pub fn forked(&mut self, of: Of, pid: u32) {
+    pub fn forked(&mut self, of: GenerationId, pid: u32) {
         match self.states.get_mut(&of) {
             Some(State::Asked(asked)) => asked.forked = Some(pid),
             Some(State::NoNginx) => {
@@ -176,7 +176,7 @@ impl Naming {
 
     /// Whether its configuration is being read.
     #[must_use]
-    pub fn is_reading(&self, of: Of) -> bool {
+    pub fn is_reading(&self, of: GenerationId) -> bool {
         matches!(self.states.get(&of), Some(State::Asked(_)))
     }
 
@@ -187,9 +187,9 @@ impl Naming {
     }
 
     /// The generation whose configuration was read for `of`: mostly that itself.
-    fn read_for(&self, of: Of) -> Of {
+    fn read_for(&self, of: GenerationId) -> GenerationId {
         match self.states.get(&of) {
-            Some(State::As(generation)) => Of { generation: *generation, ..of },
+            Some(State::As(generation)) => GenerationId { generation: *generation, ..of },
             _ => of,
         }
     }
@@ -228,7 +228,12 @@ impl Naming {
         }
     }
 
-    fn take_configuration(&mut self, of: Of, owner: Owner, mut configuration: Configuration) -> Heard {
+    fn take_configuration(
+        &mut self,
+        of: GenerationId,
+        owner: Owner,
+        mut configuration: Configuration,
+    ) -> Heard {
         configuration.routes = self.shelf.share(configuration.routes);
         let bytes = budget::bytes(&configuration.routes);
         if let Some(limit) = self.make_room(of, owner, &configuration, bytes) {
@@ -259,7 +264,7 @@ impl Naming {
     }
 
     /// Its configuration is not to be had.
-    fn give_up(&mut self, of: Of, why: &str) -> Heard {
+    fn give_up(&mut self, of: GenerationId, why: &str) -> Heard {
         self.states.insert(of, State::Unknown);
         self.settle_older(of, || State::Unknown);
         let problem = format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}");
@@ -267,8 +272,8 @@ impl Naming {
     }
 
     /// Generations before `of` whose questions gave way to that about it.
-    fn settle_older(&mut self, of: Of, state: impl Fn() -> State) {
-        let older = self.states.range_mut(Of { generation: 0, ..of }..of);
+    fn settle_older(&mut self, of: GenerationId, state: impl Fn() -> State) {
+        let older = self.states.range_mut(GenerationId { generation: 0, ..of }..of);
         for (_, older) in older.filter(|(_, state)| matches!(state, State::Asked(_))) {
             *older = state();
         }
@@ -278,7 +283,7 @@ impl Naming {
     /// not even then. What rows of those were called before they stay.
     fn make_room(
         &mut self,
-        of: Of,
+        of: GenerationId,
         owner: Owner,
         configuration: &Configuration,
         bytes: usize,
@@ -298,7 +303,7 @@ impl Naming {
                 _ => None,
             });
             let limit = budget::exceeded(new, kept)?;
-            let mut older = self.states.range_mut(Of { generation: 0, ..of }..of);
+            let mut older = self.states.range_mut(GenerationId { generation: 0, ..of }..of);
             let Some((_, oldest)) = older.find(|(_, state)| matches!(state, State::Known(_))) else {
                 return Some(limit);
             };
@@ -307,7 +312,7 @@ impl Naming {
     }
 
     /// The generations whose followed names are due to be looked up again.
-    pub fn due(&self) -> Vec<Of> {
+    pub fn due(&self) -> Vec<GenerationId> {
         let due = self.states.iter().filter_map(|(of, state)| match state {
             State::Known(known) if known.is_due() => Some(*of),
             _ => None,
@@ -316,7 +321,7 @@ impl Naming {
     }
 
     /// Looks the followed names of `of` up again.
-    pub fn follow(&mut self, of: Of, pids: Vec<u32>) {
+    pub fn follow(&mut self, of: GenerationId, pids: Vec<u32>) {
         let of = self.read_for(of);
         let Some(State::Known(known)) = self.states.get(&of) else { return };
         let mut lookups = known.lookups();
@@ -324,7 +329,7 @@ impl Naming {
         self.look_up(of, pids, lookups);
     }
 
-    fn look_up(&mut self, of: Of, pids: Vec<u32>, lookups: Vec<Lookup>) {
+    fn look_up(&mut self, of: GenerationId, pids: Vec<u32>, lookups: Vec<Lookup>) {
         let is_asked = self.send(of, pids, Question::Addresses(lookups));
         if let Some(State::Known(known)) = self.states.get_mut(&of).filter(|_| is_asked) {
             known.note_asked();
@@ -333,14 +338,14 @@ impl Naming {
 
     /// Whether the address would be named by an answer that is due or on its way.
     #[must_use]
-    pub fn needs_lookup(&self, of: Of, address: &Address) -> bool {
+    pub fn needs_lookup(&self, of: GenerationId, address: &Address) -> bool {
         let of = self.read_for(of);
         matches!(self.states.get(&of), Some(State::Known(known)) if known.needs_lookup(address))
     }
 
     /// The configuration of a generation, where it is known.
     #[must_use]
-    pub fn configuration(&self, of: Of) -> Option<(&Configuration, &Names)> {
+    pub fn configuration(&self, of: GenerationId) -> Option<(&Configuration, &Names)> {
         match self.states.get(&self.read_for(of))? {
             State::Known(known) => Some((&known.configuration, &known.names)),
             _ => None,
@@ -348,7 +353,7 @@ impl Naming {
     }
 
     /// Forgets all generations and rows but these.
-    pub fn retain(&mut self, generations: &HashSet<Of>, rows: &HashSet<RowKey>) {
+    pub fn retain(&mut self, generations: &HashSet<GenerationId>, rows: &HashSet<RowKey>) {
         self.decided.retain(|row, _| rows.contains(row));
         // What was read for several stays as long as one of them does.
         let used: HashSet<_> = generations.iter().flat_map(|of| [*of, self.read_for(*of)]).collect();
@@ -358,11 +363,11 @@ impl Naming {
 
     /// Asks why the master `pid` rejected the reload that it was asked for then, boot time in nanoseconds. Gives false where
     /// nobody can say.
-    pub fn ask_why(&mut self, of: Of, pid: u32, asked_ns: u64) -> bool {
+    pub fn ask_why(&mut self, of: GenerationId, pid: u32, asked_ns: u64) -> bool {
         self.send(of, vec![pid], Question::Rejection(asked_ns))
     }
 
-    fn send(&mut self, of: Of, pids: Vec<u32>, question: Question) -> bool {
+    fn send(&mut self, of: GenerationId, pids: Vec<u32>, question: Question) -> bool {
         let Some(reader) = &self.reader else { return false };
         match reader.ask(Request { of, pids, config: self.config.clone(), question }) {
             Ok(()) => true,
@@ -379,8 +384,8 @@ impl Naming {
 
 /// The generation that a row counts for.
 #[must_use]
-pub const fn of_row(row: &RowKey) -> Of {
-    Of { proxy: row.proxy, generation: row.generation }
+pub const fn of_row(row: &RowKey) -> GenerationId {
+    GenerationId { proxy: row.proxy, generation: row.generation }
 }
 
 #[cfg(test)]
@@ -390,7 +395,7 @@ mod tests {
     use proxytrace_ebpf::abi::RowKey;
 
     use super::{
-        Answer, Asked, BTreeMap, Configuration, HashMap, Naming, Of, Owner, Reply, Shelf, State,
+        Answer, Asked, BTreeMap, Configuration, GenerationId, HashMap, Naming, Owner, Reply, Shelf, State,
         budget::{MAX_OF_OWNER, MAX_OF_PROXY},
     };
     use crate::{
@@ -402,7 +407,7 @@ mod tests {
     };
 
     /// A proxy's generations, of which the configuration was asked for.
-    fn asked(generations: &[Of]) -> Naming {
+    fn asked(generations: &[GenerationId]) -> Naming {
         let state = || State::Asked(Asked { since: Instant::now(), pids: Vec::new(), forked: None });
         Naming {
             reader: None,
@@ -415,11 +420,11 @@ mod tests {
         }
     }
 
-    const fn of(proxy: u64, generation: u32) -> Of {
-        Of { proxy, generation }
+    const fn of(proxy: u64, generation: u32) -> GenerationId {
+        GenerationId { proxy, generation }
     }
 
-    fn reply(of: Of, uid: u32, text: &str) -> Reply {
+    fn reply(of: GenerationId, uid: u32, text: &str) -> Reply {
         let configuration = Configuration {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
@@ -432,7 +437,7 @@ mod tests {
     }
 
     /// What a row of the generation is called now; empty where that is not known.
-    fn name(naming: &mut Naming, of: Of, address: &str) -> String {
+    fn name(naming: &mut Naming, of: GenerationId, address: &str) -> String {
         let address: Address = address.parse().unwrap();
         let row = RowKey { proxy: of.proxy, generation: of.generation, address: address.to_abi().unwrap() };
         naming.upstream(&row, &address).map_or_else(String::new, |name| name.to_string())
@@ -468,7 +473,7 @@ mod tests {
     #[test]
     fn a_proxys_oldest_generations_make_room_and_what_does_not_fit_is_unknown() {
         /// The same with one more upstream, whose name is as long as that.
-        fn large(of: Of, uid: u32, mark: &str, bytes: usize) -> Reply {
+        fn large(of: GenerationId, uid: u32, mark: &str, bytes: usize) -> Reply {
             let mut reply = reply(of, uid, &format!("http {{ upstream {mark} {{ server 10.0.0.6:80; }} }}"));
             if let Answer::Configuration(configuration) = &mut reply.answer {
                 let mut routes = Routes::clone(&configuration.routes);

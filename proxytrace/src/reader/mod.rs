@@ -53,7 +53,7 @@ pub const MAX_ANSWER: usize = 8 << 20;
 
 /// One generation of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Of {
+pub struct GenerationId {
     /// The proxy's id.
     pub proxy: u64,
     /// Its generation.
@@ -64,7 +64,7 @@ pub struct Of {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Whom it is about.
-    pub of: Of,
+    pub of: GenerationId,
     /// Processes of it, in the host's pid namespace, the most likely master first.
     pub pids: Vec<u32>,
     /// The configuration that is to be read instead of the one that the process names, a path below its root.
@@ -132,7 +132,7 @@ pub struct Lookup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// Whom it is about.
-    pub of: Of,
+    pub of: GenerationId,
     /// Whose that is.
     pub owner: Owner,
     /// What was found.
@@ -234,7 +234,7 @@ pub(crate) mod tests {
 
     use nix::time::{ClockId, clock_gettime};
 
-    use super::{Of, Question, Request};
+    use super::{GenerationId, Question, Request};
 
     /// How long this thread has run: what time something takes, whatever else the machine does.
     pub(crate) fn time_of_thread() -> Duration {
@@ -243,6 +243,6 @@ pub(crate) mod tests {
 
     /// A question about a proxy of whose processes nothing is known.
     pub(super) fn request(proxy: u64, generation: u32, question: Question) -> Request {
-        Request { of: Of { proxy, generation }, pids: Vec::new(), config: None, question }
+        Request { of: GenerationId { proxy, generation }, pids: Vec::new(), config: None, question }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     kernel::{Error, Snapshot},
     model::{Body, Counted, Counts, Declaration, Record},
     naming::of_row,
-    reader::Of,
+    reader::GenerationId,
 };
 
 /// What findings know, and what they have not been told yet.
@@ -30,9 +30,9 @@ pub(super) struct Known {
 
 /// What findings are told beside counts.
 enum Happened {
-    Accepted(Timestamp, Of),
+    Accepted(Timestamp, GenerationId),
     Rejected(Timestamp, Rejection),
-    Declared(Timestamp, Of),
+    Declared(Timestamp, GenerationId),
 }
 
 impl Happened {
@@ -87,14 +87,14 @@ impl Known {
     pub(super) fn reloaded(&mut self, time: Timestamp, event: &Event) {
         self.happened.push_back(match event.kind {
             Event::RELOADED => {
-                Happened::Accepted(time, Of { proxy: event.proxy, generation: event.generation })
+                Happened::Accepted(time, GenerationId { proxy: event.proxy, generation: event.generation })
             }
             _ => Happened::Rejected(time, Rejection::of(event)),
         });
     }
 
     /// The configuration was read, or names in it were looked up again.
-    pub(super) fn declared(&mut self, of: Of) {
+    pub(super) fn declared(&mut self, of: GenerationId) {
         self.happened.push_back(Happened::Declared(Timestamp::now(), of));
     }
 }
@@ -163,7 +163,7 @@ impl Watch {
         Ok(())
     }
 
-    fn generation(&mut self, of: Of) -> Result<Generation, Error> {
+    fn generation(&mut self, of: GenerationId) -> Result<Generation, Error> {
         let proxy = self.proxy_name(of.proxy)?;
         Ok(Generation { proxy, pid: abi::root_pid(of.proxy), number: of.generation })
     }

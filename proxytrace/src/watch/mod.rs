@@ -26,7 +26,7 @@ use crate::{
     model::{Address, Book, Clock, Entry, Key, Series, Worker},
     naming::Naming,
     reader::{
-        Of,
+        GenerationId,
         client::{self, Replies},
     },
     reloads::{Open, Reloads},
@@ -263,7 +263,7 @@ impl Watch {
         let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
         let (roots, others): (Vec<_>, Vec<_>) = snapshot.processes.iter().partition(is_root);
         for (pid, process) in roots.into_iter().chain(others) {
-            let of = Of { proxy: process.proxy, generation: process.generation };
+            let of = GenerationId { proxy: process.proxy, generation: process.generation };
             self.look_at_process(of, pid);
         }
         let living = living(snapshot);
@@ -316,7 +316,7 @@ impl Watch {
                 rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
                 reloaded_ns: proxy.reloaded_ns,
                 crashes: proxy.crashes,
-                names_ready: self.naming.is_ready(Of { proxy: *id, generation: proxy.generation }),
+                names_ready: self.naming.is_ready(GenerationId { proxy: *id, generation: proxy.generation }),
                 info: self.info(*id, proxy.generation),
             };
             views.insert(name, view);
