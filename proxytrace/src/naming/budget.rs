@@ -94,9 +94,7 @@ pub(super) fn bytes(routes: &Routes) -> usize {
     let texts = |texts: &[String]| -> usize { texts.iter().map(|one| text(one) + size_of::<String>()).sum() };
     let endpoint = |endpoint: &Endpoint| size_of::<Endpoint>() + endpoint.name().map_or(0, text);
     let resolver = |resolver: &Option<Resolver>| {
-        let of = |resolver: &Resolver| {
-            text(&resolver.place) + resolver.servers.iter().map(endpoint).sum::<usize>()
-        };
+        let of = |resolver: &Resolver| resolver.servers.iter().map(endpoint).sum::<usize>();
         resolver.as_ref().map_or(0, of)
     };
     let upstreams = routes.upstreams.iter().map(|upstream| {
@@ -109,9 +107,10 @@ pub(super) fn bytes(routes: &Routes) -> usize {
             + resolver(&upstream.resolver)
             + peers.sum::<usize>()
     });
-    let servers = routes.servers.iter().map(|server| {
-        size_of_val(server) + text(&server.place) + texts(&server.listen) + texts(&server.names)
-    });
+    let servers = routes
+        .servers
+        .iter()
+        .map(|server| size_of_val(server) + texts(&server.listen) + texts(&server.names));
     let targets = routes.routes.iter().map(|route| {
         size_of_val(route)
             + texts(&route.location)

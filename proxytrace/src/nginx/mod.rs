@@ -3,7 +3,6 @@
 mod passes;
 pub(crate) mod places;
 pub(crate) mod read;
-mod subrequests;
 mod time;
 pub(crate) mod upstreams;
 pub(crate) mod url;

@@ -10,7 +10,6 @@ use super::{
     passes::{self, Pass, Scope},
     places::Places,
     routes::{Context, Other, Route, Routes, Server, Target},
-    subrequests,
     upstreams::{Fault, Origin, Upstreams},
     url::Url,
     variables::{self, Scopes, Value, Variables},
@@ -86,7 +85,7 @@ struct Inside<'a> {
 
 impl<'a> Reader<'a> {
     fn context(&mut self, context: Context, block: &'a [Directive]) {
-        let scope = Scope::default().inner(context, block, &self.places);
+        let scope = Scope::default().inner(context, block);
         for directive in block {
             self.other(directive);
             if directive.name.text == "upstream" {
@@ -126,15 +125,13 @@ impl<'a> Reader<'a> {
         let inside = Inside {
             context,
             server: self.routes.servers.len(),
-            scope: scope.inner(context, server.children(), &self.places),
+            scope: scope.inner(context, server.children()),
             location: Vec::new(),
             set: vec![Rc::new(Variables::set_in(server.children()))],
             set_elsewhere: Rc::new(Variables::set_within(server.children())),
         };
-        self.routes.servers.push(described(context, server, &self.places));
-        let first = found.len();
+        self.routes.servers.push(described(context, server));
         self.block(server.children(), &inside, found);
-        subrequests::mark(server, found[first..].iter_mut().map(|found| &mut found.route));
     }
 
     fn block(&mut self, block: &'a [Directive], inside: &Inside<'a>, found: &mut Vec<Found<'a>>) {
@@ -152,7 +149,7 @@ impl<'a> Reader<'a> {
                     &inside.set
                 };
                 let inner = Inside {
-                    scope: inside.scope.inner(inside.context, directive.children(), &self.places),
+                    scope: inside.scope.inner(inside.context, directive.children()),
                     location: inside.location.iter().cloned().chain([place]).collect(),
                     set: [own].into_iter().chain(outer.iter().cloned()).collect(),
                     set_elsewhere: Rc::clone(&inside.set_elsewhere),
@@ -175,8 +172,6 @@ impl<'a> Reader<'a> {
                 target: Target { text: text.to_owned(), ..Target::default() },
                 connect_timeout_ms: inside.scope.connect_timeout_ms(pass),
                 resolver: inside.scope.resolver.clone(),
-                is_mirror: false,
-                is_auth_request: false,
             },
             text,
             set: inside.set.clone(),
@@ -221,7 +216,7 @@ impl<'a> Reader<'a> {
         let over_http = |url: &str| Url::parse(url, true).ok()?.endpoint(Some(HTTP)).ok();
         let (name, endpoints) = match directive.name.text.as_str() {
             "resolver" => {
-                let resolver = passes::resolver(directive, &self.places);
+                let resolver = passes::resolver(directive);
                 ("resolver", resolver.map(|resolver| resolver.servers).unwrap_or_default())
             }
             "ssl_stapling_responder" | "ssl_ocsp_responder" => {
@@ -260,7 +255,7 @@ impl Value {
 }
 
 /// What a block inside a server is called, if requests can be passed on from it.
-pub(super) fn location(directive: &Directive) -> Option<String> {
+fn location(directive: &Directive) -> Option<String> {
     let args = directive.args.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
     match directive.name.text.as_str() {
         "location" => Some(args),
@@ -269,7 +264,7 @@ pub(super) fn location(directive: &Directive) -> Option<String> {
     }
 }
 
-fn described(context: Context, server: &Directive, places: &Places<'_>) -> Server {
+fn described(context: Context, server: &Directive) -> Server {
     let all =
         |name: &'static str| server.children().iter().filter(move |directive| directive.name.text == name);
     let mut listen: Vec<_> = all("listen").filter_map(|listen| listen.arg(0)).map(str::to_owned).collect();
@@ -278,5 +273,5 @@ fn described(context: Context, server: &Directive, places: &Places<'_>) -> Serve
     }
     let names = all("server_name").flat_map(|names| &names.args).map(|name| name.text.to_string()).collect();
     let is_udp = all("listen").any(|listen| listen.args.iter().any(|word| word.text == "udp"));
-    Server { context, place: places.line(server), listen, names, is_udp }
+    Server { context, listen, names, is_udp }
 }

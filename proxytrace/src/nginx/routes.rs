@@ -11,8 +11,8 @@ use crate::model::Address;
 /// is missing that nobody answered for.
 pub type Addresses = HashMap<String, Vec<SocketAddr>>;
 
-/// More servers, upstreams, peers and routes than that do not fit into an answer of the reader
-/// ([`MAX_ANSWER`](crate::reader::MAX_ANSWER)), as each takes more than 128 bytes.
+/// A configuration with more servers, upstreams, peers and routes is too large: a proxy needs no more, and a hostile one could
+/// make as many as fit into the memory of its reader.
 pub const MAX_ENTRIES: usize = 65_536;
 
 /// All routes of a configuration. Crosses pipes and HTTP as JSON.
@@ -73,10 +73,6 @@ pub struct Peer {
     pub backup: bool,
     /// Never used.
     pub down: bool,
-    /// After how many failures it is left alone; 0 for never.
-    pub max_fails: u32,
-    /// For how long, and within which time failures count.
-    pub fail_timeout_ms: u64,
     /// Its host's addresses are followed while nginx runs (`resolve`, or a name that came out of a variable); otherwise they
     /// are looked up when the configuration is read.
     pub resolve: bool,
@@ -107,8 +103,6 @@ pub enum Endpoint {
 pub struct Server {
     /// Where it can be found.
     pub context: Context,
-    /// `path:line` of the block.
-    pub place: String,
     /// The address of each `listen`, as it is written; `*:80` in http where there is none.
     pub listen: Vec<String>,
     /// As they are written.
@@ -135,10 +129,6 @@ pub struct Route {
     pub connect_timeout_ms: u64,
     /// What resolves names here that come out of variables.
     pub resolver: Option<Resolver>,
-    /// A `mirror` sends copies of requests here.
-    pub is_mirror: bool,
-    /// An `auth_request` asks here.
-    pub is_auth_request: bool,
 }
 
 /// Where a route leads.
@@ -159,8 +149,6 @@ pub struct Resolver {
     pub servers: Vec<Endpoint>,
     /// How long an answer holds, where that is not left to the answer (`valid=`).
     pub valid_ms: Option<u64>,
-    /// `path:line` of the line.
-    pub place: String,
 }
 
 /// What nginx connects to on its own account.

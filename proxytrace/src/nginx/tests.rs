@@ -170,10 +170,7 @@ fn parameters_of_peers_are_kept() {
         "http { upstream a { server 10.0.0.1 weight=3 max_fails=0 fail_timeout=1m backup; server b resolve down; } }",
     ));
     let [one, other] = routes.upstreams[0].peers.as_slice() else { panic!("{routes:?}") };
-    assert_eq!(
-        (one.weight, one.max_fails, one.fail_timeout_ms, one.backup, one.down),
-        (3, 0, 60_000, true, false)
-    );
+    assert_eq!((one.weight, one.backup, one.down, one.resolve), (3, true, false, false));
     assert_eq!((other.weight, other.backup, other.down, other.resolve), (1, false, true, true));
     assert_eq!(
         (one.place.as_str(), routes.is_followed(), routes.is_open(&HashMap::new())),
@@ -225,16 +222,6 @@ fn mail_has_a_name_for_whom_it_asks_and_connects_where_it_is_told() {
     assert_eq!(others, expected.map(|(name, at)| (name, at.to_owned())));
     assert!(routes.is_open(&HashMap::new()));
     assert!(!Routes::of(&config("mail { }")).is_open(&HashMap::new()));
-}
-
-#[test]
-fn subrequests_mark_the_locations_that_they_lead_to() {
-    let routes = Routes::of(&config(
-        "http { server { location / { mirror /m; auth_request /auth/x; proxy_pass http://a; }
-         location = /m { internal; proxy_pass http://b; } location /auth { proxy_pass http://c; } } }",
-    ));
-    let marks: Vec<_> = routes.routes.iter().map(|route| (route.is_mirror, route.is_auth_request)).collect();
-    assert_eq!(marks, [(false, false), (true, false), (false, true)]);
 }
 
 #[test]
