@@ -13,9 +13,8 @@ use tokio::{
 
 use super::{Finding, Resolved, rules};
 use crate::{
-    model::Address,
+    model::{Address, outcome_in_words},
     nginx::{names::Names, routes::Routes},
-    output::outcome_in_words,
 };
 
 /// At most so many connects at once.

@@ -6,6 +6,7 @@ mod book;
 mod clock;
 mod counts;
 mod filter;
+mod outcome;
 mod record;
 mod tally;
 
@@ -14,6 +15,7 @@ pub use book::{Book, Entry, Key, Series};
 pub use clock::Clock;
 pub use counts::{Counted, Counts};
 pub use filter::{AddressFilter, Cause, Filter};
+pub use outcome::outcome_in_words;
 pub use record::{
     Attempt, Body, Connection, Declaration, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route,
     Worker,

@@ -13,14 +13,6 @@ pub use human::Human;
 pub use printer::{Printer, write_json};
 pub use summary::{summary, summary_of_records};
 
-use proxytrace_ebpf::outcome::Outcome;
-
-/// What an outcome means, in words.
-#[must_use]
-pub const fn outcome_in_words(outcome: Outcome) -> &'static str {
-    words::outcome(outcome)
-}
-
 /// Whether escape codes for colour are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {

@@ -1,28 +1,11 @@
 //! Outcomes in words, for somebody who reads them at 3 a.m.
 
 use nix::sys::signal::Signal;
-use proxytrace_ebpf::outcome::{Broken, Outcome};
+use proxytrace_ebpf::outcome::Broken;
+
+pub(super) use crate::model::outcome_in_words as outcome;
 
 use crate::model::Route;
-
-/// What an outcome means.
-pub(super) const fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Established => "connected",
-        Outcome::Refused => "nobody listens there, or a firewall rejects it",
-        Outcome::TimedOut => "no answer, the kernel gave up",
-        Outcome::ProxyTimeout => "no answer within the proxy's connect timeout",
-        Outcome::Cancelled => "the proxy gave up early: its client left, or the worker exits",
-        Outcome::HostUnreachable => "the host cannot be reached",
-        Outcome::NetworkUnreachable => "no route to that network",
-        Outcome::Reset => "reset in mid-handshake",
-        Outcome::PermissionDenied => "not permitted: firewall, security policy or socket file mode",
-        Outcome::NoLocalPort => "no local port is left, or a bad proxy_bind",
-        Outcome::NoSuchSocket => "the socket file is not there",
-        Outcome::BacklogFull => "the listener's backlog is full",
-        Outcome::Other => "connect failed",
-    }
-}
 
 /// What a broken connection means.
 pub(super) const fn broken(broken: Broken) -> &'static str {
