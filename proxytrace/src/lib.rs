@@ -11,7 +11,7 @@
 //! * [`escape`]: text of others as it may be shown.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
-//! * [`nginx`]: what a configuration says about where nginx connects to.
+//! * [`declared`]: what the configuration of a proxy declares, whatever proxy that is; [`nginx`]: how nginx's says it.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`room`]: how room is shared between owners.
 //! * [`memory`]: what the C library keeps of it.
@@ -25,6 +25,7 @@ pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod commands;
+pub mod declared;
 pub mod doctor;
 pub mod escape;
 pub mod exit;

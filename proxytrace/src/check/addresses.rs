@@ -1,18 +1,15 @@
 //! Findings about addresses: those that nginx refuses, that lead nowhere, or that speak another protocol.
 
-use super::{Finding, Resolved, Subject, rules};
+use super::{Finding, Subject, rules};
 use crate::{
+    declared::{Addresses, Endpoint, Peer, Routes, Upstream},
     model::Address,
-    nginx::{
-        routes::{Endpoint, Peer, Routes, Upstream},
-        upstreams::FaultKind,
-        url::Error,
-    },
+    nginx::{upstreams::FaultKind, url::Error},
 };
 
 pub(super) fn find(
     subject: &Subject<'_>,
-    resolved: &Resolved,
+    resolved: &Addresses,
     has_socket: &dyn Fn(&str) -> bool,
     findings: &mut Vec<Finding>,
 ) {
@@ -59,7 +56,7 @@ fn refused(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
 fn unreachable(
     upstream: &Upstream,
     peer: &Peer,
-    resolved: &Resolved,
+    resolved: &Addresses,
     has_socket: &dyn Fn(&str) -> bool,
     findings: &mut Vec<Finding>,
 ) {
@@ -100,7 +97,7 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             format!(
                 "requests that {text} sends to \"{host}\" fail with 502: nothing resolves names while nginx runs"
             )
-        } else if !route.target.variables.is_empty() && !has_blocks {
+        } else if !route.target.open.is_empty() && !has_blocks {
             format!(
                 "requests that {text} sends to a host name fail with 502: nothing resolves names while nginx runs"
             )

@@ -15,13 +15,18 @@ mod upstreams;
 mod docs;
 #[cfg(test)]
 mod examples;
+#[cfg(test)]
+mod properties;
 
 use nginx_conf::Config;
 use serde::Serialize;
 
 pub use rules::{ALL, Rule, Severity};
 
-use crate::nginx::{routes::Routes, upstreams::Fault};
+use crate::{
+    declared::{Addresses, Routes},
+    nginx::upstreams::Fault,
+};
 
 /// Something that is not well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,9 +71,6 @@ impl Finding {
     }
 }
 
-/// What is known about host names: the addresses of those that were looked up. A name without any does not resolve.
-pub type Resolved = crate::nginx::routes::Addresses;
-
 /// A configuration with what was read from it.
 pub struct Subject<'a> {
     pub(crate) config: &'a Config,
@@ -85,10 +87,10 @@ impl<'a> Subject<'a> {
         Self { config, routes, faults }
     }
 
-    /// What would misroute. `resolved` is empty where names were not looked up;
+    /// What would misroute. `resolved` has the host names that were looked up: one without an address does not resolve.
     /// `has_socket` says whether a unix socket is there.
     #[must_use]
-    pub fn findings(&self, resolved: &Resolved, has_socket: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    pub fn findings(&self, resolved: &Addresses, has_socket: &dyn Fn(&str) -> bool) -> Vec<Finding> {
         let mut findings = Vec::new();
         addresses::find(self, resolved, has_socket, &mut findings);
         upstreams::find(self, resolved, &mut findings);

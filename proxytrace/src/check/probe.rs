@@ -11,10 +11,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Finding, Resolved, rules};
+use super::{Finding, rules};
 use crate::{
+    declared::{AddressNames, Addresses, Routes},
     model::{Address, outcome_in_words},
-    nginx::{names::Names, routes::Routes},
 };
 
 /// At most so many connects at once.
@@ -41,8 +41,8 @@ pub struct Probe {
 
 /// Connects to each address of an upstream, for at most `each`, or the connect timeout in force if that is shorter.
 /// Servers that take datagrams connect by UDP and are left out.
-pub async fn all(routes: &Routes, resolved: &Resolved, each: Duration) -> Vec<Probe> {
-    let names = Names::new(routes, resolved);
+pub async fn all(routes: &Routes, resolved: &Addresses, each: Duration) -> Vec<Probe> {
+    let names = AddressNames::new(routes, resolved);
     let upstreams = upstreams_over_tcp(routes);
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let deadline = Instant::now() + LONGEST;

@@ -1,7 +1,7 @@
 //! Findings about connect timeouts.
 
 use super::{Finding, rules};
-use crate::nginx::routes::{Route, Routes};
+use crate::declared::{Route, Routes};
 
 /// What is longer hurts: a connect within a data centre takes milliseconds, and one SYN sent again 1 s.
 const LONG_MS: u64 = 10_000;

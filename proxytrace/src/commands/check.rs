@@ -12,13 +12,14 @@ use nginx_conf::Config;
 
 use crate::{
     check::{
-        Finding, Resolved, Subject, difference, probe,
+        Finding, Subject, difference, probe,
         report::{Format, Report},
         resolve, source,
     },
     cli::seconds,
+    declared::Addresses,
     exit::Failure,
-    nginx::routes::Routes,
+    nginx::read,
 };
 
 /// Options of `proxytrace check`.
@@ -70,7 +71,7 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     let subject = Subject::new(config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (resolved, probes) = runtime.block_on(async {
-        let resolved = if args.no_resolve { Resolved::new() } else { resolve::all(&subject.routes).await };
+        let resolved = if args.no_resolve { Addresses::new() } else { resolve::all(&subject.routes).await };
         let probes = match args.probe {
             true => Some(probe::all(&subject.routes, &resolved, args.probe_timeout).await),
             false => None,
@@ -87,7 +88,7 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     findings.dedup();
     Ok(Report {
         findings,
-        changes: old.map(|old| difference::between(&Routes::of(old), &subject.routes)),
+        changes: old.map(|old| difference::between(&read::routes(old), &subject.routes)),
         probes,
         names_not_checked: subject
             .routes

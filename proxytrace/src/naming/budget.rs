@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    nginx::routes::{Endpoint, Resolver, Routes},
+    declared::{Endpoint, Resolver, Routes},
     reader::Owner,
 };
 
@@ -118,6 +118,7 @@ pub(super) fn bytes(routes: &Routes) -> usize {
             + text(&route.place)
             + text(&route.target.text)
             + size_of_val(&*route.target.upstreams)
+            + texts(&route.target.open)
             + texts(&route.target.variables)
             + resolver(&route.resolver)
     });
@@ -132,13 +133,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Kept, Limit, MAX_OF_ALL, MAX_OF_OWNER, MAX_OF_PROXY, Shelf, bytes, exceeded};
-    use crate::{
-        nginx::{routes::Routes, tests::config},
-        reader::Owner,
-    };
+    use crate::{declared::Routes, nginx::tests::routes_of, reader::Owner};
 
     fn routes(text: &str) -> Arc<Routes> {
-        Arc::new(Routes::of(&config(text)))
+        Arc::new(routes_of(text))
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
+    declared::{AddressNames, Configuration, Resolved},
     model::Address,
-    nginx::names::Names,
-    reader::{Addresses, Configuration, Lookup, Owner},
+    reader::{Lookup, Owner},
 };
 
 /// Names that nginx follows are not looked up more often, whatever their answers say, or how many addresses are new.
@@ -34,7 +34,7 @@ pub(super) struct Known {
     pub(super) owner: Owner,
     /// What is kept of it takes so many bytes.
     pub(super) bytes: usize,
-    pub(super) names: Names,
+    pub(super) names: AddressNames,
     /// nginx looks names up while it runs; and how long their answers hold where it says that itself.
     is_followed: bool,
     valid: Option<Duration>,
@@ -72,7 +72,7 @@ impl Known {
         let mut known = Self {
             owner,
             bytes,
-            names: Names::default(),
+            names: AddressNames::default(),
             is_followed: routes.is_followed(),
             valid: valid_ms.map(Duration::from_millis),
             is_open: false,
@@ -90,12 +90,12 @@ impl Known {
 
     /// What follows from what names resolve to, so that an address is found without a look at the whole configuration.
     fn derive(&mut self) {
-        let Configuration { routes, addresses, .. } = &self.configuration;
-        self.names = Names::new(routes, &addresses.of);
-        self.is_open = routes.is_open(&addresses.of);
+        let Configuration { routes, resolved: Resolved { addresses, .. }, .. } = &self.configuration;
+        self.names = AddressNames::new(routes, addresses);
+        self.is_open = routes.is_open(addresses);
         self.unanswered.clear();
         for (index, upstream) in routes.upstreams.iter().enumerate() {
-            let has_no_answer = |host| !addresses.of.contains_key(host);
+            let has_no_answer = |host| !addresses.contains_key(host);
             for peer in upstream.peers.iter().filter(|peer| peer.endpoint.host().is_some_and(has_no_answer)) {
                 let only = self.unanswered.entry(peer.endpoint.port()).or_insert(Some(index));
                 *only = only.filter(|only| *only == index);
@@ -134,9 +134,9 @@ impl Known {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        let told =
-            self.configuration.addresses.valid_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        let valid = self.valid.or(told).unwrap_or(UNLIMITED).max(SELDOM);
+        let of_answers =
+            self.configuration.resolved.valid_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let valid = self.valid.or(of_answers).unwrap_or(UNLIMITED).max(SELDOM);
         match self.asked {
             Some(since) => since.elapsed() >= PATIENCE,
             None => self.is_followed && self.looked_up.elapsed() >= valid,
@@ -177,17 +177,17 @@ impl Known {
 
     /// Takes what names resolve to now, and says whether that names any address anew, or is the first time. Addresses that a name had before keep it:
     /// connects to them may still be under way.
-    pub(super) fn update(&mut self, addresses: Addresses) -> bool {
+    pub(super) fn update(&mut self, resolved: Resolved) -> bool {
         let is_first = self.note_lookup();
-        let known = &mut self.configuration.addresses;
-        known.valid_seconds = addresses.valid_seconds;
-        let names = known.of.len().max(addresses.of.len()).max(1);
+        let known = &mut self.configuration.resolved;
+        known.valid_seconds = resolved.valid_seconds;
+        let names = known.addresses.len().max(resolved.addresses.len()).max(1);
         let max = (MAX_ADDRESSES / names).clamp(MIN_ADDRESSES_OF_NAME, MAX_ADDRESSES_OF_NAME);
         let mut is_new = false;
-        for (name, found) in addresses.of {
+        for (name, found) in resolved.addresses {
             // That a name has no address is news as well: before, nobody had answered.
-            is_new |= !known.of.contains_key(&name);
-            let all = known.of.entry(name).or_default();
+            is_new |= !known.addresses.contains_key(&name);
+            let all = known.addresses.entry(name).or_default();
             let before: HashSet<_> = all.iter().copied().collect();
             is_new |= found.iter().any(|one| !before.contains(one));
             let now: HashSet<_> = found.iter().copied().collect();
@@ -212,14 +212,11 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Addresses, Configuration, Found, Known, MAX_ADDRESSES_OF_NAME, Owner};
-    use crate::{
-        nginx::{routes::Routes, tests::config},
-        reader::tests::time_of_thread,
-    };
+    use super::{Configuration, Found, Known, MAX_ADDRESSES_OF_NAME, Owner, Resolved};
+    use crate::{nginx::tests::routes_of, reader::tests::time_of_thread};
 
     fn known(text: &str, hosts: &[(&str, &[&str])]) -> Known {
-        let of = hosts
+        let addresses = hosts
             .iter()
             .map(|(host, ips)| {
                 ((*host).to_owned(), ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
@@ -228,9 +225,9 @@ mod tests {
         let configuration = Configuration {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
-            routes: Arc::new(Routes::of(&config(text))),
+            routes: Arc::new(routes_of(text)),
             changed: None,
-            addresses: Addresses { of, ..Addresses::default() },
+            resolved: Resolved { addresses, ..Resolved::default() },
         };
         let mut known = Known::new(configuration, Owner::UNKNOWN, 0);
         known.note_lookup();
@@ -268,8 +265,8 @@ mod tests {
         known.note_asked();
         check(&mut known, "10.0.0.5:8080", "api");
         check(&mut known, "10.0.0.6:81", "(pending)");
-        let of = HashMap::from([("app".to_owned(), vec!["10.0.0.6:0".parse().unwrap()])]);
-        assert!(known.update(Addresses { of, ..Addresses::default() }));
+        let addresses = HashMap::from([("app".to_owned(), vec!["10.0.0.6:0".parse().unwrap()])]);
+        assert!(known.update(Resolved { addresses, ..Resolved::default() }));
         check(&mut known, "10.0.0.6:81", "api");
         check(&mut known, "10.0.0.7:81", "(undeclared)");
     }
@@ -305,9 +302,12 @@ mod tests {
         check(&mut known, "10.0.0.5:81", "app.test");
         check(&mut known, "10.0.0.6:81", "(pending)");
         // One that was under way already tells nothing of it.
-        let answer = |ip: &str| Addresses {
-            of: HashMap::from([("app.test".to_owned(), vec![SocketAddr::new(ip.parse().unwrap(), 0)])]),
-            ..Addresses::default()
+        let answer = |ip: &str| Resolved {
+            addresses: HashMap::from([(
+                "app.test".to_owned(),
+                vec![SocketAddr::new(ip.parse().unwrap(), 0)],
+            )]),
+            ..Resolved::default()
         };
         known.asked = Some(known.begun);
         assert!(!known.update(answer("10.0.0.5")), "nothing new");
@@ -370,10 +370,10 @@ mod tests {
         });
         check_is_linear("taking addresses", |count| {
             let mut known = many(count);
-            let of = (0..count).map(|n| (format!("h{n}.test"), vec!["10.0.0.1:0".parse().unwrap()]));
-            let of: HashMap<_, _> = of.collect();
+            let addresses = (0..count).map(|n| (format!("h{n}.test"), vec!["10.0.0.1:0".parse().unwrap()]));
+            let addresses: HashMap<_, _> = addresses.collect();
             let start = time_of_thread();
-            assert!(known.update(Addresses { of, ..Addresses::default() }));
+            assert!(known.update(Resolved { addresses, ..Resolved::default() }));
             time_of_thread() - start
         });
     }
@@ -386,10 +386,10 @@ mod tests {
             (from..from + 1000).map(|n| SocketAddr::new(ip(n).into(), 0)).collect()
         };
         for round in 0..10 {
-            let of = HashMap::from([("app.test".to_owned(), addresses(round * 1000))]);
-            known.update(Addresses { of, ..Addresses::default() });
+            let addresses = HashMap::from([("app.test".to_owned(), addresses(round * 1000))]);
+            known.update(Resolved { addresses, ..Resolved::default() });
         }
-        let all = &known.configuration.addresses.of["app.test"];
+        let all = &known.configuration.resolved.addresses["app.test"];
         assert_eq!(all.len(), MAX_ADDRESSES_OF_NAME);
         assert!(all.ends_with(&addresses(9000)));
     }

@@ -15,9 +15,9 @@ use std::{
 use proxytrace_ebpf::abi::RowKey;
 
 use crate::{
+    declared::{AddressNames, Configuration},
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
-    nginx::names::Names,
-    reader::{Answer, Configuration, GenerationId, Lookup, Owner, Question, Reply, Request, client::Reader},
+    reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Reader},
 };
 use budget::{Kept, Limit, Shelf};
 use known::{Found, Known};
@@ -200,11 +200,11 @@ impl Naming {
         let Some(state) = self.states.get_mut(&of) else { return Heard::default() };
         match (answer, state) {
             (Answer::Configuration(configuration), _) => self.take_configuration(of, owner, *configuration),
-            (Answer::Addresses(mut addresses), State::Known(known)) => {
+            (Answer::Addresses(mut resolved), State::Known(known)) => {
                 // Said once.
-                let problems = mem::take(&mut addresses.problems);
+                let problems = mem::take(&mut resolved.problems);
                 let problems = if known.is_complete() { Vec::new() } else { problems };
-                Heard { problems, names_anew: known.update(addresses), is_complete: true }
+                Heard { problems, names_anew: known.update(resolved), is_complete: true }
             }
             // They say nothing of upstreams.
             (Answer::Pod(_) | Answer::Rejection { .. }, _) => Heard::default(),
@@ -345,7 +345,7 @@ impl Naming {
 
     /// The configuration of a generation, where it is known.
     #[must_use]
-    pub fn configuration(&self, of: GenerationId) -> Option<(&Configuration, &Names)> {
+    pub fn configuration(&self, of: GenerationId) -> Option<(&Configuration, &AddressNames)> {
         match self.states.get(&self.read_for(of))? {
             State::Known(known) => Some((&known.configuration, &known.names)),
             _ => None,
@@ -399,11 +399,9 @@ mod tests {
         budget::{MAX_OF_OWNER, MAX_OF_PROXY},
     };
     use crate::{
+        declared::{Resolved, Routes, Upstream},
         model::Address,
-        nginx::{
-            routes::{Routes, Upstream},
-            tests::config,
-        },
+        nginx::tests::routes_of,
     };
 
     /// A proxy's generations, of which the configuration was asked for.
@@ -428,9 +426,9 @@ mod tests {
         let configuration = Configuration {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
-            routes: Arc::new(Routes::of(&config(text))),
+            routes: Arc::new(routes_of(text)),
             changed: None,
-            addresses: Default::default(),
+            resolved: Resolved::default(),
         };
         let owner = Owner { uid, pid_namespace: 0 };
         Reply { of, owner, answer: Answer::Configuration(Box::new(configuration)) }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use nginx_conf::Directive;
 
 use super::{
-    routes::{Context, Endpoint, Resolver},
     time,
     url::{Error, Url},
 };
+use crate::declared::{Context, Endpoint, Resolver};
 
 /// nginx's own connect timeout where none is set.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;

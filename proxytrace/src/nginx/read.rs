@@ -4,15 +4,16 @@ use std::{borrow::Cow, cell::Cell, collections::HashSet, rc::Rc};
 
 use nginx_conf::{Config, Directive};
 
-use crate::escape;
-
 use super::{
     passes::{self, Pass, Scope},
     places::Places,
-    routes::{Context, Other, Route, Routes, Server, Target},
     upstreams::{Fault, Origin, Upstreams},
     url::Url,
     variables::{self, Scopes, Value, Variables},
+};
+use crate::{
+    declared::{Context, Other, Route, Routes, Server, Target},
+    escape,
 };
 
 /// Where OCSP responders and the servers of `auth_http` listen when no port is written.
@@ -22,7 +23,7 @@ const DEFAULT_LISTEN: &str = "*:80";
 
 /// Reads routes, and what nginx refuses about them.
 pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
-    let mut reader = Reader {
+    let mut walk = Walk {
         places: Places(config),
         routes: Routes::default(),
         upstreams: Upstreams::default(),
@@ -30,32 +31,42 @@ pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
     };
     for (name, context) in [("http", Context::Http), ("stream", Context::Stream)] {
         for block in config.directives.iter().filter(|directive| directive.name.text == name) {
-            reader.context(context, block.children());
+            walk.context(context, block.children());
         }
     }
     for block in config.directives.iter().filter(|directive| directive.name.text == "mail") {
-        reader.mail(block.children());
+        walk.mail(block.children());
     }
-    let Reader { mut routes, upstreams, faults, .. } = reader;
+    let Walk { mut routes, upstreams, faults, .. } = walk;
     routes.upstreams = upstreams.all;
     (routes, faults)
 }
 
-impl Routes {
-    /// The routes of a configuration. What nginx itself would refuse is left out.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let mut routes = read(config).0;
-        for upstream in &mut routes.upstreams {
-            if let Cow::Owned(short) = escape::name(&upstream.name) {
-                upstream.name = short;
-            }
+/// The routes of a configuration, with names as they are shown. What nginx itself would refuse is left out.
+pub(crate) fn routes(config: &Config) -> Routes {
+    let mut routes = read(config).0;
+    for upstream in &mut routes.upstreams {
+        if let Cow::Owned(short) = escape::name(&upstream.name) {
+            upstream.name = short;
         }
-        routes
     }
+    routes
 }
 
-struct Reader<'a> {
+/// How many servers, upstreams, peers and routes a configuration has, or a few more: what its routes take grows with that.
+pub(crate) fn entries(config: &Config) -> usize {
+    fn within(directives: &[Directive]) -> usize {
+        let is_entry = |name: &str| matches!(name, "server" | "upstream") || name.ends_with("_pass");
+        let entry = |directive: &Directive| {
+            usize::from(is_entry(&directive.name.text)) + within(directive.children())
+        };
+        directives.iter().map(entry).sum()
+    }
+    within(&config.directives)
+}
+
+/// Goes through the tree.
+struct Walk<'a> {
     places: Places<'a>,
     routes: Routes,
     upstreams: Upstreams,
@@ -83,7 +94,7 @@ struct Inside<'a> {
     set_elsewhere: Rc<Variables<'a>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Walk<'a> {
     fn context(&mut self, context: Context, block: &'a [Directive]) {
         let scope = Scope::default().inner(context, block);
         for directive in block {
@@ -115,7 +126,7 @@ impl<'a> Reader<'a> {
         for directive in block {
             self.other(directive);
             if directive.name.text == "server" {
-                self.routes.has_mail = true;
+                self.routes.connects_elsewhere = true;
                 directive.children().iter().for_each(|directive| self.other(directive));
             }
         }
@@ -201,7 +212,7 @@ impl<'a> Reader<'a> {
         let mut seen = HashSet::new();
         for value in scopes.values(found.text) {
             if value.leaves_host_open(found.pass) {
-                target.variables.push(value.text);
+                target.open.push(value.text);
             } else if let Ok(upstream) = self.upstreams.of_pass(context, found.pass, &value.text, &origin)
                 && seen.insert(upstream)
             {
@@ -209,6 +220,7 @@ impl<'a> Reader<'a> {
                 target.upstreams.push(upstream);
             }
         }
+        target.variables = variables::names_in(&target.open);
     }
 
     fn other(&mut self, directive: &Directive) {

@@ -7,9 +7,9 @@ use nginx_conf::Directive;
 use super::{
     passes::{self, Pass},
     places::Places,
-    routes::{Context, Endpoint, Peer, Resolver, Upstream},
     url::{self, Error, Url},
 };
+use crate::declared::{Context, Peer, Resolver, Upstream};
 
 /// The port of a `server` line in http where none is written, also behind `https://`.
 const HTTP: u16 = 80;
@@ -141,12 +141,6 @@ pub(crate) struct Origin<'a> {
     /// It came out of variables.
     pub(crate) is_dynamic: bool,
     pub(crate) resolver: Option<&'a Resolver>,
-}
-
-impl Peer {
-    fn new(endpoint: Endpoint, place: String) -> Self {
-        Self { endpoint, place, weight: 1, backup: false, down: false, resolve: false }
-    }
 }
 
 fn peer(context: Context, line: &Directive, places: &Places<'_>) -> Result<Peer, Error> {

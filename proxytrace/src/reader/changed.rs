@@ -1,40 +1,16 @@
 //! Whether a configuration was changed after nginx took it: then it may not be what runs.
 
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use nginx_conf::{Config, Directive};
 use procfs::{process::Process, ticks_per_second};
-use serde::{Deserialize, Serialize};
 
 use super::{master, root::Root};
-use crate::{kernel::own_boot_ns, model::Clock};
-
-/// A file that may not be what nginx runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changed {
-    /// Which one, a path below the process's root.
-    pub path: PathBuf,
-    /// When it was changed.
-    pub at: Timestamp,
-    /// When the workers had started.
-    pub started: Timestamp,
-}
-
-impl fmt::Display for Changed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, at, started } = self;
-        write!(
-            f,
-            "{} was changed at {at:.0}, after nginx's workers had started at {started:.0}: upstreams are named by what it \
-             says now, which nginx may not have taken (it takes it with the next reload)",
-            path.display()
-        )
-    }
-}
+use crate::{declared::Changed, kernel::own_boot_ns, model::Clock};
 
 /// What is changed so soon after the start is not told of: the two are known by clocks that differ by some milliseconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(1);

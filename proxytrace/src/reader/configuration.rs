@@ -10,16 +10,17 @@ use jiff::Timestamp;
 use nginx_conf::{Config, Limits, load};
 
 use super::{
-    Addresses, Answer, Configuration, Lookup, Question, Request, changed,
+    Answer, Lookup, Question, Request, changed,
     master::{self, Arguments, Role},
     names,
     owner::{Opened, Process, Refusal, Wanted},
     pod, rejection, serve,
 };
 use crate::{
+    declared::{Configuration, MAX_ENTRIES, Resolved},
     kernel::boot_ns,
     model::Clock,
-    nginx::routes::{self, Routes},
+    nginx::read,
 };
 
 /// A program larger than that is not looked through for what was compiled into it, in bytes.
@@ -116,7 +117,7 @@ impl Master {
 impl Behalf {
     fn configuration(self, request: &Request) -> Result<Answer, Failure> {
         let (path, config) = self.load(request.config.as_deref())?;
-        if routes::entries(&config) > routes::MAX_ENTRIES {
+        if read::entries(&config) > MAX_ENTRIES {
             return Err(Failure::Failed(format!("{}: {}", path.display(), serve::TOO_LARGE)));
         }
         // Of one that the process does not name, nobody says that it runs.
@@ -124,9 +125,9 @@ impl Behalf {
         let changed = is_its_own
             .then(|| changed::after_start(&self.opened.root, &path, &config, &request.pids))
             .flatten();
-        let (exe, routes) = (self.master.exe, Arc::new(Routes::of(&config)));
-        let addresses = Addresses::default();
-        Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, addresses })))
+        let (exe, routes) = (self.master.exe, Arc::new(read::routes(&config)));
+        let resolved = Resolved::default();
+        Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, resolved })))
     }
 
     fn load(&self, path: Option<&Path>) -> Result<(PathBuf, Config), Failure> {
@@ -165,13 +166,13 @@ impl Behalf {
         Ok(master::config_path(&self.master.arguments, &master::compiled(&bytes), directory))
     }
 
-    fn look_up(&self, lookups: Vec<Lookup>) -> Result<Addresses, Failure> {
+    fn look_up(&self, lookups: Vec<Lookup>) -> Result<Resolved, Failure> {
         if let Err(error) = &self.opened.network {
             let problem = format!(
                 "names are not looked up: enter the network namespace of process {}: {error}; it takes CAP_SYS_ADMIN",
                 self.master.process.pid()
             );
-            return Ok(Addresses { problems: vec![problem], ..Addresses::default() });
+            return Ok(Resolved { problems: vec![problem], ..Resolved::default() });
         }
         let system = names::System::of(&self.opened.root);
         serve::note_files_read()

@@ -34,15 +34,14 @@ mod queue;
 mod rejection;
 mod root;
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf};
 
-pub use changed::Changed;
 pub use holder::Owner;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    declared::{Configuration, Endpoint, Resolved, Resolver, Routes},
     identity::pod::Pod,
-    nginx::routes::{self, Endpoint, Resolver, Routes},
 };
 
 /// How long a question may be, in bytes as JSON.
@@ -155,7 +154,7 @@ pub enum Answer {
     /// To [`Question::Configuration`].
     Configuration(Box<Configuration>),
     /// To [`Question::Addresses`].
-    Addresses(Addresses),
+    Addresses(Resolved),
     /// To [`Question::Rejection`].
     Rejection {
         /// When the reload was asked for, boot time in nanoseconds.
@@ -169,33 +168,6 @@ pub enum Answer {
     Unreadable(String),
     /// None of the processes is an nginx that is still there.
     NoNginx,
-}
-
-/// What nginx is configured to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Configuration {
-    /// The main file, a path below the process's root.
-    pub path: PathBuf,
-    /// The program.
-    pub exe: PathBuf,
-    /// Where it sends requests. Proxies whose routes are the same share them.
-    pub routes: Arc<Routes>,
-    /// What was changed of it after nginx had taken it.
-    pub changed: Option<Changed>,
-    /// What the host names in it resolve to, once that was asked.
-    #[serde(skip)]
-    pub addresses: Addresses,
-}
-
-/// What names resolve to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    /// By name, as routes have it; a name is missing that got no answer, and has no address where there is none.
-    pub of: routes::Addresses,
-    /// For how many seconds the shortest-lived answer holds, where one came from a server.
-    pub valid_seconds: Option<u32>,
-    /// What could not be looked up, and why.
-    pub problems: Vec<String>,
 }
 
 impl Lookup {

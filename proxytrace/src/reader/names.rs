@@ -12,11 +12,14 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    Addresses, Lookup,
+    Lookup,
     dns::{self, Found},
     root::Root,
 };
-use crate::{model::Address, nginx::routes::Endpoint};
+use crate::{
+    declared::{Endpoint, Resolved},
+    model::Address,
+};
 
 /// At most so many names at once.
 const AT_ONCE: usize = 32;
@@ -161,12 +164,12 @@ where
 }
 
 /// Looks all names up, in this process's network namespace.
-pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Addresses> {
+pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Resolved> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(look_up_all(Arc::new(system), lookups)))
 }
 
-async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
+async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Resolved {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut waiting: BTreeSet<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
     let mut tasks = JoinSet::new();
@@ -178,7 +181,7 @@ async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
             (lookup.name, found)
         });
     }
-    let mut addresses = Addresses::default();
+    let mut resolved = Resolved::default();
     let collect = async {
         while let Some(Ok((name, found))) = tasks.join_next().await {
             waiting.remove(&name);
@@ -186,18 +189,18 @@ async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
                 Ok(Found { mut all, ttl }) => {
                     all.sort_unstable();
                     all.dedup();
-                    addresses.of.insert(name, all);
-                    addresses.valid_seconds = addresses.valid_seconds.into_iter().chain(ttl).min();
+                    resolved.addresses.insert(name, all);
+                    resolved.valid_seconds = resolved.valid_seconds.into_iter().chain(ttl).min();
                 }
-                Err(error) => addresses.problems.push(format!("{name:?} could not be looked up: {error}")),
+                Err(error) => resolved.problems.push(format!("{name:?} could not be looked up: {error}")),
             }
         }
     };
     if timeout(LONGEST, collect).await.is_err() {
         let late = waiting.iter().map(|name| format!("{name:?} could not be looked up in {LONGEST:?}"));
-        addresses.problems.extend(late);
+        resolved.problems.extend(late);
     }
-    addresses
+    resolved
 }
 
 #[cfg(test)]

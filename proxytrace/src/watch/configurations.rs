@@ -7,11 +7,11 @@ use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
 use super::{Watch, clock, rejections::Rejection};
 use crate::{
+    declared::RoutesView,
     escape,
     kernel::{Error, Snapshot},
     model::{Address, Key},
     naming::of_row,
-    nginx::view::RoutesView,
     reader::{Answer, GenerationId, Reply},
 };
 

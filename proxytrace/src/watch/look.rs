@@ -152,7 +152,7 @@ impl Watch {
             }
             Happened::Declared(time, of) => {
                 let Some((configuration, _)) = self.naming.configuration(of) else { return Ok(()) };
-                let declared = Declared::new(&configuration.routes, &configuration.addresses.of);
+                let declared = Declared::new(&configuration.routes, &configuration.resolved.addresses);
                 let of = self.generation(of)?;
                 let body = Body::Declared(Declaration::whole(of.clone(), declared.clone()));
                 look.facts.push(Record { time, body });
