@@ -13,6 +13,7 @@ use crate::{
     kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
     model::{AddressFilter, Cause, Filter},
     output::{Colour, Human, Printer},
+    programs,
     reader::serve,
 };
 
@@ -141,7 +142,7 @@ impl Tracing {
     #[must_use]
     pub fn options(&self, tell_established: bool) -> Options {
         let names = if self.processes.is_empty() && self.pids.is_empty() {
-            vec!["nginx".to_owned()]
+            vec![programs::NGINX.to_owned()]
         } else {
             self.processes.iter().map(|name| cut_to_comm(name).to_owned()).collect()
         };

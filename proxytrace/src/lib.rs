@@ -12,6 +12,7 @@
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`declared`]: what the configuration of a proxy declares, whatever proxy that is; [`nginx`]: how nginx's says it.
+//! * [`programs`]: how processes of proxies are told from others.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`room`]: how room is shared between owners.
 //! * [`memory`]: what the C library keeps of it.
@@ -43,6 +44,7 @@ pub mod naming;
 pub mod nginx;
 pub mod output;
 pub mod privilege;
+pub mod programs;
 pub mod reader;
 pub mod recording;
 pub mod reloads;

@@ -38,7 +38,7 @@ use proxytrace_ebpf::{
     offsets::Offsets,
 };
 
-use crate::memory;
+use crate::{memory, programs};
 pub use attach::AttachedHook;
 pub use events::Events;
 use fdinfo::Figures;
@@ -502,7 +502,7 @@ impl Tracer {
 
     fn set_names(&mut self, wanted: &[String]) -> Result<(), Error> {
         // With processes given by pid, executing nginx anew is a reload still.
-        self.names.insert(&comm("nginx"), &0)?;
+        self.names.insert(&comm(programs::NGINX), &0)?;
         wanted.iter().try_for_each(|name| self.names.insert(&comm(name), &NAME_ENTERS))
     }
 

@@ -17,7 +17,7 @@ use proxytrace_ebpf::abi::RowKey;
 use crate::{
     declared::{AddressNames, Configuration},
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
-    reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Reader},
+    reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Client},
 };
 use budget::{Kept, Limit, Shelf};
 use known::{Found, Known};
@@ -31,7 +31,7 @@ const MAX_LOOKUPS: usize = 4096;
 /// The upstreams of all traced proxies.
 pub struct Naming {
     /// `None` once it is gone.
-    reader: Option<Reader>,
+    reader: Option<Client>,
     /// Instead of the configuration that the running process names.
     config: Option<PathBuf>,
     states: BTreeMap<GenerationId, State>,
@@ -49,8 +49,8 @@ enum State {
     /// The proxy was reloaded again before its configuration was read: what was read for that generation holds for this one
     /// as well, as it is the same files at the same time.
     As(u32),
-    /// None of its processes is an nginx yet.
-    NoNginx,
+    /// None of its processes is of a proxy that is known yet.
+    NoKnownProxy,
     Unknown,
 }
 
@@ -77,7 +77,7 @@ pub struct Heard {
 impl Naming {
     /// Nothing known yet. `config` is read instead of the file that the running process names.
     #[must_use]
-    pub fn new(reader: Reader, config: Option<PathBuf>) -> Self {
+    pub fn new(reader: Client, config: Option<PathBuf>) -> Self {
         Self {
             reader: Some(reader),
             config,
@@ -101,16 +101,16 @@ impl Naming {
         self.states.values().any(|state| match state {
             State::Asked(asked) => asked.since.elapsed() < PATIENCE,
             State::Known(known) => known.is_asked(),
-            State::As(_) | State::NoNginx | State::Unknown => false,
+            State::As(_) | State::NoKnownProxy | State::Unknown => false,
         })
     }
 
-    /// Whether the upstreams of `of` can be named; `None` for what is no nginx.
+    /// Whether the upstreams of `of` can be named; `None` for what is no known proxy.
     #[must_use]
     pub fn is_ready(&self, of: GenerationId) -> Option<bool> {
         match self.states.get(&self.read_for(of)) {
             Some(State::Known(known)) => Some(known.is_complete() || !known.is_asked()),
-            Some(State::NoNginx) => None,
+            Some(State::NoKnownProxy) => None,
             Some(State::Asked(_) | State::As(_) | State::Unknown) | None => Some(false),
         }
     }
@@ -142,11 +142,11 @@ impl Naming {
         self.send(of, pids, Question::Pod)
     }
 
-    /// A process of it was forked: the first nginx in a tree, perhaps.
+    /// A process of it was forked: the first of a known proxy in a tree, perhaps.
     pub fn forked(&mut self, of: GenerationId, pid: u32) {
         match self.states.get_mut(&of) {
             Some(State::Asked(asked)) => asked.forked = Some(pid),
-            Some(State::NoNginx) => {
+            Some(State::NoKnownProxy) => {
                 self.states.remove(&of);
                 self.ask(of, vec![pid]);
             }
@@ -162,7 +162,9 @@ impl Naming {
         let of = self.read_for(of_row(row));
         let name = match self.states.get_mut(&of)? {
             State::Asked(asked) if asked.since.elapsed() < PATIENCE => return None,
-            State::Asked(..) | State::As(_) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
+            State::Asked(..) | State::As(_) | State::NoKnownProxy | State::Unknown => {
+                Arc::clone(&self.unknown)
+            }
             State::Known(known) => match known.find(address) {
                 Found::Named(name) => name.into(),
                 Found::Pending => return None,
@@ -213,13 +215,13 @@ impl Naming {
                 let problems = if known.is_complete() { Vec::new() } else { vec![why] };
                 Heard { problems, names_anew: known.note_lookup(), is_complete: true }
             }
-            (Answer::NoNginx, State::Known(known)) => {
+            (Answer::NoKnownProxy, State::Known(known)) => {
                 Heard { names_anew: known.note_lookup(), is_complete: true, ..Heard::default() }
             }
             (Answer::Unreadable(why), _) => self.give_up(of, &why),
-            (Answer::NoNginx | Answer::Addresses(_), state) => {
+            (Answer::NoKnownProxy | Answer::Addresses(_), state) => {
                 let forked = if let State::Asked(asked) = state { asked.forked } else { None };
-                *state = State::NoNginx;
+                *state = State::NoKnownProxy;
                 if let Some(pid) = forked {
                     self.forked(of, pid);
                 }

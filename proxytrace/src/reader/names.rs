@@ -1,5 +1,5 @@
-//! Host names as the C library would look them up where nginx runs: /etc/hosts, then the name servers of
-//! /etc/resolv.conf, both below nginx's root. The C library itself cannot be asked: it would run code from there.
+//! Host names as the C library would look them up where a proxy runs: /etc/hosts, then the name servers of
+//! /etc/resolv.conf, both below its root. The C library itself cannot be asked: it would run code from there.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,8 +12,8 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    Lookup,
     dns::{self, Found},
+    protocol::Lookup,
     root::Root,
 };
 use crate::{
@@ -25,14 +25,14 @@ use crate::{
 const AT_ONCE: usize = 32;
 
 /// For all names of a request together: less than what the request itself may take.
-const LONGEST: Duration = Duration::from_secs(8);
+const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(8);
 
 const PORT: u16 = 53;
 
 /// resolv.conf(5): MAXNS.
-const MOST_SERVERS: usize = 3;
+const MAX_SERVERS: usize = 3;
 
-/// What the C library is told.
+/// What the C library goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct System {
     /// /etc/hosts, names in lower case.
@@ -76,7 +76,7 @@ impl System {
         if system.servers.is_empty() {
             system.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
         }
-        system.servers.truncate(MOST_SERVERS);
+        system.servers.truncate(MAX_SERVERS);
         system
     }
 
@@ -133,7 +133,7 @@ impl System {
     }
 }
 
-/// The addresses of all hosts that the SRV records of `name` lead to; one of them that nobody tells would be missed.
+/// The addresses of all hosts that the SRV records of `name` lead to; one of them that nobody answers for would be missed.
 async fn ask_for_service(servers: &[SocketAddr], name: &str) -> io::Result<Found<SocketAddr>> {
     let targets = ask_any(servers, |server| dns::targets(server, name)).await?;
     let mut found = Found { all: Vec::new(), ttl: targets.ttl };
@@ -196,8 +196,9 @@ async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Resolved {
             }
         }
     };
-    if timeout(LONGEST, collect).await.is_err() {
-        let late = waiting.iter().map(|name| format!("{name:?} could not be looked up in {LONGEST:?}"));
+    if timeout(LOOKUPS_TIMEOUT, collect).await.is_err() {
+        let late =
+            waiting.iter().map(|name| format!("{name:?} could not be looked up in {LOOKUPS_TIMEOUT:?}"));
         resolved.problems.extend(late);
     }
     resolved

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Kind, Request};
+use super::protocol::{Kind, Request};
 
 /// Whom a question is about, and what it asks: of these only one waits.
 pub(super) type Subject = (u64, Kind);
@@ -54,8 +54,8 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::request, Pending};
-    use crate::reader::Question;
+    use super::Pending;
+    use crate::reader::{protocol::Question, tests::request};
 
     #[test]
     fn of_each_proxy_the_newest_question_of_a_kind_waits_at_the_place_of_the_first() {
