@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Finding, rules};
+use super::{finding::Finding, rules};
 use crate::{
     declared::{AddressNames, Addresses, Routes},
     model::{Address, outcome_in_words},
@@ -20,7 +20,7 @@ use crate::{
 /// At most so many connects at once.
 const AT_ONCE: usize = 64;
 /// For all connects together.
-const LONGEST: Duration = Duration::from_secs(60);
+const PROBES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What came of a connect.
 #[derive(Clone, Debug, Serialize)]
@@ -45,7 +45,7 @@ pub async fn all(routes: &Routes, resolved: &Addresses, each: Duration) -> Vec<P
     let names = AddressNames::new(routes, resolved);
     let upstreams = upstreams_over_tcp(routes);
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + PROBES_TIMEOUT;
     let mut probes = JoinSet::new();
     let mut seen = HashSet::new();
     for (upstream, address) in names.declared() {

@@ -1,6 +1,6 @@
 //! What holds of every configuration.
 
-use super::Subject;
+use super::{Subject, findings};
 use crate::{
     declared::{AddressNames, Addresses},
     nginx::tests::read,
@@ -23,9 +23,9 @@ proptest::proptest! {
             words[0],
         );
         if let Some(config) = read(&text) {
-            let subject = Subject::new(&config);
+            let subject = Subject::new(config);
             let _ = AddressNames::new(&subject.routes, &Addresses::new());
-            let _ = subject.findings(&Addresses::new(), &|_| true);
+            let _ = findings(&subject, &Addresses::new(), &|_| true);
         }
     }
 }

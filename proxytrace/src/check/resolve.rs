@@ -9,7 +9,7 @@ use crate::declared::{Addresses, Routes};
 /// At most so many names at once.
 const AT_ONCE: usize = 32;
 /// For all names together.
-const LONGEST: Duration = Duration::from_secs(10);
+const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Looks all names up. A name that got no answer in time is left out: it is neither known to resolve nor not to.
 pub async fn all(routes: &Routes) -> Addresses {
@@ -32,6 +32,6 @@ pub async fn all(routes: &Routes) -> Addresses {
         }
     };
     // What is late stays unknown.
-    let _ = timeout(LONGEST, collect).await;
+    let _ = timeout(LOOKUPS_TIMEOUT, collect).await;
     resolved
 }

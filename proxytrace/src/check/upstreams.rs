@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{Finding, Subject, rules};
+use super::{finding::Finding, rules, subject::Subject};
 use crate::declared::{Addresses, Endpoint, Upstream};
 
-pub(super) fn find(subject: &Subject<'_>, resolved: &Addresses, findings: &mut Vec<Finding>) {
+pub(super) fn find(subject: &Subject, resolved: &Addresses, findings: &mut Vec<Finding>) {
     let routes = &subject.routes;
     let used: HashSet<usize> =
         routes.routes.iter().flat_map(|route| route.target.upstreams.iter().copied()).collect();
@@ -28,7 +28,7 @@ pub(super) fn find(subject: &Subject<'_>, resolved: &Addresses, findings: &mut V
     }
 }
 
-fn peers(upstream: &Upstream, subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+fn peers(upstream: &Upstream, subject: &Subject, findings: &mut Vec<Finding>) {
     let name = &upstream.name;
     // Lines that nginx refuses are findings of their own.
     let is_read = !subject.faults.iter().any(|fault| fault.place.starts_with(file_of(&upstream.place)));
@@ -70,8 +70,8 @@ fn undefined(upstream: &Upstream, resolved: &Addresses, findings: &mut Vec<Findi
         {
             let what =
                 format!("there is no upstream \"{name}\", so nginx takes it for a host and looks it up");
-            let mend = "define the upstream, correct its name, or write the host in full";
-            findings.push(Finding::new(&rules::UPSTREAM_UNDEFINED, &peer.place, what, mend));
+            let fix = "define the upstream, correct its name, or write the host in full";
+            findings.push(Finding::new(&rules::UPSTREAM_UNDEFINED, &peer.place, what, fix));
         }
     }
 }

@@ -8,18 +8,15 @@ use std::{
     time::Duration,
 };
 
-use nginx_conf::Config;
-
 use crate::{
     check::{
-        Finding, Subject, difference, probe,
+        Finding, Subject, difference, findings, probe,
         report::{Format, Report},
         resolve, source,
     },
     cli::seconds,
     declared::Addresses,
     exit::Failure,
-    nginx::read,
 };
 
 /// Options of `proxytrace check`.
@@ -56,9 +53,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let old = args.against.as_deref().map(source::read).transpose()?;
     let report = match source::read(&args.config)? {
         Err(finding) => Report { findings: vec![*finding], ..Report::default() },
-        Ok(config) => match old {
+        Ok(subject) => match old {
             Some(Err(finding)) => Report { findings: vec![*finding], ..Report::default() },
-            old => examine(args, &config, old.and_then(Result::ok).as_ref())?,
+            old => examine(args, &subject, old.and_then(Result::ok).as_ref())?,
         },
     };
     let mut out = io::stdout().lock();
@@ -67,8 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if report.has_error() { Failure::Failed.into() } else { ExitCode::SUCCESS })
 }
 
-fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result<Report> {
-    let subject = Subject::new(config);
+fn examine(args: &Args, subject: &Subject, old: Option<&Subject>) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (resolved, probes) = runtime.block_on(async {
         let resolved = if args.no_resolve { Addresses::new() } else { resolve::all(&subject.routes).await };
@@ -80,7 +76,7 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     });
     // A look-up that got no answer may still wait for it.
     runtime.shutdown_background();
-    let mut findings = subject.findings(&resolved, &is_socket);
+    let mut findings = findings(subject, &resolved, &is_socket);
     findings.extend(probes.iter().flatten().filter_map(probe::Probe::finding).collect::<Vec<Finding>>());
     findings.sort_by(|one, other| {
         (&one.file, one.line, one.rule.id).cmp(&(&other.file, other.line, other.rule.id))
@@ -88,7 +84,7 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     findings.dedup();
     Ok(Report {
         findings,
-        changes: old.map(|old| difference::between(&read::routes(old), &subject.routes)),
+        changes: old.map(|old| difference::between(&old.routes, &subject.routes)),
         probes,
         names_not_checked: subject
             .routes
