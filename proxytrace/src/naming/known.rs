@@ -1,4 +1,4 @@
-//! What one generation is configured to do, and what it calls an address. Names that nginx follows are looked up again.
+//! What one generation is configured to do, and what it calls an address. Names that the proxy follows are looked up again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,11 +12,11 @@ use crate::{
     reader::{Lookup, Owner},
 };
 
-/// Names that nginx follows are not looked up more often, whatever their answers say, or how many addresses are new.
-const SELDOM: Duration = Duration::from_secs(1);
+/// Names that the proxy follows are not looked up more often, whatever their answers say, or how many addresses are new.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For so long an answer about names is waited for: more than it takes to give those up that nobody answers for (8 s).
-const PATIENCE: Duration = Duration::from_secs(12);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How long an address holds that no name server gave a time for: from /etc/hosts, or none at all.
 const UNLIMITED: Duration = Duration::from_secs(30);
@@ -28,17 +28,17 @@ const MAX_ADDRESSES_OF_NAME: usize = 4096;
 const MIN_ADDRESSES_OF_NAME: usize = 16;
 
 /// What one generation is configured to do.
-pub(super) struct Known {
+pub(super) struct KnownConfig {
     pub(super) configuration: Configuration,
     /// Whose proxy that is.
     pub(super) owner: Owner,
     /// What is kept of it takes so many bytes.
     pub(super) bytes: usize,
     pub(super) names: AddressNames,
-    /// nginx looks names up while it runs; and how long their answers hold where it says that itself.
+    /// The proxy looks names up while it runs; and how long their answers hold where its configuration says that.
     is_followed: bool,
     valid: Option<Duration>,
-    /// The configuration cannot tell where all connects go to.
+    /// The configuration does not say where all connects go to.
     is_open: bool,
     /// By port the upstream of a host that nobody answered for; `None` where several have such a host.
     unanswered: HashMap<u16, Option<usize>>,
@@ -49,21 +49,21 @@ pub(super) struct Known {
     asked: Option<Instant>,
     /// A lookup has ended: before the first has, host names have no addresses.
     is_complete: bool,
-    /// Addresses that no name had, and when they were first seen: only a lookup that is begun later can tell.
+    /// Addresses that no name had, and when they were first seen: only a lookup that is begun later can say what they are.
     unmatched: HashMap<Address, Instant>,
 }
 
 /// What is found of an address.
 pub(super) enum Found<'a> {
     Named(&'a str),
-    /// Names that are followed have to be looked up again to tell.
+    /// That takes a lookup of the names that are followed.
     Pending,
-    /// The configuration cannot tell where it connects to.
+    /// The configuration does not say where it connects to.
     Open,
     Undeclared,
 }
 
-impl Known {
+impl KnownConfig {
     /// All that is known but for what host names resolve to.
     pub(super) fn new(configuration: Configuration, owner: Owner, bytes: usize) -> Self {
         let now = Instant::now();
@@ -107,14 +107,14 @@ impl Known {
         if let Some(named) = self.names.find(address) {
             return Found::Named(&named.upstream);
         }
-        if !self.is_complete && self.asked.is_some_and(|since| since.elapsed() < PATIENCE) {
+        if !self.is_complete && self.asked.is_some_and(|since| since.elapsed() < LOOKUP_TIMEOUT) {
             return Found::Pending;
         }
         if self.is_followed {
             if self.unmatched.len() >= MAX_ADDRESSES_OF_NAME {
                 self.unmatched.clear();
             }
-            // nginx may have learned of it after we last looked.
+            // The proxy may have learned of it after we last looked.
             let first = *self.unmatched.entry(address.clone()).or_insert_with(Instant::now);
             if first >= self.begun {
                 return Found::Pending;
@@ -127,7 +127,7 @@ impl Known {
         }
     }
 
-    /// The upstream of a host that nobody answered for, where only one has such a port: nginx got an answer when it started.
+    /// The upstream of a host that nobody answered for, where only one has such a port: the proxy got an answer when it started.
     fn of_a_host_without_answer(&self, port: u16) -> Option<&str> {
         let index = self.unanswered.get(&port).copied().flatten()?;
         self.configuration.routes.upstreams.get(index).map(|upstream| upstream.name.as_str())
@@ -136,9 +136,9 @@ impl Known {
     pub(super) fn is_due(&self) -> bool {
         let of_answers =
             self.configuration.resolved.valid_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        let valid = self.valid.or(of_answers).unwrap_or(UNLIMITED).max(SELDOM);
+        let valid = self.valid.or(of_answers).unwrap_or(UNLIMITED).max(MIN_INTERVAL);
         match self.asked {
-            Some(since) => since.elapsed() >= PATIENCE,
+            Some(since) => since.elapsed() >= LOOKUP_TIMEOUT,
             None => self.is_followed && self.looked_up.elapsed() >= valid,
         }
     }
@@ -158,14 +158,21 @@ impl Known {
         self.asked = Some(Instant::now());
     }
 
-    /// What there is to look up then.
-    pub(super) fn lookups(&self) -> Vec<Lookup> {
+    /// Everything that there is to look up.
+    pub(super) fn all_lookups(&self) -> Vec<Lookup> {
+        Lookup::all(&self.configuration.routes)
+    }
+
+    /// What there is to look up again.
+    pub(super) fn followed_lookups(&self) -> Vec<Lookup> {
         Lookup::followed(&self.configuration.routes)
     }
 
-    /// Whether a lookup that is begun now could tell the name of this address.
+    /// Whether a lookup that is begun now could name this address.
     pub(super) fn needs_lookup(&self, address: &Address) -> bool {
-        self.asked.is_none() && self.looked_up.elapsed() >= SELDOM && self.unmatched.contains_key(address)
+        self.asked.is_none()
+            && self.looked_up.elapsed() >= MIN_INTERVAL
+            && self.unmatched.contains_key(address)
     }
 
     /// A lookup has ended. Gives whether it was the first.
@@ -212,10 +219,10 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Configuration, Found, Known, MAX_ADDRESSES_OF_NAME, Owner, Resolved};
+    use super::{Configuration, Found, KnownConfig, MAX_ADDRESSES_OF_NAME, Owner, Resolved};
     use crate::{nginx::tests::routes_of, reader::tests::time_of_thread};
 
-    fn known(text: &str, hosts: &[(&str, &[&str])]) -> Known {
+    fn known(text: &str, hosts: &[(&str, &[&str])]) -> KnownConfig {
         let addresses = hosts
             .iter()
             .map(|(host, ips)| {
@@ -229,13 +236,13 @@ mod tests {
             changed: None,
             resolved: Resolved { addresses, ..Resolved::default() },
         };
-        let mut known = Known::new(configuration, Owner::UNKNOWN, 0);
+        let mut known = KnownConfig::new(configuration, Owner::UNKNOWN, 0);
         known.note_lookup();
         known
     }
 
     #[track_caller]
-    fn check(known: &mut Known, address: &str, expected: &str) {
+    fn check(known: &mut KnownConfig, address: &str, expected: &str) {
         let found = match known.find(&address.parse().unwrap()) {
             Found::Named(name) => name,
             Found::Pending => "(pending)",
@@ -301,7 +308,7 @@ mod tests {
         let mut known = known(text, &[("app.test", &["10.0.0.5"])]);
         check(&mut known, "10.0.0.5:81", "app.test");
         check(&mut known, "10.0.0.6:81", "(pending)");
-        // One that was under way already tells nothing of it.
+        // One that was under way already says nothing of it.
         let answer = |ip: &str| Resolved {
             addresses: HashMap::from([(
                 "app.test".to_owned(),
@@ -323,7 +330,7 @@ mod tests {
         check(&mut known, "10.0.0.7:81", "(undeclared)");
     }
 
-    /// What 8 times as much takes may be so many times as much: 8, and room for a machine that has other things to do.
+    /// What 8 times as much takes may be so many times as much: 8, and some more on a machine that has other things to do.
     const LINEAR: u32 = 8 * 5;
 
     #[track_caller]
@@ -333,7 +340,7 @@ mod tests {
     }
 
     /// Upstreams of one host name and of one address each, and all of them of one more address.
-    fn many(count: usize) -> Known {
+    fn many(count: usize) -> KnownConfig {
         let mut text = "http { resolver 127.0.0.1; ".to_owned();
         for n in 0..count {
             let (high, low) = (n / 250, n % 250);

@@ -184,7 +184,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             let mut pending = client.outbox.pending();
-            assert_eq!(pending.take(|_| true).map(|request| request.of.generation), Some(99));
+            assert_eq!(pending.take(|_| true).map(|request| request.id.generation), Some(99));
             assert!(pending.is_empty());
             drop(pending);
             let error = client.ask(request(1, 0, lookups(MAX_REQUEST / 16))).unwrap_err();

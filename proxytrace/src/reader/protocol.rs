@@ -29,7 +29,7 @@ pub struct GenerationId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Whom it is about.
-    pub of: GenerationId,
+    pub id: GenerationId,
     /// Processes of it, in the host's pid namespace, the most likely master first.
     pub pids: Vec<u32>,
     /// The configuration that is to be read instead of the one that the process names, a path below its root.
@@ -97,7 +97,7 @@ pub struct Lookup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// Whom it is about.
-    pub of: GenerationId,
+    pub id: GenerationId,
     /// Whose that is.
     pub owner: Owner,
     /// What was found.

@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn proxies(jobs: &[Job]) -> Vec<u64> {
-        jobs.iter().map(|job| job.request.of.proxy).collect()
+        jobs.iter().map(|job| job.request.id.proxy).collect()
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         assert!(queue.note_stuck(now).is_empty());
         assert_eq!(proxies_of(&queue.note_stuck(now + KILL_TIMEOUT)), [3, 4, 5], "they get no turn");
         assert_eq!(
-            queue.push(owner(1), request(6, 0, Question::Configuration)).map_err(|it| it.of.proxy),
+            queue.push(owner(1), request(6, 0, Question::Configuration)).map_err(|it| it.id.proxy),
             Err(6)
         );
         assert!(!queue.is_unsettled());
@@ -382,7 +382,7 @@ mod tests {
     fn children_of_the_hosts_root_that_do_not_end_hold_up_their_own_proxies_alone() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let ask = |queue: &mut Queue, proxy: u64| {
-            queue.push(Owner::HOST_ROOT, request(proxy, 0, Question::Configuration)).map_err(|it| it.of.proxy)
+            queue.push(Owner::HOST_ROOT, request(proxy, 0, Question::Configuration)).map_err(|it| it.id.proxy)
         };
         for proxy in 1..=MAX_STUCK_OF_HOST_ROOT as u64 {
             ask(&mut queue, proxy).unwrap();
@@ -404,7 +404,7 @@ mod tests {
     }
 
     fn proxies_of(requests: &[Request]) -> Vec<u64> {
-        requests.iter().map(|request| request.of.proxy).collect()
+        requests.iter().map(|request| request.id.proxy).collect()
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Desk {
     fn refuse(&self, owner: Owner, request: &Request) {
         let why = "processes that read for the same user hang in the kernel, as on a file system that does not answer: \
                    nothing more is read for it before they end";
-        let reply = Reply { of: request.of, owner, answer: request.question.unanswered(why.to_owned()) };
+        let reply = Reply { id: request.id, owner, answer: request.question.unanswered(why.to_owned()) };
         let replies = self.replies.clone();
         tokio::spawn(async move { replies.send(reply).await });
     }
@@ -250,7 +250,7 @@ async fn work_on(
         // It has nothing more to say.
         let _ = child.start_kill();
         report(Event::Ends);
-        let reply = replies.send(Reply { of: request.of, owner, answer });
+        let reply = replies.send(Reply { id: request.id, owner, answer });
         let reap = async {
             let _ = child.wait().await;
             report(Event::Ended);
@@ -258,7 +258,7 @@ async fn work_on(
         let _ = tokio::join!(reply, reap);
     } else {
         report(Event::Ended);
-        let _ = replies.send(Reply { of: request.of, owner, answer }).await;
+        let _ = replies.send(Reply { id: request.id, owner, answer }).await;
     }
 }
 

@@ -66,7 +66,7 @@ impl Watch {
     /// # Errors
     /// A map could not be read.
     pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
-        let of = reply.of;
+        let of = reply.id;
         if let Answer::Pod(pod) = reply.answer {
             self.names.found(of.proxy, pod);
             return Ok(());
