@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use proxytrace_tests::backend::{Backend, Manner, full_backlog};
 use proxytrace_tests::nginx::{proxy_to, server};
 use proxytrace_tests::scratch;
-use proxytrace_tests::wait::{self, patient};
+use proxytrace_tests::wait::{self, SOON, patient};
 use serde_json::json;
 
 use crate::lookout::{AFTER, BEFORE, Lookout, api};

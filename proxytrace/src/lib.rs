@@ -11,7 +11,8 @@
 //! * [`escape`]: text of others as it may be shown.
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
-//! * [`nginx`]: what a configuration says about where nginx connects to.
+//! * [`declared`]: what the configuration of a proxy declares, whatever proxy that is; [`nginx`]: how nginx's says it.
+//! * [`programs`]: how processes of proxies are told from others.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`room`]: how room is shared between owners.
 //! * [`memory`]: what the C library keeps of it.
@@ -25,6 +26,7 @@ pub(crate) mod agent;
 pub(crate) mod check;
 pub(crate) mod cli;
 pub(crate) mod commands;
+pub(crate) mod declared;
 pub(crate) mod doctor;
 pub(crate) mod escape;
 pub(crate) mod exit;
@@ -42,6 +44,7 @@ pub(crate) mod naming;
 pub(crate) mod nginx;
 pub(crate) mod output;
 pub(crate) mod privilege;
+pub(crate) mod programs;
 pub(crate) mod reader;
 pub(crate) mod recording;
 pub(crate) mod room;

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    declared::RoutesView,
     findings::{Finding, FindingView},
     http::{Page, Source},
     kernel::{
@@ -11,7 +12,6 @@ use crate::{
         hooks::{NO_WAY, Via},
     },
     metrics::{self, Format, HookLabels},
-    nginx::view::RoutesView,
     watch::{View, Watch},
 };
 

@@ -1,18 +1,15 @@
 //! Findings about addresses: those that nginx refuses, that lead nowhere, or that speak another protocol.
 
-use super::{Finding, Resolved, Subject, rules};
+use super::{finding::Finding, rules, subject::Subject};
 use crate::{
+    declared::{Addresses, Endpoint, Peer, Routes, Upstream},
     model::Address,
-    nginx::{
-        routes::{Endpoint, Peer, Routes, Upstream},
-        upstreams::FaultKind,
-        url::Error,
-    },
+    nginx::{upstreams::FaultKind, url::Error},
 };
 
 pub(super) fn find(
-    subject: &Subject<'_>,
-    resolved: &Resolved,
+    subject: &Subject,
+    resolved: &Addresses,
     has_socket: &dyn Fn(&str) -> bool,
     findings: &mut Vec<Finding>,
 ) {
@@ -26,10 +23,10 @@ pub(super) fn find(
     wrong_protocol(&subject.routes, findings);
 }
 
-fn refused(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+fn refused(subject: &Subject, findings: &mut Vec<Finding>) {
     for fault in &subject.faults {
         let text = &fault.text;
-        let (rule, what, mend) = match &fault.kind {
+        let (rule, what, fix) = match &fault.kind {
             FaultKind::Address(error) => (
                 &rules::BAD_ADDRESS,
                 format!("nginx refuses \"{text}\": {error}"),
@@ -52,14 +49,14 @@ fn refused(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
                 "rename or remove one of them".to_owned(),
             ),
         };
-        findings.push(Finding::new(rule, &fault.place, what, mend));
+        findings.push(Finding::new(rule, &fault.place, what, fix));
     }
 }
 
 fn unreachable(
     upstream: &Upstream,
     peer: &Peer,
-    resolved: &Resolved,
+    resolved: &Addresses,
     has_socket: &dyn Fn(&str) -> bool,
     findings: &mut Vec<Finding>,
 ) {
@@ -100,15 +97,15 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             format!(
                 "requests that {text} sends to \"{host}\" fail with 502: nothing resolves names while nginx runs"
             )
-        } else if !route.target.variables.is_empty() && !has_blocks {
+        } else if !route.target.open.is_empty() && !has_blocks {
             format!(
                 "requests that {text} sends to a host name fail with 502: nothing resolves names while nginx runs"
             )
         } else {
             continue;
         };
-        let mend = "add a resolver line, or an upstream block of that name";
-        findings.push(Finding::new(&rules::NO_RESOLVER, &route.place, what, mend));
+        let fix = "add a resolver line, or an upstream block of that name";
+        findings.push(Finding::new(&rules::NO_RESOLVER, &route.place, what, fix));
     }
     for upstream in
         routes.upstreams.iter().filter(|upstream| !upstream.is_implicit && upstream.resolver.is_none())
@@ -128,7 +125,7 @@ fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
         let has = |scheme: &str| {
             route.target.text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
-        let (rule, port, protocol, mend) = if has("http://") || has("grpc://") {
+        let (rule, port, protocol, fix) = if has("http://") || has("grpc://") {
             (&rules::HTTP_TO_443, 443, "plain text", "write https:// (grpcs://), or correct the port")
         } else if has("https://") || has("grpcs://") {
             (
@@ -146,7 +143,7 @@ fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
                     "{} speaks {protocol} to port {port} of \"{}\" ({}), which will not understand it",
                     route.directive, upstream.name, peer.place
                 );
-                findings.push(Finding::new(rule, &route.place, what, mend));
+                findings.push(Finding::new(rule, &route.place, what, fix));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::nginx::routes::{Endpoint, Peer, Route, Routes, Server};
+use crate::declared::{Endpoint, Peer, Route, Routes, Server};
 
 /// Upstreams of a route with their peers, and what stays open.
 type Targets = BTreeMap<String, Vec<String>>;
@@ -128,7 +128,7 @@ fn targets(routes: &Routes) -> BTreeMap<String, Locations> {
     for route in &routes.routes {
         let Some(label) = labels.get(route.server) else { continue };
         let leads = of_places.entry(label.clone()).or_default().entry(location(route)).or_default();
-        leads.push((&route.target.upstreams, &route.target.variables));
+        leads.push((&route.target.upstreams, &route.target.open));
     }
     let mut shared: HashMap<Vec<Lead<'_>>, Rc<Targets>> = HashMap::new();
     let mut all = BTreeMap::new();
@@ -149,14 +149,14 @@ type Lead<'a> = (&'a [usize], &'a [String]);
 
 fn named(routes: &Routes, leads: &[Lead<'_>]) -> Targets {
     let mut targets = Targets::new();
-    for (upstreams, variables) in leads {
+    for (upstreams, open) in leads {
         for upstream in upstreams.iter().filter_map(|&index| routes.upstreams.get(index)) {
             let mut peers: Vec<_> = upstream.peers.iter().map(peer).collect();
             peers.sort();
             targets.entry(upstream.name.clone()).or_default().extend(peers);
         }
-        for open in *variables {
-            targets.entry(open.clone()).or_default();
+        for text in *open {
+            targets.entry(text.clone()).or_default();
         }
     }
     targets
@@ -208,7 +208,7 @@ fn in_words(targets: &Targets) -> String {
 #[cfg(test)]
 mod tests {
     use super::between;
-    use crate::nginx::{routes::Routes, tests::config};
+    use crate::nginx::tests::routes_of;
 
     #[test]
     fn what_changes_alike_in_many_places_is_told_once() {
@@ -220,7 +220,7 @@ mod tests {
                 "http {{ map $uri $t {{ {map} }} server {{ listen 80; {locations} }} server {{ listen 81; {locations} }} }}"
             )
         };
-        let [old, new] = [80, 81].map(|port| Routes::of(&config(&text(port))));
+        let [old, new] = [80, 81].map(|port| routes_of(&text(port)));
         let changes = between(&old, &new);
         let length: usize = changes.iter().map(String::len).sum();
         assert!(length < 3 * text(80).len(), "{length} bytes");
@@ -235,7 +235,7 @@ mod tests {
         let old = "http { upstream api { server 10.0.0.5:8080; }
             server { listen 80; server_name a; location /api/ { proxy_pass http://api; } } }";
         let check = |new: &str, expected: &[&str]| {
-            let [old, new] = [old, new].map(|text| Routes::of(&config(text)));
+            let [old, new] = [old, new].map(routes_of);
             assert_eq!(between(&old, &new), expected);
         };
         check(&old.replace(' ', "\n  "), &[]);

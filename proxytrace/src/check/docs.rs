@@ -30,10 +30,10 @@ fn page() -> String {
                 examples::findings(text).into_iter().find(|finding| finding.rule.id == rule.id).unwrap();
             write!(
                 page,
-                "\n```nginx\n{}\n```\n\n> {}.\n>\n> To mend it: {}.\n",
+                "\n```nginx\n{}\n```\n\n> {}.\n>\n> To fix it: {}.\n",
                 text.trim(),
                 finding.what,
-                finding.mend
+                finding.fix
             )
             .unwrap();
         }

@@ -1,8 +1,8 @@
 //! An example of each kind of finding that the configuration alone can have. The story `check` runs those that are about
 //! nginx's own judgement past `nginx -t`.
 
-use super::{ALL, Finding, Resolved, Subject};
-use crate::nginx::tests::config;
+use super::{ALL, Finding, Subject, findings as findings_of};
+use crate::{declared::Addresses, nginx::tests::config};
 
 /// By id. Each brings this finding, and no other that is graver than a note.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
@@ -67,9 +67,8 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
 
 /// What is found in an example, where `gone.internal` is the one name that was looked up, and sockets below /gone are missing.
 pub(super) fn findings(text: &str) -> Vec<Finding> {
-    let config = config(text);
-    let resolved = Resolved::from([("gone.internal".to_owned(), Vec::new())]);
-    Subject::new(&config).findings(&resolved, &|path| !path.starts_with("/gone/"))
+    let resolved = Addresses::from([("gone.internal".to_owned(), Vec::new())]);
+    findings_of(&Subject::new(config(text)), &resolved, &|path| !path.starts_with("/gone/"))
 }
 
 #[test]

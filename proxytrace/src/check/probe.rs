@@ -11,16 +11,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Finding, Resolved, rules};
+use super::{finding::Finding, rules};
 use crate::{
+    declared::{AddressNames, Addresses, Routes},
     model::Address,
-    nginx::{names::Names, routes::Routes},
 };
 
 /// At most so many connects at once.
 const AT_ONCE: usize = 64;
 /// For all connects together.
-const LONGEST: Duration = Duration::from_secs(60);
+const PROBES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What came of a connect.
 #[derive(Clone, Debug, Serialize)]
@@ -41,11 +41,11 @@ pub struct Probe {
 
 /// Connects to each address of an upstream, for at most `each`, or the connect timeout in force if that is shorter.
 /// Servers that take datagrams connect by UDP and are left out.
-pub async fn all(routes: &Routes, resolved: &Resolved, each: Duration) -> Vec<Probe> {
-    let names = Names::new(routes, resolved);
+pub async fn all(routes: &Routes, resolved: &Addresses, each: Duration) -> Vec<Probe> {
+    let names = AddressNames::new(routes, resolved);
     let upstreams = upstreams_over_tcp(routes);
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + PROBES_TIMEOUT;
     let mut probes = JoinSet::new();
     let mut seen = HashSet::new();
     for (upstream, address) in names.declared() {

@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Finding, Severity, Shown, probe::Probe};
+use super::{
+    finding::{Finding, Shown},
+    probe::Probe,
+    rules::Severity,
+};
 use crate::escape::printable_lines;
 
 /// How to write it.
@@ -59,7 +63,7 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for Finding { rule, file, line, what, mend, shown } in &self.findings {
+        for Finding { rule, file, line, what, fix, shown } in &self.findings {
             let _ = writeln!(text, "{file}:{line}: {} [{}]\n    {what}", rule.severity.name(), rule.id);
             if let Some(Shown { text: shown, column }) = shown {
                 let plain = shown.replace(char::is_control, " ");
@@ -67,7 +71,7 @@ impl Report {
                 let column = (*column).min(plain.chars().count() + 1);
                 let _ = writeln!(text, "      | {plain}\n      | {:>column$}", "^");
             }
-            let _ = writeln!(text, "    to mend it: {mend}");
+            let _ = writeln!(text, "    to fix it: {fix}");
         }
         if let Some(changes) = &self.changes {
             let heading =
@@ -97,9 +101,9 @@ impl Report {
 
     fn github(&self) -> String {
         let mut text = String::new();
-        for Finding { rule, file, line, what, mend, .. } in &self.findings {
+        for Finding { rule, file, line, what, fix, .. } in &self.findings {
             let command = if rule.severity == Severity::Note { "notice" } else { rule.severity.name() };
-            let (file, message) = (property(file), data(&format!("{what}. To mend it: {mend}.")));
+            let (file, message) = (property(file), data(&format!("{what}. To fix it: {fix}.")));
             let _ = writeln!(text, "::{command} file={file},line={line},title={}::{message}", rule.id);
         }
         for change in self.changes.iter().flatten() {
@@ -134,11 +138,11 @@ mod tests {
         check(
             Format::Text,
             "/a:b,c%:7: error [syntax]\n    says \\u{1b}[2J\nand more\n      |  server }\n      |         ^\n    \
-             to mend it: do it\nerrors 1, warnings 0, notes 0\n",
+             to fix it: do it\nerrors 1, warnings 0, notes 0\n",
         );
         check(
             Format::Github,
-            "::error file=/a%3Ab%2Cc%25,line=7,title=syntax::says \u{1b}[2J%0Aand more. To mend it: do it.\n",
+            "::error file=/a%3Ab%2Cc%25,line=7,title=syntax::says \u{1b}[2J%0Aand more. To fix it: do it.\n",
         );
         check(
             Format::Json,

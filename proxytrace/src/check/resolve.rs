@@ -4,16 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{net::lookup_host, sync::Semaphore, task::JoinSet, time::timeout};
 
-use super::Resolved;
-use crate::nginx::routes::Routes;
+use crate::declared::{Addresses, Routes};
 
 /// At most so many names at once.
 const AT_ONCE: usize = 32;
 /// For all names together.
-const LONGEST: Duration = Duration::from_secs(10);
+const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Looks all names up. A name that got no answer in time is left out: it is neither known to resolve nor not to.
-pub async fn all(routes: &Routes) -> Resolved {
+pub async fn all(routes: &Routes) -> Addresses {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut lookups = JoinSet::new();
     for host in routes.hosts().map(str::to_owned) {
@@ -26,13 +25,13 @@ pub async fn all(routes: &Routes) -> Resolved {
             (host, addresses)
         });
     }
-    let mut resolved = Resolved::new();
+    let mut resolved = Addresses::new();
     let collect = async {
         while let Some(answer) = lookups.join_next().await {
             resolved.extend(answer);
         }
     };
     // What is late stays unknown.
-    let _ = timeout(LONGEST, collect).await;
+    let _ = timeout(LOOKUPS_TIMEOUT, collect).await;
     resolved
 }

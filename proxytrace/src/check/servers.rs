@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use nginx_conf::{Config, Directive};
 
-use super::{Finding, rules};
+use super::{finding::Finding, rules};
 use crate::nginx::places::Places;
 
 /// What a file begins with that is meant to be included.
@@ -17,8 +17,8 @@ pub(super) fn find(config: &Config, findings: &mut Vec<Finding>) {
         let name = &directive.name.text;
         let what =
             format!("nginx refuses \"{name}\" outside of http and stream, and nothing of it was checked");
-        let mend = "check the file that includes this one";
-        findings.push(Finding::new(&rules::OUT_OF_PLACE, &places.line(directive), what, mend));
+        let fix = "check the file that includes this one";
+        findings.push(Finding::new(&rules::OUT_OF_PLACE, &places.line(directive), what, fix));
     }
     for http in named(&config.directives, "http") {
         let servers: Vec<_> = named(http.children(), "server").collect();
@@ -53,8 +53,8 @@ fn servers_of(servers: &[&Directive], places: &Places<'_>, findings: &mut Vec<Fi
             if is_default && let Some(first) = defaults.insert(address.clone(), places.line(listen)) {
                 let what =
                     format!("nginx refuses a second default server at {address}; the first is at {first}");
-                let mend = "take default_server off one of them";
-                findings.push(Finding::new(&rules::DEFAULT_SERVER_TWICE, &places.line(listen), what, mend));
+                let fix = "take default_server off one of them";
+                findings.push(Finding::new(&rules::DEFAULT_SERVER_TWICE, &places.line(listen), what, fix));
             }
             addresses.insert(address);
         }
@@ -68,8 +68,8 @@ fn servers_of(servers: &[&Directive], places: &Places<'_>, findings: &mut Vec<Fi
                     let what = format!(
                         "requests for \"{name}\" at {address} never come here: {first} has that name already"
                     );
-                    let mend = "rename or remove one of them";
-                    findings.push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, mend));
+                    let fix = "rename or remove one of them";
+                    findings.push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, fix));
                 } else {
                     names.insert(key, place.clone());
                 }

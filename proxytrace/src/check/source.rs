@@ -6,9 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nginx_conf::{Config, Disk, Error, Kind, Limits, load, load_dump};
+use nginx_conf::{Disk, Error, Kind, Limits, load, load_dump};
 
-use super::{Finding, Shown, rules};
+use super::{
+    finding::{Finding, Shown},
+    rules,
+    subject::Subject,
+};
 
 /// How a file begins that holds what `nginx -T` printed, with or without its standard error.
 const DUMPS: [&[u8]; 2] = [b"# configuration file ", b"nginx: the configuration file "];
@@ -29,7 +33,7 @@ impl Unreadable {
 ///
 /// # Errors
 /// It may not be read, is no file, or holds more than a configuration can.
-pub fn read(path: &Path) -> Result<Result<Config, Box<Finding>>, Unreadable> {
+pub fn read(path: &Path) -> Result<Result<Subject, Box<Finding>>, Unreadable> {
     let limits = Limits::default();
     let read = match dump(path, limits.bytes) {
         Err(error) => return Err(Unreadable(format!("read {}: {error}", path.display()))),
@@ -40,16 +44,16 @@ pub fn read(path: &Path) -> Result<Result<Config, Box<Finding>>, Unreadable> {
             load(&Disk, &main, None, &limits)
         }
     };
-    read.map_or_else(|error| refusal(error, path).map(Err), |config| Ok(Ok(config)))
+    read.map_or_else(|error| refusal(error, path).map(Err), |config| Ok(Ok(Subject::new(config))))
 }
 
 /// What `nginx -T` printed, if that is what is there.
-fn dump(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+fn dump(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     if path == Path::new("-") {
-        io::stdin().lock().take(most + 1).read_to_end(&mut text)?;
+        io::stdin().lock().take(max + 1).read_to_end(&mut text)?;
     } else if path.is_file() {
-        let mut file = File::open(path)?.take(most + 1);
+        let mut file = File::open(path)?.take(max + 1);
         file.by_ref().take(DUMPS[1].len() as u64).read_to_end(&mut text)?;
         if !DUMPS.iter().any(|start| text.starts_with(start)) {
             return Ok(None);
@@ -58,7 +62,7 @@ fn dump(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     } else {
         return Ok(None);
     }
-    if text.len() as u64 > most {
+    if text.len() as u64 > max {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(Some(text))

@@ -1,7 +1,7 @@
 //! Findings about connect timeouts.
 
-use super::{Finding, rules};
-use crate::nginx::routes::{Route, Routes};
+use super::{finding::Finding, rules};
+use crate::declared::{Route, Routes};
 
 /// What is longer hurts: a connect within a data centre takes milliseconds, and one SYN sent again 1 s.
 const LONG_MS: u64 = 10_000;
@@ -29,7 +29,7 @@ pub(super) fn find(routes: &Routes, findings: &mut Vec<Finding>) {
             route.connect_timeout_ms / 1_000,
             upstream.name
         );
-        let mend = format!("set {directive} to a few seconds");
-        findings.push(Finding::new(&rules::LONG_CONNECT_TIMEOUT, &route.place, what, mend));
+        let fix = format!("set {directive} to a few seconds");
+        findings.push(Finding::new(&rules::LONG_CONNECT_TIMEOUT, &route.place, what, fix));
     }
 }

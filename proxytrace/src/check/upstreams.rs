@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{Finding, Resolved, Subject, rules};
-use crate::nginx::routes::{Endpoint, Upstream};
+use super::{finding::Finding, rules, subject::Subject};
+use crate::declared::{Addresses, Endpoint, Upstream};
 
-pub(super) fn find(subject: &Subject<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
+pub(super) fn find(subject: &Subject, resolved: &Addresses, findings: &mut Vec<Finding>) {
     let routes = &subject.routes;
     let used: HashSet<usize> =
         routes.routes.iter().flat_map(|route| route.target.upstreams.iter().copied()).collect();
     // A variable that only a request fills can hold the name of any block.
-    let is_all_known = routes.routes.iter().all(|route| route.target.variables.is_empty());
+    let is_all_known = routes.routes.iter().all(|route| route.target.open.is_empty());
     for (index, upstream) in routes.upstreams.iter().enumerate() {
         if upstream.is_implicit {
             undefined(upstream, resolved, findings);
@@ -28,7 +28,7 @@ pub(super) fn find(subject: &Subject<'_>, resolved: &Resolved, findings: &mut Ve
     }
 }
 
-fn peers(upstream: &Upstream, subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+fn peers(upstream: &Upstream, subject: &Subject, findings: &mut Vec<Finding>) {
     let name = &upstream.name;
     // Lines that nginx refuses are findings of their own.
     let is_read = !subject.faults.iter().any(|fault| fault.place.starts_with(file_of(&upstream.place)));
@@ -60,7 +60,7 @@ fn file_of(place: &str) -> &str {
     place.rsplit_once(':').map_or(place, |(file, _)| file)
 }
 
-fn undefined(upstream: &Upstream, resolved: &Resolved, findings: &mut Vec<Finding>) {
+fn undefined(upstream: &Upstream, resolved: &Addresses, findings: &mut Vec<Finding>) {
     let is_found = |host: &str| resolved.get(host).is_some_and(|addresses| !addresses.is_empty());
     for peer in &upstream.peers {
         if let Endpoint::Host { name, .. } = &peer.endpoint
@@ -70,8 +70,8 @@ fn undefined(upstream: &Upstream, resolved: &Resolved, findings: &mut Vec<Findin
         {
             let what =
                 format!("there is no upstream \"{name}\", so nginx takes it for a host and looks it up");
-            let mend = "define the upstream, correct its name, or write the host in full";
-            findings.push(Finding::new(&rules::UPSTREAM_UNDEFINED, &peer.place, what, mend));
+            let fix = "define the upstream, correct its name, or write the host in full";
+            findings.push(Finding::new(&rules::UPSTREAM_UNDEFINED, &peer.place, what, fix));
         }
     }
 }

@@ -8,17 +8,15 @@ use std::{
     time::Duration,
 };
 
-use nginx_conf::Config;
-
 use super::{Run, options::seconds};
 use crate::{
     check::{
-        Finding, Resolved, Subject, difference, probe,
+        Finding, Subject, difference, findings, probe,
         report::{Format, Report},
         resolve, source,
     },
+    declared::Addresses,
     exit::Failure,
-    nginx::routes::Routes,
 };
 
 /// Options of `proxytrace check`.
@@ -56,9 +54,9 @@ impl Run for Args {
         let old = self.against.as_deref().map(source::read).transpose()?;
         let report = match source::read(&self.config)? {
             Err(finding) => Report { findings: vec![*finding], ..Report::default() },
-            Ok(config) => match old {
+            Ok(subject) => match old {
                 Some(Err(finding)) => Report { findings: vec![*finding], ..Report::default() },
-                old => examine(self, &config, old.and_then(Result::ok).as_ref())?,
+                old => examine(self, &subject, old.and_then(Result::ok).as_ref())?,
             },
         };
         let mut out = io::stdout().lock();
@@ -68,11 +66,10 @@ impl Run for Args {
     }
 }
 
-fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result<Report> {
-    let subject = Subject::new(config);
+fn examine(args: &Args, subject: &Subject, old: Option<&Subject>) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (resolved, probes) = runtime.block_on(async {
-        let resolved = if args.no_resolve { Resolved::new() } else { resolve::all(&subject.routes).await };
+        let resolved = if args.no_resolve { Addresses::new() } else { resolve::all(&subject.routes).await };
         let probes = match args.probe {
             true => Some(probe::all(&subject.routes, &resolved, args.probe_timeout).await),
             false => None,
@@ -81,7 +78,7 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     });
     // A look-up that got no answer may still wait for it.
     runtime.shutdown_background();
-    let mut findings = subject.findings(&resolved, &is_socket);
+    let mut findings = findings(subject, &resolved, &is_socket);
     findings.extend(probes.iter().flatten().filter_map(probe::Probe::finding).collect::<Vec<Finding>>());
     findings.sort_by(|one, other| {
         (&one.file, one.line, one.rule.id).cmp(&(&other.file, other.line, other.rule.id))
@@ -89,7 +86,7 @@ fn examine(args: &Args, config: &Config, old: Option<&Config>) -> anyhow::Result
     findings.dedup();
     Ok(Report {
         findings,
-        changes: old.map(|old| difference::between(&Routes::of(old), &subject.routes)),
+        changes: old.map(|old| difference::between(&old.routes, &subject.routes)),
         probes,
         names_not_checked: subject
             .routes

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    declared::{Addresses, Routes},
     model::Address,
-    nginx::routes::{Addresses, Routes},
 };
 
 /// The upstreams of a configuration with their addresses. Can be recorded, so that a replay knows what the live trace knew.
@@ -71,15 +71,15 @@ impl Declared {
 mod tests {
     use std::collections::HashMap;
 
-    use super::{Declared, Routes};
-    use crate::nginx::tests::config;
+    use super::Declared;
+    use crate::nginx::tests::routes_of;
 
     #[test]
     fn a_declaration_has_each_address_with_its_line() {
-        let routes = Routes::of(&config(
+        let routes = routes_of(
             "http { upstream api { server 10.0.0.5:8080; server app:81; }\n\
              server { location / { proxy_pass http://api; } location /b { proxy_pass http://10.0.0.6; } } }",
-        ));
+        );
         let addresses = HashMap::from([("app".to_owned(), vec!["10.0.0.7:0".parse().unwrap()])]);
         let declared = Declared::new(&routes, &addresses);
         let shown: Vec<_> = declared

@@ -8,7 +8,7 @@ use proxytrace_ebpf::abi::Owner;
 use super::{Identity, Source, cgroup};
 use crate::{
     escape,
-    reader::master::{self, Arguments, Role},
+    programs::{self, Arguments, Role},
 };
 
 /// As many parents of one name are followed at most to find a proxy's first process.
@@ -39,7 +39,7 @@ pub(super) fn look_at(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
     };
     let cmdline = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
     let exe = process.exe().unwrap_or_else(|_| stat.comm.into());
-    let arguments = match master::role(&cmdline, &exe) {
+    let arguments = match programs::role(&cmdline, &exe) {
         Role::Master(arguments) => Some(arguments),
         Role::Worker | Role::Other => None,
     };

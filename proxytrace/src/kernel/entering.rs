@@ -10,11 +10,12 @@ use super::{
     maps::Inserted,
     processes::{self, Wanted},
 };
+use crate::programs;
 
 impl Tracer {
     pub(super) fn set_names(&mut self, wanted: &[String]) -> Result<(), Error> {
         // With processes given by pid, executing nginx anew is a reload still.
-        self.names.insert(&comm("nginx"), &0)?;
+        self.names.insert(&comm(programs::NGINX), &0)?;
         wanted.iter().try_for_each(|name| self.names.insert(&comm(name), &NAME_ENTERS))
     }
 

@@ -370,6 +370,12 @@ impl Tracer {
         path
     }
 
+    /// The same; nothing is remembered of it.
+    #[must_use]
+    pub fn unix_path_now(&self, address: &Address) -> Option<UnixPath> {
+        self.path_cache.get(address).copied().flatten().or_else(|| self.paths.get(address))
+    }
+
     /// Forgets the paths of unix sockets that no row is about. One whose row comes meanwhile is known until the next call still, and
     /// is noted anew by the attempt after that.
     ///

@@ -141,12 +141,13 @@ impl SeriesStore {
         self.known(key, owner);
     }
 
-    /// The series as of `rows`, which are all that the kernel has. An address that was not admitted is left out. What is
-    /// `declared`, by the owner of the proxy, has a series before it is used, as far as what is used leaves room.
+    /// The series as of `rows`, which are all that the kernel has, with the owners of their proxies. What is `declared` has a series
+    /// before it is used, as far as what is used leaves room. Nothing is remembered: an address that was not admitted yet is
+    /// counted where it will be.
     #[must_use]
     pub fn view<'a>(
         &self,
-        rows: impl Iterator<Item = (&'a Key, &'a Row)>,
+        rows: impl Iterator<Item = (Key, Owner, &'a Row)>,
         declared: &[(Owner, Key)],
     ) -> BTreeMap<Key, Series> {
         let mut all: BTreeMap<Key, Series> =
@@ -155,17 +156,25 @@ impl SeriesStore {
             let series = all.entry(known.sum.as_ref().unwrap_or(key).clone()).or_default();
             series.0.add(known.carried.counts());
         }
-        for (key, row) in rows {
-            let Some(known) = self.known.get(key) else { continue };
-            if let Some(series) = all.get_mut(known.sum.as_ref().unwrap_or(key)) {
-                series.0.add(row);
-            }
+        let (mut own, mut apart) = (self.own.clone(), self.apart.clone());
+        for (key, owner, row) in rows {
+            let place = match self.known.get(&key) {
+                Some(known) => known.sum.clone().unwrap_or(key),
+                None if all.contains_key(&key) || own.take(owner) => key,
+                None => {
+                    let sum = sum_of(&key);
+                    let has_room = all.contains_key(&sum) || apart.take(owner);
+                    if has_room { sum } else { Key::other(OTHER.into()) }
+                }
+            };
+            all.entry(place).or_default().0.add(row);
         }
-        // Not remembered: a series of zeroes can make room for one that counts.
-        let mut own = self.own.clone();
+        // A series of zeroes can make room for one that counts.
         let unused = declared.iter().filter(|(_, key)| !self.known.contains_key(key));
-        for (_, key) in unused.filter(|(owner, _)| own.take(*owner)) {
-            all.entry(key.clone()).or_default();
+        for (owner, key) in unused {
+            if !all.contains_key(key) && own.take(*owner) {
+                all.insert(key.clone(), Series::default());
+            }
         }
         all
     }
@@ -216,9 +225,14 @@ impl SeriesStore {
     }
 }
 
+/// The sum of all addresses of the same proxy and upstream.
+fn sum_of(key: &Key) -> Key {
+    Key { address: OTHER.into(), ..key.clone() }
+}
+
 /// The sum that an address is counted in which has no room for a series: of its proxy and upstream, or of all.
 fn sum_for(key: &Key, owner: Owner, sums: &mut BTreeMap<Key, Sum>, apart: &mut Room) -> Key {
-    let own = Key { address: OTHER.into(), ..key.clone() };
+    let own = sum_of(key);
     let has_room = sums.contains_key(&own) || apart.take(owner);
     let (sum, owner) = if has_room { (own, Some(owner)) } else { (Key::other(OTHER.into()), None) };
     let new = || Sum { owner, carried: Series::default(), last_ns: 0 };
@@ -249,8 +263,24 @@ mod tests {
             let kept: HashSet<&Key> =
                 rows.iter().map(|entry| &entry.key).chain(declared.iter().map(|(_, key)| key)).collect();
             self.drop_idle(now_ns, &kept);
-            self.view(rows.iter().map(|entry| (&entry.key, &entry.row)), declared)
+            self.view(rows.iter().map(Entry::parts), declared)
         }
+    }
+
+    impl Entry {
+        fn parts(&self) -> (Key, Owner, &Row) {
+            (self.key.clone(), self.owner, &self.row)
+        }
+    }
+
+    #[test]
+    fn what_was_not_admitted_yet_is_counted_where_it_will_be() {
+        let rows =
+            [row("a", 1, 1, 1), row("a", 2, 2, 1), row("b", 3, 3, 1), row("c", 4, 4, 1), row("c", 5, 5, 1)];
+        let mut store = SeriesStore::new(2, HOUR);
+        let before = store.view(rows.iter().map(Entry::parts), &declared(["d"]));
+        assert_eq!(before, store.update(1, &rows, &declared(["d"])));
+        assert_eq!((attempts(&before, "a"), attempts(&before, OTHER)), (Some(3), Some(9)));
     }
 
     const HOUR: u64 = 3_600_000_000_000;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    nginx::routes::{Endpoint, Resolver, Routes},
+    declared::{Endpoint, Resolver, Routes},
     reader::Owner,
 };
 
@@ -94,9 +94,7 @@ pub(super) fn bytes(routes: &Routes) -> usize {
     let texts = |texts: &[String]| -> usize { texts.iter().map(|one| text(one) + size_of::<String>()).sum() };
     let endpoint = |endpoint: &Endpoint| size_of::<Endpoint>() + endpoint.name().map_or(0, text);
     let resolver = |resolver: &Option<Resolver>| {
-        let of = |resolver: &Resolver| {
-            text(&resolver.place) + resolver.servers.iter().map(endpoint).sum::<usize>()
-        };
+        let of = |resolver: &Resolver| resolver.servers.iter().map(endpoint).sum::<usize>();
         resolver.as_ref().map_or(0, of)
     };
     let upstreams = routes.upstreams.iter().map(|upstream| {
@@ -109,9 +107,10 @@ pub(super) fn bytes(routes: &Routes) -> usize {
             + resolver(&upstream.resolver)
             + peers.sum::<usize>()
     });
-    let servers = routes.servers.iter().map(|server| {
-        size_of_val(server) + text(&server.place) + texts(&server.listen) + texts(&server.names)
-    });
+    let servers = routes
+        .servers
+        .iter()
+        .map(|server| size_of_val(server) + texts(&server.listen) + texts(&server.names));
     let targets = routes.routes.iter().map(|route| {
         size_of_val(route)
             + texts(&route.location)
@@ -119,6 +118,7 @@ pub(super) fn bytes(routes: &Routes) -> usize {
             + text(&route.place)
             + text(&route.target.text)
             + size_of_val(&*route.target.upstreams)
+            + texts(&route.target.open)
             + texts(&route.target.variables)
             + resolver(&route.resolver)
     });
@@ -133,13 +133,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Kept, Limit, MAX_OF_ALL, MAX_OF_OWNER, MAX_OF_PROXY, Shelf, bytes, exceeded};
-    use crate::{
-        nginx::{routes::Routes, tests::config},
-        reader::Owner,
-    };
+    use crate::{declared::Routes, nginx::tests::routes_of, reader::Owner};
 
     fn routes(text: &str) -> Arc<Routes> {
-        Arc::new(Routes::of(&config(text)))
+        Arc::new(routes_of(text))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What one generation is configured to do, and what it calls an address. Names that nginx follows are looked up again.
+//! What one generation is configured to do, and what it calls an address. Names that the proxy follows are looked up again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,16 +7,16 @@ use std::{
 };
 
 use crate::{
+    declared::{AddressNames, Configuration, Resolved},
     model::Address,
-    nginx::names::Names,
-    reader::{Addresses, Configuration, Lookup, Owner},
+    reader::{Lookup, Owner},
 };
 
-/// Names that nginx follows are not looked up more often, whatever their answers say, or how many addresses are new.
-const SELDOM: Duration = Duration::from_secs(1);
+/// Names that the proxy follows are not looked up more often, whatever their answers say, or how many addresses are new.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For so long an answer about names is waited for: more than it takes to give those up that nobody answers for (8 s).
-const PATIENCE: Duration = Duration::from_secs(12);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How long an address holds that no name server gave a time for: from /etc/hosts, or none at all.
 const UNLIMITED: Duration = Duration::from_secs(30);
@@ -28,17 +28,17 @@ const MAX_ADDRESSES_OF_NAME: usize = 4096;
 const MIN_ADDRESSES_OF_NAME: usize = 16;
 
 /// What one generation is configured to do.
-pub(super) struct Known {
+pub(super) struct KnownConfig {
     pub(super) configuration: Configuration,
     /// Whose proxy that is.
     pub(super) owner: Owner,
     /// What is kept of it takes so many bytes.
     pub(super) bytes: usize,
-    pub(super) names: Names,
-    /// nginx looks names up while it runs; and how long their answers hold where it says that itself.
+    pub(super) names: AddressNames,
+    /// The proxy looks names up while it runs; and how long their answers hold where its configuration says that.
     is_followed: bool,
     valid: Option<Duration>,
-    /// The configuration cannot tell where all connects go to.
+    /// The configuration does not say where all connects go to.
     is_open: bool,
     /// By port the upstream of a host that nobody answered for; `None` where several have such a host.
     unanswered: HashMap<u16, Option<usize>>,
@@ -49,21 +49,21 @@ pub(super) struct Known {
     asked: Option<Instant>,
     /// A lookup has ended: before the first has, host names have no addresses.
     is_complete: bool,
-    /// Addresses that no name had, and when they were first seen: only a lookup that is begun later can tell.
+    /// Addresses that no name had, and when they were first seen: only a lookup that is begun later can say what they are.
     unmatched: HashMap<Address, Instant>,
 }
 
 /// What is found of an address.
 pub(super) enum Found<'a> {
     Named(&'a str),
-    /// Names that are followed have to be looked up again to tell.
+    /// That takes a lookup of the names that are followed.
     Pending,
-    /// The configuration cannot tell where it connects to.
+    /// The configuration does not say where it connects to.
     Open,
     Undeclared,
 }
 
-impl Known {
+impl KnownConfig {
     /// All that is known but for what host names resolve to.
     pub(super) fn new(configuration: Configuration, owner: Owner, bytes: usize) -> Self {
         let now = Instant::now();
@@ -72,7 +72,7 @@ impl Known {
         let mut known = Self {
             owner,
             bytes,
-            names: Names::default(),
+            names: AddressNames::default(),
             is_followed: routes.is_followed(),
             valid: valid_ms.map(Duration::from_millis),
             is_open: false,
@@ -90,12 +90,12 @@ impl Known {
 
     /// What follows from what names resolve to, so that an address is found without a look at the whole configuration.
     fn derive(&mut self) {
-        let Configuration { routes, addresses, .. } = &self.configuration;
-        self.names = Names::new(routes, &addresses.of);
-        self.is_open = routes.is_open(&addresses.of);
+        let Configuration { routes, resolved: Resolved { addresses, .. }, .. } = &self.configuration;
+        self.names = AddressNames::new(routes, addresses);
+        self.is_open = routes.is_open(addresses);
         self.unanswered.clear();
         for (index, upstream) in routes.upstreams.iter().enumerate() {
-            let has_no_answer = |host| !addresses.of.contains_key(host);
+            let has_no_answer = |host| !addresses.contains_key(host);
             for peer in upstream.peers.iter().filter(|peer| peer.endpoint.host().is_some_and(has_no_answer)) {
                 let only = self.unanswered.entry(peer.endpoint.port()).or_insert(Some(index));
                 *only = only.filter(|only| *only == index);
@@ -103,22 +103,17 @@ impl Known {
         }
     }
 
-    pub(super) fn find(&mut self, address: &Address) -> Found<'_> {
+    /// What the configuration calls the address. A name that is followed may have come to stand for it a moment ago.
+    pub(super) fn find(&self, address: &Address) -> Found<'_> {
         if let Some(named) = self.names.find(address) {
             return Found::Named(&named.upstream);
         }
-        if !self.is_complete && self.asked.is_some_and(|since| since.elapsed() < PATIENCE) {
+        if self.is_waiting() {
             return Found::Pending;
         }
-        if self.is_followed {
-            if self.unmatched.len() >= MAX_ADDRESSES_OF_NAME {
-                self.unmatched.clear();
-            }
-            // nginx may have learned of it after we last looked.
-            let first = *self.unmatched.entry(address.clone()).or_insert_with(Instant::now);
-            if first >= self.begun {
-                return Found::Pending;
-            }
+        // The proxy may have learned of it after we last looked.
+        if self.is_followed && self.unmatched.get(address).is_none_or(|first| *first >= self.begun) {
+            return Found::Pending;
         }
         match self.of_a_host_without_answer(address.port()) {
             Some(upstream) => Found::Named(upstream),
@@ -127,18 +122,33 @@ impl Known {
         }
     }
 
-    /// The upstream of a host that nobody answered for, where only one has such a port: nginx got an answer when it started.
+    /// Remembers since when no name is known for the address, where a name that is followed may come to stand for it.
+    pub(super) fn note_unmatched(&mut self, address: &Address) {
+        if self.is_followed && !self.is_waiting() && self.names.find(address).is_none() {
+            if self.unmatched.len() >= MAX_ADDRESSES_OF_NAME {
+                self.unmatched.clear();
+            }
+            self.unmatched.entry(address.clone()).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether the answer about its host names is on its way.
+    fn is_waiting(&self) -> bool {
+        !self.is_complete && self.asked.is_some_and(|since| since.elapsed() < LOOKUP_TIMEOUT)
+    }
+
+    /// The upstream of a host that nobody answered for, where only one has such a port: the proxy got an answer when it started.
     fn of_a_host_without_answer(&self, port: u16) -> Option<&str> {
         let index = self.unanswered.get(&port).copied().flatten()?;
         self.configuration.routes.upstreams.get(index).map(|upstream| upstream.name.as_str())
     }
 
     pub(super) fn is_due(&self) -> bool {
-        let told =
-            self.configuration.addresses.valid_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        let valid = self.valid.or(told).unwrap_or(UNLIMITED).max(SELDOM);
+        let of_answers =
+            self.configuration.resolved.valid_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let valid = self.valid.or(of_answers).unwrap_or(UNLIMITED).max(MIN_INTERVAL);
         match self.asked {
-            Some(since) => since.elapsed() >= PATIENCE,
+            Some(since) => since.elapsed() >= LOOKUP_TIMEOUT,
             None => self.is_followed && self.looked_up.elapsed() >= valid,
         }
     }
@@ -158,14 +168,21 @@ impl Known {
         self.asked = Some(Instant::now());
     }
 
-    /// What there is to look up then.
-    pub(super) fn lookups(&self) -> Vec<Lookup> {
+    /// Everything that there is to look up.
+    pub(super) fn all_lookups(&self) -> Vec<Lookup> {
+        Lookup::all(&self.configuration.routes)
+    }
+
+    /// What there is to look up again.
+    pub(super) fn followed_lookups(&self) -> Vec<Lookup> {
         Lookup::followed(&self.configuration.routes)
     }
 
-    /// Whether a lookup that is begun now could tell the name of this address.
+    /// Whether a lookup that is begun now could name this address.
     pub(super) fn needs_lookup(&self, address: &Address) -> bool {
-        self.asked.is_none() && self.looked_up.elapsed() >= SELDOM && self.unmatched.contains_key(address)
+        self.asked.is_none()
+            && self.looked_up.elapsed() >= MIN_INTERVAL
+            && self.unmatched.contains_key(address)
     }
 
     /// A lookup has ended. Gives whether it was the first.
@@ -177,17 +194,17 @@ impl Known {
 
     /// Takes what names resolve to now, and says whether that names any address anew, or is the first time. Addresses that a name had before keep it:
     /// connects to them may still be under way.
-    pub(super) fn update(&mut self, addresses: Addresses) -> bool {
+    pub(super) fn update(&mut self, resolved: Resolved) -> bool {
         let is_first = self.note_lookup();
-        let known = &mut self.configuration.addresses;
-        known.valid_seconds = addresses.valid_seconds;
-        let names = known.of.len().max(addresses.of.len()).max(1);
+        let known = &mut self.configuration.resolved;
+        known.valid_seconds = resolved.valid_seconds;
+        let names = known.addresses.len().max(resolved.addresses.len()).max(1);
         let max = (MAX_ADDRESSES / names).clamp(MIN_ADDRESSES_OF_NAME, MAX_ADDRESSES_OF_NAME);
         let mut is_new = false;
-        for (name, found) in addresses.of {
+        for (name, found) in resolved.addresses {
             // That a name has no address is news as well: before, nobody had answered.
-            is_new |= !known.of.contains_key(&name);
-            let all = known.of.entry(name).or_default();
+            is_new |= !known.addresses.contains_key(&name);
+            let all = known.addresses.entry(name).or_default();
             let before: HashSet<_> = all.iter().copied().collect();
             is_new |= found.iter().any(|one| !before.contains(one));
             let now: HashSet<_> = found.iter().copied().collect();
@@ -212,14 +229,11 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Addresses, Configuration, Found, Known, MAX_ADDRESSES_OF_NAME, Owner};
-    use crate::{
-        nginx::{routes::Routes, tests::config},
-        reader::tests::time_of_thread,
-    };
+    use super::{Configuration, Found, KnownConfig, MAX_ADDRESSES_OF_NAME, Owner, Resolved};
+    use crate::{nginx::tests::routes_of, reader::tests::time_of_thread};
 
-    fn known(text: &str, hosts: &[(&str, &[&str])]) -> Known {
-        let of = hosts
+    fn known(text: &str, hosts: &[(&str, &[&str])]) -> KnownConfig {
+        let addresses = hosts
             .iter()
             .map(|(host, ips)| {
                 ((*host).to_owned(), ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
@@ -228,17 +242,17 @@ mod tests {
         let configuration = Configuration {
             path: "/etc/nginx/nginx.conf".into(),
             exe: "/usr/sbin/nginx".into(),
-            routes: Arc::new(Routes::of(&config(text))),
+            routes: Arc::new(routes_of(text)),
             changed: None,
-            addresses: Addresses { of, ..Addresses::default() },
+            resolved: Resolved { addresses, ..Resolved::default() },
         };
-        let mut known = Known::new(configuration, Owner::UNKNOWN, 0);
+        let mut known = KnownConfig::new(configuration, Owner::UNKNOWN, 0);
         known.note_lookup();
         known
     }
 
     #[track_caller]
-    fn check(known: &mut Known, address: &str, expected: &str) {
+    fn check(known: &mut KnownConfig, address: &str, expected: &str) {
         let found = match known.find(&address.parse().unwrap()) {
             Found::Named(name) => name,
             Found::Pending => "(pending)",
@@ -268,8 +282,8 @@ mod tests {
         known.note_asked();
         check(&mut known, "10.0.0.5:8080", "api");
         check(&mut known, "10.0.0.6:81", "(pending)");
-        let of = HashMap::from([("app".to_owned(), vec!["10.0.0.6:0".parse().unwrap()])]);
-        assert!(known.update(Addresses { of, ..Addresses::default() }));
+        let addresses = HashMap::from([("app".to_owned(), vec!["10.0.0.6:0".parse().unwrap()])]);
+        assert!(known.update(Resolved { addresses, ..Resolved::default() }));
         check(&mut known, "10.0.0.6:81", "api");
         check(&mut known, "10.0.0.7:81", "(undeclared)");
     }
@@ -304,10 +318,13 @@ mod tests {
         let mut known = known(text, &[("app.test", &["10.0.0.5"])]);
         check(&mut known, "10.0.0.5:81", "app.test");
         check(&mut known, "10.0.0.6:81", "(pending)");
-        // One that was under way already tells nothing of it.
-        let answer = |ip: &str| Addresses {
-            of: HashMap::from([("app.test".to_owned(), vec![SocketAddr::new(ip.parse().unwrap(), 0)])]),
-            ..Addresses::default()
+        // One that was under way already says nothing of it.
+        let answer = |ip: &str| Resolved {
+            addresses: HashMap::from([(
+                "app.test".to_owned(),
+                vec![SocketAddr::new(ip.parse().unwrap(), 0)],
+            )]),
+            ..Resolved::default()
         };
         known.asked = Some(known.begun);
         assert!(!known.update(answer("10.0.0.5")), "nothing new");
@@ -323,7 +340,7 @@ mod tests {
         check(&mut known, "10.0.0.7:81", "(undeclared)");
     }
 
-    /// What 8 times as much takes may be so many times as much: 8, and room for a machine that has other things to do.
+    /// What 8 times as much takes may be so many times as much: 8, and some more on a machine that has other things to do.
     const LINEAR: u32 = 8 * 5;
 
     #[track_caller]
@@ -333,7 +350,7 @@ mod tests {
     }
 
     /// Upstreams of one host name and of one address each, and all of them of one more address.
-    fn many(count: usize) -> Known {
+    fn many(count: usize) -> KnownConfig {
         let mut text = "http { resolver 127.0.0.1; ".to_owned();
         for n in 0..count {
             let (high, low) = (n / 250, n % 250);
@@ -370,10 +387,10 @@ mod tests {
         });
         check_is_linear("taking addresses", |count| {
             let mut known = many(count);
-            let of = (0..count).map(|n| (format!("h{n}.test"), vec!["10.0.0.1:0".parse().unwrap()]));
-            let of: HashMap<_, _> = of.collect();
+            let addresses = (0..count).map(|n| (format!("h{n}.test"), vec!["10.0.0.1:0".parse().unwrap()]));
+            let addresses: HashMap<_, _> = addresses.collect();
             let start = time_of_thread();
-            assert!(known.update(Addresses { of, ..Addresses::default() }));
+            assert!(known.update(Resolved { addresses, ..Resolved::default() }));
             time_of_thread() - start
         });
     }
@@ -386,10 +403,10 @@ mod tests {
             (from..from + 1000).map(|n| SocketAddr::new(ip(n).into(), 0)).collect()
         };
         for round in 0..10 {
-            let of = HashMap::from([("app.test".to_owned(), addresses(round * 1000))]);
-            known.update(Addresses { of, ..Addresses::default() });
+            let addresses = HashMap::from([("app.test".to_owned(), addresses(round * 1000))]);
+            known.update(Resolved { addresses, ..Resolved::default() });
         }
-        let all = &known.configuration.addresses.of["app.test"];
+        let all = &known.configuration.resolved.addresses["app.test"];
         assert_eq!(all.len(), MAX_ADDRESSES_OF_NAME);
         assert!(all.ends_with(&addresses(9000)));
     }

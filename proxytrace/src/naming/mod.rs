@@ -2,28 +2,28 @@
 //! addresses by it. An answer takes some milliseconds, so a name can be pending.
 
 mod budget;
+mod generations;
 mod known;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     io, mem,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use proxytrace_ebpf::abi::RowKey;
 
 use crate::{
+    declared::{AddressNames, Configuration},
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
-    nginx::names::Names,
-    reader::{Answer, Configuration, Lookup, Of, Owner, Question, Reply, Request, client::Reader},
+    reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Client},
 };
-use budget::{Kept, Limit, Shelf};
-use known::{Found, Known};
-
-/// How long an answer is waited for: more than the reader gives itself (20 s).
-const PATIENCE: Duration = Duration::from_secs(22);
+use generations::{Asked, Generations, State};
+use known::Found;
 
 /// More names of one proxy are not looked up.
 const MAX_LOOKUPS: usize = 4096;
@@ -31,36 +31,14 @@ const MAX_LOOKUPS: usize = 4096;
 /// The upstreams of all traced proxies.
 pub struct Naming {
     /// `None` once it is gone.
-    reader: Option<Reader>,
+    reader: Option<Client>,
     /// Instead of the configuration that the running process names.
     config: Option<PathBuf>,
-    states: BTreeMap<Of, State>,
-    shelf: Shelf,
+    generations: Generations,
     /// What a row of the ledger was called when it was first seen: a counter must not change its name.
     decided: HashMap<RowKey, Arc<str>>,
     undeclared: Arc<str>,
     unknown: Arc<str>,
-}
-
-enum State {
-    /// The configuration was asked for.
-    Asked(Asked),
-    Known(Box<Known>),
-    /// The proxy was reloaded again before its configuration was read: what was read for that generation holds for this one
-    /// as well, as it is the same files at the same time.
-    As(u32),
-    /// None of its processes is an nginx yet.
-    NoNginx,
-    Unknown,
-}
-
-/// A question about a configuration.
-struct Asked {
-    since: Instant,
-    /// The processes that were named.
-    pids: Vec<u32>,
-    /// One that was forked since then, and may know more.
-    forked: Option<u32>,
 }
 
 /// What an answer has brought.
@@ -77,58 +55,52 @@ pub struct Heard {
 impl Naming {
     /// Nothing known yet. `config` is read instead of the file that the running process names.
     #[must_use]
-    pub fn new(reader: Reader, config: Option<PathBuf>) -> Self {
+    pub fn new(reader: Client, config: Option<PathBuf>) -> Self {
         Self {
             reader: Some(reader),
             config,
-            states: BTreeMap::new(),
-            shelf: Shelf::default(),
+            generations: Generations::default(),
             decided: HashMap::new(),
             undeclared: UNDECLARED_UPSTREAM.into(),
             unknown: UNKNOWN_UPSTREAM.into(),
         }
     }
 
-    /// Whether the configuration of `of` was asked for.
+    /// Whether the configuration of `id` was asked for.
     #[must_use]
-    pub fn is_asked(&self, of: Of) -> bool {
-        self.states.contains_key(&of)
+    pub fn is_asked(&self, id: GenerationId) -> bool {
+        self.generations.is_asked(id)
     }
 
     /// Whether an answer is on its way.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.states.values().any(|state| match state {
-            State::Asked(asked) => asked.since.elapsed() < PATIENCE,
-            State::Known(known) => known.is_asked(),
-            State::As(_) | State::NoNginx | State::Unknown => false,
-        })
+        self.generations.is_asking()
     }
 
-    /// Whether the upstreams of `of` can be named; `None` for what is no nginx.
+    /// Whether the upstreams of `id` can be named; `None` for what is no known proxy.
     #[must_use]
-    pub fn is_ready(&self, of: Of) -> Option<bool> {
-        match self.states.get(&self.read_for(of)) {
+    pub fn is_ready(&self, id: GenerationId) -> Option<bool> {
+        match self.generations.get(self.generations.read_for(id)) {
             Some(State::Known(known)) => Some(known.is_complete() || !known.is_asked()),
-            Some(State::NoNginx) => None,
+            Some(State::NoKnownProxy) => None,
             Some(State::Asked(_) | State::As(_) | State::Unknown) | None => Some(false),
         }
     }
 
     /// Asks for the configuration, once; `pids` are the processes of it, the most likely master first. A proxy has one such
     /// question that waits, about its newest generation: the answer is that of the older ones too that have none yet.
-    pub fn ask(&mut self, of: Of, pids: Vec<u32>) {
-        if self.is_asked(of) {
+    pub fn ask(&mut self, id: GenerationId, pids: Vec<u32>) {
+        if self.is_asked(id) {
             return;
         }
-        let is_asked = self.send(of, pids.clone(), Question::Configuration);
-        let asked = Asked { since: Instant::now(), pids, forked: None };
-        self.states.insert(of, if is_asked { State::Asked(asked) } else { State::Unknown });
+        let is_asked = self.send(id, pids.clone(), Question::Configuration);
+        self.generations.set(id, if is_asked { State::Asked(Asked::now(pids)) } else { State::Unknown });
     }
 
-    /// Nobody runs it any more who could tell the configuration.
-    pub fn ended(&mut self, of: Of) {
-        self.states.entry(of).or_insert(State::Unknown);
+    /// Nobody runs it any more whose configuration could be read.
+    pub fn ended(&mut self, id: GenerationId) {
+        self.generations.set_ended(id);
     }
 
     /// Whether it is known what the row is called.
@@ -138,46 +110,59 @@ impl Naming {
     }
 
     /// Asks where the proxy runs. Gives false where there is nobody to answer.
-    pub fn locate(&mut self, of: Of, pids: Vec<u32>) -> bool {
-        self.send(of, pids, Question::Pod)
+    pub fn locate(&mut self, id: GenerationId, pids: Vec<u32>) -> bool {
+        self.send(id, pids, Question::Pod)
     }
 
-    /// A process of it was forked: the first nginx in a tree, perhaps.
-    pub fn forked(&mut self, of: Of, pid: u32) {
-        match self.states.get_mut(&of) {
+    /// A process of it was forked: the first of a known proxy in a tree, perhaps.
+    pub fn forked(&mut self, id: GenerationId, pid: u32) {
+        match self.generations.get_mut(id) {
             Some(State::Asked(asked)) => asked.forked = Some(pid),
-            Some(State::NoNginx) => {
-                self.states.remove(&of);
-                self.ask(of, vec![pid]);
+            Some(State::NoKnownProxy) => {
+                self.generations.forget(id);
+                self.ask(id, vec![pid]);
             }
             _ => {}
         }
     }
 
-    /// What the upstream at `address` is called; `None` while that is not known yet.
+    /// What the upstream at `address` is called; `None` while that is not known yet. It stays so for that row.
     pub fn upstream(&mut self, row: &RowKey, address: &Address) -> Option<Arc<str>> {
+        if !self.decided.contains_key(row)
+            && let Some(State::Known(known)) =
+                self.generations.get_mut(self.generations.read_for(of_row(row)))
+        {
+            known.note_unmatched(address);
+        }
+        let name = self.upstream_now(row, address)?;
+        self.decided.entry(*row).or_insert_with(|| Arc::clone(&name));
+        Some(name)
+    }
+
+    /// The same as far as it is known now; nothing is remembered of it.
+    #[must_use]
+    pub fn upstream_now(&self, row: &RowKey, address: &Address) -> Option<Arc<str>> {
         if let Some(name) = self.decided.get(row) {
             return Some(Arc::clone(name));
         }
-        let of = self.read_for(of_row(row));
-        let name = match self.states.get_mut(&of)? {
-            State::Asked(asked) if asked.since.elapsed() < PATIENCE => return None,
-            State::Asked(..) | State::As(_) | State::NoNginx | State::Unknown => Arc::clone(&self.unknown),
+        match self.generations.get(self.generations.read_for(of_row(row)))? {
+            State::Asked(asked) if asked.is_open() => None,
+            State::Asked(..) | State::As(_) | State::NoKnownProxy | State::Unknown => {
+                Some(Arc::clone(&self.unknown))
+            }
             State::Known(known) => match known.find(address) {
-                Found::Named(name) => name.into(),
-                Found::Pending => return None,
-                Found::Open => Arc::clone(&self.unknown),
-                Found::Undeclared => Arc::clone(&self.undeclared),
+                Found::Named(name) => Some(name.into()),
+                Found::Pending => None,
+                Found::Open => Some(Arc::clone(&self.unknown)),
+                Found::Undeclared => Some(Arc::clone(&self.undeclared)),
             },
-        };
-        self.decided.insert(*row, Arc::clone(&name));
-        Some(name)
+        }
     }
 
     /// Whether its configuration is being read.
     #[must_use]
-    pub fn is_reading(&self, of: Of) -> bool {
-        matches!(self.states.get(&of), Some(State::Asked(_)))
+    pub fn is_reading(&self, id: GenerationId) -> bool {
+        matches!(self.generations.get(id), Some(State::Asked(_)))
     }
 
     /// Stands for an upstream that is not known.
@@ -186,25 +171,17 @@ impl Naming {
         Arc::clone(&self.unknown)
     }
 
-    /// The generation whose configuration was read for `of`: mostly that itself.
-    fn read_for(&self, of: Of) -> Of {
-        match self.states.get(&of) {
-            Some(State::As(generation)) => Of { generation: *generation, ..of },
-            _ => of,
-        }
-    }
-
     /// Takes an answer.
     pub fn answer(&mut self, reply: Reply) -> Heard {
-        let Reply { of, owner, answer } = reply;
-        let Some(state) = self.states.get_mut(&of) else { return Heard::default() };
+        let Reply { id, owner, answer } = reply;
+        let Some(state) = self.generations.get_mut(id) else { return Heard::default() };
         match (answer, state) {
-            (Answer::Configuration(configuration), _) => self.take_configuration(of, owner, *configuration),
-            (Answer::Addresses(mut addresses), State::Known(known)) => {
+            (Answer::Configuration(configuration), _) => self.take_configuration(id, owner, *configuration),
+            (Answer::Addresses(mut resolved), State::Known(known)) => {
                 // Said once.
-                let problems = mem::take(&mut addresses.problems);
+                let problems = mem::take(&mut resolved.problems);
                 let problems = if known.is_complete() { Vec::new() } else { problems };
-                Heard { problems, names_anew: known.update(addresses), is_complete: true }
+                Heard { problems, names_anew: known.update(resolved), is_complete: true }
             }
             // They say nothing of upstreams.
             (Answer::Pod(_) | Answer::Rejection { .. }, _) => Heard::default(),
@@ -213,29 +190,30 @@ impl Naming {
                 let problems = if known.is_complete() { Vec::new() } else { vec![why] };
                 Heard { problems, names_anew: known.note_lookup(), is_complete: true }
             }
-            (Answer::NoNginx, State::Known(known)) => {
+            (Answer::NoKnownProxy, State::Known(known)) => {
                 Heard { names_anew: known.note_lookup(), is_complete: true, ..Heard::default() }
             }
-            (Answer::Unreadable(why), _) => self.give_up(of, &why),
-            (Answer::NoNginx | Answer::Addresses(_), state) => {
+            (Answer::Unreadable(why), _) => self.give_up(id, &why),
+            (Answer::NoKnownProxy | Answer::Addresses(_), state) => {
                 let forked = if let State::Asked(asked) = state { asked.forked } else { None };
-                *state = State::NoNginx;
+                *state = State::NoKnownProxy;
                 if let Some(pid) = forked {
-                    self.forked(of, pid);
+                    self.forked(id, pid);
                 }
                 Heard::default()
             }
         }
     }
 
-    fn take_configuration(&mut self, of: Of, owner: Owner, mut configuration: Configuration) -> Heard {
-        configuration.routes = self.shelf.share(configuration.routes);
-        let bytes = budget::bytes(&configuration.routes);
-        if let Some(limit) = self.make_room(of, owner, &configuration, bytes) {
-            return self.give_up(of, &format!("{}: {}", configuration.path.display(), limit.problem()));
-        }
-        let mut lookups = Lookup::all(&configuration.routes);
+    fn take_configuration(&mut self, id: GenerationId, owner: Owner, configuration: Configuration) -> Heard {
+        let path = configuration.path.clone();
         let mut problems: Vec<_> = configuration.changed.iter().map(ToString::to_string).collect();
+        let pids = match self.generations.keep(id, owner, configuration) {
+            Ok(pids) => pids,
+            Err(limit) => return self.give_up(id, &format!("{}: {}", path.display(), limit.problem())),
+        };
+        let known = self.generations.known(id);
+        let mut lookups = known.map(|known| known.all_lookups()).unwrap_or_default();
         if lookups.len() > MAX_LOOKUPS {
             problems.push(format!(
                 "it has {} host names, of which {MAX_LOOKUPS} are looked up: connects to the others are traced as \
@@ -245,126 +223,68 @@ impl Naming {
             lookups.truncate(MAX_LOOKUPS);
         }
         let is_complete = lookups.is_empty();
-        let known = State::Known(Box::new(Known::new(configuration, owner, bytes)));
-        let pids = match self.states.insert(of, known) {
-            Some(State::Asked(asked)) => asked.pids,
-            _ => Vec::new(),
-        };
-        self.settle_older(of, || State::As(of.generation));
         // Addresses that stand there as such have their names by now, whatever a name server makes of the rest.
         if !is_complete {
-            self.look_up(of, pids, lookups);
+            self.look_up(id, pids, lookups);
         }
         Heard { problems, names_anew: true, is_complete }
     }
 
     /// Its configuration is not to be had.
-    fn give_up(&mut self, of: Of, why: &str) -> Heard {
-        self.states.insert(of, State::Unknown);
-        self.settle_older(of, || State::Unknown);
+    fn give_up(&mut self, id: GenerationId, why: &str) -> Heard {
+        self.generations.give_up(id);
         let problem = format!("{why}; its upstreams are traced as {UNKNOWN_UPSTREAM:?}");
         Heard { problems: vec![problem], ..Heard::default() }
     }
 
-    /// Generations before `of` whose questions gave way to that about it.
-    fn settle_older(&mut self, of: Of, state: impl Fn() -> State) {
-        let older = self.states.range_mut(Of { generation: 0, ..of }..of);
-        for (_, older) in older.filter(|(_, state)| matches!(state, State::Asked(_))) {
-            *older = state();
-        }
-    }
-
-    /// Forgets the configurations of a proxy's oldest generations until the new one fits; gives what is in the way if it does
-    /// not even then. What rows of those were called before they stay.
-    fn make_room(
-        &mut self,
-        of: Of,
-        owner: Owner,
-        configuration: &Configuration,
-        bytes: usize,
-    ) -> Option<Limit> {
-        let new = Kept { proxy: of.proxy, owner, routes: &configuration.routes, bytes };
-        loop {
-            let kept = self.states.iter().filter_map(|(of, state)| match state {
-                State::Known(known) => {
-                    let Known { configuration, owner, bytes, .. } = &**known;
-                    Some(Kept {
-                        proxy: of.proxy,
-                        owner: *owner,
-                        routes: &configuration.routes,
-                        bytes: *bytes,
-                    })
-                }
-                _ => None,
-            });
-            let limit = budget::exceeded(new, kept)?;
-            let mut older = self.states.range_mut(Of { generation: 0, ..of }..of);
-            let Some((_, oldest)) = older.find(|(_, state)| matches!(state, State::Known(_))) else {
-                return Some(limit);
-            };
-            *oldest = State::Unknown;
-        }
-    }
-
     /// The generations whose followed names are due to be looked up again.
-    pub fn due(&self) -> Vec<Of> {
-        let due = self.states.iter().filter_map(|(of, state)| match state {
-            State::Known(known) if known.is_due() => Some(*of),
-            _ => None,
-        });
-        due.collect()
+    #[must_use]
+    pub fn due(&self) -> Vec<GenerationId> {
+        self.generations.due()
     }
 
-    /// Looks the followed names of `of` up again.
-    pub fn follow(&mut self, of: Of, pids: Vec<u32>) {
-        let of = self.read_for(of);
-        let Some(State::Known(known)) = self.states.get(&of) else { return };
-        let mut lookups = known.lookups();
+    /// Looks the followed names of `id` up again.
+    pub fn follow(&mut self, id: GenerationId, pids: Vec<u32>) {
+        let Some(known) = self.generations.known(id) else { return };
+        let mut lookups = known.followed_lookups();
         lookups.truncate(MAX_LOOKUPS);
-        self.look_up(of, pids, lookups);
+        self.look_up(self.generations.read_for(id), pids, lookups);
     }
 
-    fn look_up(&mut self, of: Of, pids: Vec<u32>, lookups: Vec<Lookup>) {
-        let is_asked = self.send(of, pids, Question::Addresses(lookups));
-        if let Some(State::Known(known)) = self.states.get_mut(&of).filter(|_| is_asked) {
+    fn look_up(&mut self, id: GenerationId, pids: Vec<u32>, lookups: Vec<Lookup>) {
+        let is_asked = self.send(id, pids, Question::Addresses(lookups));
+        if let Some(State::Known(known)) = self.generations.get_mut(id).filter(|_| is_asked) {
             known.note_asked();
         }
     }
 
     /// Whether the address would be named by an answer that is due or on its way.
     #[must_use]
-    pub fn needs_lookup(&self, of: Of, address: &Address) -> bool {
-        let of = self.read_for(of);
-        matches!(self.states.get(&of), Some(State::Known(known)) if known.needs_lookup(address))
+    pub fn needs_lookup(&self, id: GenerationId, address: &Address) -> bool {
+        self.generations.known(id).is_some_and(|known| known.needs_lookup(address))
     }
 
     /// The configuration of a generation, where it is known.
     #[must_use]
-    pub fn configuration(&self, of: Of) -> Option<(&Configuration, &Names)> {
-        match self.states.get(&self.read_for(of))? {
-            State::Known(known) => Some((&known.configuration, &known.names)),
-            _ => None,
-        }
+    pub fn configuration(&self, id: GenerationId) -> Option<(&Configuration, &AddressNames)> {
+        self.generations.known(id).map(|known| (&known.configuration, &known.names))
     }
 
     /// Forgets all generations and rows but these.
-    pub fn retain(&mut self, generations: &HashSet<Of>, rows: &HashSet<RowKey>) {
+    pub fn retain(&mut self, generations: &HashSet<GenerationId>, rows: &HashSet<RowKey>) {
         self.decided.retain(|row, _| rows.contains(row));
-        // What was read for several stays as long as one of them does.
-        let used: HashSet<_> = generations.iter().flat_map(|of| [*of, self.read_for(*of)]).collect();
-        self.states.retain(|of, _| used.contains(of));
-        self.shelf.tidy();
+        self.generations.retain(generations);
     }
 
     /// Asks why the master `pid` rejected the reload that it was asked for then, boot time in nanoseconds. Gives false where
     /// nobody can say.
-    pub fn ask_why(&mut self, of: Of, pid: u32, asked_ns: u64) -> bool {
-        self.send(of, vec![pid], Question::Rejection(asked_ns))
+    pub fn ask_why(&mut self, id: GenerationId, pid: u32, asked_ns: u64) -> bool {
+        self.send(id, vec![pid], Question::Rejection(asked_ns))
     }
 
-    fn send(&mut self, of: Of, pids: Vec<u32>, question: Question) -> bool {
+    fn send(&mut self, id: GenerationId, pids: Vec<u32>, question: Question) -> bool {
         let Some(reader) = &self.reader else { return false };
-        match reader.ask(Request { of, pids, config: self.config.clone(), question }) {
+        match reader.ask(Request { id, pids, config: self.config.clone(), question }) {
             Ok(()) => true,
             Err(error) => {
                 // That it is gone is said where its answers are read.
@@ -379,126 +299,6 @@ impl Naming {
 
 /// The generation that a row counts for.
 #[must_use]
-pub const fn of_row(row: &RowKey) -> Of {
-    Of { proxy: row.proxy, generation: row.generation }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{collections::HashSet, sync::Arc, time::Instant};
-
-    use proxytrace_ebpf::abi::RowKey;
-
-    use super::{
-        Answer, Asked, BTreeMap, Configuration, HashMap, Naming, Of, Owner, Reply, Shelf, State,
-        budget::{MAX_OF_OWNER, MAX_OF_PROXY},
-    };
-    use crate::{
-        model::Address,
-        nginx::{
-            routes::{Routes, Upstream},
-            tests::config,
-        },
-    };
-
-    /// A proxy's generations, of which the configuration was asked for.
-    fn asked(generations: &[Of]) -> Naming {
-        let state = || State::Asked(Asked { since: Instant::now(), pids: Vec::new(), forked: None });
-        Naming {
-            reader: None,
-            config: None,
-            states: generations.iter().map(|of| (*of, state())).collect::<BTreeMap<_, _>>(),
-            shelf: Shelf::default(),
-            decided: HashMap::new(),
-            undeclared: "undeclared".into(),
-            unknown: "unknown".into(),
-        }
-    }
-
-    const fn of(proxy: u64, generation: u32) -> Of {
-        Of { proxy, generation }
-    }
-
-    fn reply(of: Of, uid: u32, text: &str) -> Reply {
-        let configuration = Configuration {
-            path: "/etc/nginx/nginx.conf".into(),
-            exe: "/usr/sbin/nginx".into(),
-            routes: Arc::new(Routes::of(&config(text))),
-            changed: None,
-            addresses: Default::default(),
-        };
-        let owner = Owner { uid, pid_namespace: 0 };
-        Reply { of, owner, answer: Answer::Configuration(Box::new(configuration)) }
-    }
-
-    /// What a row of the generation is called now; empty where that is not known.
-    fn name(naming: &mut Naming, of: Of, address: &str) -> String {
-        let address: Address = address.parse().unwrap();
-        let row = RowKey { proxy: of.proxy, generation: of.generation, address: address.to_abi().unwrap() };
-        naming.upstream(&row, &address).map_or_else(String::new, |name| name.to_string())
-    }
-
-    #[test]
-    fn what_was_read_for_a_generation_names_the_older_ones_that_were_not_read() {
-        const TEXT: &str = "http { upstream api { server 10.0.0.5:80; } }";
-        let mut naming = asked(&[of(1, 3), of(1, 4), of(1, 5), of(2, 3)]);
-        naming.answer(reply(of(1, 4), 0, TEXT));
-        assert_eq!(name(&mut naming, of(1, 3), "10.0.0.5:80"), "api");
-        assert_eq!(name(&mut naming, of(1, 4), "10.0.0.5:80"), "api");
-        assert_eq!(name(&mut naming, of(1, 5), "10.0.0.5:80"), "", "it is newer");
-        assert_eq!(name(&mut naming, of(2, 3), "10.0.0.5:80"), "", "it is another");
-        assert!(naming.configuration(of(1, 3)).is_some());
-        // It stays as long as somebody uses it.
-        naming.retain(&HashSet::from([of(1, 3)]), &HashSet::new());
-        assert!(naming.is_asked(of(1, 3)));
-        assert_eq!(name(&mut naming, of(1, 3), "10.0.0.6:80"), "undeclared");
-        naming.retain(&HashSet::new(), &HashSet::new());
-        assert!(naming.states.is_empty());
-    }
-
-    #[test]
-    fn why_a_configuration_cannot_be_read_holds_for_older_generations_as_well() {
-        let mut naming = asked(&[of(1, 0), of(1, 1)]);
-        let answer = Answer::Unreadable("no such file".to_owned());
-        let heard = naming.answer(Reply { of: of(1, 1), owner: Owner::UNKNOWN, answer });
-        assert_eq!(heard.problems, ["no such file; its upstreams are traced as \"unknown\""]);
-        assert_eq!(name(&mut naming, of(1, 0), "10.0.0.5:80"), "unknown");
-    }
-
-    #[test]
-    fn a_proxys_oldest_generations_make_room_and_what_does_not_fit_is_unknown() {
-        /// The same with one more upstream, whose name is as long as that.
-        fn large(of: Of, uid: u32, mark: &str, bytes: usize) -> Reply {
-            let mut reply = reply(of, uid, &format!("http {{ upstream {mark} {{ server 10.0.0.6:80; }} }}"));
-            if let Answer::Configuration(configuration) = &mut reply.answer {
-                let mut routes = Routes::clone(&configuration.routes);
-                routes.upstreams.push(Upstream {
-                    name: "a".repeat(bytes),
-                    peers: Vec::new(),
-                    ..routes.upstreams[0].clone()
-                });
-                configuration.routes = Arc::new(routes);
-            }
-            reply
-        }
-        let mut naming = asked(&[of(1, 0), of(1, 1), of(2, 0), of(3, 0)]);
-        let two_thirds = MAX_OF_PROXY / 3 * 2;
-        for generation in 0..2 {
-            let heard = naming.answer(large(of(1, generation), 1, &format!("g{generation}"), two_thirds));
-            assert!(heard.problems.is_empty(), "{:?}", heard.problems);
-        }
-        assert_eq!(name(&mut naming, of(1, 1), "10.0.0.6:80"), "g1");
-        assert_eq!(name(&mut naming, of(1, 0), "10.0.0.6:80"), "unknown", "it made room");
-        // Another of the same owner does not drive it out, another owner's has room.
-        let part = MAX_OF_OWNER / 10 * 6;
-        let heard = naming.answer(large(of(2, 0), 1, "g2", part));
-        assert!(
-            heard.problems[0].contains("of all proxies of the same user at most 48 MiB"),
-            "{:?}",
-            heard.problems
-        );
-        assert_eq!(name(&mut naming, of(2, 0), "10.0.0.6:80"), "unknown");
-        assert!(naming.answer(large(of(3, 0), 2, "g2", part)).problems.is_empty());
-        assert_eq!(name(&mut naming, of(3, 0), "10.0.0.6:80"), "g2");
-    }
+pub const fn of_row(row: &RowKey) -> GenerationId {
+    GenerationId { proxy: row.proxy, generation: row.generation }
 }

@@ -1,17 +1,16 @@
-//! What nginx's configuration says about where it connects to. Pure: a tree goes in, routes and names come out.
+//! nginx's configuration: where it connects to, as [`declared`](crate::declared) has it for any proxy. Pure: a tree goes in, routes
+//! come out.
 
-mod passes;
+pub(crate) mod config_path;
+pub(crate) mod log;
 pub(crate) mod places;
 pub(crate) mod read;
-mod subrequests;
-mod time;
 pub(crate) mod upstreams;
 pub(crate) mod url;
-mod variables;
 
-pub mod names;
-pub mod routes;
-pub mod view;
+mod passes;
+mod time;
+mod variables;
 
 #[cfg(test)]
 pub(crate) mod tests;

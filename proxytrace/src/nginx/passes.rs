@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use nginx_conf::Directive;
 
 use super::{
-    places::Places,
-    routes::{Context, Endpoint, Resolver},
     time,
     url::{Error, Url},
 };
+use crate::declared::{Context, Endpoint, Resolver};
 
 /// nginx's own connect timeout where none is set.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
@@ -104,12 +103,12 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// What is in force in a block that stands here.
-    pub(crate) fn inner(&self, context: Context, block: &[Directive], places: &Places<'_>) -> Self {
+    pub(crate) fn inner(&self, context: Context, block: &[Directive]) -> Self {
         let mut inner = self.clone();
         for directive in block {
             let name = directive.name.text.as_str();
             if name == "resolver" {
-                inner.resolver = resolver(directive, places);
+                inner.resolver = resolver(directive);
             }
             let pass = PASSES.iter().find(|pass| pass.context == context && pass.timeout == name);
             if let Some((pass, timeout)) = pass.zip(directive.arg(0).and_then(time::milliseconds)) {
@@ -126,11 +125,11 @@ impl Scope {
 }
 
 /// `None` for `resolver off`.
-pub(crate) fn resolver(directive: &Directive, places: &Places<'_>) -> Option<Resolver> {
+pub(crate) fn resolver(directive: &Directive) -> Option<Resolver> {
     let args = directive.args.iter().map(|word| word.text.as_str());
     let endpoint = |text: &str| Url::parse(text, false).and_then(|url| url.endpoint(Some(DNS))).ok();
     let servers: Vec<Endpoint> =
         args.clone().filter(|arg| !arg.contains('=') && *arg != "off").filter_map(endpoint).collect();
     let valid_ms = args.filter_map(|arg| arg.strip_prefix("valid=")).find_map(time::milliseconds);
-    (!servers.is_empty()).then(|| Resolver { servers, valid_ms, place: places.line(directive) })
+    (!servers.is_empty()).then(|| Resolver { servers, valid_ms })
 }

@@ -4,16 +4,16 @@ use std::{borrow::Cow, cell::Cell, collections::HashSet, rc::Rc};
 
 use nginx_conf::{Config, Directive};
 
-use crate::escape;
-
 use super::{
     passes::{self, Pass, Scope},
     places::Places,
-    routes::{Context, Other, Route, Routes, Server, Target},
-    subrequests,
     upstreams::{Fault, Origin, Upstreams},
     url::Url,
     variables::{self, Scopes, Value, Variables},
+};
+use crate::{
+    declared::{Context, Other, Route, Routes, Server, Target},
+    escape,
 };
 
 /// Where OCSP responders and the servers of `auth_http` listen when no port is written.
@@ -23,7 +23,7 @@ const DEFAULT_LISTEN: &str = "*:80";
 
 /// Reads routes, and what nginx refuses about them.
 pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
-    let mut reader = Reader {
+    let mut walk = Walk {
         places: Places(config),
         routes: Routes::default(),
         upstreams: Upstreams::default(),
@@ -31,32 +31,42 @@ pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
     };
     for (name, context) in [("http", Context::Http), ("stream", Context::Stream)] {
         for block in config.directives.iter().filter(|directive| directive.name.text == name) {
-            reader.context(context, block.children());
+            walk.context(context, block.children());
         }
     }
     for block in config.directives.iter().filter(|directive| directive.name.text == "mail") {
-        reader.mail(block.children());
+        walk.mail(block.children());
     }
-    let Reader { mut routes, upstreams, faults, .. } = reader;
+    let Walk { mut routes, upstreams, faults, .. } = walk;
     routes.upstreams = upstreams.all;
     (routes, faults)
 }
 
-impl Routes {
-    /// The routes of a configuration. What nginx itself would refuse is left out.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let mut routes = read(config).0;
-        for upstream in &mut routes.upstreams {
-            if let Cow::Owned(short) = escape::name(&upstream.name) {
-                upstream.name = short;
-            }
+/// The routes of a configuration, with names as they are shown. What nginx itself would refuse is left out.
+pub(crate) fn routes(config: &Config) -> Routes {
+    let mut routes = read(config).0;
+    for upstream in &mut routes.upstreams {
+        if let Cow::Owned(short) = escape::name(&upstream.name) {
+            upstream.name = short;
         }
-        routes
     }
+    routes
 }
 
-struct Reader<'a> {
+/// How many servers, upstreams, peers and routes a configuration has, or a few more: what its routes take grows with that.
+pub(crate) fn entries(config: &Config) -> usize {
+    fn within(directives: &[Directive]) -> usize {
+        let is_entry = |name: &str| matches!(name, "server" | "upstream") || name.ends_with("_pass");
+        let entry = |directive: &Directive| {
+            usize::from(is_entry(&directive.name.text)) + within(directive.children())
+        };
+        directives.iter().map(entry).sum()
+    }
+    within(&config.directives)
+}
+
+/// Goes through the tree.
+struct Walk<'a> {
     places: Places<'a>,
     routes: Routes,
     upstreams: Upstreams,
@@ -84,9 +94,9 @@ struct Inside<'a> {
     set_elsewhere: Rc<Variables<'a>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Walk<'a> {
     fn context(&mut self, context: Context, block: &'a [Directive]) {
-        let scope = Scope::default().inner(context, block, &self.places);
+        let scope = Scope::default().inner(context, block);
         for directive in block {
             self.other(directive);
             if directive.name.text == "upstream" {
@@ -116,7 +126,7 @@ impl<'a> Reader<'a> {
         for directive in block {
             self.other(directive);
             if directive.name.text == "server" {
-                self.routes.has_mail = true;
+                self.routes.connects_elsewhere = true;
                 directive.children().iter().for_each(|directive| self.other(directive));
             }
         }
@@ -126,15 +136,13 @@ impl<'a> Reader<'a> {
         let inside = Inside {
             context,
             server: self.routes.servers.len(),
-            scope: scope.inner(context, server.children(), &self.places),
+            scope: scope.inner(context, server.children()),
             location: Vec::new(),
             set: vec![Rc::new(Variables::set_in(server.children()))],
             set_elsewhere: Rc::new(Variables::set_within(server.children())),
         };
-        self.routes.servers.push(described(context, server, &self.places));
-        let first = found.len();
+        self.routes.servers.push(described(context, server));
         self.block(server.children(), &inside, found);
-        subrequests::mark(server, found[first..].iter_mut().map(|found| &mut found.route));
     }
 
     fn block(&mut self, block: &'a [Directive], inside: &Inside<'a>, found: &mut Vec<Found<'a>>) {
@@ -152,7 +160,7 @@ impl<'a> Reader<'a> {
                     &inside.set
                 };
                 let inner = Inside {
-                    scope: inside.scope.inner(inside.context, directive.children(), &self.places),
+                    scope: inside.scope.inner(inside.context, directive.children()),
                     location: inside.location.iter().cloned().chain([place]).collect(),
                     set: [own].into_iter().chain(outer.iter().cloned()).collect(),
                     set_elsewhere: Rc::clone(&inside.set_elsewhere),
@@ -175,8 +183,6 @@ impl<'a> Reader<'a> {
                 target: Target { text: text.to_owned(), ..Target::default() },
                 connect_timeout_ms: inside.scope.connect_timeout_ms(pass),
                 resolver: inside.scope.resolver.clone(),
-                is_mirror: false,
-                is_auth_request: false,
             },
             text,
             set: inside.set.clone(),
@@ -206,7 +212,7 @@ impl<'a> Reader<'a> {
         let mut seen = HashSet::new();
         for value in scopes.values(found.text) {
             if value.leaves_host_open(found.pass) {
-                target.variables.push(value.text);
+                target.open.push(value.text);
             } else if let Ok(upstream) = self.upstreams.of_pass(context, found.pass, &value.text, &origin)
                 && seen.insert(upstream)
             {
@@ -214,6 +220,7 @@ impl<'a> Reader<'a> {
                 target.upstreams.push(upstream);
             }
         }
+        target.variables = variables::names_in(&target.open);
     }
 
     fn other(&mut self, directive: &Directive) {
@@ -221,7 +228,7 @@ impl<'a> Reader<'a> {
         let over_http = |url: &str| Url::parse(url, true).ok()?.endpoint(Some(HTTP)).ok();
         let (name, endpoints) = match directive.name.text.as_str() {
             "resolver" => {
-                let resolver = passes::resolver(directive, &self.places);
+                let resolver = passes::resolver(directive);
                 ("resolver", resolver.map(|resolver| resolver.servers).unwrap_or_default())
             }
             "ssl_stapling_responder" | "ssl_ocsp_responder" => {
@@ -260,7 +267,7 @@ impl Value {
 }
 
 /// What a block inside a server is called, if requests can be passed on from it.
-pub(super) fn location(directive: &Directive) -> Option<String> {
+fn location(directive: &Directive) -> Option<String> {
     let args = directive.args.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
     match directive.name.text.as_str() {
         "location" => Some(args),
@@ -269,7 +276,7 @@ pub(super) fn location(directive: &Directive) -> Option<String> {
     }
 }
 
-fn described(context: Context, server: &Directive, places: &Places<'_>) -> Server {
+fn described(context: Context, server: &Directive) -> Server {
     let all =
         |name: &'static str| server.children().iter().filter(move |directive| directive.name.text == name);
     let mut listen: Vec<_> = all("listen").filter_map(|listen| listen.arg(0)).map(str::to_owned).collect();
@@ -278,5 +285,5 @@ fn described(context: Context, server: &Directive, places: &Places<'_>) -> Serve
     }
     let names = all("server_name").flat_map(|names| &names.args).map(|name| name.text.to_string()).collect();
     let is_udp = all("listen").any(|listen| listen.args.iter().any(|word| word.text == "udp"));
-    Server { context, place: places.line(server), listen, names, is_udp }
+    Server { context, listen, names, is_udp }
 }

@@ -1,4 +1,4 @@
-//! What configurations say, told in short.
+//! What configurations say, in short.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,8 @@ use std::{
 use nginx_conf::{Config, Files, Limits};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{
-    names::Names,
-    routes::{Endpoint, Routes},
-};
+use super::read::routes;
+use crate::declared::{AddressNames, Endpoint, Route, Routes};
 
 /// A configuration in one file, which stands at `n`.
 struct One<'a>(&'a str);
@@ -29,9 +27,19 @@ impl Files for One<'_> {
     }
 }
 
+/// The routes of a configuration that is written in a test.
+pub(crate) fn routes_of(text: &str) -> Routes {
+    routes(&config(text))
+}
+
 /// Reads a configuration that is written in a test.
 pub(crate) fn config(text: &str) -> Config {
-    nginx_conf::load(&One(text), Path::new("n"), None, &Limits::default()).unwrap()
+    read(text).unwrap()
+}
+
+/// The same of one that need not be right.
+pub(crate) fn read(text: &str) -> Option<Config> {
+    nginx_conf::load(&One(text), Path::new("n"), None, &Limits::default()).ok()
 }
 
 fn endpoint(endpoint: &Endpoint) -> String {
@@ -43,7 +51,7 @@ fn endpoint(endpoint: &Endpoint) -> String {
 }
 
 /// One line a route: where it is, and where it leads.
-fn told(routes: &Routes) -> Vec<String> {
+fn shown(routes: &Routes) -> Vec<String> {
     let upstream = |&index: &usize| {
         let upstream = &routes.upstreams[index];
         let peers: Vec<_> = upstream
@@ -53,9 +61,9 @@ fn told(routes: &Routes) -> Vec<String> {
             .collect();
         format!("{}({})", upstream.name, peers.join(" "))
     };
-    let line = |route: &super::routes::Route| {
+    let line = |route: &Route| {
         let to: Vec<_> = route.target.upstreams.iter().map(upstream).collect();
-        let open = route.target.variables.iter().map(|text| format!(" or {text}")).collect::<String>();
+        let open = route.target.open.iter().map(|text| format!(" or {text}")).collect::<String>();
         format!("{} -> {}{open}", route.location.join(" > "), to.join(", "))
     };
     routes.routes.iter().map(line).collect()
@@ -64,8 +72,8 @@ fn told(routes: &Routes) -> Vec<String> {
 #[test]
 fn routes_lead_where_nginx_goes() {
     let check = |http: &str, expected: &[&str]| {
-        let routes = Routes::of(&config(&format!("http {{ {http} }}")));
-        assert_eq!(told(&routes), expected, "{http}");
+        let routes = routes_of(&format!("http {{ {http} }}"));
+        assert_eq!(shown(&routes), expected, "{http}");
         let json = serde_json::to_string(&routes).unwrap();
         assert_eq!(serde_json::from_str::<Routes>(&json).unwrap(), routes, "{http}");
     };
@@ -137,23 +145,23 @@ fn routes_lead_where_nginx_goes() {
 
 #[test]
 fn a_stream_server_needs_ports_and_may_take_datagrams() {
-    let routes = Routes::of(&config(
+    let routes = routes_of(
         "stream { upstream db { server 10.0.0.5:5432; server 10.0.0.6; }
          server { listen 1; proxy_pass db; } server { listen 2 udp; proxy_pass 10.0.0.7:53; } }",
-    ));
-    assert_eq!(told(&routes), [" -> db(10.0.0.5:5432)", " -> 10.0.0.7(10.0.0.7:53)"]);
+    );
+    assert_eq!(shown(&routes), [" -> db(10.0.0.5:5432)", " -> 10.0.0.7(10.0.0.7:53)"]);
     assert_eq!(routes.servers.iter().map(|server| server.is_udp).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]
 fn what_is_in_force_at_a_route_is_inherited() {
-    let routes = Routes::of(&config(
+    let routes = routes_of(
         "http { proxy_connect_timeout 1m 30s; resolver 10.0.0.53 valid=5s;
          server { location / { proxy_pass http://a; } fastcgi_connect_timeout 2;
            location /b { proxy_connect_timeout 500ms; resolver off; proxy_pass http://b;
              if ($x) { proxy_pass http://c; } }
            location /d { fastcgi_pass d:9; } location /e { grpc_pass e; } } }",
-    ));
+    );
     let times: Vec<_> = routes.routes.iter().map(|route| route.connect_timeout_ms).collect();
     assert_eq!(times, [60_000, 500, 500, 2_000, 60_000], "two arguments are no time to nginx");
     let resolvers: Vec<_> =
@@ -166,14 +174,11 @@ fn what_is_in_force_at_a_route_is_inherited() {
 
 #[test]
 fn parameters_of_peers_are_kept() {
-    let routes = Routes::of(&config(
+    let routes = routes_of(
         "http { upstream a { server 10.0.0.1 weight=3 max_fails=0 fail_timeout=1m backup; server b resolve down; } }",
-    ));
-    let [one, other] = routes.upstreams[0].peers.as_slice() else { panic!("{routes:?}") };
-    assert_eq!(
-        (one.weight, one.max_fails, one.fail_timeout_ms, one.backup, one.down),
-        (3, 0, 60_000, true, false)
     );
+    let [one, other] = routes.upstreams[0].peers.as_slice() else { panic!("{routes:?}") };
+    assert_eq!((one.weight, one.backup, one.down, one.resolve), (3, true, false, false));
     assert_eq!((other.weight, other.backup, other.down, other.resolve), (1, false, true, true));
     assert_eq!(
         (one.place.as_str(), routes.is_followed(), routes.is_open(&HashMap::new())),
@@ -184,10 +189,10 @@ fn parameters_of_peers_are_kept() {
 #[test]
 fn what_srv_records_and_a_state_file_name_are_peers_too() {
     let check = |server: &str, expected: &str| {
-        let routes = Routes::of(&config(&format!(
+        let routes = routes_of(&format!(
             "http {{ upstream a {{ server {server}; }} server {{ location / {{ proxy_pass http://a; }} }} }}"
-        )));
-        assert_eq!(told(&routes), [format!("/ -> a({expected})")], "{server}");
+        ));
+        assert_eq!(shown(&routes), [format!("/ -> a({expected})")], "{server}");
     };
     check("App.test service=http resolve", "_http._tcp.app.test by SRV followed");
     check("app.test service=_http._tcp resolve", "_http._tcp.app.test by SRV followed");
@@ -197,56 +202,46 @@ fn what_srv_records_and_a_state_file_name_are_peers_too() {
     check("10.0.0.5 service=http resolve", "");
     check("app.test service= resolve", "");
 
-    let routes = Routes::of(&config("http { upstream a { server app.test service=http resolve; } }"));
+    let routes = routes_of("http { upstream a { server app.test service=http resolve; } }");
     let (srv, none) = ("_http._tcp.app.test".to_owned(), HashMap::new());
     assert_eq!((routes.hosts().count(), routes.is_followed(), routes.is_open(&none)), (0, true, true));
     let of_names =
         HashMap::from([(srv, vec!["10.0.0.5:8080".parse().unwrap(), "10.0.0.6:81".parse().unwrap()])]);
     assert!(!routes.is_open(&of_names), "all that nginx connects to is known");
-    let names = Names::new(&routes, &of_names);
+    let names = AddressNames::new(&routes, &of_names);
     let declared: Vec<_> =
         names.declared().map(|(upstream, address)| format!("{upstream} {address}")).collect();
     assert_eq!(declared, ["a 10.0.0.5:8080", "a 10.0.0.6:81"]);
 
-    let routes = Routes::of(&config("http { upstream a { zone z 1m; state /var/lib/nginx/a.state; } }"));
+    let routes = routes_of("http { upstream a { zone z 1m; state /var/lib/nginx/a.state; } }");
     assert!(routes.is_open(&none), "peers can be set while nginx runs");
 }
 
 #[test]
 fn mail_has_a_name_for_whom_it_asks_and_connects_where_it_is_told() {
-    let routes = Routes::of(&config(
+    let routes = routes_of(
         "mail { auth_http 10.0.0.5:9000/a; resolver 10.0.0.53;
          server { listen 143; protocol imap; auth_http http://Auth.test/b; } }",
-    ));
+    );
     let others: Vec<_> =
         routes.others.iter().map(|other| (other.name.as_str(), endpoint(&other.endpoint))).collect();
     let expected =
         [("auth_http", "10.0.0.5:9000"), ("resolver", "10.0.0.53:53"), ("auth_http", "auth.test:80?")];
     assert_eq!(others, expected.map(|(name, at)| (name, at.to_owned())));
     assert!(routes.is_open(&HashMap::new()));
-    assert!(!Routes::of(&config("mail { }")).is_open(&HashMap::new()));
-}
-
-#[test]
-fn subrequests_mark_the_locations_that_they_lead_to() {
-    let routes = Routes::of(&config(
-        "http { server { location / { mirror /m; auth_request /auth/x; proxy_pass http://a; }
-         location = /m { internal; proxy_pass http://b; } location /auth { proxy_pass http://c; } } }",
-    ));
-    let marks: Vec<_> = routes.routes.iter().map(|route| (route.is_mirror, route.is_auth_request)).collect();
-    assert_eq!(marks, [(false, false), (true, false), (false, true)]);
+    assert!(!routes_of("mail { }").is_open(&HashMap::new()));
 }
 
 #[test]
 fn an_address_has_the_names_of_all_that_use_it() {
-    let routes = Routes::of(&config(
+    let routes = routes_of(
         "http { upstream a { server app:80; } upstream b { server 10.0.0.5; } upstream c { server 10.0.0.5; }
          upstream d { server 10.0.0.5; } resolver 10.0.0.53;
          server { location / { proxy_pass http://a; } proxy_connect_timeout 5; location /b { proxy_connect_timeout 1; proxy_pass http://b; } } }",
-    ));
+    );
     assert_eq!(routes.hosts().collect::<Vec<_>>(), ["app"]);
     let ips: Vec<SocketAddr> = vec!["10.0.0.5:0".parse().unwrap(), "[2001:db8::5]:0".parse().unwrap()];
-    let names = Names::new(&routes, &HashMap::from([("app".to_owned(), ips)]));
+    let names = AddressNames::new(&routes, &HashMap::from([("app".to_owned(), ips)]));
     let check = |address: &str, expected: Option<(&str, Option<u64>)>| {
         let found = names.find(&address.parse().unwrap());
         let found = found.map(|named| (&*named.upstream, named.connect_timeout.map(|time| time.as_secs())));
@@ -277,7 +272,7 @@ fn variables_that_grow_without_bound_end_soon() {
         let locations: String =
             (0..count).map(|n| format!("location /{n} {{ proxy_pass http://$v0; }}")).collect();
         let start = spent();
-        let routes = Routes::of(&config(&format!("http {{ {grown} server {{ {locations} }} }}")));
+        let routes = routes_of(&format!("http {{ {grown} server {{ {locations} }} }}"));
         assert!(routes.is_open(&HashMap::new()));
         assert_eq!(routes.routes.len(), count);
         spent() - start
@@ -285,28 +280,4 @@ fn variables_that_grow_without_bound_end_soon() {
     // One by itself would never end, and all of them share what there is.
     let (few, many) = (time_for(5), time_for(500));
     assert!(many < few * 2, "{few:?} for 5, {many:?} for 500");
-}
-
-proptest::proptest! {
-    /// Whatever words stand in the directives that are looked into.
-    #[test]
-    fn no_configuration_makes_it_panic(
-        words in proptest::collection::vec("[a-z0-9:/.$\\[\\]_=~\u{e4}]{1,12}|unix:[/:a]{0,4}|\\$\\{[a-z]{0,3}\\}?", 1..12),
-    ) {
-        let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
-        let all = quoted.join(" ");
-        let text = format!(
-            "http {{ upstream {all} {{ server {all}; }} map {all} {{ {all}; }} geo {all} {{ {all}; }}
-             server {{ listen {all}; server_name {all}; set $a {all}; resolver {all}; proxy_connect_timeout {all};
-             location {all} {{ mirror {all}; proxy_pass {all}; }} location / {{ proxy_pass http://$a{}; }} }} }}
-             stream {{ upstream {all} {{ server {all} service={0} resolve; state {0}; }} server {{ proxy_pass {all}; }} }}
-             mail {{ auth_http {all}; server {{ auth_http {all}; }} }}",
-            words[0],
-        );
-        if let Ok(config) = nginx_conf::load(&One(&text), Path::new("n"), None, &Limits::default()) {
-            let routes = Routes::of(&config);
-            let _ = Names::new(&routes, &HashMap::new());
-            let _ = crate::check::Subject::new(&config).findings(&HashMap::new(), &|_| true);
-        }
-    }
 }

@@ -7,10 +7,9 @@ use nginx_conf::Directive;
 use super::{
     passes::{self, Pass},
     places::Places,
-    routes::{Context, Endpoint, Peer, Resolver, Upstream},
-    time,
     url::{self, Error, Url},
 };
+use crate::declared::{Context, Peer, Resolver, Upstream};
 
 /// The port of a `server` line in http where none is written, also behind `https://`.
 const HTTP: u16 = 80;
@@ -73,9 +72,7 @@ impl Upstreams {
             }
         }
         let lines = || block.children().iter();
-        let own = lines()
-            .filter(|line| line.name.text == "resolver")
-            .find_map(|line| passes::resolver(line, places));
+        let own = lines().filter(|line| line.name.text == "resolver").find_map(passes::resolver);
         self.blocks.insert(key, self.all.len());
         self.all.push(Upstream {
             name: name.to_owned(),
@@ -146,21 +143,6 @@ pub(crate) struct Origin<'a> {
     pub(crate) resolver: Option<&'a Resolver>,
 }
 
-impl Peer {
-    fn new(endpoint: Endpoint, place: String) -> Self {
-        Self {
-            endpoint,
-            place,
-            weight: 1,
-            backup: false,
-            down: false,
-            max_fails: 1,
-            fail_timeout_ms: 10_000,
-            resolve: false,
-        }
-    }
-}
-
 fn peer(context: Context, line: &Directive, places: &Places<'_>) -> Result<Peer, Error> {
     let parameters = || line.args.iter().skip(1).map(|word| word.text.as_str());
     let url = Url::parse(line.arg(0).unwrap_or_default(), false)?;
@@ -175,10 +157,6 @@ fn peer(context: Context, line: &Directive, places: &Places<'_>) -> Result<Peer,
     for parameter in parameters() {
         match parameter.split_once('=').unwrap_or((parameter, "")) {
             ("weight", value) => peer.weight = value.parse().unwrap_or(peer.weight),
-            ("max_fails", value) => peer.max_fails = value.parse().unwrap_or(peer.max_fails),
-            ("fail_timeout", value) => {
-                peer.fail_timeout_ms = time::milliseconds(value).unwrap_or(peer.fail_timeout_ms);
-            }
             ("backup", _) => peer.backup = true,
             ("down", _) => peer.down = true,
             ("resolve", _) => peer.resolve = true,

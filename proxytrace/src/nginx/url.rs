@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::routes::Endpoint;
-use crate::model::Address;
+use crate::{declared::Endpoint, model::Address};
 
 /// The longest path of a unix socket, in bytes.
 const UNIX_PATH_MAX: usize = 107;
@@ -142,9 +141,9 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 #[cfg(test)]
 mod tests {
     use super::{Error, Url, is_host_name};
-    use crate::nginx::routes::Endpoint;
+    use crate::declared::Endpoint;
 
-    fn told(text: &str, has_uri: bool) -> Result<String, Error> {
+    fn shown(text: &str, has_uri: bool) -> Result<String, Error> {
         let url = Url::parse(text, has_uri)?;
         Ok(match url.endpoint(Some(80))? {
             Endpoint::Address(address) => format!("{} at {address}", url.name),
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn addresses_are_read_as_nginx_reads_them() {
         let check = |text: &str, has_uri: bool, expected: Result<&str, Error>| {
-            assert_eq!(told(text, has_uri).as_deref().map_err(|error| *error), expected, "{text}");
+            assert_eq!(shown(text, has_uri).as_deref().map_err(|error| *error), expected, "{text}");
         };
         check("10.0.0.5:8080", false, Ok("10.0.0.5 at 10.0.0.5:8080"));
         check("10.0.0.5", false, Ok("10.0.0.5 at 10.0.0.5:80"));

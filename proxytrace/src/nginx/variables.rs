@@ -1,4 +1,4 @@
-//! Which values a variable can have, as far as `set`, `map`, `geo` and `split_clients` tell.
+//! Which values a variable can have, as far as `set`, `map`, `geo` and `split_clients` say.
 
 use std::{
     cell::Cell,
@@ -9,13 +9,13 @@ use std::{
 use nginx_conf::Directive;
 
 /// At most so many values of one text are followed.
-const MOST: usize = 10_000;
+const MAX_VALUES: usize = 10_000;
 /// At most so many values of all texts of a configuration, on the way to the last as well: a bound of time.
 pub(crate) const BUDGET: usize = 4_000_000;
 /// No longer than what a directive may have, in bytes. It bounds what variables within each other can grow to.
-const LONGEST: usize = 4_096;
+const MAX_LENGTH: usize = 4_096;
 /// At most so many variables within each other.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 /// Directives in `map` and `geo` that are no entries.
 const MAP_OPTIONS: [&str; 3] = ["hostnames", "volatile", "include"];
@@ -156,7 +156,7 @@ impl<'a> Scopes<'_, 'a> {
                 Part::Literal(text) => vec![Value { text: text.to_owned(), unknown_from: None }],
                 Part::Variable { name, written } => self
                     .of_variable(name, open)
-                    .filter(|of_part| of_part.len() * values.len() <= MOST)
+                    .filter(|of_part| of_part.len() * values.len() <= MAX_VALUES)
                     .unwrap_or_else(|| vec![Value::of_request(name, written)]),
             };
             values = values
@@ -164,7 +164,7 @@ impl<'a> Scopes<'_, 'a> {
                 .flat_map(|before| of_part.iter().map(|part| before.followed_by(part)))
                 .collect();
             self.budget.set(self.budget.get().saturating_sub(values.len()));
-            if self.budget.get() == 0 || values.iter().any(|value| value.text.len() > LONGEST) {
+            if self.budget.get() == 0 || values.iter().any(|value| value.text.len() > MAX_LENGTH) {
                 return vec![Value { text: text.to_owned(), unknown_from: Some(0) }];
             }
         }
@@ -176,7 +176,7 @@ impl<'a> Scopes<'_, 'a> {
     /// `None` where nothing that can be read says what it holds.
     fn of_variable(&self, name: &'a str, open: &mut Vec<&'a str>) -> Option<Vec<Value>> {
         let sources = self.sources(name);
-        let is_enough = open.len() == DEEPEST || self.budget.get() == 0;
+        let is_enough = open.len() == MAX_DEPTH || self.budget.get() == 0;
         if sources.is_empty() || open.contains(&name) || is_enough {
             return None;
         }
@@ -188,7 +188,7 @@ impl<'a> Scopes<'_, 'a> {
             } else {
                 values.extend(self.expand(source.text, open));
             }
-            if values.len() > MOST {
+            if values.len() > MAX_VALUES {
                 break;
             }
         }
@@ -223,8 +223,14 @@ impl Value {
     }
 }
 
-/// The names of the variables in a text.
-pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
+/// The variables in texts, each once: the rest of a text may be what a `map` has for other purposes.
+pub(crate) fn names_in(texts: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let names = texts.iter().flat_map(|text| names(text)).filter(|name| seen.insert(*name));
+    names.map(|name| format!("${name}")).collect()
+}
+
+fn names(text: &str) -> impl Iterator<Item = &str> {
     parts(text).filter_map(|part| match part {
         Part::Variable { name, .. } => Some(name),
         Part::Literal(_) => None,
@@ -259,4 +265,15 @@ fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
         rest = &rest[written.len()..];
         Some(part)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_in;
+
+    #[test]
+    fn of_what_only_a_request_fills_the_names_are_shown() {
+        let texts = ["token hunter2 $arg_a", "http://${host}:81/$arg_a"].map(str::to_owned);
+        assert_eq!(names_in(&texts), ["$arg_a", "$host"]);
+    }
 }

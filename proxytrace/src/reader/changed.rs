@@ -1,76 +1,37 @@
-//! Whether a configuration was changed after nginx took it: then it may not be what runs.
+//! Whether a configuration was changed after a proxy took it: then it may not be what runs.
 
-use std::{
-    fmt, fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
-use nginx_conf::{Config, Directive};
 use procfs::{process::Process, ticks_per_second};
-use serde::{Deserialize, Serialize};
 
-use super::{master, root::Root};
-use crate::{kernel::own_boot_ns, model::Clock};
+use super::root::Root;
+use crate::{declared::Changed, kernel::own_boot_ns, model::Clock, programs};
 
-/// A file that may not be what nginx runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changed {
-    /// Which one, a path below the process's root.
-    pub path: PathBuf,
-    /// When it was changed.
-    pub at: Timestamp,
-    /// When the workers had started.
-    pub started: Timestamp,
-}
-
-impl fmt::Display for Changed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, at, started } = self;
-        write!(
-            f,
-            "{} was changed at {at:.0}, after nginx's workers had started at {started:.0}: upstreams are named by what it \
-             says now, which nginx may not have taken (it takes it with the next reload)",
-            path.display()
-        )
-    }
-}
-
-/// What is changed so soon after the start is not told of: the two are known by clocks that differ by some milliseconds.
+/// What is changed so soon after the start is not reported: the two are known by clocks that differ by some milliseconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(1);
 
-/// The file of `config`, whose main file is `main`, that was changed last, if that was after the workers among `pids` had
-/// started. With each reload new ones start, so the oldest that takes requests is about as old as what it runs. Without a
-/// worker that is not known.
-pub(super) fn after_start(root: &Root, main: &Path, config: &Config, pids: &[u32]) -> Option<Changed> {
+/// The one of `files`, those of a configuration that people write, that was changed last, if that was after the workers among
+/// `pids` had started. With each reload new ones start, so the oldest that takes requests is about as old as what it runs. Without
+/// a worker that is not known.
+pub(super) fn after_start<'a>(
+    root: &Root,
+    files: impl Iterator<Item = &'a Path>,
+    pids: &[u32],
+) -> Option<Changed> {
     let started = pids.iter().filter_map(|&pid| start_of_worker(pid)).min()?;
-    let (at, path) = last_change(root, main, config)?;
-    (at > started.saturating_add(SLACK).ok()?).then(|| Changed { path: path.clone(), at, started })
+    let (at, path) = last_change(root, files)?;
+    (at > started.saturating_add(SLACK).ok()?).then(|| Changed { path: path.to_owned(), at, started })
 }
 
-/// The file that was changed last, of those that are people's.
-fn last_change<'a>(root: &Root, main: &Path, config: &'a Config) -> Option<(Timestamp, &'a PathBuf)> {
-    let kept = kept_by_nginx(main, config);
-    let files = config.files.iter().map(|file| &file.path).filter(|path| !kept.contains(path));
+fn last_change<'a>(root: &Root, files: impl Iterator<Item = &'a Path>) -> Option<(Timestamp, &'a Path)> {
     files.filter_map(|path| Some((root.changed(path).ok()?, path))).max()
-}
-
-/// The files that nginx itself writes: where upstreams keep servers that were set while it runs.
-fn kept_by_nginx(main: &Path, config: &Config) -> Vec<PathBuf> {
-    let prefix = main.parent().unwrap_or(Path::new(""));
-    let upstreams = config.directives.iter().flat_map(Directive::children).filter(is_called("upstream"));
-    let states = upstreams.flat_map(Directive::children).filter(is_called("state"));
-    states.filter_map(|state| Some(prefix.join(state.arg(0)?))).collect()
-}
-
-fn is_called(name: &str) -> impl Fn(&&Directive) -> bool {
-    move |directive| directive.name.text == name
 }
 
 /// When a worker that takes requests has started.
 fn start_of_worker(pid: u32) -> Option<Timestamp> {
     let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    if !master::takes_requests(&cmdline) {
+    if !programs::takes_requests(&cmdline) {
         return None;
     }
     let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat()).ok()?;
@@ -82,28 +43,23 @@ fn start_of_worker(pid: u32) -> Option<Timestamp> {
 mod tests {
     use std::{fs, path::Path, thread, time::Duration};
 
-    use nginx_conf::{Limits, load};
-
     use super::{Root, last_change};
 
     #[test]
-    fn what_nginx_writes_itself_is_no_change() {
+    fn the_last_change_is_that_of_any_file_that_is_there() {
         let directory = tempfile::tempdir().unwrap();
         // Times of files are no finer than the kernel's tick.
-        let write = |name: &str, text: &str| {
+        let write = |name: &str| {
             thread::sleep(Duration::from_millis(20));
-            fs::write(directory.path().join(name), text).unwrap();
+            fs::write(directory.path().join(name), "").unwrap();
         };
-        let main = Path::new("/nginx.conf");
-        write("nginx.conf", "http { upstream api { state api.state; } include more.conf; }");
-        write("more.conf", "");
-        write("api.state", "server 10.0.0.5:8080;");
+        write("nginx.conf");
+        write("more.conf");
         let root = Root::at(directory.path()).unwrap();
-        let config = load(&root, main, Some("daemon off;"), &Limits::default()).unwrap();
-        assert_eq!(config.files.len(), 4, "with what -g says");
-        let last = || last_change(&root, main, &config).unwrap().1.as_path();
+        let files = ["command line", "/nginx.conf", "/more.conf"].map(Path::new);
+        let last = || last_change(&root, files.into_iter()).unwrap().1;
         assert_eq!(last(), Path::new("/more.conf"));
-        write("nginx.conf", "http {}");
-        assert_eq!(last(), main);
+        write("nginx.conf");
+        assert_eq!(last(), Path::new("/nginx.conf"));
     }
 }

@@ -14,14 +14,19 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{MAX_ANSWER, MAX_REQUEST, Reply, Request, lines::Lines, pending::Pending, serve::COMMAND};
+use super::{
+    lines::Lines,
+    pending::Pending,
+    protocol::{MAX_ANSWER, MAX_REQUEST, Reply, Request},
+    serve::COMMAND,
+};
 
 /// What stands around an answer in a line.
 const ENVELOPE: usize = 1 << 10;
 
 /// The reader, to be asked. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Reader {
+pub struct Client {
     outbox: Arc<Outbox>,
     writing: AbortHandle,
 }
@@ -57,7 +62,7 @@ pub enum Gone {
 ///
 /// # Errors
 /// No process could be started.
-pub fn start() -> io::Result<(Reader, Replies)> {
+pub fn start() -> io::Result<(Client, Replies)> {
     // This program, whatever has become of its file.
     let mut child = Command::new("/proc/self/exe")
         .arg(COMMAND)
@@ -72,7 +77,7 @@ pub fn start() -> io::Result<(Reader, Replies)> {
     let outbox = Arc::new(Outbox::default());
     let writing = tokio::spawn(write(Sender::from_owned_fd(stdin)?, Arc::clone(&outbox))).abort_handle();
     let lines = Lines::new(Receiver::from_owned_fd(stdout)?, MAX_ANSWER + ENVELOPE);
-    Ok((Reader { outbox, writing }, Replies(Some(lines))))
+    Ok((Client { outbox, writing }, Replies(Some(lines))))
 }
 
 /// By itself, so that whoever asks never waits for a reader that is busy, stopped or stuck.
@@ -96,7 +101,7 @@ impl Outbox {
     }
 }
 
-impl Reader {
+impl Client {
     /// Asks, and never waits: the answer comes later. While the reader takes nothing the question waits; one about a newer
     /// generation of the same proxy then takes its place.
     ///
@@ -115,7 +120,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for Client {
     fn drop(&mut self) {
         self.writing.abort();
     }
@@ -145,20 +150,23 @@ impl Replies {
 mod tests {
     use std::{io::PipeReader, os::fd::OwnedFd, sync::Arc};
 
-    use super::{Gone, Lines, Outbox, Reader, Receiver, Replies, Sender, write};
-    use crate::reader::{Lookup, MAX_REQUEST, Question, tests::request};
+    use super::{Client, Gone, Lines, MAX_REQUEST, Outbox, Receiver, Replies, Sender, write};
+    use crate::reader::{
+        protocol::{Lookup, Question},
+        tests::request,
+    };
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
-    /// A reader that takes what this pipe gives.
-    fn reader() -> (Reader, PipeReader) {
+    /// A client of a reader that takes what this pipe gives.
+    fn client() -> (Client, PipeReader) {
         let (receiver, sender) = std::io::pipe().unwrap();
         let outbox = Arc::new(Outbox::default());
         let pipe = Sender::from_owned_fd(OwnedFd::from(sender)).unwrap();
         let writing = tokio::spawn(write(pipe, Arc::clone(&outbox))).abort_handle();
-        (Reader { outbox, writing }, receiver)
+        (Client { outbox, writing }, receiver)
     }
 
     fn lookups(count: usize) -> Question {
@@ -170,16 +178,16 @@ mod tests {
     #[test]
     fn who_asks_a_reader_that_takes_nothing_neither_waits_nor_piles_questions_up() {
         block_on(async {
-            let (reader, _receiver) = reader();
+            let (client, _receiver) = client();
             for generation in 0..100 {
-                reader.ask(request(1, generation, lookups(1000))).unwrap();
+                client.ask(request(1, generation, lookups(1000))).unwrap();
                 tokio::task::yield_now().await;
             }
-            let mut pending = reader.outbox.pending();
-            assert_eq!(pending.take(|_| true).map(|request| request.of.generation), Some(99));
+            let mut pending = client.outbox.pending();
+            assert_eq!(pending.take(|_| true).map(|request| request.id.generation), Some(99));
             assert!(pending.is_empty());
             drop(pending);
-            let error = reader.ask(request(1, 0, lookups(MAX_REQUEST / 16))).unwrap_err();
+            let error = client.ask(request(1, 0, lookups(MAX_REQUEST / 16))).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
         });
     }
@@ -195,13 +203,13 @@ mod tests {
             let again = tokio::time::timeout(std::time::Duration::from_millis(20), replies.next()).await;
             assert!(again.is_err(), "nothing more");
 
-            let (reader, receiver) = reader();
+            let (client, receiver) = client();
             drop(receiver);
-            reader.ask(request(1, 0, Question::Pod)).unwrap();
-            while !reader.writing.is_finished() {
+            client.ask(request(1, 0, Question::Pod)).unwrap();
+            while !client.writing.is_finished() {
                 tokio::task::yield_now().await;
             }
-            assert!(reader.ask(request(1, 0, Question::Pod)).is_err());
+            assert!(client.ask(request(1, 0, Question::Pod)).is_err());
         });
     }
 }

@@ -24,7 +24,7 @@ const LIMITS: &[(Resource, rlim_t)] = &[
 ];
 
 /// When it ends itself: whoever started it ends it before, unless that takes a capability which is missing (`CAP_KILL`).
-const LONGEST: Duration = Duration::from_secs(25);
+const CHILD_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Sets the limits, for good, and keeps others from looking into it.
 ///
@@ -32,11 +32,11 @@ const LONGEST: Duration = Duration::from_secs(25);
 /// The kernel refused.
 pub(super) fn limit() -> anyhow::Result<()> {
     privilege::keep_others_out()?;
-    for &(resource, most) in LIMITS {
+    for &(resource, max) in LIMITS {
         let (_, hard) = getrlimit(resource)?;
-        let most = most.min(hard);
-        setrlimit(resource, most, most).with_context(|| format!("limit {resource:?}"))?;
+        let max = max.min(hard);
+        setrlimit(resource, max, max).with_context(|| format!("limit {resource:?}"))?;
     }
-    alarm::set(LONGEST.as_secs() as u32);
+    alarm::set(CHILD_TIMEOUT.as_secs() as u32);
     Ok(())
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// How long one question may take. nginx waits for 5 s before it asks another server; who asks here may ask again.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most that an answer over UDP can hold (RFC 6891 lets larger ones through only where they are asked for).
 const DATAGRAM: usize = 4096;
@@ -53,11 +53,11 @@ pub(super) struct Target {
 /// Asks `server` for the addresses of `name` in both families.
 ///
 /// # Errors
-/// It cannot be reached, does not answer in time, or answers that it cannot tell.
+/// It cannot be reached, does not answer in time, or answers that it does not know.
 pub(super) async fn addresses(server: SocketAddr, name: &str) -> io::Result<Found<IpAddr>> {
     let (four, six) =
         tokio::join!(ask(server, name, TYPE::A, address), ask(server, name, TYPE::AAAA, address));
-    // Servers are about that cannot tell one family.
+    // Some servers answer for one family only.
     match (four, six) {
         (Ok(four), Ok(six)) => Ok(four.and(six)),
         (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
@@ -95,7 +95,7 @@ async fn ask<T>(
     read: fn(&RData<'_>) -> Option<T>,
 ) -> io::Result<Found<T>> {
     let asked = ask_in_any_time(server, name, kind, read);
-    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(QUESTION_TIMEOUT, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn ask_in_any_time<T>(

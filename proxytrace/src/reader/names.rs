@@ -1,5 +1,5 @@
-//! Host names as the C library would look them up where nginx runs: /etc/hosts, then the name servers of
-//! /etc/resolv.conf, both below nginx's root. The C library itself cannot be asked: it would run code from there.
+//! Host names as the C library would look them up where a proxy runs: /etc/hosts, then the name servers of
+//! /etc/resolv.conf, both below its root. The C library itself cannot be asked: it would run code from there.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,24 +12,27 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    Addresses, Lookup,
     dns::{self, Found},
+    protocol::Lookup,
     root::Root,
 };
-use crate::{model::Address, nginx::routes::Endpoint};
+use crate::{
+    declared::{Endpoint, Resolved},
+    model::Address,
+};
 
 /// At most so many names at once.
 const AT_ONCE: usize = 32;
 
 /// For all names of a request together: less than what the request itself may take.
-const LONGEST: Duration = Duration::from_secs(8);
+const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(8);
 
 const PORT: u16 = 53;
 
 /// resolv.conf(5): MAXNS.
-const MOST_SERVERS: usize = 3;
+const MAX_SERVERS: usize = 3;
 
-/// What the C library is told.
+/// What the C library goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct System {
     /// /etc/hosts, names in lower case.
@@ -73,7 +76,7 @@ impl System {
         if system.servers.is_empty() {
             system.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
         }
-        system.servers.truncate(MOST_SERVERS);
+        system.servers.truncate(MAX_SERVERS);
         system
     }
 
@@ -130,7 +133,7 @@ impl System {
     }
 }
 
-/// The addresses of all hosts that the SRV records of `name` lead to; one of them that nobody tells would be missed.
+/// The addresses of all hosts that the SRV records of `name` lead to; one of them that nobody answers for would be missed.
 async fn ask_for_service(servers: &[SocketAddr], name: &str) -> io::Result<Found<SocketAddr>> {
     let targets = ask_any(servers, |server| dns::targets(server, name)).await?;
     let mut found = Found { all: Vec::new(), ttl: targets.ttl };
@@ -161,12 +164,12 @@ where
 }
 
 /// Looks all names up, in this process's network namespace.
-pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Addresses> {
+pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Resolved> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(look_up_all(Arc::new(system), lookups)))
 }
 
-async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
+async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Resolved {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut waiting: BTreeSet<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
     let mut tasks = JoinSet::new();
@@ -178,7 +181,7 @@ async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
             (lookup.name, found)
         });
     }
-    let mut addresses = Addresses::default();
+    let mut resolved = Resolved::default();
     let collect = async {
         while let Some(Ok((name, found))) = tasks.join_next().await {
             waiting.remove(&name);
@@ -186,18 +189,19 @@ async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Addresses {
                 Ok(Found { mut all, ttl }) => {
                     all.sort_unstable();
                     all.dedup();
-                    addresses.of.insert(name, all);
-                    addresses.valid_seconds = addresses.valid_seconds.into_iter().chain(ttl).min();
+                    resolved.addresses.insert(name, all);
+                    resolved.valid_seconds = resolved.valid_seconds.into_iter().chain(ttl).min();
                 }
-                Err(error) => addresses.problems.push(format!("{name:?} could not be looked up: {error}")),
+                Err(error) => resolved.problems.push(format!("{name:?} could not be looked up: {error}")),
             }
         }
     };
-    if timeout(LONGEST, collect).await.is_err() {
-        let late = waiting.iter().map(|name| format!("{name:?} could not be looked up in {LONGEST:?}"));
-        addresses.problems.extend(late);
+    if timeout(LOOKUPS_TIMEOUT, collect).await.is_err() {
+        let late =
+            waiting.iter().map(|name| format!("{name:?} could not be looked up in {LOOKUPS_TIMEOUT:?}"));
+        resolved.problems.extend(late);
     }
-    addresses
+    resolved
 }
 
 #[cfg(test)]

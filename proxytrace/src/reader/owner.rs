@@ -183,7 +183,7 @@ impl Process {
             "look at how it was started; of a process of another user that takes CAP_DAC_READ_SEARCH (`proxytrace doctor`)",
         ))?;
 
-        // Last, for what was looked at before to be this user's: to get other rights takes a program that AT_SECURE tells of.
+        // Last, for what was looked at before to be this user's: to get other rights takes a program that AT_SECURE shows.
         if is_secure(&auxv).ok_or(Refusal::Gone)? || !self.credentials.is_of_one_user() {
             return Err(Refusal::HasOtherRights);
         }
@@ -194,9 +194,9 @@ impl Process {
         Ok(Opened { root: Root::new(root, mounts), program, directory, logs, network })
     }
 
-    fn content(&self, name: &str, most: u64) -> Result<Vec<u8>, ProcError> {
+    fn content(&self, name: &str, max: u64) -> Result<Vec<u8>, ProcError> {
         let mut content = Vec::new();
-        self.entry.open_relative(name)?.take(most).read_to_end(&mut content)?;
+        self.entry.open_relative(name)?.take(max).read_to_end(&mut content)?;
         Ok(content)
     }
 
@@ -290,8 +290,8 @@ fn is_ours(namespace: &File, kind: &str) -> io::Result<bool> {
     Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
 }
 
-/// Whether an auxiliary vector tells that the program has rights that who started it has not; `None` where there is no
-/// vector, as of a process that has ended. One that does not tell is taken for a yes.
+/// Whether an auxiliary vector says that the program has rights that who started it has not; `None` where there is no
+/// vector, as of a process that has ended. One that does not say is taken for a yes.
 fn is_secure(auxv: &[u8]) -> Option<bool> {
     /// Keys are small numbers. Those of a 32-bit program, read as if they were of a 64-bit one, hold values as well.
     const MAX_KEY: u64 = 1 << 10;
@@ -304,11 +304,11 @@ fn is_secure(auxv: &[u8]) -> Option<bool> {
     if vector.iter().any(|&(key, _)| key > MAX_KEY) {
         vector = pairs(4);
     }
-    let told = vector.iter().find(|(key, _)| *key == AT_SECURE).map(|(_, value)| *value != 0);
-    (!auxv.is_empty()).then(|| told.unwrap_or(true))
+    let is_set = vector.iter().find(|(key, _)| *key == AT_SECURE).map(|(_, value)| *value != 0);
+    (!auxv.is_empty()).then(|| is_set.unwrap_or(true))
 }
 
-/// Tells what was tried; that the process has ended is no failure.
+/// Says what was tried; that the process has ended is no failure.
 fn failed(what: &'static str) -> impl Fn(ProcError) -> Refusal {
     move |error| {
         let source = match error {
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_with_rights_of_its_own_is_told_by_its_auxiliary_vector() {
+    fn a_program_with_rights_of_its_own_is_known_by_its_auxiliary_vector() {
         for size in [8, 4] {
             let check = |pairs: &[(u64, u64)], expected: bool| {
                 assert_eq!(is_secure(&vector(size, pairs)), Some(expected), "{size}: {pairs:?}");

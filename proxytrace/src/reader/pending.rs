@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Kind, Request};
+use super::protocol::{Kind, Request};
 
 /// Whom a question is about, and what it asks: of these only one waits.
 pub(super) type Subject = (u64, Kind);
@@ -21,7 +21,7 @@ impl Pending {
     pub(super) fn push(&mut self, request: Request) {
         let subject = request.subject();
         match self.requests.get_mut(&subject) {
-            Some(older) if older.of.generation > request.of.generation => {}
+            Some(older) if older.id.generation > request.id.generation => {}
             Some(older) => *older = request,
             None => {
                 self.order.push_back(subject);
@@ -48,14 +48,14 @@ impl Pending {
 
 impl Request {
     pub(super) const fn subject(&self) -> Subject {
-        (self.of.proxy, self.question.kind())
+        (self.id.proxy, self.question.kind())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::request, Pending};
-    use crate::reader::Question;
+    use super::Pending;
+    use crate::reader::{protocol::Question, tests::request};
 
     #[test]
     fn of_each_proxy_the_newest_question_of_a_kind_waits_at_the_place_of_the_first() {
@@ -66,7 +66,7 @@ mod tests {
         pending.push(request(1, 0, Question::Pod));
         let mut taken = Vec::new();
         while let Some(request) = pending.take(|_| true) {
-            taken.push((request.of.proxy, request.of.generation, request.question));
+            taken.push((request.id.proxy, request.id.generation, request.question));
         }
         assert_eq!(
             taken,
@@ -81,8 +81,8 @@ mod tests {
         for proxy in 1..=3 {
             pending.push(request(proxy, 0, Question::Configuration));
         }
-        assert_eq!(pending.take(|(proxy, _)| proxy == 2).map(|request| request.of.proxy), Some(2));
+        assert_eq!(pending.take(|(proxy, _)| proxy == 2).map(|request| request.id.proxy), Some(2));
         assert_eq!(pending.take(|_| false), None);
-        assert_eq!(pending.take(|_| true).map(|request| request.of.proxy), Some(1));
+        assert_eq!(pending.take(|_| true).map(|request| request.id.proxy), Some(1));
     }
 }

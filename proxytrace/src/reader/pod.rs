@@ -5,9 +5,8 @@
 use std::{
     fs::{self, File},
     io::Read as _,
+    path::Path,
 };
-
-use nginx_conf::Files as _;
 
 use super::{
     owner::{Process, Wanted},
@@ -21,7 +20,7 @@ use crate::identity::{
 /// Where kubelet keeps a directory for each pod, unless its `podLogsDir` says otherwise.
 const LOGS: &str = "/var/log/pods";
 
-/// As many directories of one UID are looked at: there is one.
+/// With more directories of one UID none is believed: there is one.
 const MAX_LOGS: usize = 8;
 
 /// No more of a table of mounts is read, in bytes.
@@ -64,8 +63,17 @@ pub(super) fn of_any(pids: &[u32]) -> Option<Pod> {
 
 /// What the host keeps for that container of the pod: a container can mount what it likes, but not have logs there.
 fn names_in_logs(host: &Root, uid: &str, container: &str) -> Option<(String, String)> {
-    let directories = host.glob(&format!("{LOGS}/*_{uid}/{container}"), MAX_LOGS).ok()?;
-    directories.iter().find_map(|path| of_logs(path.parent()?.file_name()?.to_str()?, uid))
+    let logs = Path::new(LOGS);
+    let names = host.list(logs).ok()?;
+    let end = format!("_{uid}");
+    let mut of_uid: Vec<_> =
+        names.iter().filter_map(|name| name.to_str()).filter(|name| name.ends_with(&end)).collect();
+    if of_uid.len() > MAX_LOGS {
+        return None;
+    }
+    of_uid.sort_unstable();
+    let mut of_container = of_uid.into_iter().filter(|name| host.exists(&logs.join(name).join(container)));
+    of_container.find_map(|name| of_logs(name, uid))
 }
 
 /// What the container's own files tell; with the host's network its host name is the node's.

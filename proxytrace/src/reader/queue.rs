@@ -1,9 +1,7 @@
 //! Who is served next: fair to proxies and to their owners, whatever others ask. Pure.
 //!
-//! A place is held from a child's start until it is reaped. There are places for reading files, which few need at once, and
-//! for asking name servers, where children mostly wait. Owners take turns, and so do the proxies of one. Where somebody waits
-//! for a place, a child that has had its time gives its own up. One that even SIGKILL does not end counts for its owner alone,
-//! and of the host's root for its proxy alone: most proxies are its, and one whose files are on a dead server must not hold up the rest.
+//! Owners take turns, and so do the proxies of one. Where somebody waits for a place, a child that has had its time gives its own
+//! up; how many places there are is in `places`.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -11,37 +9,19 @@ use std::{
 };
 
 use super::{
-    Kind, Request,
     holder::Owner,
     pending::{Pending, Subject},
+    places::{Capacity, FILES, Held, NAMES, Places},
+    protocol::{Kind, Request},
 };
 
-/// Children that read files at once, of all owners and of one.
-const FILES: Room = Room { of_all: 4, of_owner: 2, time: Duration::from_secs(3) };
-
-/// Children that ask name servers at once.
-const NAMES: Room = Room { of_all: 32, of_owner: 8, time: Duration::from_secs(1) };
-
-/// How many children of one owner can be left that do not end, and how many of the host's root, one of a proxy.
-const MOST_STUCK: usize = FILES.of_owner;
-const MOST_STUCK_OF_HOST_ROOT: usize = 16;
-
 /// How long the kernel takes to end a process, at most, where it can.
-const DYING: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For how many times as long as it took to read a proxy's configuration it is not read again, and the longest such time: a
 /// storm of reloads takes no more than a part of a processor.
-const REST: u32 = 2;
-const LONGEST_REST: Duration = Duration::from_secs(4);
-
-/// How many children may do something at once.
-#[derive(Debug)]
-struct Room {
-    of_all: usize,
-    of_owner: usize,
-    /// For so long a child keeps its place when others wait.
-    time: Duration,
-}
+const REST_FACTOR: u32 = 2;
+const MAX_REST: Duration = Duration::from_secs(4);
 
 /// A child that was started.
 pub(super) type Ticket = u64;
@@ -65,8 +45,7 @@ pub(super) struct Queue {
     busy: HashSet<(u64, bool)>,
     /// Proxies whose configurations were read a moment ago, and until when they are not read again.
     resting: HashMap<u64, Instant>,
-    held: Held,
-    of_owners: HashMap<Owner, Held>,
+    places: Places,
     next_ticket: Ticket,
 }
 
@@ -76,18 +55,10 @@ struct Child {
     subject: Subject,
     since: Instant,
     reads_files: bool,
-    /// It was told to end then.
+    /// It was asked to end then.
     dying: Option<Instant>,
     /// It did not.
     is_stuck: bool,
-}
-
-/// What children hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Held {
-    files: usize,
-    names: usize,
-    stuck: usize,
 }
 
 impl Child {
@@ -103,31 +74,6 @@ impl Child {
     }
 }
 
-impl Held {
-    const fn add(&mut self, other: Self) {
-        self.files += other.files;
-        self.names += other.names;
-        self.stuck += other.stuck;
-    }
-
-    const fn remove(&mut self, other: Self) {
-        self.files -= other.files;
-        self.names -= other.names;
-        self.stuck -= other.stuck;
-    }
-
-    /// Whether an owner that holds this gets another child for files.
-    fn has_files_left(&self, owner: Owner) -> bool {
-        let stuck = if owner == Owner::HOST_ROOT { 0 } else { self.stuck };
-        self.files + stuck < FILES.of_owner
-    }
-
-    /// Whether nothing more is done for an owner that holds this.
-    fn is_given_up(&self, owner: Owner) -> bool {
-        self.stuck >= if owner == Owner::HOST_ROOT { MOST_STUCK_OF_HOST_ROOT } else { MOST_STUCK }
-    }
-}
-
 const fn asks_names((_, kind): Subject) -> bool {
     matches!(kind, Kind::Addresses)
 }
@@ -135,7 +81,7 @@ const fn asks_names((_, kind): Subject) -> bool {
 impl Queue {
     /// Lets a question wait for its turn. Gives it back where its owner gets no turn any more: see [`Self::note_stuck`].
     pub(super) fn push(&mut self, owner: Owner, request: Request) -> Result<(), Request> {
-        if self.held_by(owner).is_given_up(owner) {
+        if self.places.is_given_up(owner) {
             return Err(request);
         }
         let pending = self.waiting.entry(owner).or_default();
@@ -148,18 +94,16 @@ impl Queue {
 
     /// The next question that there is a place for.
     pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
-        if self.held.files >= FILES.of_all {
+        if !self.places.has_files() {
             return None;
         }
         for _ in 0..self.turns.len() {
             let owner = self.turns.pop_front()?;
-            let held = self.held_by(owner);
             let mut pending = self.waiting.remove(&owner).unwrap_or_default();
-            let has_names = self.held.names < NAMES.of_all && held.names < NAMES.of_owner;
+            let has_files = self.places.has_files_of(owner);
+            let has_names = self.places.has_names() && self.places.has_names_of(owner);
             let request = pending.take(|subject| {
-                held.has_files_left(owner)
-                    && (has_names || !asks_names(subject))
-                    && self.is_free(subject, now)
+                has_files && (has_names || !asks_names(subject)) && self.is_free(subject, now)
             });
             if !pending.is_empty() {
                 self.waiting.insert(owner, pending);
@@ -184,7 +128,7 @@ impl Queue {
         self.next_ticket += 1;
         let subject = request.subject();
         let child = Child { owner, subject, since: now, reads_files: true, dying: None, is_stuck: false };
-        self.count(owner, |held| held.add(child.held()));
+        self.places.take(owner, child.held());
         self.busy.insert((subject.0, asks_names(subject)));
         self.children.insert(ticket, child);
         Job { ticket, owner, request }
@@ -195,7 +139,7 @@ impl Queue {
         self.change(ticket, |child| child.reads_files = false);
     }
 
-    /// A child was told to end, by SIGKILL where it has not ended by itself.
+    /// A child was asked to end, by SIGKILL where it has not ended by itself.
     pub(super) fn note_dying(&mut self, ticket: Ticket, now: Instant) {
         self.change(ticket, |child| child.dying = child.dying.or(Some(now)));
     }
@@ -203,31 +147,28 @@ impl Queue {
     /// A child was reaped.
     pub(super) fn note_ended(&mut self, ticket: Ticket, now: Instant) {
         let Some(child) = self.children.remove(&ticket) else { return };
-        self.count(child.owner, |held| held.remove(child.held()));
-        if self.held_by(child.owner) == Held::default() {
-            self.of_owners.remove(&child.owner);
-        }
+        self.places.give_back(child.owner, child.held());
         let (proxy, kind) = child.subject;
         self.busy.remove(&(proxy, child.asks_names()));
         if kind == Kind::Configuration {
-            let rest = (now - child.since).saturating_mul(REST).min(LONGEST_REST);
+            let rest = (now - child.since).saturating_mul(REST_FACTOR).min(MAX_REST);
             self.resting.retain(|_, until| *until > now);
             self.resting.insert(proxy, now + rest);
         }
     }
 
-    /// Notes which children do not end although they were told to, and gives the questions that get no turn any more because
+    /// Notes which children do not end although they were asked to, and gives the questions that get no turn any more because
     /// their owner has as many of those as it may.
     pub(super) fn note_stuck(&mut self, now: Instant) -> Vec<Request> {
         let is_stuck =
-            |child: &Child| !child.is_stuck && child.dying.is_some_and(|since| now - since >= DYING);
+            |child: &Child| !child.is_stuck && child.dying.is_some_and(|since| now - since >= KILL_TIMEOUT);
         let stuck: Vec<_> =
             self.children.iter().filter(|(_, child)| is_stuck(child)).map(|(ticket, _)| *ticket).collect();
         let mut refused = Vec::new();
         for ticket in stuck {
             self.change(ticket, |child| child.is_stuck = true);
             let Some(owner) = self.children.get(&ticket).map(|child| child.owner) else { continue };
-            if self.held_by(owner).is_given_up(owner)
+            if self.places.is_given_up(owner)
                 && let Some(mut pending) = self.waiting.remove(&owner)
             {
                 self.turns.retain(|other| *other != owner);
@@ -247,18 +188,18 @@ impl Queue {
         let names = |child: &Child| child.asks_names();
         let waits_for_files: Vec<_> = self.turns.iter().filter(|owner| waits(&|_| true, owner)).collect();
         let waits_for_names: Vec<_> = self.turns.iter().filter(|owner| waits(&asks_names, owner)).collect();
-        if self.held.files >= FILES.of_all && !waits_for_files.is_empty() {
+        if !self.places.has_files() && !waits_for_files.is_empty() {
             return self.oldest(&FILES, now, &files, None);
         }
-        if self.held.names >= NAMES.of_all && !waits_for_names.is_empty() {
+        if !self.places.has_names() && !waits_for_names.is_empty() {
             return self.oldest(&NAMES, now, &names, None);
         }
         let of_files = waits_for_files
             .into_iter()
-            .filter(|owner| !self.held_by(**owner).has_files_left(**owner))
+            .filter(|owner| !self.places.has_files_of(**owner))
             .find_map(|owner| self.oldest(&FILES, now, &files, Some(*owner)));
         of_files.or_else(|| {
-            let full = |owner: &&&Owner| self.held_by(***owner).names >= NAMES.of_owner;
+            let full = |owner: &&&Owner| !self.places.has_names_of(***owner);
             waits_for_names
                 .iter()
                 .filter(full)
@@ -269,7 +210,7 @@ impl Queue {
     /// The child that has had its time, of the owner that holds most, and of those the one that has had most.
     fn oldest(
         &self,
-        room: &Room,
+        capacity: &Capacity,
         now: Instant,
         holds: &dyn Fn(&Child) -> bool,
         owner: Option<Owner>,
@@ -277,12 +218,12 @@ impl Queue {
         let is_candidate = |child: &Child| {
             holds(child)
                 && child.dying.is_none()
-                && now - child.since >= room.time
+                && now - child.since >= capacity.time
                 && owner.is_none_or(|owner| owner == child.owner)
         };
         let candidates = self.children.iter().filter(|(_, child)| is_candidate(child));
         let held = |child: &Child| {
-            let held = self.held_by(child.owner);
+            let held = self.places.held_by(child.owner);
             held.files + held.names
         };
         candidates.max_by_key(|(_, child)| (held(child), now - child.since)).map(|(ticket, _)| *ticket)
@@ -293,25 +234,13 @@ impl Queue {
         !self.turns.is_empty() || self.children.values().any(|child| child.dying.is_some() && !child.is_stuck)
     }
 
-    fn held_by(&self, owner: Owner) -> Held {
-        self.of_owners.get(&owner).copied().unwrap_or_default()
-    }
-
     fn change(&mut self, ticket: Ticket, change: impl FnOnce(&mut Child)) {
         let Some(mut child) = self.children.remove(&ticket) else { return };
         let before = child.held();
         change(&mut child);
-        let after = child.held();
-        self.count(child.owner, |held| {
-            held.remove(before);
-            held.add(after);
-        });
+        self.places.give_back(child.owner, before);
+        self.places.take(child.owner, child.held());
         self.children.insert(ticket, child);
-    }
-
-    fn count(&mut self, owner: Owner, count: impl Fn(&mut Held)) {
-        count(&mut self.held);
-        count(self.of_owners.entry(owner).or_default());
     }
 }
 
@@ -319,11 +248,12 @@ impl Queue {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{
-        super::tests::{request, time_of_thread},
-        DYING, FILES, Job, LONGEST_REST, MOST_STUCK_OF_HOST_ROOT, NAMES, Owner, Queue,
+    use super::{FILES, Held, Job, KILL_TIMEOUT, MAX_REST, NAMES, Owner, Queue};
+    use crate::reader::{
+        places::MAX_STUCK_OF_HOST_ROOT,
+        protocol::{Question, Request},
+        tests::{request, time_of_thread},
     };
-    use crate::reader::Question;
 
     fn owner(uid: u32) -> Owner {
         Owner { uid, pid_namespace: 0 }
@@ -344,7 +274,7 @@ mod tests {
     }
 
     fn proxies(jobs: &[Job]) -> Vec<u64> {
-        jobs.iter().map(|job| job.request.of.proxy).collect()
+        jobs.iter().map(|job| job.request.id.proxy).collect()
     }
 
     #[test]
@@ -359,9 +289,9 @@ mod tests {
             let jobs = start(&mut queue, now);
             let Some(job) = jobs.first() else { break };
             taken.extend(proxies(&jobs));
-            assert!(queue.held.files <= FILES.of_all);
+            assert!(queue.children.len() <= FILES.of_all);
             jobs.iter().for_each(|job| queue.note_ended(job.ticket, now));
-            assert_eq!(queue.held_by(job.owner), super::Held::default());
+            assert_eq!(queue.places.held_by(job.owner), Held::default());
         }
         assert_eq!(taken, [1, 9, 2, 3, 4, 5]);
     }
@@ -431,9 +361,9 @@ mod tests {
             queue.note_dying(job.ticket, now);
         }
         assert!(queue.note_stuck(now).is_empty());
-        assert_eq!(proxies_of(&queue.note_stuck(now + DYING)), [3, 4, 5], "they get no turn");
+        assert_eq!(proxies_of(&queue.note_stuck(now + KILL_TIMEOUT)), [3, 4, 5], "they get no turn");
         assert_eq!(
-            queue.push(owner(1), request(6, 0, Question::Configuration)).map_err(|it| it.of.proxy),
+            queue.push(owner(1), request(6, 0, Question::Configuration)).map_err(|it| it.id.proxy),
             Err(6)
         );
         assert!(!queue.is_unsettled());
@@ -444,7 +374,7 @@ mod tests {
         }
         assert_eq!(start(&mut queue, now).len(), FILES.of_all, "what is stuck takes no place of others");
         // It ended after all.
-        queue.note_ended(stuck[0].ticket, now + DYING);
+        queue.note_ended(stuck[0].ticket, now + KILL_TIMEOUT);
         ask(&mut queue, 1, 6, Question::Configuration);
     }
 
@@ -452,15 +382,15 @@ mod tests {
     fn children_of_the_hosts_root_that_do_not_end_hold_up_their_own_proxies_alone() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let ask = |queue: &mut Queue, proxy: u64| {
-            queue.push(Owner::HOST_ROOT, request(proxy, 0, Question::Configuration)).map_err(|it| it.of.proxy)
+            queue.push(Owner::HOST_ROOT, request(proxy, 0, Question::Configuration)).map_err(|it| it.id.proxy)
         };
-        for proxy in 1..=MOST_STUCK_OF_HOST_ROOT as u64 {
+        for proxy in 1..=MAX_STUCK_OF_HOST_ROOT as u64 {
             ask(&mut queue, proxy).unwrap();
             for job in start(&mut queue, now) {
                 queue.note_dying(job.ticket, now);
             }
-            let refused = proxies_of(&queue.note_stuck(now + DYING));
-            assert_eq!(refused.is_empty(), proxy < MOST_STUCK_OF_HOST_ROOT as u64, "{refused:?}");
+            let refused = proxies_of(&queue.note_stuck(now + KILL_TIMEOUT));
+            assert_eq!(refused.is_empty(), proxy < MAX_STUCK_OF_HOST_ROOT as u64, "{refused:?}");
             if proxy == 4 {
                 ask(&mut queue, 100).unwrap();
                 let honest = start(&mut queue, now);
@@ -473,8 +403,8 @@ mod tests {
         assert_eq!(ask(&mut queue, 200), Err(200));
     }
 
-    fn proxies_of(requests: &[crate::reader::Request]) -> Vec<u64> {
-        requests.iter().map(|request| request.of.proxy).collect()
+    fn proxies_of(requests: &[Request]) -> Vec<u64> {
+        requests.iter().map(|request| request.id.proxy).collect()
     }
 
     #[test]
@@ -504,7 +434,7 @@ mod tests {
         ask(&mut queue, 1, 1, Question::Configuration);
         assert!(start(&mut queue, end + Duration::from_millis(199)).is_empty());
         assert_eq!(start(&mut queue, end + Duration::from_millis(200)).len(), 1);
-        assert!(LONGEST_REST < Duration::from_secs(10), "an answer is not waited for much longer");
+        assert!(MAX_REST < Duration::from_secs(10), "an answer is not waited for much longer");
     }
 
     #[test]

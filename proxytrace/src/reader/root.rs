@@ -11,11 +11,10 @@ use std::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use jiff::Timestamp;
-use nginx_conf::{Files, glob};
 use rustix::{
     fs::{
         AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, statx,
@@ -65,8 +64,37 @@ impl Root {
     /// The content of a small file; empty where there is none.
     pub(super) fn text(&self, path: &str) -> String {
         const MAX_TEXT: u64 = 1 << 20;
-        self.read(Path::new(path), MAX_TEXT)
+        self.content(Path::new(path), MAX_TEXT)
             .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The content of a file.
+    ///
+    /// # Errors
+    /// It is not there, no regular file, on something that is not looked at, not ours to read, or holds more than `max` bytes.
+    pub(super) fn content(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+        let file = self.open_found(&self.find(path)?.0)?;
+        let mut text = Vec::new();
+        file.take(max.saturating_add(1)).read_to_end(&mut text)?;
+        if text.len() as u64 > max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(text)
+    }
+
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// It is not there, no directory, on something that is not looked at, or not ours to read.
+    pub(super) fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        let found = self.find(directory)?.0;
+        let entries = Dir::new(reopened(&found, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?)?;
+        entries.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
+    }
+
+    /// Whether a path leads to something.
+    pub(super) fn exists(&self, path: &Path) -> bool {
+        self.find(path).is_ok()
     }
 
     /// When what a path leads to was changed, or put there.
@@ -84,7 +112,7 @@ impl Root {
             self.find(directory)
                 .is_ok_and(|(_, about)| Mode::from_bits_truncate(about.stx_mode.into()).contains(Mode::XOTH))
         };
-        path.is_absolute() && path.ancestors().skip(1).all(may_search) && self.find(path).is_ok()
+        path.is_absolute() && path.ancestors().skip(1).all(may_search) && self.exists(path)
     }
 
     /// Opens a regular file that was found before, by descriptor.
@@ -121,12 +149,6 @@ impl Root {
         self.mounts.check(&about)?;
         Ok(about)
     }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
-        let found = self.find(directory)?.0;
-        let entries = Dir::new(reopened(&found, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?)?;
-        entries.map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned())).collect()
-    }
 }
 
 fn file_type(about: &Statx) -> FileType {
@@ -137,23 +159,6 @@ fn file_type(about: &Statx) -> FileType {
 fn reopened(found: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", found.as_raw_fd());
     Ok(openat(CWD, path, flags, Mode::empty())?)
-}
-
-impl Files for Root {
-    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
-        let file = self.open_found(&self.find(path)?.0)?;
-        let mut text = Vec::new();
-        file.take(most.saturating_add(1)).read_to_end(&mut text)?;
-        if text.len() as u64 > most {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(text)
-    }
-
-    fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
-        let exists = |path: &Path| self.find(path).is_ok();
-        glob::expand(pattern, most, |directory| self.list(directory), exists)
-    }
 }
 
 #[cfg(test)]
@@ -173,7 +178,6 @@ mod tests {
     };
 
     use super::Root;
-    use nginx_conf::Files as _;
 
     #[test]
     fn links_and_parents_lead_nowhere_but_below_the_root() {
@@ -187,7 +191,7 @@ mod tests {
         symlink("../../../../../../etc/one", directory.join("etc/nginx/sites/above")).unwrap();
         symlink("loop", directory.join("etc/loop")).unwrap();
         let root = Root::at(directory).unwrap();
-        let read = |path: &str| root.read(Path::new(path), 100).map_err(|error| error.to_string());
+        let read = |path: &str| root.content(Path::new(path), 100).map_err(|error| error.to_string());
         assert_eq!(read("/etc/absolute").unwrap(), b"events {}");
         assert_eq!(read("/etc/nginx/sites/relative").unwrap(), b"1");
         assert_eq!(read("/etc/nginx/sites/above").unwrap(), b"1");
@@ -195,9 +199,12 @@ mod tests {
         assert!(read("/etc/loop").unwrap_err().contains("symbolic link"));
         assert!(read("/etc/none").unwrap_err().contains("No such file"));
         assert!(read("/etc/nginx").unwrap_err().contains("is a directory"));
-        assert!(root.read(Path::new("/etc/one"), 0).is_err());
-        let found = root.glob("/etc/nginx/sites/[ar]*", 10).unwrap();
-        assert_eq!(found, [Path::new("/etc/nginx/sites/above"), Path::new("/etc/nginx/sites/relative")]);
+        assert!(root.content(Path::new("/etc/one"), 0).is_err());
+        let mut found = root.list(Path::new("/etc/nginx/sites")).unwrap();
+        found.retain(|name| name != "." && name != "..");
+        found.sort();
+        assert_eq!(found, ["above", "relative"]);
+        assert!(root.exists(Path::new("/etc/nginx/sites/above")) && !root.exists(Path::new("/etc/none")));
     }
 
     #[test]
@@ -211,12 +218,12 @@ mod tests {
         opened.add_watch(directory.path(), AddWatchFlags::IN_OPEN).unwrap();
         let root = Root::at(directory.path()).unwrap();
         for path in ["/pipe", "/link"] {
-            let error = root.read(Path::new(path), 100).unwrap_err();
+            let error = root.content(Path::new(path), 100).unwrap_err();
             assert_eq!(error.to_string(), "not a regular file", "{path}");
             root.changed(Path::new(path)).unwrap();
         }
         assert!(opened.read_events().is_err(), "something was opened");
-        root.read(Path::new("/regular"), 100).unwrap();
+        root.content(Path::new("/regular"), 100).unwrap();
         let names: Vec<_> =
             opened.read_events().unwrap().into_iter().filter_map(|event| event.name).collect();
         assert_eq!(names, ["regular"], "the watch sees what is opened");

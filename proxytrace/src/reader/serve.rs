@@ -25,9 +25,12 @@ use tokio::{
 };
 
 use super::{
-    Answer, MAX_ANSWER, MAX_REQUEST, Owner, Question, Reply, Request, Said, configuration, confine,
+    configuration, confine,
+    holder::Owner,
     lines::Lines,
+    protocol::{Answer, MAX_ANSWER, MAX_REQUEST, Question, Reply, Request},
     queue::{Job, Queue, Ticket},
+    said::{Said, TOO_LARGE},
 };
 use crate::privilege;
 
@@ -36,7 +39,7 @@ pub const COMMAND: &str = "configuration-reader";
 
 /// How long a request may take. Milliseconds are enough, but a host that is in trouble, or a machine that is emulated, may need
 /// more than ten seconds to start a process. Where others wait for their turn it is less (see the queue).
-const LONGEST: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How much memory a request may take, in bytes: more than the largest configuration does that the limits let pass.
 const MEMORY: u64 = 256 << 20;
@@ -78,52 +81,17 @@ fn answer_one() -> anyhow::Result<()> {
     let request: Request = serde_json::from_str(&text)?;
     drop(text);
     let answer = Said::Answer(configuration::answer(&request));
-    let line = bounded_line(&answer).or_else(|error| {
+    let line = answer.line().or_else(|error| {
         if error.io_error_kind() != Some(io::ErrorKind::FileTooLarge) {
             return Err(error);
         }
-        bounded_line(&Said::Answer(request.question.unanswered(TOO_LARGE.to_owned())))
+        Said::Answer(request.question.unanswered(TOO_LARGE.to_owned())).line()
     })?;
     io::stdout().write_all(&line)?;
     Ok(())
 }
 
-/// Why something is not told that was found.
-pub(super) const TOO_LARGE: &str = "its configuration is too large: of one proxy at most 8 MiB of servers, routes and \
-                                    upstreams are taken";
-
-/// Says that from now on only name servers are waited for.
-pub(super) fn note_files_read() -> anyhow::Result<()> {
-    io::stdout().write_all(&bounded_line(&Said::FilesRead)?)?;
-    Ok(io::stdout().flush()?)
-}
-
-/// The line, where it is no longer than answers may be.
-fn bounded_line(said: &Said) -> serde_json::Result<Vec<u8>> {
-    let mut line = Bounded(Vec::new());
-    serde_json::to_writer(&mut line, said)?;
-    line.0.push(b'\n');
-    Ok(line.0)
-}
-
-/// Bytes, of which there can be no more than an answer may have.
-struct Bounded(Vec<u8>);
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_ANSWER {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// It ends when the trace does, which may have a last question when both are told to end: by Ctrl-C, or by systemd.
+/// It ends when the trace does, which may have a last question when both are to end: by Ctrl-C, or by systemd.
 fn ignore_signals() -> nix::Result<()> {
     for ends in [Signal::SIGINT, Signal::SIGTERM] {
         #[expect(unsafe_code, reason = "nix cannot know what a handler does")]
@@ -156,11 +124,11 @@ async fn serve() -> anyhow::Result<()> {
 /// Who takes questions, lets children work on them, and knows what becomes of those.
 struct Desk {
     queue: Queue,
-    /// How children are told that their time is over.
+    /// How children learn that their time is over.
     ends: HashMap<Ticket, oneshot::Sender<()>>,
     replies: mpsc::Sender<Reply>,
     events: mpsc::UnboundedReceiver<(Ticket, Event)>,
-    tell: mpsc::UnboundedSender<(Ticket, Event)>,
+    report: mpsc::UnboundedSender<(Ticket, Event)>,
 }
 
 /// What becomes of a child.
@@ -175,10 +143,10 @@ enum Event {
 
 impl Desk {
     fn new(replies: pipe::Sender) -> Self {
-        let (tell, events) = mpsc::unbounded_channel();
+        let (report, events) = mpsc::unbounded_channel();
         let (sender, receiver) = mpsc::channel(MAX_REPLIES);
         tokio::spawn(write(replies, receiver));
-        Self { queue: Queue::default(), ends: HashMap::new(), replies: sender, events, tell }
+        Self { queue: Queue::default(), ends: HashMap::new(), replies: sender, events, report }
     }
 
     fn take(&mut self, request: Request) {
@@ -217,7 +185,7 @@ impl Desk {
     fn refuse(&self, owner: Owner, request: &Request) {
         let why = "processes that read for the same user hang in the kernel, as on a file system that does not answer: \
                    nothing more is read for it before they end";
-        let reply = Reply { of: request.of, owner, answer: request.question.unanswered(why.to_owned()) };
+        let reply = Reply { id: request.id, owner, answer: request.question.unanswered(why.to_owned()) };
         let replies = self.replies.clone();
         tokio::spawn(async move { replies.send(reply).await });
     }
@@ -229,7 +197,7 @@ impl Desk {
         {
             let (end, ended) = oneshot::channel();
             self.ends.insert(job.ticket, end);
-            tokio::spawn(work_on(job, ended, self.replies.clone(), self.tell.clone()));
+            tokio::spawn(work_on(job, ended, self.replies.clone(), self.report.clone()));
         }
     }
 }
@@ -248,21 +216,21 @@ async fn work_on(
     job: Job,
     ended: oneshot::Receiver<()>,
     replies: mpsc::Sender<Reply>,
-    tell: mpsc::UnboundedSender<(Ticket, Event)>,
+    report: mpsc::UnboundedSender<(Ticket, Event)>,
 ) {
     let Job { ticket, owner, request } = job;
-    let tell = |event| {
+    let report = |event| {
         // Where nobody hears it any more, this ends as well.
-        let _ = tell.send((ticket, event));
+        let _ = report.send((ticket, event));
     };
     let started = Instant::now();
     let mut child = None;
-    let asked = timeout(LONGEST, ask(&mut child, &request, || tell(Event::FilesRead)));
+    let asked = timeout(REQUEST_TIMEOUT, ask(&mut child, &request, || report(Event::FilesRead)));
     let answer = tokio::select! {
         asked = asked => match asked {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(format!("{error:#}")),
-            Err(_) => Err(format!("it was not read after {LONGEST:?}")),
+            Err(_) => Err(format!("it was not read after {REQUEST_TIMEOUT:?}")),
         },
         _ = ended => Err(format!(
             "it was not read after {:.1} s, and others waited for their turn",
@@ -273,16 +241,16 @@ async fn work_on(
     if let Some(mut child) = child {
         // It has nothing more to say.
         let _ = child.start_kill();
-        tell(Event::Ends);
-        let reply = replies.send(Reply { of: request.of, owner, answer });
+        report(Event::Ends);
+        let reply = replies.send(Reply { id: request.id, owner, answer });
         let reap = async {
             let _ = child.wait().await;
-            tell(Event::Ended);
+            report(Event::Ended);
         };
         let _ = tokio::join!(reply, reap);
     } else {
-        tell(Event::Ended);
-        let _ = replies.send(Reply { of: request.of, owner, answer }).await;
+        report(Event::Ended);
+        let _ = replies.send(Reply { id: request.id, owner, answer }).await;
     }
 }
 
@@ -302,7 +270,7 @@ async fn ask(
     let child = started.insert(child);
     let mut stdin = child.stdin.take().context("it has no standard input")?;
     let stdout = child.stdout.take().context("it has no standard output")?;
-    // One that is killed meanwhile tells by its status.
+    // Of one that is killed meanwhile the status says so.
     let _ = stdin.write_all(&serde_json::to_vec(request)?).await;
     drop(stdin);
     let mut lines = Lines::new(stdout, MAX_ANSWER);
@@ -331,27 +299,11 @@ const fn is_answer_to(answer: &Answer, question: &Question) -> bool {
         Answer::Addresses(_) => matches!(question, Question::Addresses(_)),
         Answer::Rejection { .. } => matches!(question, Question::Rejection(_)),
         Answer::Pod(_) => matches!(question, Question::Pod),
-        Answer::Unreadable(_) | Answer::NoNginx => true,
+        Answer::Unreadable(_) | Answer::NoKnownProxy => true,
     }
 }
 
 /// An allocation beyond the limit aborts.
 fn words(status: ExitStatus) -> String {
-    format!("{status}; a configuration may take {} MiB of memory, and {LONGEST:?}", MEMORY >> 20)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Answer, MAX_ANSWER, Said, TOO_LARGE, bounded_line};
-
-    #[test]
-    fn an_answer_that_is_too_long_is_no_line() {
-        let line = |length| bounded_line(&Said::Answer(Answer::Unreadable("a".repeat(length))));
-        assert!(
-            line(MAX_ANSWER)
-                .is_err_and(|error| error.io_error_kind() == Some(std::io::ErrorKind::FileTooLarge))
-        );
-        assert!(line(MAX_ANSWER - 100).is_ok_and(|line| line.len() <= MAX_ANSWER));
-        assert!(TOO_LARGE.contains(&format!("{} MiB", MAX_ANSWER >> 20)));
-    }
+    format!("{status}; a configuration may take {} MiB of memory, and {REQUEST_TIMEOUT:?}", MEMORY >> 20)
 }

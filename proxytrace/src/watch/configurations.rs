@@ -6,12 +6,12 @@ use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
 use super::{Watch, living, rejections::Rejection};
 use crate::{
+    declared::RoutesView,
     escape,
     kernel::{Error, Snapshot},
     model::{Address, Key},
     naming::of_row,
-    nginx::view::RoutesView,
-    reader::{Answer, Of, Reply},
+    reader::{Answer, GenerationId, Reply},
 };
 
 impl Watch {
@@ -20,7 +20,7 @@ impl Watch {
     /// # Errors
     /// A map that was needed for it could not be read.
     pub(super) fn note(&mut self, event: &Event) -> Result<(), Error> {
-        let of = Of { proxy: event.proxy, generation: event.generation };
+        let of = GenerationId { proxy: event.proxy, generation: event.generation };
         self.look_at_process(of, event.pid);
         match event.kind {
             Event::ENTERED | Event::RELOADED => self.naming.ask(of, vec![event.pid]),
@@ -42,7 +42,7 @@ impl Watch {
     /// # Errors
     /// A map could not be read.
     pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
-        let of = reply.of;
+        let of = reply.id;
         if let Answer::Pod(pod) = reply.answer {
             self.names.found(of.proxy, pod);
             return Ok(());
@@ -120,7 +120,7 @@ impl Watch {
     pub(super) fn note_unnamed(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) {
         let mut unnamed = Vec::new();
         for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
-            let of = Of { proxy: *id, generation: proxy.generation };
+            let of = GenerationId { proxy: *id, generation: proxy.generation };
             if self.naming.is_ready(of) == Some(false) {
                 unnamed.extend(self.names.given(*id));
             }
@@ -130,7 +130,7 @@ impl Watch {
     }
 
     /// Looks at a process of a proxy, and asks once where that runs: its name depends on it.
-    pub(super) fn look_at_process(&mut self, of: Of, pid: u32) {
+    pub(super) fn look_at_process(&mut self, of: GenerationId, pid: u32) {
         if self.names.look(of.proxy, pid) && self.naming.locate(of, vec![pid]) {
             self.names.asked(of.proxy);
         }
@@ -177,8 +177,8 @@ impl Watch {
     }
 
     /// A reload may have been refused, or its configuration not be read yet: then the one before holds.
-    pub(super) fn newest_known(&self, proxy: u64, generation: u32) -> Option<Of> {
-        let generations = (0..=generation).rev().map(|generation| Of { proxy, generation });
+    pub(super) fn newest_known(&self, proxy: u64, generation: u32) -> Option<GenerationId> {
+        let generations = (0..=generation).rev().map(|generation| GenerationId { proxy, generation });
         generations.take(MOST_GENERATIONS).find(|of| self.naming.configuration(*of).is_some())
     }
 
@@ -191,7 +191,10 @@ impl Watch {
         let newest = snapshot.proxies.iter().map(|(id, proxy)| self.newest_known(*id, proxy.generation));
         used.extend(newest.flatten().collect::<Vec<_>>());
         used.extend(
-            snapshot.proxies.iter().map(|&(proxy, state)| Of { proxy, generation: state.generation }),
+            snapshot
+                .proxies
+                .iter()
+                .map(|&(proxy, state)| GenerationId { proxy, generation: state.generation }),
         );
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
         self.naming.retain(&used, &rows);
@@ -202,13 +205,13 @@ impl Watch {
 
     /// The generations whose configurations are needed: those that have processes, and those of which something waits for its
     /// upstream's name. What has its name keeps it without.
-    fn in_use(&self, snapshot: &Snapshot) -> HashSet<Of> {
+    fn in_use(&self, snapshot: &Snapshot) -> HashSet<GenerationId> {
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows());
         let nameless = rows.filter(|row| row.address.family != 0 && !self.naming.is_decided(row));
         with_processes(&snapshot.processes).chain(nameless.map(|row| of_row(&row))).collect()
     }
 
-    fn set_connect_timeouts(&mut self, of: Of) {
+    fn set_connect_timeouts(&mut self, of: GenerationId) {
         let Some((_, names)) = self.naming.configuration(of) else { return };
         let differing = names.connect_timeouts().filter(|(_, timeout)| *timeout != self.connect_timeout);
         let rows = differing.filter_map(|(address, timeout)| {
@@ -243,12 +246,12 @@ fn in_one_line(problems: &[String]) -> Option<String> {
 const MOST_GENERATIONS: usize = 100;
 
 /// The generations of these processes; one may come several times.
-pub(super) fn with_processes(processes: &[(u32, Process)]) -> impl Iterator<Item = Of> {
-    processes.iter().map(|(_, process)| Of { proxy: process.proxy, generation: process.generation })
+pub(super) fn with_processes(processes: &[(u32, Process)]) -> impl Iterator<Item = GenerationId> {
+    processes.iter().map(|(_, process)| GenerationId { proxy: process.proxy, generation: process.generation })
 }
 
 /// The processes that may tell the configuration of `of`: those of the generation before others, masters before workers.
-fn pids(processes: &[(u32, Process)], of: Of) -> Vec<u32> {
+fn pids(processes: &[(u32, Process)], of: GenerationId) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
         processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
     let is_below = |process: &Process| process.flags & (Process::WORKER | Process::HELPER) != 0;

@@ -19,7 +19,7 @@ use crate::{
     kernel::{Error, Snapshot},
     model::{Body, Counted, Counts, Declaration, Record},
     naming::of_row,
-    reader::Of,
+    reader::GenerationId,
 };
 
 /// What findings know, and what they have not been shown yet.
@@ -35,9 +35,9 @@ pub(super) struct Detection {
 
 /// What findings are shown beside counts.
 enum Happened {
-    Accepted(Timestamp, Of),
+    Accepted(Timestamp, GenerationId),
     Rejected(Timestamp, Rejection),
-    Declared(Timestamp, Of),
+    Declared(Timestamp, GenerationId),
 }
 
 impl Happened {
@@ -88,14 +88,14 @@ impl Detection {
     pub(super) fn reloaded(&mut self, time: Timestamp, event: &Event) {
         self.happened.push_back(match event.kind {
             Event::RELOADED => {
-                Happened::Accepted(time, Of { proxy: event.proxy, generation: event.generation })
+                Happened::Accepted(time, GenerationId { proxy: event.proxy, generation: event.generation })
             }
             _ => Happened::Rejected(time, Rejection::of(event)),
         });
     }
 
     /// The configuration was read, or names in it were looked up again.
-    pub(super) fn declared(&mut self, of: Of) {
+    pub(super) fn declared(&mut self, of: GenerationId) {
         self.happened.push_back(Happened::Declared(Timestamp::now(), of));
     }
 }
@@ -150,7 +150,7 @@ impl Watch {
             }
             Happened::Declared(time, of) => {
                 let Some((configuration, _)) = self.naming.configuration(of) else { return Ok(()) };
-                let declared = Declared::new(&configuration.routes, &configuration.addresses.of);
+                let declared = Declared::new(&configuration.routes, &configuration.resolved.addresses);
                 let of = self.generation(of)?;
                 let body = Body::Declared(Declaration::whole(of.clone(), declared.clone()));
                 records.push(Record { time, body });
@@ -161,7 +161,7 @@ impl Watch {
         Ok(())
     }
 
-    fn generation(&mut self, of: Of) -> Result<Generation, Error> {
+    fn generation(&mut self, of: GenerationId) -> Result<Generation, Error> {
         let proxy = self.proxy_name(of.proxy)?;
         Ok(Generation { proxy, pid: abi::root_pid(of.proxy), number: of.generation })
     }

@@ -15,7 +15,7 @@ use crate::{
     memory,
     model::{Entry, Key},
     naming::of_row,
-    reader::Of,
+    reader::GenerationId,
 };
 
 /// So often at the most; ticks come as often at the least.
@@ -87,7 +87,7 @@ impl Watch {
     /// The rows that nothing counts in at the moment, and that are not expected to be used: of a generation without processes at
     /// once, of another after a long time, or the least recently used ones where room is short.
     fn idle_rows(&self, snapshot: &Snapshot, is_thorough: bool) -> Result<Vec<Idle>, Error> {
-        let generations: HashSet<Of> = with_processes(&snapshot.processes).collect();
+        let generations: HashSet<GenerationId> = with_processes(&snapshot.processes).collect();
         let over_quarter = snapshot.rows.len().saturating_sub(self.tracer.ledger_capacity() / 4);
         let now_ns = boot_ns();
         let age_ns = |row: &Row| now_ns.saturating_sub(row.last_attempt_ns);

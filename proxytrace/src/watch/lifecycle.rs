@@ -7,7 +7,7 @@ use super::{Watch, rejections::Rejection, reloads::Open};
 use crate::{
     kernel::{Error, Snapshot, Tracer, boot_ns},
     model::{Body, Exit, Reload, ReloadResult},
-    reader::Of,
+    reader::GenerationId,
 };
 
 impl Watch {
@@ -57,7 +57,7 @@ impl Watch {
         self.detection.reloaded(time, event);
         if event.kind == Event::RELOAD_REJECTED {
             let rejection = Rejection::of(event);
-            let of = Of { proxy: event.proxy, generation: event.generation };
+            let of = GenerationId { proxy: event.proxy, generation: event.generation };
             if self.naming.ask_why(of, event.pid, rejection.asked_ns) {
                 self.rejections.ask(rejection);
             }

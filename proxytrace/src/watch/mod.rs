@@ -31,7 +31,7 @@ use crate::{
     model::{Address, Clock, Record, SeriesStore, Worker},
     naming::Naming,
     reader::{
-        Of,
+        GenerationId,
         client::{self, Replies},
     },
 };
@@ -148,7 +148,7 @@ impl Watch {
         Ok(records)
     }
 
-    /// What is known now: the counts are those of this moment, all else is as of the last tick.
+    /// What is known now. The counts are those of this moment, all else is as of the last tick; nothing changes by it.
     ///
     /// # Errors
     /// A map could not be read.
@@ -157,8 +157,8 @@ impl Watch {
         let living = living(&snapshot);
         let declared = self.declared(&snapshot, &living);
         let named = snapshot.rows.iter().filter_map(|(row, counts)| {
-            let (key, _) = self.rows.series(row)?;
-            Some((key, counts))
+            let (key, owner) = self.series_now(row)?;
+            Some((key, owner, counts))
         });
         Ok(View {
             series: self.series.view(named, &declared),
@@ -260,7 +260,7 @@ impl Watch {
         let is_root = |(pid, process): &&(u32, Process)| *pid == abi::root_pid(process.proxy);
         let (roots, others): (Vec<_>, Vec<_>) = snapshot.processes.iter().partition(is_root);
         for (pid, process) in roots.into_iter().chain(others) {
-            let of = Of { proxy: process.proxy, generation: process.generation };
+            let of = GenerationId { proxy: process.proxy, generation: process.generation };
             self.look_at_process(of, pid);
         }
         let living = living(snapshot);
@@ -313,7 +313,7 @@ impl Watch {
                 rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
                 reloaded_ns: proxy.reloaded_ns,
                 crashes: proxy.crashes,
-                names_ready: self.naming.is_ready(Of { proxy: *id, generation: proxy.generation }),
+                names_ready: self.naming.is_ready(GenerationId { proxy: *id, generation: proxy.generation }),
                 info: self.info(*id, proxy.generation),
             };
             views.insert(name, view);

@@ -89,6 +89,23 @@ impl Watch {
         Ok(RowName::Destination(Destination { proxy, upstream, address }))
     }
 
+    /// The series of a row and the owner of its proxy, as far as that is known now; nothing is remembered of it.
+    pub(super) fn series_now(&self, row: &RowKey) -> Option<(Key, Owner)> {
+        if let Some(named) = self.rows.series(row) {
+            return Some(named.clone());
+        }
+        let address = Address::of_abi(&row.address, self.tracer.unix_path_now(&row.address).as_ref());
+        if address.is_name_service() {
+            return None;
+        }
+        let (proxy, owner) = (self.names.given(row.proxy)?, self.names.owner(row.proxy)?);
+        if Snapshot::is_other(row) {
+            return Some((Key::other(proxy), owner));
+        }
+        let upstream = self.naming.upstream_now(row, &address)?;
+        Some((Key { proxy, upstream, address: address.to_string().into() }, owner))
+    }
+
     fn count_row_in(&mut self, row: &RowKey, key: Key, owner: Owner) {
         self.series.admit(&key, owner);
         self.rows.0.insert(*row, (key, owner));

@@ -9,7 +9,7 @@ use proxytrace_ebpf::abi::{Owner, RowKey};
 
 use crate::{
     kernel::{self, Tracer},
-    reader::Of,
+    reader::GenerationId,
     room::Room,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Timeouts {
     room: Room,
-    set: BTreeMap<Of, Set>,
+    set: BTreeMap<GenerationId, Set>,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Timeouts {
     pub(super) fn set(
         &mut self,
         tracer: &mut Tracer,
-        of: Of,
+        of: GenerationId,
         owner: Owner,
         wanted: &HashMap<RowKey, Duration>,
     ) -> Result<(), Error> {
@@ -80,9 +80,9 @@ impl Timeouts {
     pub(super) fn retain(
         &mut self,
         tracer: &mut Tracer,
-        keep: impl Fn(Of) -> bool,
+        keep: impl Fn(GenerationId) -> bool,
     ) -> Result<(), kernel::Error> {
-        let gone: Vec<Of> = self.set.keys().copied().filter(|of| !keep(*of)).collect();
+        let gone: Vec<GenerationId> = self.set.keys().copied().filter(|of| !keep(*of)).collect();
         for Set { owner, timeouts } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
             for row in timeouts.keys() {
                 self.room.give_back(owner);

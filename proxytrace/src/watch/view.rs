@@ -77,9 +77,8 @@ pub struct ProxyInfo {
 impl View {
     /// A view of what these rows counted, with room for as many addresses, and of nothing else.
     pub(crate) fn of(rows: &[Entry], clock: Clock) -> Self {
-        let mut store = SeriesStore::new(rows.len(), u64::MAX);
-        rows.iter().for_each(|entry| store.admit(&entry.key, entry.owner));
-        let series = store.view(rows.iter().map(|entry| (&entry.key, &entry.row)), &[]);
+        let all = rows.iter().map(|Entry { key, owner, row }| (key.clone(), *owner, row));
+        let series = SeriesStore::new(rows.len(), u64::MAX).view(all, &[]);
         Self {
             series,
             declared: Vec::new(),

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::seconds;
-use crate::kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized};
+use crate::{
+    kernel::{Options, hooks::Forced, processes::Wanted, tables::Resized},
+    programs,
+};
 
 /// What the tracing commands have in common.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,7 +50,7 @@ impl Tracing {
     /// The options that the kernel half needs.
     pub fn options(&self, report_established: bool) -> Options {
         let names = if self.processes.is_empty() && self.pids.is_empty() {
-            vec!["nginx".to_owned()]
+            vec![programs::NGINX.to_owned()]
         } else {
             self.processes.iter().map(|name| cut_to_comm(name).to_owned()).collect()
         };

@@ -5,10 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use serde::Serialize;
 
 use super::{
+    configuration::Configuration,
     routes::{Context, Peer, Route, Upstream},
-    variables,
 };
-use crate::{model::Address, reader::Configuration};
+use crate::model::Address;
 
 /// Where the configuration of one proxy sends requests.
 #[derive(Clone, Debug, Serialize)]
@@ -19,24 +19,24 @@ pub struct RoutesView {
     pub generation: u32,
     /// The main file.
     pub config: PathBuf,
-    /// The directives that pass requests on.
+    /// The places that pass requests on.
     pub routes: Vec<RouteView>,
     /// Where those lead.
     pub upstreams: Vec<UpstreamView>,
 }
 
-/// One directive that passes requests on.
+/// One place that passes requests on.
 #[derive(Clone, Debug, Serialize)]
 pub struct RouteView {
-    /// Http or stream.
+    /// What is passed on.
     pub context: Context,
     /// What the server listens on.
     pub listen: Vec<String>,
     /// The server's names.
     pub server_names: Vec<String>,
-    /// The location, with those that it stands in.
+    /// Which requests come here.
     pub location: Vec<String>,
-    /// Such as `proxy_pass`.
+    /// What passes them on, such as `proxy_pass`.
     pub directive: String,
     /// Its argument, without what may be a secret: user, password, and what follows a `?`.
     pub target: String,
@@ -44,7 +44,7 @@ pub struct RouteView {
     pub upstreams: Vec<usize>,
     /// The names of the variables that only a request fills; empty where the upstreams are all.
     pub variables: Vec<String>,
-    /// How long nginx waits for a connect, in milliseconds.
+    /// How long the proxy waits for a connect, in milliseconds.
     pub connect_timeout_ms: u64,
     /// `path:line`.
     pub place: String,
@@ -55,7 +55,7 @@ pub struct RouteView {
 pub struct UpstreamView {
     /// Its name.
     pub name: String,
-    /// Http or stream.
+    /// What is passed on.
     pub context: Context,
     /// `path:line`.
     pub place: String,
@@ -85,7 +85,7 @@ impl RoutesView {
     /// The routes of a configuration that `proxy` has run since its reload `generation`.
     #[must_use]
     pub fn new(proxy: Arc<str>, generation: u32, configuration: &Configuration) -> Self {
-        let Configuration { path, routes, addresses, .. } = configuration;
+        let Configuration { path, routes, resolved, .. } = configuration;
         let route = |route: &Route| {
             let server = routes.servers.get(route.server)?;
             Some(RouteView {
@@ -96,14 +96,14 @@ impl RoutesView {
                 directive: route.directive.clone(),
                 target: without_secrets(&route.target.text),
                 upstreams: route.target.upstreams.clone(),
-                variables: names_of_variables(&route.target.variables),
+                variables: route.target.variables.clone(),
                 connect_timeout_ms: route.connect_timeout_ms,
                 place: route.place.clone(),
             })
         };
         let peer = |peer: &Peer| PeerView {
             host: peer.endpoint.name().map(str::to_owned),
-            addresses: peer.endpoint.addresses(&addresses.of).collect(),
+            addresses: peer.endpoint.addresses(&resolved.addresses).collect(),
             weight: peer.weight,
             backup: peer.backup,
             down: peer.down,
@@ -134,23 +134,9 @@ fn without_secrets(target: &str) -> String {
     format!("{scheme}{host}{path}")
 }
 
-/// The variables in texts, each once: the rest of a text may be what a `map` has for other purposes.
-fn names_of_variables(texts: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for text in texts {
-        for name in variables::names(text) {
-            let name = format!("${name}");
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{names_of_variables, without_secrets};
+    use super::without_secrets;
 
     #[test]
     fn targets_are_shown_without_user_password_and_query() {
@@ -161,11 +147,5 @@ mod tests {
         check("unix:/run/a@b.sock", "unix:/run/a@b.sock");
         check("$scheme://$host$uri?$args", "$scheme://$host$uri");
         check("10.0.0.5:8080", "10.0.0.5:8080");
-    }
-
-    #[test]
-    fn of_what_only_a_request_fills_the_names_are_shown() {
-        let texts = ["token hunter2 $arg_a", "http://${host}:81/$arg_a"].map(str::to_owned);
-        assert_eq!(names_of_variables(&texts), ["$arg_a", "$host"]);
     }
 }

@@ -1,8 +1,10 @@
 //! Where a configuration sends requests: servers and locations, the upstreams that they pass to, and the peers of those.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
-use nginx_conf::{Config, Directive};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Address;
@@ -11,56 +13,56 @@ use crate::model::Address;
 /// is missing that nobody answered for.
 pub type Addresses = HashMap<String, Vec<SocketAddr>>;
 
-/// More servers, upstreams, peers and routes than that do not fit into an answer of the reader
-/// ([`MAX_ANSWER`](crate::reader::MAX_ANSWER)), as each takes more than 128 bytes.
+/// A configuration with more servers, upstreams, peers and routes is too large: a proxy needs no more, and a hostile one could
+/// make as many as fit into the memory of its reader.
 pub const MAX_ENTRIES: usize = 65_536;
 
 /// All routes of a configuration. Crosses pipes and HTTP as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Routes {
-    /// `upstream` blocks, then the hosts that directives name themselves, each in the order of the configuration.
+    /// Upstreams that are declared by a name, then the hosts that routes name themselves, each in the order of the configuration.
     pub upstreams: Vec<Upstream>,
     /// All servers, also those that pass nothing on.
     pub servers: Vec<Server>,
     /// Every directive that passes requests or connections on, in the order of the configuration.
     pub routes: Vec<Route>,
-    /// What nginx connects to besides upstreams.
+    /// What the proxy connects to besides upstreams.
     pub others: Vec<Other>,
-    /// There are servers in `mail { }`, which connect to wherever the answers of `auth_http` say.
-    pub has_mail: bool,
+    /// It also connects to what its configuration does not declare at all, as nginx's servers in `mail { }` do: to wherever the
+    /// answers of `auth_http` say.
+    pub connects_elsewhere: bool,
 }
 
-/// Which half of nginx something belongs to; each has upstreams of its own.
+/// What is passed on; each kind has upstreams of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Context {
-    /// `http { }`.
+    /// Requests.
     Http,
-    /// `stream { }`.
+    /// Connections.
     Stream,
 }
 
 /// A group of peers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Upstream {
-    /// The `upstream` block's name, or the host in `proxy_pass` and its kin, without port; `unix:` and the path for a socket.
+    /// The name that it is declared by, or the host that a route names, without port; `unix:` and the path for a socket.
     pub name: String,
-    /// `path:line` of the block, or of the first directive that names the host.
+    /// `path:line` of the declaration, or of the first route that names the host.
     pub place: String,
     /// Where it can be used.
     pub context: Context,
-    /// Named by a directive such as `proxy_pass` itself, without a block.
+    /// A host that a route names itself.
     pub is_implicit: bool,
-    /// Those listed are not all of its peers: Lua code chooses them (`balancer_by_lua`), or they are set while nginx runs
-    /// and kept in a file (`state`).
+    /// Those listed are not all of its peers: code chooses them, or they are set while the proxy runs.
     pub has_more_peers: bool,
     /// In the order of the configuration.
     pub peers: Vec<Peer>,
-    /// What resolves peers whose names are followed, where the block itself or `http { }` has one.
+    /// What resolves peers whose names are followed, where the configuration says so.
     pub resolver: Option<Resolver>,
 }
 
-/// A `server` line of an upstream.
+/// A server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Peer {
     /// Where it is.
@@ -73,12 +75,7 @@ pub struct Peer {
     pub backup: bool,
     /// Never used.
     pub down: bool,
-    /// After how many failures it is left alone; 0 for never.
-    pub max_fails: u32,
-    /// For how long, and within which time failures count.
-    pub fail_timeout_ms: u64,
-    /// Its host's addresses are followed while nginx runs (`resolve`, or a name that came out of a variable); otherwise they
-    /// are looked up when the configuration is read.
+    /// Its host's addresses are followed while the proxy runs; otherwise they are looked up when the configuration is read.
     pub resolve: bool,
 }
 
@@ -95,50 +92,44 @@ pub enum Endpoint {
         /// The port at each of its addresses.
         port: u16,
     },
-    /// What the SRV records of a name say (`service=`).
+    /// What the SRV records of a name say.
     Service {
         /// The name, such as `_http._tcp.app.example`.
         name: String,
     },
 }
 
-/// A `server { }`.
+/// Where a proxy takes requests or connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Server {
-    /// Where it can be found.
+    /// What it takes.
     pub context: Context,
-    /// `path:line` of the block.
-    pub place: String,
-    /// The address of each `listen`, as it is written; `*:80` in http where there is none.
+    /// The addresses on which it listens, as they are written or meant.
     pub listen: Vec<String>,
-    /// As they are written.
+    /// The names that it answers to, as they are written.
     pub names: Vec<String>,
-    /// It takes datagrams (`listen ... udp`), and so it connects by UDP.
+    /// It takes datagrams, and so it connects by UDP.
     pub is_udp: bool,
 }
 
-/// A directive that passes requests or connections on.
+/// A place that passes requests or connections on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Route {
     /// An index into [`Routes::servers`].
     pub server: usize,
-    /// The location, as it is written (`/api/`, `~ \.php$`, `@fallback`), in the locations, `if` and `limit_except` that it
-    /// stands in, outermost first; empty in stream.
+    /// Which requests come here, as it is written: the block that the place stands in, and those around that, outermost first.
+    /// Empty where all do.
     pub location: Vec<String>,
-    /// `proxy_pass`, `fastcgi_pass` and so on.
+    /// What passes them on, such as `proxy_pass`.
     pub directive: String,
-    /// `path:line` of the directive.
+    /// `path:line`.
     pub place: String,
     /// Where it leads.
     pub target: Target,
-    /// How long nginx waits for a connect here.
+    /// How long the proxy waits for a connect here.
     pub connect_timeout_ms: u64,
     /// What resolves names here that come out of variables.
     pub resolver: Option<Resolver>,
-    /// A `mirror` sends copies of requests here.
-    pub is_mirror: bool,
-    /// An `auth_request` asks here.
-    pub is_auth_request: bool,
 }
 
 /// Where a route leads.
@@ -148,55 +139,42 @@ pub struct Target {
     pub text: String,
     /// Where it can lead, as far as that can be told: indexes into [`Routes::upstreams`].
     pub upstreams: Vec<usize>,
-    /// What remains of it where a variable is known only when a request comes; empty where `upstreams` are all.
+    /// What remains of it where only a request says more; empty where `upstreams` are all.
+    pub open: Vec<String>,
+    /// The names of the variables that only a request fills, in `open`.
     pub variables: Vec<String>,
 }
 
-/// A `resolver` line.
+/// What a proxy asks for the names that it follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Resolver {
     /// The servers.
     pub servers: Vec<Endpoint>,
-    /// How long an answer holds, where that is not left to the answer (`valid=`).
+    /// How long an answer holds, where that is not left to the answer.
     pub valid_ms: Option<u64>,
-    /// `path:line` of the line.
-    pub place: String,
 }
 
-/// What nginx connects to on its own account.
+/// What a proxy connects to on its own account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Other {
-    /// `resolver`, `ocsp` or `auth_http`.
+    /// What it is for, such as `resolver`.
     pub name: String,
     /// Where it is.
     pub endpoint: Endpoint,
-    /// `path:line` of the directive.
+    /// `path:line`.
     pub place: String,
 }
 
-/// How many servers, upstreams, peers and routes a configuration has, or a few more: what its routes take grows with that.
-#[must_use]
-pub fn entries(config: &Config) -> usize {
-    fn within(directives: &[Directive]) -> usize {
-        let is_entry = |name: &str| matches!(name, "server" | "upstream") || name.ends_with("_pass");
-        let entry = |directive: &Directive| {
-            usize::from(is_entry(&directive.name.text)) + within(directive.children())
-        };
-        directives.iter().map(entry).sum()
-    }
-    within(&config.directives)
-}
-
 impl Routes {
-    /// The host names whose addresses must be known to name what nginx connects to, each once.
+    /// The host names whose addresses must be known to name what the proxy connects to, each once.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.endpoints().filter_map(Endpoint::host).filter(move |host| seen.insert(*host))
     }
 
-    /// What nginx looks up while it runs, each name once, with the resolver that it asks.
+    /// What the proxy looks up while it runs, each name once, with the resolver that it asks.
     pub fn followed(&self) -> impl Iterator<Item = (&Endpoint, Option<&Resolver>)> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let peers = self.upstreams.iter().flat_map(|upstream| {
             let peers = upstream.peers.iter().filter(|peer| peer.resolve);
             peers.map(|peer| (&peer.endpoint, upstream.resolver.as_ref()))
@@ -204,23 +182,23 @@ impl Routes {
         peers.filter(move |(endpoint, _)| endpoint.name().is_some_and(|name| seen.insert(name)))
     }
 
-    /// Whether nginx looks names up while it runs, so that addresses must be followed.
+    /// Whether the proxy looks names up while it runs, so that addresses must be followed.
     #[must_use]
     pub fn is_followed(&self) -> bool {
         self.followed().next().is_some()
     }
 
-    /// Whether nginx may connect to what the configuration alone cannot tell: variables that only a request fills, peers
-    /// that are not listed, mail, or services that `addresses` (as for [`Endpoint::addresses`]) lack.
+    /// Whether the proxy may connect to what the configuration alone does not say: variables that only a request fills, peers
+    /// that are not listed, whatever is not declared at all, or services that `addresses` (as for [`Endpoint::addresses`]) lack.
     #[must_use]
     pub fn is_open(&self, addresses: &Addresses) -> bool {
         let is_unknown = |peer: &Peer| match &peer.endpoint {
             Endpoint::Service { name } => !addresses.contains_key(name),
             Endpoint::Address(_) | Endpoint::Host { .. } => false,
         };
-        self.has_mail
+        self.connects_elsewhere
             || self.upstreams.iter().any(|one| one.has_more_peers || one.peers.iter().any(is_unknown))
-            || self.routes.iter().any(|route| !route.target.variables.is_empty())
+            || self.routes.iter().any(|route| !route.target.open.is_empty())
     }
 
     fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
@@ -229,7 +207,29 @@ impl Routes {
     }
 }
 
+impl Peer {
+    /// A peer like any other.
+    #[must_use]
+    pub const fn new(endpoint: Endpoint, place: String) -> Self {
+        Self { endpoint, place, weight: 1, backup: false, down: false, resolve: false }
+    }
+}
+
 impl Endpoint {
+    /// The addresses that it stands for; none where it is a name that `of_names` lacks.
+    pub fn addresses<'a>(&'a self, of_names: &'a Addresses) -> impl Iterator<Item = Address> + 'a {
+        let own = match self {
+            Self::Address(address) => Some(address.clone()),
+            Self::Host { .. } | Self::Service { .. } => None,
+        };
+        let found = self.name().and_then(|name| of_names.get(name)).map(Vec::as_slice).unwrap_or_default();
+        let of_name = found.iter().map(|found| {
+            let port = self.host().map_or(found.port(), |_| self.port());
+            Address::Internet(SocketAddr::new(found.ip().to_canonical(), port))
+        });
+        own.into_iter().chain(of_name)
+    }
+
     /// The port; 0 for a unix socket, and where SRV records have it.
     #[must_use]
     pub const fn port(&self) -> u16 {

@@ -1,6 +1,10 @@
-//! Which configuration a running nginx uses: what its command line says, and what was compiled into it. Pure.
+//! The programs that are known as proxies: how their processes are told from others, and what their command lines say. The only
+//! place that knows such names and titles. Pure.
 
 use std::path::{Path, PathBuf};
+
+/// The name of nginx's processes (comm).
+pub const NGINX: &str = "nginx";
 
 /// What nginx changes its title to, before the command line that it was started with (ngx_process_cycle.c).
 const TITLE: &str = "nginx: master process ";
@@ -14,11 +18,11 @@ const LEAVING_TITLE: &str = "nginx: worker process is shutting down";
 /// What a process is, by its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// An nginx that reads a configuration: a master, or one that works alone.
+    /// A proxy that reads a configuration: a master, or one that works alone.
     Master(Arguments),
     /// A worker: its parent is the master.
     Worker,
-    /// No nginx.
+    /// Of no program that is known.
     Other,
 }
 
@@ -52,23 +56,7 @@ impl Arguments {
     }
 }
 
-/// What nginx was compiled with (`nginx -V`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Compiled {
-    /// `--prefix`.
-    pub(super) prefix: PathBuf,
-    /// `--conf-path`.
-    pub(super) config: PathBuf,
-}
-
-impl Default for Compiled {
-    /// What nginx takes where its `configure` was given nothing (auto/options).
-    fn default() -> Self {
-        Self { prefix: "/usr/local/nginx".into(), config: "conf/nginx.conf".into() }
-    }
-}
-
-/// What the content of /proc/PID/cmdline tells, of a process that runs the program `exe`.
+/// What a process is that runs the program `exe`, by the content of its /proc/PID/cmdline.
 pub(crate) fn role(cmdline: &[u8], exe: &Path) -> Role {
     let text = String::from_utf8_lossy(cmdline);
     let text = text.trim_end_matches('\0');
@@ -82,7 +70,7 @@ pub(crate) fn role(cmdline: &[u8], exe: &Path) -> Role {
     }
     let is_nginx = exe.file_name().is_some_and(|name| {
         let name = name.to_string_lossy();
-        name.strip_suffix(" (deleted)").unwrap_or(&name).starts_with("nginx") || name.starts_with("openresty")
+        name.strip_suffix(" (deleted)").unwrap_or(&name).starts_with(NGINX) || name.starts_with("openresty")
     });
     if !is_nginx || text.starts_with("nginx: ") {
         return Role::Other;
@@ -92,7 +80,7 @@ pub(crate) fn role(cmdline: &[u8], exe: &Path) -> Role {
 }
 
 /// Whether that is the content of /proc/PID/cmdline of a worker that takes requests.
-pub(super) fn takes_requests(cmdline: &[u8]) -> bool {
+pub(crate) fn takes_requests(cmdline: &[u8]) -> bool {
     cmdline.starts_with(WORKER_TITLE.as_bytes()) && !cmdline.starts_with(LEAVING_TITLE.as_bytes())
 }
 
@@ -141,33 +129,11 @@ fn arguments(words: &[String]) -> Arguments {
     arguments
 }
 
-/// What was compiled into a program, found among its bytes: nginx keeps what its `configure` was given for `nginx -V`.
-pub(super) fn compiled(program: &[u8]) -> Compiled {
-    let value = |option: &str| {
-        let needle = format!("--{option}=");
-        let at = program.windows(needle.len()).position(|window| window == needle.as_bytes())?;
-        let rest = &program[at + needle.len()..];
-        let end = rest.iter().position(|byte| matches!(byte, 0 | b' ' | b'\''))?;
-        Some(PathBuf::from(String::from_utf8_lossy(&rest[..end]).into_owned()))
-    };
-    let default = Compiled::default();
-    Compiled {
-        prefix: value("prefix").unwrap_or(default.prefix),
-        config: value("conf-path").unwrap_or(default.config),
-    }
-}
-
-/// The path of the configuration file; `directory` is the process's own, for what is relative to it.
-pub(super) fn config_path(arguments: &Arguments, compiled: &Compiled, directory: &Path) -> PathBuf {
-    let prefix = directory.join(arguments.prefix.as_ref().unwrap_or(&compiled.prefix));
-    prefix.join(arguments.config.as_ref().unwrap_or(&compiled.config))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{Arguments, Compiled, Role, arguments, compiled, config_path, role, takes_requests};
+    use super::{Arguments, Role, role, takes_requests};
 
     #[test]
     fn a_master_is_told_by_its_title_or_by_its_program() {
@@ -212,27 +178,5 @@ mod tests {
         assert!(takes_requests(b"nginx: worker process\0"));
         assert!(!takes_requests(b"nginx: worker process is shutting down\0"));
         assert!(!takes_requests(b"nginx: master process nginx\0"));
-    }
-
-    #[test]
-    fn what_was_compiled_in_is_found_in_the_program() {
-        let program = b"\0junk --with-x=1\0--with-cc-opt='-g -O2' --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --x\0";
-        let expected = Compiled { prefix: "/usr/share/nginx".into(), config: "/etc/nginx/nginx.conf".into() };
-        assert_eq!(compiled(program), expected);
-        assert_eq!(compiled(b"nothing"), Compiled::default());
-    }
-
-    #[test]
-    fn the_path_is_put_together_as_nginx_does() {
-        let check = |words: &str, expected: &str| {
-            let words: Vec<_> = words.split(' ').map(str::to_owned).collect();
-            let path = config_path(&arguments(&words), &Compiled::default(), Path::new("/home/me"));
-            assert_eq!(path, Path::new(expected), "{words:?}");
-        };
-        check("nginx", "/usr/local/nginx/conf/nginx.conf");
-        check("nginx -c /etc/n.conf", "/etc/n.conf");
-        check("nginx -c n.conf", "/usr/local/nginx/n.conf");
-        check("nginx -p /srv/web -c n.conf", "/srv/web/n.conf");
-        check("nginx -p web", "/home/me/web/conf/nginx.conf");
     }
 }

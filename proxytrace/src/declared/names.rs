@@ -2,19 +2,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
     time::Duration,
 };
 
-use super::routes::{Addresses, Endpoint, Routes};
+use super::routes::{Addresses, Routes};
 use crate::model::Address;
 
 /// At most so many upstreams of one address are named; the rest is counted.
-const NAMED: usize = 3;
+const MAX_NAMED: usize = 3;
 
 /// The names of the addresses that a configuration declares.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct AddressNames {
     named: HashMap<Address, Named>,
     declared: Vec<(String, Address)>,
 }
@@ -27,11 +26,11 @@ pub struct Named {
     pub upstream: String,
     /// `path:line` of the first line that has the address.
     pub place: String,
-    /// The shortest time that nginx waits for a connect, over the routes that lead there; `None` where no route does.
+    /// The shortest time that the proxy waits for a connect, over the routes that lead there; `None` where no route does.
     pub connect_timeout: Option<Duration>,
 }
 
-impl Names {
+impl AddressNames {
     /// A name that `addresses` lack has none.
     #[must_use]
     pub fn new(routes: &Routes, addresses: &Addresses) -> Self {
@@ -59,7 +58,7 @@ impl Names {
         self.named.get(address)
     }
 
-    /// How long nginx waits for a connect, by address, where the configuration tells.
+    /// How long the proxy waits for a connect, by address, where the configuration says so.
     pub fn connect_timeouts(&self) -> impl Iterator<Item = (&Address, Duration)> {
         self.named.iter().filter_map(|(address, named)| Some((address, named.connect_timeout?)))
     }
@@ -67,22 +66,6 @@ impl Names {
     /// Each upstream with each of its addresses, once.
     pub fn declared(&self) -> impl Iterator<Item = (&str, &Address)> {
         self.declared.iter().map(|(upstream, address)| (upstream.as_str(), address))
-    }
-}
-
-impl Endpoint {
-    /// The addresses that it stands for.
-    pub fn addresses<'a>(&'a self, of_names: &'a Addresses) -> impl Iterator<Item = Address> + 'a {
-        let own = match self {
-            Self::Address(address) => Some(address.clone()),
-            Self::Host { .. } | Self::Service { .. } => None,
-        };
-        let found = self.name().and_then(|name| of_names.get(name)).map(Vec::as_slice).unwrap_or_default();
-        let of_name = found.iter().map(|found| {
-            let port = self.host().map_or(found.port(), |_| self.port());
-            Address::Internet(SocketAddr::new(found.ip().to_canonical(), port))
-        });
-        own.into_iter().chain(of_name)
     }
 }
 
@@ -135,17 +118,17 @@ impl<'a> Index<'a> {
         is_new
     }
 
-    fn finish(self) -> Names {
+    fn finish(self) -> AddressNames {
         let named = self
             .of_address
             .into_iter()
             .map(|(address, (upstreams, named))| (address, Named { upstream: joined(&upstreams), ..named }));
-        Names { named: named.collect(), declared: self.declared }
+        AddressNames { named: named.collect(), declared: self.declared }
     }
 }
 
 fn joined(upstreams: &[&str]) -> String {
-    let (told, rest) = upstreams.split_at(upstreams.len().min(NAMED));
-    let told = told.join(",");
-    if rest.is_empty() { told } else { format!("{told}+{}", rest.len()) }
+    let (named, rest) = upstreams.split_at(upstreams.len().min(MAX_NAMED));
+    let named = named.join(",");
+    if rest.is_empty() { named } else { format!("{named}+{}", rest.len()) }
 }

@@ -1,0 +1,49 @@
+//! Something that is not well.
+
+use serde::Serialize;
+
+use super::rules::Rule;
+
+/// Something that is not well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What kind it is.
+    #[serde(flatten)]
+    pub rule: &'static Rule,
+    /// The file, as nginx names it.
+    pub file: String,
+    /// From 1.
+    pub line: u32,
+    /// What will happen, in a sentence.
+    pub what: String,
+    /// How to fix it, in a sentence. Programs know it by this name.
+    #[serde(rename = "mend")]
+    pub fix: String,
+    /// The line itself, where that says more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
+}
+
+/// A line with a place in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// At most 200 bytes of the line, from its beginning.
+    pub text: String,
+    /// In characters, from 1.
+    pub column: usize,
+}
+
+impl Finding {
+    /// `place` is `path:line`.
+    pub(super) fn new(rule: &'static Rule, place: &str, what: String, fix: impl Into<String>) -> Self {
+        let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
+        Self {
+            rule,
+            file: file.to_owned(),
+            line: line.parse().unwrap_or(0),
+            what,
+            fix: fix.into(),
+            shown: None,
+        }
+    }
+}
