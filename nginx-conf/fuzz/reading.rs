@@ -28,20 +28,20 @@ impl<'a> Memory<'a> {
 }
 
 impl Files for Memory<'_> {
-    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
         match self.0.get(path) {
-            Some(text) if text.len() as u64 <= most => Ok(text.to_vec()),
+            Some(text) if text.len() as u64 <= max => Ok(text.to_vec()),
             Some(_) => Err(io::ErrorKind::FileTooLarge.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
+    fn glob(&self, pattern: &str, max: usize) -> io::Result<Vec<PathBuf>> {
         let list = |directory: &Path| -> io::Result<Vec<OsString>> {
             let inside = self.0.keys().filter(|path| path.parent() == Some(directory));
             Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
         };
-        glob::expand(pattern, most, list, |path| self.0.contains_key(path))
+        glob::expand(pattern, max, list, |path| self.0.contains_key(path))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{Files, glob};
 pub struct Disk;
 
 impl Files for Disk {
-    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
         let metadata = fs::metadata(path)?;
         let kind = metadata.file_type();
         // What nginx reads of them: as much as their size says.
@@ -27,17 +27,17 @@ impl Files for Disk {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let mut text = Vec::new();
-        File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut text)?;
-        if text.len() as u64 > most {
+        File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut text)?;
+        if text.len() as u64 > max {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(text)
     }
 
-    fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
+    fn glob(&self, pattern: &str, max: usize) -> io::Result<Vec<PathBuf>> {
         let list = |directory: &Path| {
             fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
         };
-        glob::expand(pattern, most, list, |path| path.symlink_metadata().is_ok())
+        glob::expand(pattern, max, list, |path| path.symlink_metadata().is_ok())
     }
 }

@@ -12,7 +12,7 @@ use crate::{Config, Files, Limits, glob, load};
 
 /// The files in the output of `nginx -T`.
 #[derive(Clone, Debug)]
-pub struct Dump<'a> {
+struct Dump<'a> {
     main: PathBuf,
     /// By their names as nginx writes them: `/a/./b` is not `/a/b`, and comes again under that name.
     files: BTreeMap<Vec<u8>, &'a [u8]>,
@@ -30,8 +30,7 @@ pub fn load_dump(text: &[u8], limits: &Limits) -> Result<Config, Error> {
 impl<'a> Dump<'a> {
     /// Finds the files; nothing if there is none. What comes before the first one, such as what nginx says about the
     /// syntax, is passed over.
-    #[must_use]
-    pub fn new(text: &'a [u8]) -> Option<Self> {
+    fn new(text: &'a [u8]) -> Option<Self> {
         let mut files = BTreeMap::new();
         let mut main = None;
         // The file that we are in, and where it begins.
@@ -59,8 +58,7 @@ impl<'a> Dump<'a> {
     }
 
     /// The main file: what nginx names first.
-    #[must_use]
-    pub fn main(&self) -> &Path {
+    fn main(&self) -> &Path {
         &self.main
     }
 
@@ -73,16 +71,16 @@ impl<'a> Dump<'a> {
 }
 
 impl Files for Dump<'_> {
-    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not in the dump");
         let text = self.files.get(path.as_os_str().as_bytes()).ok_or_else(missing)?;
-        if text.len() as u64 > most {
+        if text.len() as u64 > max {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(text.to_vec())
     }
 
-    fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
+    fn glob(&self, pattern: &str, max: usize) -> io::Result<Vec<PathBuf>> {
         let list = |directory: &Path| {
             let names =
                 self.beginning_with(directory).filter_map(|rest| rest.split(|byte| *byte == b'/').next());
@@ -95,7 +93,7 @@ impl Files for Dump<'_> {
             let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
             self.beginning_with(path).any(|rest| is_directory || is_end(rest))
         };
-        glob::expand(pattern, most, list, exists)
+        glob::expand(pattern, max, list, exists)
     }
 }
 

@@ -105,12 +105,12 @@ pub enum Kind {
     #[error("{} includes itself: nginx would open it until it has no more file descriptors", .0.display())]
     Cycle(PathBuf),
     /// More than we are willing to read.
-    #[error("more than {most} {what}: that is too much for a configuration")]
+    #[error("more than {max} {what}: that is too much for a configuration")]
     Limit {
         /// What there is too much of.
         what: Measure,
         /// How much is allowed.
-        most: u64,
+        max: u64,
     },
     /// What should be the output of `nginx -T` names no file.
     #[error("no line \"# configuration file PATH:\": this is not the output of nginx -T")]
@@ -227,8 +227,8 @@ mod tests {
         ];
         for kind in kinds {
             let at = At { path: "/c/a".into(), line: 3, column: 7, text: secret() };
-            let told = Error { kind, at: Some(at) }.without_words();
-            assert!(told.starts_with("/c/a:3:7: ") && !told.contains("hunter2"), "{told}");
+            let shown = Error { kind, at: Some(at) }.without_words();
+            assert!(shown.starts_with("/c/a:3:7: ") && !shown.contains("hunter2"), "{shown}");
         }
         let unreadable = Kind::Unreadable {
             path: "/c/b".into(),
@@ -249,7 +249,7 @@ mod tests {
             (Measure::Includes, "files that include each other"),
         ] {
             check(
-                Kind::Limit { what, most: 5 },
+                Kind::Limit { what, max: 5 },
                 &format!("more than 5 {expected}: that is too much for a configuration"),
             );
         }

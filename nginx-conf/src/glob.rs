@@ -13,15 +13,15 @@ use std::path::{Path, PathBuf};
 /// them: relative ones stay so.
 ///
 /// # Errors
-/// `list` fails in another way, or there are more than `most` matches or directories to look into
+/// `list` fails in another way, or there are more than `max` matches or directories to look into
 /// ([`io::ErrorKind::FileTooLarge`]).
 pub fn expand(
     pattern: &str,
-    most: usize,
+    max: usize,
     mut list: impl FnMut(&Path) -> io::Result<Vec<OsString>>,
     mut exists: impl FnMut(&Path) -> bool,
 ) -> io::Result<Vec<PathBuf>> {
-    let too_many = || io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {most} paths match"));
+    let too_many = || io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {max} paths match"));
     // What matches the pattern up to here, with everything that the pattern has between its components.
     let mut found: Vec<Vec<u8>> = vec![Vec::new()];
     // Whether what was added since the last listing may not be there.
@@ -45,7 +45,7 @@ pub fn expand(
                 names => names?,
             };
             for candidate in names.iter().map(|name| name.as_bytes()).filter(|it| matches(name, it)) {
-                if next.len() == most {
+                if next.len() == max {
                     return Err(too_many());
                 }
                 next.push([directory, candidate, slash].concat());
@@ -300,7 +300,7 @@ mod tests {
         "/c/x[y",
     ];
 
-    fn expanded(pattern: &str, most: usize) -> io::Result<Vec<String>> {
+    fn expanded(pattern: &str, max: usize) -> io::Result<Vec<String>> {
         let list = |directory: &Path| -> io::Result<Vec<OsString>> {
             let bare = directory.to_str().expect("ASCII").trim_end_matches('/');
             let prefix = format!("{bare}/");
@@ -317,7 +317,7 @@ mod tests {
             let path = path.to_str().expect("ASCII");
             TREE.iter().any(|it| *it == path || it.strip_suffix('/') == Some(path))
         };
-        let found = expand(pattern, most, list, exists)?;
+        let found = expand(pattern, max, list, exists)?;
         Ok(found.into_iter().map(|path| path.to_str().expect("ASCII").to_owned()).collect())
     }
 

@@ -15,6 +15,10 @@ pub(crate) struct Spot {
     pub(crate) line_start: usize,
 }
 
+impl Spot {
+    pub(crate) const BEGINNING: Self = Self { offset: 0, line: 1, line_start: 0 };
+}
+
 /// What is wrong, and where.
 #[derive(Debug)]
 pub(crate) struct Fault {
@@ -67,12 +71,7 @@ enum State {
 impl Lexer {
     /// At the beginning of a text.
     pub(crate) const fn new(is_globals: bool) -> Self {
-        Self {
-            here: Spot { offset: 0, line: 1, line_start: 0 },
-            is_globals,
-            missing: Vec::new(),
-            missing_in: 1,
-        }
+        Self { here: Spot::BEGINNING, is_globals, missing: Vec::new(), missing_in: 1 }
     }
 
     pub(crate) const fn here(&self) -> Spot {

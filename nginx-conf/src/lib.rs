@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod disk;
 mod dump;
 mod error;
@@ -14,10 +15,11 @@ mod lexer;
 mod limits;
 mod load;
 mod lua;
+mod sources;
 mod tree;
 
 pub use disk::Disk;
-pub use dump::{Dump, load_dump};
+pub use dump::load_dump;
 pub use error::{At, Error, Kind, Measure};
 pub use files::Files;
 pub use limits::Limits;

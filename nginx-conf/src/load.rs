@@ -1,55 +1,24 @@
 //! Puts directives and blocks together, and follows includes. Without recursion, so that no nesting overflows the stack.
 
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::{ffi::OsStr, vec};
+use std::{
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use compact_str::CompactString;
 
-use crate::error::{At, Error, Kind, Measure};
-use crate::lexer::{End, Fault, Lexer, Spot, Token};
-use crate::{Config, Directive, Files, Limits, Place, SourceFile, Word};
+use crate::{
+    Config, Directive, Files, Limits, Word,
+    blocks::{self, Include},
+    error::{Error, Kind, Measure},
+    lexer::{End, Spot, Token},
+    sources::Sources,
+};
 
 /// What nginx calls the `-g` directives in its messages; they stand in [`Config::files`] under this name.
 pub const GLOBALS: &str = "command line";
-
-/// Blocks that hold values instead of directives, whether nginx follows an `include` there, and whether that may be a
-/// pattern.
-const VALUES: &[(&str, Option<Include>)] = &[
-    ("types", Some(Include::Pattern)),
-    ("map", Some(Include::Pattern)),
-    ("geo", Some(Include::OneFile)),
-    ("split_clients", None),
-    ("charset_map", None),
-];
-
-/// Directives of nginx that must have a block.
-const BLOCKS: &[&str] = &[
-    "charset_map",
-    "events",
-    "geo",
-    "http",
-    "if",
-    "limit_except",
-    "location",
-    "mail",
-    "map",
-    "split_clients",
-    "stream",
-    "types",
-    "upstream",
-];
-
-/// How much of an offending line is shown.
-const SHOWN: usize = 200;
-
-/// Which files an `include` can mean.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Include {
-    Pattern,
-    OneFile,
-}
 
 /// Reads the configuration whose main file is `main`, and everything that it includes.
 ///
@@ -61,52 +30,25 @@ enum Include {
 /// nginx would not accept it either, a file cannot be read, or it is more than `limits` allow.
 pub fn load(files: &dyn Files, main: &Path, globals: Option<&str>, limits: &Limits) -> Result<Config, Error> {
     let prefix = main.parent().unwrap_or(Path::new(""));
-    let mut reader = Reader {
-        files,
-        prefix,
-        limits,
-        bytes: 0,
-        looked_up: 0,
-        words: 0,
-        read: Vec::new(),
-        sources: Vec::new(),
-        blocks: vec![Block::default()],
-    };
+    let sources = Sources::new(files, limits);
+    let mut loader = Loader { sources, prefix, limits, words: 0, blocks: vec![Block::default()] };
     if let Some(globals) = globals {
-        reader.enter(GLOBALS.into(), globals.into(), true, Vec::new().into_iter(), None)?;
-        reader.run()?;
+        loader.sources.enter_globals(GLOBALS, globals, loader.blocks.len())?;
+        loader.run()?;
     }
-    reader.open(main.to_path_buf(), Vec::new().into_iter(), None)?;
-    reader.run()?;
-    let directives = reader.blocks.pop().map(|top| top.children).unwrap_or_default();
-    Ok(Config { files: reader.read, directives })
+    loader.sources.open(main.to_path_buf(), None, loader.blocks.len())?;
+    loader.run()?;
+    let directives = loader.blocks.pop().map(|top| top.children).unwrap_or_default();
+    Ok(Config { files: loader.sources.into_read(), directives })
 }
 
-struct Reader<'a> {
-    files: &'a dyn Files,
+struct Loader<'a> {
+    sources: Sources<'a>,
     prefix: &'a Path,
     limits: &'a Limits,
-    bytes: u64,
-    looked_up: usize,
     words: usize,
-    read: Vec<SourceFile>,
-    /// The files that we are in, each included by the one before.
-    sources: Vec<Source>,
     /// The blocks that we are in, the first being the top level.
     blocks: Vec<Block>,
-}
-
-/// A file that is being read.
-struct Source {
-    file: u32,
-    lexer: Lexer,
-    is_globals: bool,
-    /// How many blocks were open where it was included: it can't close those.
-    floor: usize,
-    /// What the same `include` means besides.
-    rest: vec::IntoIter<PathBuf>,
-    /// Where that stands.
-    include: Option<(u32, Spot)>,
 }
 
 /// A block that is being read.
@@ -124,23 +66,20 @@ impl Block {
 
     /// Whether it holds values instead of directives, and then which includes are followed.
     fn values(&self) -> Option<Option<Include>> {
-        VALUES.iter().find(|(name, _)| *name == self.name()).map(|(_, include)| *include)
+        blocks::values(self.name())
     }
 }
 
-impl Reader<'_> {
+impl Loader<'_> {
     /// Reads until the files that were entered are at their end.
     fn run(&mut self) -> Result<(), Error> {
         let mut words = Vec::new();
-        while let Some(source) = self.sources.last_mut() {
-            let text = &self.read[source.file as usize].text;
-            let end = source.lexer.directive(text, &mut words);
-            let spot = source.lexer.here();
-            match end.map_err(|fault| self.fault(fault))? {
+        while let Some(end) = self.sources.directive(&mut words)? {
+            match end {
                 End::Semicolon => self.simple(&mut words)?,
                 End::Open => self.block(&mut words)?,
-                End::Close => self.close(spot)?,
-                End::File => self.leave(spot)?,
+                End::Close => self.close()?,
+                End::File => self.leave()?,
             }
         }
         Ok(())
@@ -152,7 +91,7 @@ impl Reader<'_> {
         let parent = self.parent();
         let values = parent.values();
         let is_include = words[0].text == b"include";
-        let must_have_block = values.is_none() && needs_block(&words[0].text, parent.name());
+        let must_have_block = values.is_none() && blocks::needs_block(&words[0].text, parent.name());
         if must_have_block {
             return Err(self.error(self.named_by_nginx(words), Kind::NoBlock(lossy(&words[0].text))));
         }
@@ -176,8 +115,7 @@ impl Reader<'_> {
 
     /// Reads such a file as if it were included. It need not be there before servers were set for the first time.
     fn state(&mut self, path: PathBuf, spot: Spot) -> Result<(), Error> {
-        let at = self.sources.last().map(|source| (source.file, spot));
-        match self.open(path, Vec::new().into_iter(), at) {
+        match self.sources.open(path, self.sources.site(spot), self.blocks.len()) {
             Err(Error { kind: Kind::Unreadable { cause: io::ErrorKind::NotFound, .. }, .. }) => Ok(()),
             read => read,
         }
@@ -186,10 +124,8 @@ impl Reader<'_> {
     /// A directive that opens a block.
     fn block(&mut self, words: &mut Vec<Token>) -> Result<(), Error> {
         self.count(words)?;
-        let source = &self.sources[self.sources.len() - 1];
-        let spot = source.lexer.here();
-        let brace = Spot { offset: spot.offset.saturating_sub(1), ..spot };
-        if source.is_globals {
+        let brace = self.before_here();
+        if self.sources.is_in_globals() {
             return Err(self.error(brace, Kind::BlockInGlobals));
         }
         if self.parent().values().is_some() {
@@ -198,12 +134,13 @@ impl Reader<'_> {
         if words[0].text == b"include" {
             return Err(self.error(self.named_by_nginx(words), Kind::NotTerminated("include".into())));
         }
-        if words[0].text.ends_with(b"_by_lua_block") {
+        if blocks::is_lua(&words[0].text) {
             return self.lua(words);
         }
         // The first of them is the top level.
         if self.blocks.len() > self.limits.blocks {
-            return Err(self.too_much(words[0].spot, Measure::Blocks, self.limits.blocks as u64));
+            let max = self.limits.blocks as u64;
+            return Err(self.sources.too_much(words[0].spot, Measure::Blocks, max));
         }
         let directive = self.directive(words);
         self.blocks.push(Block { opened_by: Some(directive), children: Vec::new() });
@@ -211,20 +148,15 @@ impl Reader<'_> {
     }
 
     fn lua(&mut self, words: &mut Vec<Token>) -> Result<(), Error> {
-        let last = self.sources.len() - 1;
-        let source = &mut self.sources[last];
-        let code = source.lexer.lua(&self.read[source.file as usize].text);
-        words.push(code.map_err(|fault| self.fault(fault))?);
+        words.extend(self.sources.lua()?);
         let directive = Directive { block: Some(Vec::new()), ..self.directive(words) };
         self.add(directive);
         Ok(())
     }
 
-    fn close(&mut self, spot: Spot) -> Result<(), Error> {
-        let floor = self.sources.last().map_or(0, |source| source.floor);
-        if self.blocks.len() == floor {
-            let brace = Spot { offset: spot.offset.saturating_sub(1), ..spot };
-            return Err(self.error(brace, Kind::Unexpected('}')));
+    fn close(&mut self) -> Result<(), Error> {
+        if self.blocks.len() == self.sources.floor() {
+            return Err(self.error(self.before_here(), Kind::Unexpected('}')));
         }
         if let Some(Block { opened_by: Some(directive), mut children }) = self.blocks.pop() {
             children.shrink_to_fit();
@@ -233,21 +165,15 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The end of a file: on with what its `include` means besides, or back to where that stands.
-    fn leave(&mut self, spot: Spot) -> Result<(), Error> {
-        let floor = self.sources.last().map_or(0, |source| source.floor);
-        if self.blocks.len() > floor {
+    /// The end of a file, where all blocks must be closed that were opened in it.
+    fn leave(&mut self) -> Result<(), Error> {
+        if self.blocks.len() > self.sources.floor() {
             let block = self.parent();
             let line = block.opened_by.as_ref().map_or(0, |directive| directive.name.place.line);
             let kind = Kind::UnfinishedBlock { name: block.name().into(), line };
-            return Err(self.error(spot, kind));
+            return Err(self.error(self.here(), kind));
         }
-        if let Some(Source { mut rest, include, .. }) = self.sources.pop()
-            && let Some(next) = rest.next()
-        {
-            self.open(next, rest, include)?;
-        }
-        Ok(())
+        self.sources.leave()
     }
 
     fn include(&mut self, words: &[Token], include: Include) -> Result<(), Error> {
@@ -256,91 +182,18 @@ impl Reader<'_> {
         // It is a string of C.
         let name = name.text.split(|byte| *byte == 0).next().unwrap_or_default();
         let path = self.prefix.join(OsStr::from_bytes(name));
-        let at = self.sources.last().map(|source| (source.file, spot));
         let is_pattern = path.as_os_str().as_bytes().iter().any(|byte| b"*?[".contains(byte));
         if include == Include::OneFile || !is_pattern {
-            return self.open(path, Vec::new().into_iter(), at);
+            return self.sources.open(path, self.sources.site(spot), self.blocks.len());
         }
-        self.looked_up(at)?;
-        let pattern = path.to_string_lossy();
-        let most = self.limits.files - self.looked_up;
-        let mut found = self.files.glob(&pattern, most).map_err(|error| {
-            if is_too_large(&error) {
-                return self.too_much(spot, Measure::Files, self.limits.files as u64);
-            }
-            let (cause, why) = (error.kind(), error.to_string());
-            self.error(spot, Kind::Unsearchable { pattern: pattern.clone().into_owned(), cause, why })
-        })?;
-        if found.len() > most {
-            return Err(self.too_much(spot, Measure::Files, self.limits.files as u64));
-        }
-        found.shrink_to_fit();
-        let mut found = found.into_iter();
-        match found.next() {
-            Some(first) => self.open(first, found, at),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads a file, and goes on in it.
-    fn open(
-        &mut self,
-        path: PathBuf,
-        rest: vec::IntoIter<PathBuf>,
-        include: Option<(u32, Spot)>,
-    ) -> Result<(), Error> {
-        let is_open = |source: &Source| self.read[source.file as usize].path == path;
-        if self.sources.iter().any(is_open) {
-            return Err(self.error_at(include, Kind::Cycle(path)));
-        }
-        self.looked_up(include)?;
-        let left = self.limits.bytes - self.bytes;
-        match self.files.read(&path, left) {
-            Ok(text) if text.len() as u64 <= left => self.enter(path, text, false, rest, include),
-            Err(error) if !is_too_large(&error) => {
-                let (cause, why) = (error.kind(), error.to_string());
-                Err(self.error_at(include, Kind::Unreadable { path, cause, why }))
-            }
-            _ => {
-                let kind = Kind::Limit { what: Measure::Bytes, most: self.limits.bytes };
-                Err(self.error_at(include, kind))
-            }
-        }
-    }
-
-    fn enter(
-        &mut self,
-        path: PathBuf,
-        text: Vec<u8>,
-        is_globals: bool,
-        rest: vec::IntoIter<PathBuf>,
-        include: Option<(u32, Spot)>,
-    ) -> Result<(), Error> {
-        if self.sources.len() > self.limits.includes {
-            let kind = Kind::Limit { what: Measure::Includes, most: self.limits.includes as u64 };
-            return Err(self.error_at(include, kind));
-        }
-        self.bytes += text.len() as u64;
-        let file = u32::try_from(self.read.len()).unwrap_or(u32::MAX);
-        self.read.push(SourceFile { path, text });
-        let floor = self.blocks.len();
-        self.sources.push(Source { file, lexer: Lexer::new(is_globals), is_globals, floor, rest, include });
-        Ok(())
-    }
-
-    fn looked_up(&mut self, include: Option<(u32, Spot)>) -> Result<(), Error> {
-        if self.looked_up == self.limits.files {
-            let kind = Kind::Limit { what: Measure::Files, most: self.limits.files as u64 };
-            return Err(self.error_at(include, kind));
-        }
-        self.looked_up += 1;
-        Ok(())
+        self.sources.open_all(&path.to_string_lossy(), spot, self.blocks.len())
     }
 
     fn count(&mut self, words: &[Token]) -> Result<(), Error> {
         self.words += words.len();
         if self.words > self.limits.words {
-            return Err(self.too_much(words[0].spot, Measure::Words, self.limits.words as u64));
+            let max = self.limits.words as u64;
+            return Err(self.sources.too_much(words[0].spot, Measure::Words, max));
         }
         let mark = "\u{feff}".as_bytes();
         let has_mark = words[0].spot.offset == 0 && words[0].text.starts_with(mark);
@@ -355,17 +208,25 @@ impl Reader<'_> {
     /// the line that nginx names.
     fn named_by_nginx(&self, words: &[Token]) -> Spot {
         let first = words[0].spot;
-        let end = self.sources.last().map_or(first, |source| source.lexer.here());
-        if end.line == first.line { first } else { Spot { offset: end.offset.saturating_sub(1), ..end } }
+        if self.here().line == first.line { first } else { self.before_here() }
+    }
+
+    fn here(&self) -> Spot {
+        self.sources.here()
+    }
+
+    /// At what was read last: a brace, or a semicolon.
+    fn before_here(&self) -> Spot {
+        let here = self.here();
+        Spot { offset: here.offset.saturating_sub(1), ..here }
     }
 
     /// Makes a directive of words. There is at least one: the lexer refuses a lone semicolon or brace.
     fn directive(&self, words: &mut Vec<Token>) -> Directive {
-        let file = self.sources.last().map_or(0, |source| source.file);
         let mut words = words.drain(..).map(|token| Word {
             text: CompactString::from_utf8_lossy(&token.text),
             is_quoted: token.is_quoted,
-            place: place(file, token.spot),
+            place: self.sources.place(token.spot),
         });
         let name = words.next().expect("a directive has a name");
         Directive { name, args: words.collect(), block: None }
@@ -381,51 +242,13 @@ impl Reader<'_> {
         &self.blocks[self.blocks.len() - 1]
     }
 
-    fn too_much(&self, spot: Spot, what: Measure, most: u64) -> Error {
-        self.error(spot, Kind::Limit { what, most })
-    }
-
-    fn fault(&self, Fault { kind, spot }: Fault) -> Error {
-        self.error(spot, kind)
-    }
-
     fn error(&self, spot: Spot, kind: Kind) -> Error {
-        self.error_at(self.sources.last().map(|source| (source.file, spot)), kind)
+        self.sources.error(spot, kind)
     }
-
-    fn error_at(&self, at: Option<(u32, Spot)>, kind: Kind) -> Error {
-        let at = at.map(|(file, spot)| {
-            let SourceFile { path, text } = &self.read[file as usize];
-            let Place { line, column, .. } = place(file, spot);
-            At { path: path.clone(), line, column, text: line_of(text, spot) }
-        });
-        Error { kind, at }
-    }
-}
-
-fn needs_block(name: &[u8], parent: &str) -> bool {
-    let is_server = name == b"server" && parent != "upstream";
-    is_server || name.ends_with(b"_by_lua_block") || BLOCKS.iter().any(|block| block.as_bytes() == name)
-}
-
-fn is_too_large(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::FileTooLarge
 }
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn place(file: u32, spot: Spot) -> Place {
-    let column = u32::try_from(spot.offset - spot.line_start + 1).unwrap_or(u32::MAX);
-    Place { file, line: spot.line, column }
-}
-
-/// The line of a place, as far as it is shown.
-fn line_of(text: &[u8], spot: Spot) -> String {
-    let line = text[spot.line_start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    lossy(&line[..line.len().min(SHOWN)])
 }
 
 #[cfg(test)]
@@ -433,24 +256,24 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::glob;
+    use crate::{Place, glob};
 
     /// The files of `/c`; the first is the main one.
     struct Memory(BTreeMap<PathBuf, Vec<u8>>);
 
     impl Files for Memory {
-        fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+        fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
             let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not there");
             let text = self.0.get(path).ok_or_else(missing)?;
-            if text.len() as u64 > most {
+            if text.len() as u64 > max {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
             Ok(text.clone())
         }
 
-        fn glob(&self, pattern: &str, most: usize) -> io::Result<Vec<PathBuf>> {
+        fn glob(&self, pattern: &str, max: usize) -> io::Result<Vec<PathBuf>> {
             let names = || self.0.keys().filter_map(|path| path.file_name()).map(OsStr::to_os_string);
-            glob::expand(pattern, most, |_| Ok(names().collect()), |path| self.0.contains_key(path))
+            glob::expand(pattern, max, |_| Ok(names().collect()), |path| self.0.contains_key(path))
         }
     }
 
@@ -612,8 +435,8 @@ mod tests {
 
     #[test]
     fn what_nobody_writes_is_too_much() {
-        let too_much = |at: &str, most: usize, what: &str| {
-            format!("{at}more than {most} {what}: that is too much for a configuration")
+        let too_much = |at: &str, max: usize, what: &str| {
+            format!("{at}more than {max} {what}: that is too much for a configuration")
         };
         check(&"#".repeat(101), &too_much("", 100, "bytes in all files"));
         check(&"a;".repeat(21), &too_much("/c/main:1:41: ", 20, "words"));

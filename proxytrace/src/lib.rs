@@ -12,7 +12,7 @@
 //! * [`identity`], [`model`]: names, records, filters, the book of what was counted; no aya, no metrics library.
 //! * [`naming`]: which upstream a connect belongs to.
 //! * [`declared`]: what the configuration of a proxy declares, whatever proxy that is; [`nginx`]: how nginx's says it.
-//! * [`programs`]: how processes of proxies are told from others.
+//! * [`programs`]: how processes of proxies are known.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`room`]: how room is shared between owners.
 //! * [`memory`]: what the C library keeps of it.

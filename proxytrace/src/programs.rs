@@ -1,4 +1,4 @@
-//! The programs that are known as proxies: how their processes are told from others, and what their command lines say. The only
+//! The programs that are known as proxies: how their processes are known, and what their command lines say. The only
 //! place that knows such names and titles. Pure.
 
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ mod tests {
     use super::{Arguments, Role, role, takes_requests};
 
     #[test]
-    fn a_master_is_told_by_its_title_or_by_its_program() {
+    fn a_master_is_known_by_its_title_or_by_its_program() {
         let check = |cmdline: &str, exe: &str, expected: Option<(&str, &str, &str)>| {
             let found = match role(cmdline.as_bytes(), Path::new(exe)) {
                 Role::Master(arguments) => Some(arguments),

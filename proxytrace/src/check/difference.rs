@@ -211,7 +211,7 @@ mod tests {
     use crate::nginx::tests::routes_of;
 
     #[test]
-    fn what_changes_alike_in_many_places_is_told_once() {
+    fn what_changes_alike_in_many_places_is_reported_once() {
         let text = |port: u16| {
             let map: String = (0..500).map(|n| format!("k{n} h{n}.example:{port};")).collect();
             let locations: String =
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changes_for_requests_is_told() {
+    fn only_what_changes_for_requests_is_reported() {
         let old = "http { upstream api { server 10.0.0.5:8080; }
             server { listen 80; server_name a; location /api/ { proxy_pass http://api; } } }";
         let check = |new: &str, expected: &[&str]| {

@@ -137,7 +137,7 @@ pub struct Route {
 pub struct Target {
     /// As it is written.
     pub text: String,
-    /// Where it can lead, as far as that can be told: indexes into [`Routes::upstreams`].
+    /// Where it can lead, as far as that is known: indexes into [`Routes::upstreams`].
     pub upstreams: Vec<usize>,
     /// What remains of it where only a request says more; empty where `upstreams` are all.
     pub open: Vec<String>,

@@ -23,7 +23,7 @@ use crate::{
     reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Client},
 };
 use generations::{Asked, Generations, State};
-use known::Found;
+use known::{Found, KnownConfig};
 
 /// More names of one proxy are not looked up.
 const MAX_LOOKUPS: usize = 4096;
@@ -213,7 +213,7 @@ impl Naming {
             Err(limit) => return self.give_up(id, &format!("{}: {}", path.display(), limit.problem())),
         };
         let known = self.generations.known(id);
-        let mut lookups = known.map(|known| known.all_lookups()).unwrap_or_default();
+        let mut lookups = known.map(KnownConfig::all_lookups).unwrap_or_default();
         if lookups.len() > MAX_LOOKUPS {
             problems.push(format!(
                 "it has {} host names, of which {MAX_LOOKUPS} are looked up: connects to the others are traced as \

@@ -84,7 +84,7 @@ fn why_a_configuration_cannot_be_read_holds_for_older_generations_as_well() {
 }
 
 #[test]
-fn a_proxys_oldest_generations_make_room_and_what_does_not_fit_is_unknown() {
+fn a_proxys_oldest_generations_give_way_and_what_does_not_fit_is_unknown() {
     /// The same with one more upstream, whose name is as long as that.
     fn large(id: GenerationId, uid: u32, mark: &str, bytes: usize) -> Reply {
         let mut reply = reply(id, uid, &format!("http {{ upstream {mark} {{ server 10.0.0.6:80; }} }}"));
@@ -106,8 +106,8 @@ fn a_proxys_oldest_generations_make_room_and_what_does_not_fit_is_unknown() {
         assert!(heard.problems.is_empty(), "{:?}", heard.problems);
     }
     assert_eq!(name(&mut naming, id(1, 1), "10.0.0.6:80"), "g1");
-    assert_eq!(name(&mut naming, id(1, 0), "10.0.0.6:80"), "unknown", "it made room");
-    // Another of the same owner does not drive it out, another owner's has room.
+    assert_eq!(name(&mut naming, id(1, 0), "10.0.0.6:80"), "unknown", "it was evicted");
+    // Another of the same owner does not drive it out, another owner's is kept.
     let part = MAX_OF_OWNER / 10 * 6;
     let heard = naming.answer(large(id(2, 0), 1, "g2", part));
     assert!(

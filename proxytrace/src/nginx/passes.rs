@@ -131,5 +131,5 @@ pub(crate) fn resolver(directive: &Directive) -> Option<Resolver> {
     let servers: Vec<Endpoint> =
         args.clone().filter(|arg| !arg.contains('=') && *arg != "off").filter_map(endpoint).collect();
     let valid_ms = args.filter_map(|arg| arg.strip_prefix("valid=")).find_map(time::milliseconds);
-    (!servers.is_empty()).then(|| Resolver { servers, valid_ms })
+    (!servers.is_empty()).then_some(Resolver { servers, valid_ms })
 }

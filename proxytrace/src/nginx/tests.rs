@@ -218,7 +218,7 @@ fn what_srv_records_and_a_state_file_name_are_peers_too() {
 }
 
 #[test]
-fn mail_has_a_name_for_whom_it_asks_and_connects_where_it_is_told() {
+fn mail_has_a_name_for_whom_it_asks_and_connects_where_the_answer_says() {
     let routes = routes_of(
         "mail { auth_http 10.0.0.5:9000/a; resolver 10.0.0.53;
          server { listen 143; protocol imap; auth_http http://Auth.test/b; } }",

@@ -31,7 +31,7 @@ pub struct Client {
     writing: AbortHandle,
 }
 
-/// Questions that the pipe has no room for yet: one of each kind of each proxy.
+/// Questions that the pipe does not take yet: one of each kind of each proxy.
 #[derive(Debug, Default)]
 struct Outbox {
     pending: Mutex<Pending>,

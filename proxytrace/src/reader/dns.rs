@@ -20,7 +20,7 @@ use tokio::{
 /// How long one question may take. nginx waits for 5 s before it asks another server; who asks here may ask again.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most that an answer over UDP can hold (RFC 6891 lets larger ones through only where they are asked for).
+/// No answer over UDP is larger (RFC 6891 lets larger ones through only where they are asked for).
 const DATAGRAM: usize = 4096;
 
 /// What a server said.

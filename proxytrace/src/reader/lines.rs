@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// What is left as room for the next line, in bytes; more of it is given back once a long line was taken.
+/// The capacity that is kept for the next line, in bytes; more is given back once a long line was taken.
 const KEPT: usize = 1 << 20;
 
 /// Lines, as they come.

@@ -1,4 +1,4 @@
-//! What kind of file system a file is on, told by the kernel alone.
+//! What kind of file system a file is on, as the kernel alone says it.
 //!
 //! statfs(2) would ask the file system itself, and behind FUSE that is a program of whoever mounted it. So a file's mount is
 //! looked up by its id in mountinfo.
@@ -29,12 +29,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("debugfs", "shows the kernel, no files"),
     ("devpts", "is a terminal"),
     ("devtmpfs", "is a device"),
-    ("efivarfs", "tells of the firmware"),
+    ("efivarfs", "shows the firmware, no files"),
     ("fuse", "asks a program of whoever mounted it"),
     ("fuseblk", "asks a program of whoever mounted it"),
     ("mqueue", "is a queue"),
     ("nsfs", "is a namespace"),
-    ("proc", "tells of processes, this one among them"),
+    ("proc", "shows processes, this one among them"),
     ("pstore", "shows the kernel, no files"),
     ("securityfs", "shows the kernel, no files"),
     ("selinuxfs", "shows the kernel, no files"),
@@ -52,16 +52,16 @@ pub(super) struct Mounts {
 
 impl Mounts {
     /// From mountinfo files, the likeliest first. One shows no mount above the root directory of its process, so it takes
-    /// that of another process to tell what a changed root directory (chroot) itself is on.
+    /// that of another process to know what a changed root directory (chroot) itself is on.
     pub(super) fn new(mut tables: Vec<File>) -> Self {
         tables.reverse();
         Self { unread: RefCell::new(tables), kinds: RefCell::default() }
     }
 
-    /// Fails where `file` is on something that no configuration is kept on, or where that cannot be told.
+    /// Fails where `file` is on something that no configuration is kept on, or where that is not known.
     pub(super) fn check(&self, file: &Statx) -> io::Result<()> {
         if file.stx_mask & STATX_MNT_ID == 0 {
-            return Err(io::Error::other("the kernel does not tell what it is mounted on"));
+            return Err(io::Error::other("the kernel does not say what it is mounted on"));
         }
         let id = file.stx_mnt_id;
         while !self.kinds.borrow().contains_key(&id) {
@@ -106,7 +106,7 @@ mod tests {
     use super::{Mounts, kinds};
 
     #[test]
-    fn mountinfo_tells_the_kind_of_each_mount() {
+    fn mountinfo_has_the_kind_of_each_mount() {
         let text = "\
 36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
 37 36 0:44 / /home/me/x rw - fuse.sshfs host:/ rw

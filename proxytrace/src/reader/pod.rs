@@ -1,6 +1,6 @@
-//! In which pod of Kubernetes a process runs, without asking Kubernetes: its control group tells the pod's UID, its mounts the
-//! container, the host's directory of logs what pod that is. Where there is no such directory the files tell that kubelet gives
-//! the container, and the container could have written them itself.
+//! In which pod of Kubernetes a process runs, without asking Kubernetes: its control group has the pod's UID, its mounts the name of
+//! the container, the host's directory of logs the pod of that UID. Where there is no such directory, the files say it that kubelet
+//! gives the container; and the container could have written them itself.
 
 use std::{
     fs::{self, File},
@@ -39,7 +39,7 @@ fn container_of(pid: u32, uid: &str) -> Option<String> {
     pod::container(&mounts, uid)
 }
 
-/// Where the first of the processes runs that is in a pod, if all of it can be told. The host's logs are looked at with our
+/// Where the first of the processes runs that is in a pod, if all of that is known. The host's logs are looked at with our
 /// own rights, the container's files with those of its process.
 pub(super) fn of_any(pids: &[u32]) -> Option<Pod> {
     let place = |pid: u32| {
@@ -76,7 +76,7 @@ fn names_in_logs(host: &Root, uid: &str, container: &str) -> Option<(String, Str
     of_container.find_map(|name| of_logs(name, uid))
 }
 
-/// What the container's own files tell; with the host's network its host name is the node's.
+/// What the container's own files say; with the host's network its host name is the node's.
 fn names_inside(root: &Root, has_host_name: bool) -> Option<(String, String)> {
     let namespace = checked(&root.text(SERVICE_ACCOUNT))
         .or_else(|| namespace_of_resolver(&root.text("/etc/resolv.conf")))?;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_logs_tell_what_pod_has_a_uid() {
+    fn the_hosts_logs_say_what_pod_has_a_uid() {
         let (_directory, host) = root(&[
             (&format!("var/log/pods/shop_edge-0_{UID}/edge/0.log"), ""),
             ("var/log/pods/shop_edge-1_c0ffee00-8186-11e7-a555-02c7d673a0c1/edge/0.log", ""),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_containers_own_files_tell_where_there_are_no_logs() {
+    fn a_containers_own_files_say_it_where_there_are_no_logs() {
         const ACCOUNT: (&str, &str) = ("var/run/secrets/kubernetes.io/serviceaccount/namespace", "shop");
         const RESOLVER: (&str, &str) = ("etc/resolv.conf", "search web.svc.cluster.local\n");
         const HOSTNAME: (&str, &str) = ("etc/hostname", "edge-0\n");

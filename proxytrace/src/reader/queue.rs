@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_most_makes_room_for_others() {
+    fn who_holds_most_gives_up_a_place_for_others() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for (uid, proxy) in [(1, 1), (1, 2), (2, 3), (3, 4), (4, 5)] {
             ask(&mut queue, uid, proxy, Question::Configuration);
