@@ -2,6 +2,11 @@
 //!
 //! Only integers and arrays of them: userspace reads these from raw bytes, so every bit pattern must be a valid value.
 
+#![expect(
+    unsafe_code,
+    reason = "what crosses between kernel and userspace is bytes, and the macro proves that any are fine"
+)]
+
 use crate::outcome::Broken;
 
 /// Declares a record: C layout, and a proof at compile time that it holds no padding (whose bytes would be

@@ -3,6 +3,11 @@
 //! The truth table is docs/architecture.md. Two things see an attempt: the socket's transitions, and the return of
 //! connect(). Whoever takes the attempt out of the table settles it, so that it is counted once.
 
+#![expect(
+    unsafe_code,
+    reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
+)]
+
 use core::{ffi::c_void, mem};
 
 use proxytrace_ebpf::{

@@ -1,5 +1,7 @@
 //! The ring buffer, and the counts of what was lost and of what the hooks have seen.
 
+#![expect(unsafe_code, reason = "a setting is read as a global that userspace has filled")]
+
 use proxytrace_ebpf::abi::{Attempt, Event, Loss, Place, RowKey};
 
 use crate::{

@@ -1,6 +1,8 @@
 //! The unsafe boundary: every read of kernel or user memory and every helper call that is not a map operation lives
 //! here, behind small handles, so that the modules that decide are plain code.
 
+#![expect(unsafe_code, reason = "it is where memory of the kernel and of processes is read")]
+
 use core::{ffi::c_void, marker::PhantomData, mem::size_of, ptr};
 
 use aya_ebpf::helpers::{self, generated};

@@ -6,13 +6,25 @@ use super::layers::KNOWN;
 use crate::cargo;
 
 /// What only some places may name: `crate_name::` is all that a crate has, and `proxytrace::nginx` a module of ours with all that
-/// is in it.
+/// is in it. A lint is named by whoever is excused from it.
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("aya::", &["proxytrace/src/kernel/"]),
     ("prometheus_client::", &["proxytrace/src/metrics/"]),
     ("caps::", &["proxytrace/src/privilege/"]),
     ("seccompiler::", &["proxytrace/src/privilege/"]),
     ("aya_ebpf::", &["proxytrace-ebpf/src/"]),
+    ("unsafe_code", UNSAFE),
+];
+
+/// Where `unsafe` may be: calls that no library offers, and memory of the kernel.
+const UNSAFE: &[&str] = &[
+    "nginx-conf/src/lib.rs", // which forbids it
+    "proxytrace/src/commands/shutdown.rs",
+    "proxytrace/src/kernel/",
+    "proxytrace/src/memory.rs",
+    "proxytrace/src/reader/serve.rs",
+    "proxytrace-ebpf/src/",
+    "tests/",
 ];
 
 /// Code without input and output: it serves a live host, a recording and a unit test alike.
