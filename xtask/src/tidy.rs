@@ -8,7 +8,7 @@ mod rules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cargo;
+use xtask_tools::cargo;
 
 #[test]
 fn every_file_says_what_lives_there() {

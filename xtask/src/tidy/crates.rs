@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use serde_json::Value;
+use xtask_tools::cargo;
 
 use super::code::{self, Kind, Scope};
-use crate::cargo;
 
 /// What the compiler is called for once.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Which names may be where.
 
+use xtask_tools::cargo;
+
 use super::code::Kind;
 use super::crates::{self, Crate, Name};
 use super::layers::KNOWN;
-use crate::cargo;
 
 /// What only some places may name: `crate_name::` is all that a crate has, and `proxytrace::nginx` a module of ours with all that
 /// is in it. A lint is named by whoever is excused from it.
