@@ -1,5 +1,7 @@
 //! What happens when proxytrace is called wrongly, or may not do what it is asked for.
 
+#![expect(unsafe_code, reason = "it changes a process between fork and exec")]
+
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;

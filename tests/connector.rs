@@ -2,6 +2,8 @@
 //!
 //! It begins when a line comes in on stdin, and lets go of what it holds when stdin ends.
 
+#![expect(unsafe_code, reason = "it makes system calls that nix does not know, and forks")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Read, Write};

@@ -3,6 +3,8 @@
 //! The truth table is docs/kernel-notes.md. Two things see an attempt: the socket's transitions ([`crate::handshake`]), and the
 //! return of connect() ([`crate::connect`]). Whoever takes the attempt out of the table settles it, so that it is counted once.
 
+#![expect(unsafe_code, reason = "entries of maps are pointers")]
+
 use proxytrace_ebpf::{
     abi::{Address, Attempt, Event, Process, RowKey, Share},
     outcome::{ERRORS, Outcome},

@@ -3,6 +3,11 @@
 //! Most attempts end on their sockets, see [`crate::handshake`]. What is settled here is what no socket shows: unix sockets, and
 //! errors that connect() returns at once.
 
+#![expect(
+    unsafe_code,
+    reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
+)]
+
 use core::ffi::c_void;
 
 use proxytrace_ebpf::{

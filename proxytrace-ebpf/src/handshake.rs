@@ -1,5 +1,10 @@
 //! An attempt as its socket sees it: the transitions of TCP from SYN_SENT on.
 
+#![expect(
+    unsafe_code,
+    reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
+)]
+
 use proxytrace_ebpf::{
     abi::{Attempt, Call, Event, Loss, RowKey, Share},
     hooks::Place,

@@ -1,6 +1,8 @@
 //! The helper calls that are no map operations, and what every program needs of instructions that Rust does not offer. Nothing here
 //! reads kernel memory: that is [`crate::kernel`].
 
+#![expect(unsafe_code, reason = "the helpers of the kernel are functions of another language")]
+
 use aya_ebpf::helpers::{self, generated};
 use proxytrace_ebpf::abi::{Settings, Share};
 
@@ -12,8 +14,10 @@ const _: () = assert!(size_of::<Settings>() == 64);
 /// would be folded to what is compiled in.
 macro_rules! setting {
     ($field:ident) => {{
+        #[expect(unsafe_code, reason = "the settings are a static that userspace has filled")]
         // SAFETY: a field of a static that nothing writes once the program runs.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$field) }
+        let value = unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$field) };
+        value
     }};
 }
 pub(crate) use setting;

@@ -40,6 +40,7 @@ macro_rules! indexed {
             /// The one with this index, if there is one.
             #[inline(always)]
             #[must_use]
+            #[expect(unsafe_code, reason = "a comparison with each variant costs the verifier a branch")]
             pub const fn from_index(index: u32) -> Option<Self> {
                 if index as usize >= Self::ALL.len() {
                     return None;

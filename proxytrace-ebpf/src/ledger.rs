@@ -1,5 +1,7 @@
 //! The ledger: what is counted, for each generation of each proxy and each destination.
 
+#![expect(unsafe_code, reason = "entries of maps are pointers")]
+
 use core::ptr::NonNull;
 
 use proxytrace_ebpf::{

@@ -3,6 +3,8 @@
 //! All hash maps are preallocated: programs of the tracing kind must not allocate (5.10, kernel/bpf/verifier.c,
 //! check_map_prog_compatibility warns in the host's log), and memory in use is then known at start.
 
+#![expect(unsafe_code, reason = "the settings are globals that userspace finds by their names")]
+
 use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},

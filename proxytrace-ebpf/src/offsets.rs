@@ -3,6 +3,8 @@
 //! Rust emits no CO-RE relocations, so userspace looks the offsets up in the kernel's BTF and puts them into a
 //! read-only global before the programs are loaded; the verifier then treats them as constants.
 
+#![expect(unsafe_code, reason = "the offsets cross to the kernel as bytes")]
+
 /// Declares the offsets once: the table, its poisoned default and the list that userspace resolves.
 macro_rules! offsets {
     ($($field:ident: [$($path:literal),+],)+) => {

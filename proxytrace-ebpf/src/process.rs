@@ -2,6 +2,11 @@
 //!
 //! Kept in the kernel, so that no connect is missed between a fork and userspace noticing it.
 
+#![expect(
+    unsafe_code,
+    reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
+)]
+
 use proxytrace_ebpf::{
     abi::{Event, Loss, NAME_ENTERS, Process, Share, exit_signal, proxy_id},
     hooks::Place,

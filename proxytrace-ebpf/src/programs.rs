@@ -1,6 +1,7 @@
 //! The programs: each a kernel prototype and one line. How a program is attached, and so reaches kernel memory
 //! ([`Direct`] or [`Probed`]), is the only thing that differs between the ways to attach the same hook.
 
+#![expect(unsafe_code, reason = "the kernel looks for the licence in a section of its own")]
 #![expect(
     clippy::needless_pass_by_value,
     reason = "the macros that make programs of them ask for this signature"

@@ -1,6 +1,11 @@
 //! What each proxy may hold of the tables that proxies share, beside what all of its owner's may ([`shares`]): a proxy of
 //! the host's root, which as an owner is not limited, must leave room for the next as well.
 
+#![expect(
+    unsafe_code,
+    reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
+)]
+
 use proxytrace_ebpf::abi::{Owner, Proxy, Share};
 
 use crate::{

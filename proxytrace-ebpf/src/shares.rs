@@ -1,5 +1,10 @@
 //! What each owner may hold of the tables that owners share.
 
+#![expect(
+    unsafe_code,
+    reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
+)]
+
 use proxytrace_ebpf::abi::{Owner, Share, Usage};
 
 use crate::{

@@ -1,5 +1,7 @@
 //! Established connections, watched for breaking.
 
+#![expect(unsafe_code, reason = "entries of maps are pointers")]
+
 use proxytrace_ebpf::{
     abi::{Attempt, Connection, Event, Loss, Share},
     outcome::Broken,

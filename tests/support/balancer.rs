@@ -1,5 +1,7 @@
 //! A load balancer in the kernel as Cilium's: programs at connect() send those who ask for a service to a backend.
 
+#![expect(unsafe_code, reason = "nix does not know the system calls that mount in this way")]
+
 use std::ffi::{CString, c_int};
 use std::fs::File;
 use std::io::Write as _;

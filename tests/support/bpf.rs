@@ -1,5 +1,7 @@
 //! Which objects a process keeps in the kernel, and whether they are still there.
 
+#![expect(unsafe_code, reason = "nix does not know bpf(2)")]
+
 use std::fs;
 
 use nix::errno::Errno;

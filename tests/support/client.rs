@@ -1,6 +1,8 @@
 //! A client that is not nginx: `connector`, a program of this package, which connects as its plan says and counts what
 //! came of it. Its counts are the truth that the ledger is compared with.
 
+#![expect(unsafe_code, reason = "a descriptor that comes in a message is a number")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};

@@ -1,5 +1,7 @@
 //! As much of HTTP as a test's client needs.
 
+#![expect(unsafe_code, reason = "nix does not know this request of ioctl(2)")]
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;

@@ -10,6 +10,7 @@
 //! - [`client`]: a program that connects as it is told and counts what came of it
 //! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
 //! - [`bpf`]: what a process keeps in the kernel
+//! - [`supervisor`]: the demo and the bench leave nothing behind
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports")]
@@ -34,6 +35,8 @@ pub mod dns;
 pub mod fuse;
 
 pub mod bpf;
+
+pub mod supervisor;
 
 pub mod child;
 pub mod http;

@@ -1,5 +1,7 @@
 //! Small eBPF programs, and bpf(2) as it is: what stories do to the sockets of a host.
 
+#![expect(unsafe_code, reason = "nix does not know bpf(2)")]
+
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 

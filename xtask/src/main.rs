@@ -2,19 +2,13 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
-mod bench;
-mod cargo;
-mod demo;
-mod keeper;
 mod notices;
-mod private_apt;
 mod run;
 mod setup;
-mod shell;
+mod show;
 mod test;
 #[cfg(test)]
 mod tidy;
-mod vm;
 
 use std::process::ExitCode;
 
@@ -30,13 +24,13 @@ enum Command {
     /// Check everything that CI checks, with the stories last
     Test(test::Args),
     /// Replay the outage that proxytrace exists for, on a real nginx, and time who notices what
-    Demo(demo::Args),
+    Demo,
     /// Measure what proxytrace costs, beside the same without it
-    Bench(bench::Args),
+    Bench,
     /// Write THIRD-PARTY-NOTICES.md anew, from the packages that are in the program
     Notices,
     /// Tell the stories of the kernel half on other kernels, in virtual machines
-    Vm(vm::Args),
+    Vm(xtask_vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,10 +38,10 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Demo => show::run(show::DEMO),
+        Command::Bench => show::run(show::BENCH),
         Command::Notices => notices::run(),
-        Command::Vm(args) => vm::run(args),
+        Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
     };
     if let Err(error) = done {
         eprintln!("xtask: {error:#}");

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-
-use crate::cargo;
+use xtask_tools::cargo;
 
 /// The file, at the top of the repository.
 const FILE: &str = "THIRD-PARTY-NOTICES.md";
@@ -143,7 +142,7 @@ fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::{FILE, text};
-    use crate::cargo;
+    use xtask_tools::cargo;
 
     #[test]
     fn the_notices_are_those_of_the_packages_in_the_program() {

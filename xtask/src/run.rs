@@ -5,8 +5,10 @@ use std::os::unix::process::CommandExt;
 
 use anyhow::{Error, Result};
 
-use crate::cargo::{self, Target};
-use crate::{setup, shell};
+use xtask_tools::cargo::{self, Target};
+use xtask_tools::shell;
+
+use crate::setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -17,7 +19,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(Args { args }: Args) -> Result<()> {
     setup::run()?;
-    let proxytrace = cargo::build_proxytrace(Target::Own)?;
+    let proxytrace = cargo::build(Target::Own, "proxytrace")?;
     // Becoming it, not starting it: signals, terminal and exit status are then its own.
     let error = shell::as_root(&proxytrace)?.args(args).exec();
     Err(Error::new(error).context(format!("run {}", proxytrace.display())))

@@ -9,9 +9,10 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use xtask_tools::{cargo, shell};
+
 use self::apt::Apt;
 use self::needs::{Check, NEEDS, Need, Step};
-use crate::{cargo, shell};
 
 /// Gets what is missing and says what and why. Where all is there it is a matter of milliseconds,
 /// which is why every other command begins with it.

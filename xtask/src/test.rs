@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cargo::{self, Target};
-use crate::{setup, shell, vm};
+use xtask_tools::cargo::{self, Target};
+use xtask_tools::shell;
+
+use crate::setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -106,13 +108,13 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
         check_advisories()?;
     }
     announce("the release build");
-    let proxytrace = cargo::build_proxytrace(Target::Own)?;
+    let proxytrace = cargo::build(Target::Own, "proxytrace")?;
 
     announce("stories");
     tell(&proxytrace, &filter, &[])?;
     if filter.is_empty() {
         announce("the truth table, by raw tracepoints");
-        tell(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, vm::RAW_TP)])?;
+        tell(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, xtask_vm::RAW_TP)])?;
     }
     if long {
         announce("ordinary life");
@@ -120,7 +122,7 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
     }
     if kernels {
         announce("other kernels");
-        vm::run(vm::Args::few())?;
+        xtask_vm::run(xtask_vm::Args::few())?;
     }
     Ok(())
 }

@@ -1,5 +1,10 @@
 //! The records that cross between kernel and userspace, in maps and in the ring buffer.
 
+#![expect(
+    unsafe_code,
+    reason = "what crosses between kernel and userspace is bytes, and the macro proves that any are fine"
+)]
+
 mod address;
 mod attempt;
 pub mod capacity;

@@ -1,6 +1,8 @@
 //! The unsafe boundary: every read of kernel or user memory is here, behind small handles, so that the modules that decide are plain
 //! code.
 
+#![expect(unsafe_code, reason = "it is where memory of the kernel and of processes is read")]
+
 mod address;
 mod arguments;
 mod file;

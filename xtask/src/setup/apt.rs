@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-
-use crate::{private_apt, shell};
+use xtask_tools::{private_apt, shell};
 
 /// A shell script because it must clean up even when the user presses Ctrl-C, and needs sudo only once.
 const INSTALL: &str = include_str!("install-packages.sh");

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-
-use crate::private_apt::{self, PrivateApt, Source, remove};
-use crate::{cargo, shell};
+use xtask_tools::private_apt::{self, PrivateApt, Source, remove};
+use xtask_tools::{cargo, shell};
 
 /// Which Debian suite carries the pinned version; it moves with rust-toolchain.toml.
 const SUITE: &str = "trixie-backports";

@@ -1,0 +1,6 @@
+//! The tools of a developer's machine as the commands of xtask call them: cargo, Debian's packages, and whatever else is
+//! installed.
+
+pub mod cargo;
+pub mod private_apt;
+pub mod shell;

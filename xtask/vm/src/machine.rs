@@ -1,0 +1,100 @@
+//! One virtual machine: what it has to do, and what came of it.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::docs::Row;
+use crate::kernels::Kernel;
+use crate::series::{Expect, Series};
+use crate::transcript::{Told, Transcript};
+use crate::{initramfs, qemu};
+
+/// How many of a console's last lines are shown when a machine was not done.
+const TAIL: usize = 20;
+
+/// A machine that is to run, and what came of it.
+pub(crate) struct Machine {
+    pub(crate) series: &'static Series,
+    pub(crate) kernel: Kernel,
+    plan: String,
+    /// As the kernel itself says.
+    pub(crate) version: String,
+    pub(crate) told: Vec<Told>,
+    pub(crate) faults: usize,
+}
+
+impl Machine {
+    pub(crate) fn new(series: &'static Series, kernel: Kernel, plan: String) -> Self {
+        let version = kernel.release.clone();
+        Self { series, kernel, plan, version, told: Vec::new(), faults: 0 }
+    }
+
+    /// Boots it, and says of everything how it went as soon as that is known.
+    pub(crate) fn run(&mut self, work: &Path) -> Result<()> {
+        let initramfs = work.join(format!("{}.cpio", self.series.name));
+        initramfs::write(&initramfs, &initramfs::base(work, self.series.arch), &self.kernel, &self.plan)?;
+        let log = work.join(format!("{}.log", self.series.name));
+        let mut transcript = Transcript::default();
+        let mut since = Instant::now();
+        let mut command = qemu::command(self.series.arch, &self.kernel, &initramfs)?;
+        let trouble = qemu::run(&mut command, &log, &mut transcript, |told| {
+            self.keep(told, since);
+            since = Instant::now();
+        });
+        if let Some(version) = transcript.version() {
+            version.clone_into(&mut self.version);
+        }
+        if let Some(trouble) = trouble.with_context(|| format!("run kernel {}", self.kernel.release))? {
+            self.faults += 1;
+            let during =
+                transcript.unfinished().map(|told| format!(" during {}", told.profile)).unwrap_or_default();
+            println!("vm: {}{during}: {trouble}; the end of {}:", self.kernel.release, log.display());
+            println!("{}", tail(&log));
+        }
+        fs::remove_file(&initramfs).with_context(|| format!("remove {}", initramfs.display()))
+    }
+
+    /// Says how it went, and remembers it.
+    fn keep(&mut self, told: Told, since: Instant) {
+        let faults = match self.series.expect {
+            Expect::Stories(_) => told.faults(),
+            Expect::Refusal { words, .. } => told.faults_of_refusal(words),
+        };
+        let stories = match self.series.expect {
+            Expect::Stories(_) => format!("{} passed, {} failed", told.passed, told.failed.len()),
+            Expect::Refusal { .. } if faults.is_empty() => "refused as it must be".to_owned(),
+            Expect::Refusal { .. } => "not refused as it must be".to_owned(),
+        };
+        let (release, seconds) = (&self.kernel.release, since.elapsed().as_secs());
+        let mut lines = format!("vm: {release:<30} {:<8} {stories}, {seconds} s", told.profile);
+        for fault in &faults {
+            lines += &format!("\nvm: {release:<30} {:<8} - {fault}", told.profile);
+        }
+        println!("{lines}");
+        self.faults += faults.len();
+        self.told.push(told);
+    }
+
+    /// What the page says about it.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        let told = self.told.iter().filter(|_| self.series.has_stories());
+        told.map(|told| Row {
+            series: self.series.name,
+            profile: &told.profile,
+            passed: told.passed,
+            stories: told.passed + told.failed.len(),
+            doctor: told.doctor.as_ref(),
+        })
+    }
+}
+
+/// The end of a console.
+fn tail(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}

@@ -1,0 +1,160 @@
+//! The ways to attach that are forced, one profile after another, so that each of them is seen to work.
+
+use crate::series::{Expect, Extent, Series};
+
+/// How many stories at once, where nothing speaks against it: enough to keep the one thread of the emulator busy while
+/// others wait. With more, each only takes longer, until nginx no longer keeps its own times.
+const AT_ONCE: u32 = 3;
+
+/// A part of the attach ladder, and the stories told on it.
+pub(crate) struct Profile {
+    pub(crate) name: &'static str,
+    /// The value of `PROXYTRACE_HOOK_VIA`; nothing is forced when it is empty.
+    forced: &'static str,
+    /// How many stories at once.
+    at_once: u32,
+    /// Modules of the stories.
+    stories: &'static [&'static str],
+    /// What takes their place where only a part is told.
+    part: &'static [&'static str],
+}
+
+/// Where less is told, it is what a way to attach could get wrong. It makes no difference between IPv4 and IPv6, and the
+/// ledger's story has both; and processes are followed in the same way as long as that is not forced.
+pub(crate) const PROFILES: &[Profile] = &[
+    Profile {
+        name: "best",
+        forced: "",
+        at_once: AT_ONCE,
+        stories: &[
+            "causes::",
+            "crossing::",
+            "broken::",
+            "processes::",
+            "reload::",
+            "doctor::",
+            "requirements::",
+            "--skip=a_route_that_leads_nowhere",
+            "--skip=local_ports_can_be_used_up",
+            "--skip=many_reloads_upon_each_other",
+        ],
+        part: &[
+            "causes::ipv4",
+            "processes::",
+            "reload::a",
+            "privilege::root",
+            "doctor::",
+            "requirements::",
+            "--skip=a_route_that_leads_nowhere",
+            "--skip=local_ports_can_be_used_up",
+        ],
+    },
+    // One story at a time: these have outcomes that only the return of a connect() tells, and with fentry the kernel passes
+    // over the returns of calls that are under way while another trace begins or ends (bpf_tramp_image_put), as those of
+    // stories beside them do. The last starts so many readers of configurations that one of a story beside it may not be done
+    // in its 10 s: names were seen 7 s late (5.10).
+    Profile {
+        name: "alone",
+        forced: "",
+        at_once: 1,
+        stories: &[
+            "a_route_that_leads_nowhere",
+            "local_ports_can_be_used_up",
+            "unix::",
+            "clients::",
+            "ledger::",
+            "storm::",
+            "crowd::",
+            "many_reloads_upon_each_other",
+        ],
+        part: &["causes::ipv4::a_route_that_leads_nowhere", "unix::", "ledger::"],
+    },
+    // One story at a time: a kprobe misses returns while several processes are in connect(), on 5.10 from two on.
+    Profile {
+        name: "kprobe",
+        forced: "connect=kprobe,tcp_connect=kprobe",
+        at_once: 1,
+        stories: &["causes::ipv4", "unix::", "ledger::", "crowd::"],
+        part: IN_EACH_WAY,
+    },
+    Profile {
+        name: "tp_btf",
+        forced: "connect=tp_btf,tcp_connect=state",
+        at_once: AT_ONCE,
+        stories: &["causes::ipv4", "unix::", "ledger::"],
+        part: IN_EACH_WAY,
+    },
+    Profile {
+        name: "raw_tp",
+        forced: RAW_TP,
+        at_once: AT_ONCE,
+        stories: &["causes::ipv4", "unix::", "processes::", "reload::a", "ledger::"],
+        part: IN_EACH_WAY,
+    },
+];
+
+/// Of a part, in whatever way is forced: each argument of connect() and its number are read, and counts are exact.
+const IN_EACH_WAY: &[&str] = &["causes::ipv4::a_closed_port", "unix::a_missing_file", "ledger::"];
+
+/// What kernels between the oldest and the newest are spared.
+const NOT_BETWEEN: &[&str] = &["--skip=::ipv6::", "--skip=clients::"];
+
+/// Every hook by raw tracepoint: what the running kernel offers in any case.
+pub const RAW_TP: &str = "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
+                                 state_again=raw_tp,retransmit=raw_tp,destroy=raw_tp,tcp_connect=state";
+
+impl Profile {
+    /// The line of /vm/plan for it; a filter of the caller's takes the place of our own.
+    fn line(&self, extent: Extent, filter: &[String]) -> String {
+        let forced = if self.forced.is_empty() { "-" } else { self.forced };
+        let ours = match extent {
+            Extent::Whole => self.stories.join(" "),
+            Extent::Between => [self.stories, NOT_BETWEEN].concat().join(" "),
+            Extent::Part => self.part.join(" "),
+        };
+        let stories = if filter.is_empty() { ours } else { filter.join(" ") };
+        format!("stories_under {} {forced} {} {stories}\n", self.name, self.at_once)
+    }
+}
+
+/// What the first process of a machine with such a kernel has to do (/vm/plan).
+pub(crate) fn plan(series: &Series, profiles: &[&Profile], filter: &[String]) -> String {
+    match series.expect {
+        Expect::Stories(extent) => profiles.iter().map(|profile| profile.line(extent, filter)).collect(),
+        Expect::Refusal { .. } => "refusal\n".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::SERIES;
+
+    #[test]
+    fn a_filter_replaces_the_stories_of_a_profile_but_not_what_it_forces() {
+        let filter = ["ledger::".to_owned()];
+        let plan = plan(&SERIES[0], &[&PROFILES[0], &PROFILES[2]], &filter);
+        let expected = "stories_under best - 3 ledger::\n\
+                        stories_under kprobe connect=kprobe,tcp_connect=kprobe 1 ledger::\n";
+        assert_eq!(plan, expected);
+    }
+
+    #[test]
+    fn a_part_is_told_under_the_same_profiles() {
+        let [whole, part] = ["6.12", "6.12-arm64"].map(|name| {
+            let series = SERIES.iter().find(|series| series.name == name).unwrap();
+            plan(series, &[&PROFILES[4]], &[])
+        });
+        assert!(whole.starts_with("stories_under raw_tp fork=raw_tp") && whole.contains(" reload::"));
+        assert!(part.starts_with("stories_under raw_tp fork=raw_tp") && part.contains(" ledger::"));
+        assert!(!part.contains(" reload::"), "{part}");
+    }
+
+    #[test]
+    fn init_splits_lines_at_blanks_so_nothing_in_the_table_has_any() {
+        for profile in PROFILES {
+            let words = [&[profile.name, profile.forced], profile.stories, profile.part].concat();
+            assert!(words.iter().all(|word| !word.contains(char::is_whitespace)), "{}", profile.name);
+        }
+    }
+}
