@@ -63,7 +63,9 @@ impl Display {
 
     /// Writes the summary, and below it what was found. Where standard output is for programs, people read it on standard error.
     pub(super) fn end(self, summary: impl Fn(Colour, &Filter) -> String) -> io::Result<ExitCode> {
-        let text = |colour| summary(colour, &self.filter) + &self.findings.summary(colour, &self.filter);
+        let zone = TimeZone::system();
+        let text =
+            |colour| summary(colour, &self.filter) + &self.findings.summary(colour, &zone, &self.filter);
         match self.printer {
             Printer::Human(_) => write!(io::stdout(), "\n{}", text(stdout_colour()))?,
             Printer::Json if !self.is_quiet => write!(io::stderr(), "{}", text(Colour::Off))?,

@@ -42,14 +42,13 @@ impl ActiveFindings {
     }
 
     /// Lines for the summary: what still stands, of what `filter` lets pass; nothing where nothing was found.
-    pub fn summary(&self, colour: Colour, filter: &Filter) -> String {
+    pub fn summary(&self, colour: Colour, zone: &TimeZone, filter: &Filter) -> String {
         if self.raised == 0 && self.active.is_empty() {
             return String::new();
         }
         let standing = self.active.values().filter(|finding| filter.passes_subject(&finding.subject));
-        let zone = TimeZone::system();
         let lines = standing.map(|finding| {
-            format!("{}  {}\n", colour.paint(Paint::Red, "FINDING"), printable(&finding.in_zone(&zone)))
+            format!("{}  {}\n", colour.paint(Paint::Red, "FINDING"), printable(&finding.in_zone(zone)))
         });
         format!("findings raised {}, standing {}\n", self.raised, self.active.len())
             + &lines.collect::<String>()
