@@ -1,4 +1,4 @@
-//! What `/readyz` is told from: words that the agent's loops leave behind, so that nobody has to be waited for.
+//! What `/readyz` says: the agent's loops leave behind how they are, so that it waits for nobody.
 
 use std::{
     sync::{

@@ -2,7 +2,7 @@
 //!
 //! * [`work`] owns the trace. Everything that takes time is done there.
 //! * [`pages`] writes the pages that [`crate::http`] serves.
-//! * [`health`] is what health and readiness are told from, without waiting for either.
+//! * [`health`] says whether it is healthy and ready, without waiting for either.
 
 pub mod health;
 pub mod pages;

@@ -94,7 +94,7 @@ impl Human {
         Some(self.aligned(record, &columns))
     }
 
-    /// Not in columns: a sentence, that one does not look for among connects.
+    /// Not in columns: it is a sentence, and no connect.
     fn finding(&self, record: &Record, Change { state, finding }: &Change) -> String {
         let (paint, word) = match state {
             State::Raised => (Paint::Red, "FINDING"),

@@ -48,7 +48,7 @@ impl Watch {
             return Ok(());
         }
         if let Answer::Rejection { asked_ns, reason } = reply.answer {
-            self.rejections.answer(Rejection { proxy: of.proxy, asked_ns }, reason);
+            self.lifecycle.note_reason(Rejection { proxy: of.proxy, asked_ns }, reason);
             return Ok(());
         }
         match &reply.answer {
@@ -223,7 +223,7 @@ impl Watch {
         let Some(owner) = self.owner(of.proxy) else { return };
         if let Err(error) = self.timeouts.set(&mut self.tracer, of, owner, &rows) {
             tracing::warn!(
-                "tell the kernel half of a connect timeout of process {}: {error}; its timeouts may be told as \
+                "set a connect timeout of process {} in the kernel: {error}; its timeouts may be reported as \
                  cancelled connects: give the table more room with --table-size timeouts=N",
                 abi::root_pid(of.proxy)
             );
@@ -250,7 +250,7 @@ pub(super) fn with_processes(processes: &[(u32, Process)]) -> impl Iterator<Item
     processes.iter().map(|(_, process)| GenerationId { proxy: process.proxy, generation: process.generation })
 }
 
-/// The processes that may tell the configuration of `of`: those of the generation before others, masters before workers.
+/// The processes that may know the configuration of a generation: its own before others, masters before workers.
 fn pids(processes: &[(u32, Process)], of: GenerationId) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
         processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();

@@ -134,7 +134,7 @@ impl Watch {
 
     /// Whether it is worth waiting for the reason of a rejection.
     fn lacks_reason(&self, happened: &Happened) -> bool {
-        matches!(happened, Happened::Rejected(_, rejection) if self.rejections.is_pending(*rejection))
+        matches!(happened, Happened::Rejected(_, rejection) if self.lifecycle.lacks_reason(*rejection))
     }
 
     fn show(&mut self, happened: &Happened, records: &mut Vec<Record>) -> Result<(), Error> {
@@ -145,7 +145,7 @@ impl Watch {
             }
             Happened::Rejected(time, rejection) => {
                 let proxy = self.proxy_name(rejection.proxy)?;
-                let reason = self.rejections.reason(rejection);
+                let reason = self.lifecycle.reason(rejection);
                 (time, self.detection.findings.observe(Input::Rejected { time, proxy, reason }))
             }
             Happened::Declared(time, of) => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::Event;
 
-/// So many events may wait, of all proxies: about 10 MB. Then those of the proxy that has most are told as they are.
+/// So many events may wait, of all proxies: about 10 MB. Then those of the proxy that has most are reported as they are.
 const MAX_WAITING: usize = 65_536;
 
 /// An event that waits.
@@ -84,14 +84,14 @@ mod tests {
             push(&mut held, proxy, pid);
         }
         assert_eq!(held.proxies(), [3, 7]);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for proxy in held.proxies() {
             while let Some(waiting) = held.first(proxy) {
-                told.push((waiting.number, waiting.event.pid));
+                reported.push((waiting.number, waiting.event.pid));
                 held.remove_first(proxy);
             }
         }
-        assert_eq!(told, [(1, 2), (0, 1), (2, 3)]);
+        assert_eq!(reported, [(1, 2), (0, 1), (2, 3)]);
         assert!(held.is_empty() && held.proxies().is_empty() && held.events().next().is_none());
     }
 

@@ -1,4 +1,4 @@
-//! Forgets what is not used any more, each second, whoever looks or not: nothing grows with reloads, addresses or proxies that
+//! Forgets what is not used any more, each second, whether anybody asks or not: nothing grows with reloads, addresses or proxies that
 //! come and go. Of a row that the kernel forgets the series keeps the counts; of an old generation only what its rows are called.
 
 use std::{
@@ -13,7 +13,6 @@ use super::{Watch, configurations::with_processes};
 use crate::{
     kernel::{Error, Idle, Snapshot, boot_ns},
     memory,
-    model::{Entry, Key},
     naming::of_row,
     reader::GenerationId,
 };
@@ -55,24 +54,25 @@ impl Watch {
         let is_thorough = self.housekeeping.was_thorough.elapsed() >= THOROUGH;
         let idle = self.idle_rows(snapshot, is_thorough)?;
         for (key, row) in self.tracer.retire(&idle)? {
-            self.carry(&key, &row);
+            if self.rows.carry(&key, &row) {
+                self.detection.carry(&key, &row);
+            }
         }
         if is_thorough {
             self.housekeeping.was_thorough = Instant::now();
             let declared = self.declared(snapshot, living);
-            let kept = self.rows.all().chain(declared.iter().map(|(_, key)| key)).collect();
-            self.series.drop_idle(boot_ns(), &kept);
+            self.rows.drop_idle(boot_ns(), &declared);
             // What comes and goes leaves holes in it, which would grow with the hours.
             memory::give_back();
         }
         self.tracer.forget_paths(snapshot)?;
         let pids: HashSet<u32> = snapshot.processes.iter().map(|(pid, _)| *pid).collect();
-        self.reloads.retain(|pid| pids.contains(&pid));
+        self.lifecycle.retain(|pid| pids.contains(&pid));
         for (key, row) in
             self.tracer.forget_ended_proxies(snapshot, |proxy| self.names.given(proxy).is_some())?
         {
             if let (Some(proxy), Some(owner)) = (self.names.given(key.proxy), self.owner(key.proxy)) {
-                self.series.carry(&Entry { key: Key::other(proxy), owner, row });
+                self.rows.carry_other(proxy, owner, &row);
             }
         }
         self.tracer.count_rows(snapshot)?;
@@ -115,14 +115,5 @@ impl Watch {
             idle.retain(|idle| !connected.contains(&idle.row));
         }
         Ok(idle)
-    }
-
-    /// Takes over what a row counted that the kernel has forgotten.
-    fn carry(&mut self, row: &RowKey, counts: &Row) {
-        // One without a series is about no upstream.
-        if let Some((key, owner)) = self.rows.series(row).cloned() {
-            self.detection.carry(row, counts);
-            self.series.carry(&Entry { key, owner, row: *counts });
-        }
     }
 }

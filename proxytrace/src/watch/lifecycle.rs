@@ -1,28 +1,74 @@
 //! What becomes of reloads and workers.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::Event;
 
-use super::{Watch, rejections::Rejection, reloads::Open};
+use super::{
+    Watch,
+    rejections::{Rejection, Rejections},
+    reloads::{Open, Reloads},
+};
 use crate::{
     kernel::{Error, Snapshot, Tracer, boot_ns},
     model::{Body, Exit, Reload, ReloadResult},
     reader::GenerationId,
 };
 
+/// Reloads that are open, and why others were rejected.
+#[derive(Debug, Default)]
+pub(super) struct Lifecycle {
+    reloads: Reloads,
+    rejections: Rejections,
+}
+
+impl Lifecycle {
+    /// Takes up the reloads that the kernel half holds open: the event that one was asked for may have been lost.
+    pub(super) fn note_open_reloads(&mut self, snapshot: &Snapshot) {
+        let open = snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process));
+        open.for_each(|open| self.reloads.note_open(open));
+    }
+
+    /// Whether a reload that the kernel half holds open was found to be rejected.
+    pub(super) fn is_rejected(&self, open: &Open) -> bool {
+        self.reloads.is_rejected(open)
+    }
+
+    /// Takes nginx's own reason for a rejected reload, where there is one.
+    pub(super) fn note_reason(&mut self, rejection: Rejection, reason: Option<String>) {
+        self.rejections.answer(rejection, reason);
+    }
+
+    /// Whether it is worth waiting for the reason of a rejection.
+    pub(super) fn lacks_reason(&self, rejection: Rejection) -> bool {
+        self.rejections.is_pending(rejection)
+    }
+
+    /// The reason, if one is known.
+    pub(super) fn reason(&self, rejection: Rejection) -> Option<Arc<str>> {
+        self.rejections.reason(rejection)
+    }
+
+    /// Forgets the masters that are gone.
+    pub(super) fn retain(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.reloads.retain(is_there);
+    }
+}
+
 impl Watch {
     /// Whether there is a reload of which it is not known what became of it: then [`Watch::take_rejected_reloads`] is to be
     /// called again and again.
     #[must_use]
     pub fn is_reload_open(&self) -> bool {
-        self.reloads.is_any_open()
+        self.lifecycle.reloads.is_any_open()
     }
 
     /// Finds the reloads that turn out to be rejected now, which the kernel half has not seen; they become records where those are
     /// wanted. Gives whether there was one.
     pub fn take_rejected_reloads(&mut self, wants_records: bool) -> bool {
         let (time, time_ns) = (Timestamp::now(), boot_ns());
-        let rejected = self.reloads.rejected(time_ns, |open| is_open(&self.tracer, open));
+        let rejected = self.lifecycle.reloads.rejected(time_ns, |open| is_open(&self.tracer, open));
         for Open { proxy, pid, generation, asked_ns, .. } in &rejected {
             let (proxy, pid, generation, kind) = (*proxy, *pid, *generation, Event::RELOAD_REJECTED);
             let duration_ns = time_ns.saturating_sub(*asked_ns);
@@ -35,17 +81,11 @@ impl Watch {
         !rejected.is_empty()
     }
 
-    /// Takes up the reloads that the kernel half holds open: the event that one was asked for may have been lost.
-    pub(super) fn note_open_reloads(&mut self, snapshot: &Snapshot) {
-        let open = snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process));
-        open.for_each(|open| self.reloads.note_open(open));
-    }
-
     /// Notes what an event means for reloads. Gives false for a rejected reload that was found before.
     pub(super) fn note_reload(&mut self, time: Timestamp, event: &Event) -> bool {
         let is_about_a_reload =
             matches!(event.kind, Event::RELOAD_ASKED | Event::RELOADED | Event::RELOAD_REJECTED);
-        let is_news = !is_about_a_reload || self.reloads.note(event);
+        let is_news = !is_about_a_reload || self.lifecycle.reloads.note(event);
         if is_news && matches!(event.kind, Event::RELOADED | Event::RELOAD_REJECTED) {
             self.note_end_of_reload(time, event);
         }
@@ -59,7 +99,7 @@ impl Watch {
             let rejection = Rejection::of(event);
             let of = GenerationId { proxy: event.proxy, generation: event.generation };
             if self.naming.ask_why(of, event.pid, rejection.asked_ns) {
-                self.rejections.ask(rejection);
+                self.lifecycle.rejections.ask(rejection);
             }
         }
     }
@@ -70,7 +110,7 @@ impl Watch {
             Event::RELOADED | Event::RELOAD_REJECTED => {
                 let is_accepted = event.kind == Event::RELOADED;
                 let result = if is_accepted { ReloadResult::Accepted } else { ReloadResult::Rejected };
-                let reason = self.rejections.reason(Rejection::of(event));
+                let reason = self.lifecycle.reason(Rejection::of(event));
                 Some(Body::Reload(Reload { master: self.worker(event)?, result, reason }))
             }
             Event::WORKER_STARTED => Some(Body::WorkerStarted(self.worker(event)?)),

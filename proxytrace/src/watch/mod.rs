@@ -28,7 +28,7 @@ use crate::{
     findings::Finding,
     identity::{Identity, Names},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Clock, Record, SeriesStore, Worker},
+    model::{Address, Clock, Record, Worker},
     naming::Naming,
     reader::{
         GenerationId,
@@ -45,12 +45,10 @@ pub use view::{ProxyInfo, ProxyView, View};
 pub struct Watch {
     tracer: Tracer,
     names: Names,
-    series: SeriesStore,
     rows: rows::Rows,
-    reloads: reloads::Reloads,
+    lifecycle: lifecycle::Lifecycle,
     naming: Naming,
     held: held::Held,
-    rejections: rejections::Rejections,
     detection: detection::Detection,
     housekeeping: housekeeping::Housekeeping,
     has_started: bool,
@@ -58,7 +56,7 @@ pub struct Watch {
     is_last: bool,
     /// The proxies whose upstreams could not be named at the last tick.
     unnamed: Vec<Arc<str>>,
-    /// Where no configuration tells one.
+    /// Where no configuration gives one.
     connect_timeout: Duration,
     timeouts: timeouts::Timeouts,
 }
@@ -91,15 +89,10 @@ impl Watch {
         let mut watch = Self {
             tracer,
             names: Names::new(fallback),
-            series: SeriesStore::new(
-                limits.max_addresses,
-                u64::try_from(limits.series_kept.as_nanos()).unwrap_or(u64::MAX),
-            ),
-            rows: rows::Rows::default(),
-            reloads: reloads::Reloads::default(),
+            rows: rows::Rows::new(limits),
+            lifecycle: lifecycle::Lifecycle::default(),
             naming: Naming::new(reader, config),
             held: held::Held::default(),
-            rejections: rejections::Rejections::default(),
             detection: detection::Detection::new(),
             housekeeping: housekeeping::Housekeeping::new(),
             has_started: false,
@@ -140,7 +133,7 @@ impl Watch {
         self.follow_names()?;
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
-        self.note_open_reloads(&snapshot);
+        self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
         let records = self.detect(&snapshot, &living)?;
         self.keep_house(&snapshot, &living)?;
@@ -156,12 +149,8 @@ impl Watch {
         let snapshot = self.tracer.snapshot()?;
         let living = living(&snapshot);
         let declared = self.declared(&snapshot, &living);
-        let named = snapshot.rows.iter().filter_map(|(row, counts)| {
-            let (key, owner) = self.series_now(row)?;
-            Some((key, owner, counts))
-        });
         Ok(View {
-            series: self.series.view(named, &declared),
+            series: self.series(&snapshot, &declared),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
             findings: self.findings().map(|finding| finding.subject.clone()).collect(),
             proxies: self.proxies(&snapshot, &living),
@@ -291,7 +280,7 @@ impl Watch {
         // The kernel half counts the others.
         let mut rejected: HashMap<u64, u64> = HashMap::new();
         for open in snapshot.processes.iter().filter_map(|(pid, process)| Open::of_process(*pid, process)) {
-            if self.reloads.is_rejected(&open) {
+            if self.lifecycle.is_rejected(&open) {
                 *rejected.entry(open.proxy).or_default() += 1;
             }
         }

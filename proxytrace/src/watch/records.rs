@@ -61,7 +61,7 @@ impl Watch {
     /// What an event reports, if that is anything; `None` while it is worth waiting for a name.
     fn body(&mut self, event: &Event, at_once: bool) -> Result<Option<Option<Body>>, Error> {
         let lacks_reason =
-            event.kind == Event::RELOAD_REJECTED && self.rejections.is_pending(Rejection::of(event));
+            event.kind == Event::RELOAD_REJECTED && self.lifecycle.lacks_reason(Rejection::of(event));
         if !at_once && (lacks_reason || !self.names.is_settled(event.proxy)) {
             return Ok(None);
         }

@@ -8,8 +8,8 @@ use std::{
 
 use proxytrace_ebpf::abi::Event;
 
-/// Nobody waits longer than that; then it is told without a reason. To find one takes some milliseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Nobody waits longer than that; then it is reported without a reason. To find one takes some milliseconds.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who wants to know has asked by then.
 const KEPT: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ impl Rejections {
 
     /// Whether it is worth waiting for the reason.
     pub(super) fn is_pending(&self, rejection: Rejection) -> bool {
-        matches!(self.0.get(&rejection), Some((since, State::Asked)) if since.elapsed() < PATIENCE)
+        matches!(self.0.get(&rejection), Some((since, State::Asked)) if since.elapsed() < REASON_TIMEOUT)
     }
 
     /// The reason, if one is known.

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(rejected.len(), 1);
         assert!(!reloads.is_any_open());
         // The kernel half comes to see it as well, later.
-        assert!(!reloads.note(&master.event(Event::RELOAD_REJECTED, 0)), "it is told twice");
+        assert!(!reloads.note(&master.event(Event::RELOAD_REJECTED, 0)), "it is reported twice");
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! What rows of the ledger are called, and which series they count for.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
-use proxytrace_ebpf::abi::{Owner, RowKey};
+use proxytrace_ebpf::abi::{Owner, Row, RowKey};
 
-use super::Watch;
+use super::{Limits, Watch};
 use crate::{
     kernel::{Error, Snapshot},
-    model::{Address, Key},
+    model::{Address, Entry, Key, Series, SeriesStore},
 };
 
 /// What a row is called.
@@ -34,24 +34,50 @@ pub(super) struct Destination {
     pub(super) address: Address,
 }
 
-/// The rows that have names: the series of each, and the owner of its proxy.
-#[derive(Debug, Default)]
-pub(super) struct Rows(HashMap<RowKey, (Key, Owner)>);
+/// The rows that have names, and the series that they count for.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// The series of each, and the owner of its proxy.
+    named: HashMap<RowKey, (Key, Owner)>,
+    store: SeriesStore,
+}
 
 impl Rows {
-    /// The series of a row, once that has a name.
-    pub(super) fn series(&self, row: &RowKey) -> Option<&(Key, Owner)> {
-        self.0.get(row)
+    /// None yet; series as many as `limits` say.
+    pub(super) fn new(limits: Limits) -> Self {
+        let idle_ns = u64::try_from(limits.series_kept.as_nanos()).unwrap_or(u64::MAX);
+        Self { named: HashMap::new(), store: SeriesStore::new(limits.max_addresses, idle_ns) }
     }
 
-    /// Every series that a row counts for.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
-        self.0.values().map(|(key, _)| key)
+    fn name(&mut self, row: &RowKey, key: Key, owner: Owner) {
+        self.store.admit(&key, owner);
+        self.named.insert(*row, (key, owner));
     }
 
-    /// Forgets all rows but these.
+    /// Takes over what a row counted that the kernel has forgotten. Gives false for one without a name: it is about no upstream.
+    pub(super) fn carry(&mut self, row: &RowKey, counts: &Row) -> bool {
+        let named = self.named.get(row).cloned();
+        if let Some((key, owner)) = named.clone() {
+            self.store.carry(&Entry { key, owner, row: *counts });
+        }
+        named.is_some()
+    }
+
+    /// The same of the row `~other` of a proxy that has ended.
+    pub(super) fn carry_other(&mut self, proxy: Arc<str>, owner: Owner, counts: &Row) {
+        self.store.carry(&Entry { key: Key::other(proxy), owner, row: *counts });
+    }
+
+    /// Forgets the names of all rows but these.
     pub(super) fn retain(&mut self, rows: &HashSet<RowKey>) {
-        self.0.retain(|row, _| rows.contains(row));
+        self.named.retain(|row, _| rows.contains(row));
+    }
+
+    /// Drops the series that have no row, are not declared and were not used for long.
+    pub(super) fn drop_idle(&mut self, now_ns: u64, declared: &[(Owner, Key)]) {
+        let Self { named, store } = self;
+        let kept = named.values().map(|(key, _)| key).chain(declared.iter().map(|(_, key)| key)).collect();
+        store.drop_idle(now_ns, &kept);
     }
 }
 
@@ -72,7 +98,7 @@ impl Watch {
             return Ok(RowName::Pending);
         };
         if Snapshot::is_other(row) {
-            self.count_row_in(row, Key::other(proxy), owner);
+            self.rows.name(row, Key::other(proxy), owner);
             return Ok(RowName::Other);
         }
         let upstream = match self.upstream(row, &address)? {
@@ -85,13 +111,22 @@ impl Watch {
             upstream: Arc::clone(&upstream),
             address: address.to_string().into(),
         };
-        self.count_row_in(row, key, owner);
+        self.rows.name(row, key, owner);
         Ok(RowName::Destination(Destination { proxy, upstream, address }))
     }
 
-    /// The series of a row and the owner of its proxy, as far as that is known now; nothing is remembered of it.
-    pub(super) fn series_now(&self, row: &RowKey) -> Option<(Key, Owner)> {
-        if let Some(named) = self.rows.series(row) {
+    /// Every series as of `snapshot`; nothing is remembered of it.
+    pub(super) fn series(&self, snapshot: &Snapshot, declared: &[(Owner, Key)]) -> BTreeMap<Key, Series> {
+        let rows = snapshot.rows.iter().filter_map(|(row, counts)| {
+            let (key, owner) = self.series_of(row)?;
+            Some((key, owner, counts))
+        });
+        self.rows.store.view(rows, declared)
+    }
+
+    /// The series of a row and the owner of its proxy, as far as that is known now.
+    fn series_of(&self, row: &RowKey) -> Option<(Key, Owner)> {
+        if let Some(named) = self.rows.named.get(row) {
             return Some(named.clone());
         }
         let address = Address::of_abi(&row.address, self.tracer.unix_path_now(&row.address).as_ref());
@@ -104,10 +139,5 @@ impl Watch {
         }
         let upstream = self.naming.upstream_now(row, &address)?;
         Some((Key { proxy, upstream, address: address.to_string().into() }, owner))
-    }
-
-    fn count_row_in(&mut self, row: &RowKey, key: Key, owner: Owner) {
-        self.series.admit(&key, owner);
-        self.rows.0.insert(*row, (key, owner));
     }
 }

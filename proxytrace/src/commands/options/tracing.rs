@@ -21,8 +21,8 @@ pub struct Tracing {
     /// Read this configuration, instead of the one that the running nginx names; a path as nginx sees it.
     #[arg(long, value_name = "FILE", env = "PROXYTRACE_NGINX_CONFIG", value_parser = absolute)]
     pub nginx_config: Option<PathBuf>,
-    /// The proxy's own connect timeout, where no configuration tells it: one that closes after it has timed out, one that
-    /// closes earlier has cancelled.
+    /// The proxy's own connect timeout, where no configuration gives one: a connect that the proxy gives up later is
+    /// `proxy_timeout`, earlier `cancelled`.
     #[arg(long, value_name = "SECONDS", default_value = "60", env = "PROXYTRACE_CONNECT_TIMEOUT", value_parser = seconds)]
     connect_timeout: Duration,
     /// The size of the buffer between kernel and reader: a power of two, at least a page (4096).
@@ -41,7 +41,7 @@ pub struct Tracing {
         value_delimiter = ','
     )]
     table_sizes: Vec<Resized>,
-    /// Keep every privilege while running, and do not limit system calls: to look into a problem with a debugger.
+    /// Keep every privilege while running, and do not limit system calls: to debug a problem.
     #[arg(long, env = "PROXYTRACE_KEEP_PRIVILEGES")]
     pub keep_privileges: bool,
 }
