@@ -16,8 +16,7 @@ pub struct Finding {
     pub line: u32,
     /// What will happen, in a sentence.
     pub what: String,
-    /// How to fix it, in a sentence. Programs know it by this name.
-    #[serde(rename = "mend")]
+    /// How to fix it, in a sentence.
     pub fix: String,
     /// The line itself, where that says more.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -147,7 +147,7 @@ mod tests {
         check(
             Format::Json,
             "{\"findings\":[{\"id\":\"syntax\",\"severity\":\"error\",\"file\":\"/a:b,c%\",\"line\":7,\"what\":\"says \
-             \\u001b[2J\\nand more\",\"mend\":\"do it\",\"shown\":{\"text\":\"\\tserver }\",\"column\":9}}],\
+             \\u001b[2J\\nand more\",\"fix\":\"do it\",\"shown\":{\"text\":\"\\tserver }\",\"column\":9}}],\
              \"names_not_checked\":[]}\n",
         );
     }
