@@ -37,6 +37,7 @@ const UNSAFE: &[&str] = &[
 /// Code without input and output: it serves a live host, a recording and a unit test alike.
 const PURE: &[&str] = &[
     "nginx-conf/src/",
+    "proxytrace/src/capacity.rs",
     "proxytrace/src/escape.rs",
     "proxytrace/src/findings/",
     "proxytrace/src/identity/cgroup.rs",
@@ -50,7 +51,6 @@ const PURE: &[&str] = &[
     "proxytrace/src/nginx/",
     "proxytrace/src/output/",
     "proxytrace/src/programs.rs",
-    "proxytrace/src/room.rs",
     "proxytrace/src/watch/view.rs",
 ];
 
