@@ -318,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_carried_over_and_its_series_goes_on_whoever_looks_meanwhile() {
-        for looks in [true, false] {
+    fn a_row_is_carried_over_and_its_series_goes_on_whoever_scrapes_meanwhile() {
+        for is_scraped in [true, false] {
             let mut store = SeriesStore::new(10, HOUR);
             let mut rows = vec![row("a", 7, 7, 1), row("a", 3, 3, HOUR)];
-            if looks {
+            if is_scraped {
                 assert_eq!(attempts(&store.update(2, &rows, &[]), "a"), Some(10));
             }
             carry_first(&mut store, &mut rows);

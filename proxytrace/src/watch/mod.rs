@@ -26,7 +26,7 @@ use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
 
 use crate::{
     findings::Finding,
-    identity::{Identity, Names},
+    identity::{Identity, ProxyNames},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
     model::{Address, Clock, Record, SeriesStore, Worker},
     naming::Naming,
@@ -44,7 +44,7 @@ pub use view::{ProxyInfo, ProxyView, View};
 /// A running trace.
 pub struct Watch {
     tracer: Tracer,
-    names: Names,
+    names: ProxyNames,
     series: SeriesStore,
     rows: rows::Rows,
     reloads: reloads::Reloads,
@@ -90,7 +90,7 @@ impl Watch {
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
         let mut watch = Self {
             tracer,
-            names: Names::new(fallback),
+            names: ProxyNames::new(fallback),
             series: SeriesStore::new(
                 limits.max_addresses,
                 u64::try_from(limits.series_kept.as_nanos()).unwrap_or(u64::MAX),
