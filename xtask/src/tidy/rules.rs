@@ -57,7 +57,7 @@ const PURE: &[&str] = &[
 /// The file among them that is there to do it, and the one that hands it out.
 const NOT_PURE: &[&str] = &["nginx-conf/src/disk.rs", "nginx-conf/src/lib.rs"];
 
-/// What input and output look like in code: paths, or their beginnings, and methods. Clocks and the machine are among it.
+/// How input and output are written in code: paths, or their beginnings, and methods. Clocks and the machine are among it.
 const IO: &[&str] = &[
     "std::env::",
     "std::fs::",
@@ -93,7 +93,7 @@ const IO: &[&str] = &[
     ".try_exists",
 ];
 
-/// What looks like it and is none: values, and what writes to where it is told to.
+/// What is written alike and is not: values, and what writes to where its caller says.
 const NO_IO: &[&str] = &[
     "nix::sys::signal::Signal",
     "std::io::Error",
