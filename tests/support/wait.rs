@@ -54,7 +54,7 @@ pub fn for_a_tick() {
 pub fn until<T>(what: &str, time: Duration, ask: impl FnMut() -> Option<T>) -> T {
     match within(time, ask) {
         Some(answer) => answer,
-        None => panic!("waited {time:?} in vain: {what}"),
+        None => panic!("waited {time:?} without result: {what}"),
     }
 }
 

@@ -165,7 +165,7 @@ impl ProxyNames {
         self.configurations.entry(proxy).or_insert_with(|| path.map(Path::to_owned));
     }
 
-    /// Whether all is known that the name of `proxy` depends on, or was waited for in vain. Before that it should be shown
+    /// Whether all is known that the name of `proxy` depends on, or the time to wait for it is over. Before that it should be shown
     /// nowhere, as it never changes once it is given.
     #[must_use]
     pub fn is_settled(&self, proxy: u64) -> bool {

@@ -1,5 +1,5 @@
-//! The system calls that a running trace may use, and a process that reads for one proxy. Any other fails with EPERM: a monitor must not die of a C library that
-//! begins to use a call that is not on the list.
+//! The system calls that a running trace may use, and those that a process which reads for one proxy may use. Any other fails with
+//! EPERM: a monitor must not die of a C library that begins to use a call that is not on the list.
 
 use std::collections::BTreeMap;
 
