@@ -16,7 +16,7 @@ use proxytrace_tests::wait::{self, SOON};
 
 use crate::clients::CONNECTOR;
 use crate::cost::kernel_bytes;
-use crate::scene::{Expected, RECURSION_MISSES, reported};
+use crate::scene::{Expected, RECURSION_MISSES, counted};
 
 const CLOSED: &str = "127.0.0.1:8081";
 
@@ -33,8 +33,8 @@ fn agents_traces_and_bpftrace_see_the_same_side_by_side_and_one_that_is_killed_d
         assert_eq!(nginx.get("/"), 502);
     }
 
-    reported(&first, nginx.name(), CLOSED, &refused(5));
-    reported(&second, nginx.name(), CLOSED, &refused(5));
+    counted(&first, nginx.name(), CLOSED, &refused(5));
+    counted(&second, nginx.name(), CLOSED, &refused(5));
     for _ in 0..5 {
         assert_eq!(trace.next_of("connect").outcome, "refused");
     }
@@ -45,7 +45,7 @@ fn agents_traces_and_bpftrace_see_the_same_side_by_side_and_one_that_is_killed_d
     wait::until_true("its objects to go", SOON, || objects.alive().is_empty());
 
     assert_eq!(nginx.get("/"), 502);
-    reported(&second, nginx.name(), CLOSED, &refused(6));
+    counted(&second, nginx.name(), CLOSED, &refused(6));
     assert_eq!(trace.next_of("connect").outcome, "refused");
     if let Some(stranger) = stranger {
         stranger.saw(6);
@@ -110,19 +110,19 @@ fn kernel_memory_is_reported_and_can_be_set() {
 #[test]
 fn recursion_misses_are_reported_as_the_kernel_counts_them() {
     let agent = Agent::start(&["--process", "nobody-at-all"]);
-    let reported = || agent.recursion_misses(|_| true);
-    let before = reported();
+    let counted = || agent.recursion_misses(|_| true);
+    let before = counted();
     let metrics = agent.metrics();
     assert!(metrics.has(RECURSION_MISSES, &[]), "kernels from 5.12 on count that");
     let reported = metrics.count(RECURSION_MISSES, &[]);
-    assert!((before..=reported()).contains(&reported), "{reported}, before {before}");
+    assert!((before..=counted()).contains(&reported), "{reported}, before {before}");
 }
 
 #[test]
 fn what_does_not_fit_into_a_table_is_counted() {
     let rows = [
         ("attempts=2", "attempt_table_full", 3),
-        // The rows are those of the addresses: one of the two fits. What does not is reported elsewhere.
+        // The rows are those of the addresses: one of the two fits. What does not is counted elsewhere.
         ("ledger=1", "ledger_full", 5),
     ];
     for (size, why, untracked) in rows {
