@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_names_and_addresses_takes_neither_room_without_end_nor_that_of_others() {
+    fn a_crowd_of_names_and_addresses_takes_neither_unbounded_capacity_nor_that_of_others() {
         let mut store = SeriesStore::new(10, HOUR);
         let crowd = Owner::new(65_534, Owner::HOST_ROOT.pid_namespace);
         for n in 0..10_000 {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_declared_takes_no_room_from_what_is_used() {
+    fn what_is_only_declared_takes_no_capacity_from_what_is_used() {
         let mut store = SeriesStore::new(2, HOUR);
         let declared = declared(["a", "b", "c"]);
         let series = store.update(1, &[], &declared);
