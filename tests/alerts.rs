@@ -54,8 +54,8 @@ fn a_bad_reload_alerts_whoever_is_on_call() {
     let alert = pager.rings_for("ProxytraceOutage");
     println!("from the reload to the alert: {:?}", reload.elapsed());
     let labels = &alert["labels"];
-    let told = [&labels["kind"], &labels["upstream"], &labels["address"], &labels["severity"]];
-    assert_eq!(told, ["misrouted", "api", AFTER, "critical"], "{alert}");
+    let reported = [&labels["kind"], &labels["upstream"], &labels["address"], &labels["severity"]];
+    assert_eq!(reported, ["misrouted", "api", AFTER, "critical"], "{alert}");
     assert!(alert["annotations"]["runbook_url"].as_str().is_some_and(|url| url.contains("docs/")), "{alert}");
 
     let _ = nginx.reload(&api(BEFORE));
@@ -68,7 +68,7 @@ fn api(address: &str) -> String {
     format!("upstream api {{ server {address}; }} {}", server("location / { proxy_pass http://api; }"))
 }
 
-/// The Debian package's, without its cluster, with data of its own; it tells `webhook` at once.
+/// The Debian package's, without its cluster, with data of its own; it notifies `webhook` at once.
 fn start_alertmanager(port: u16, webhook: u16) -> (Guarded, tempfile::TempDir) {
     let directory = scratch::directory();
     let file = |name: &str| directory.path().join(name).display().to_string();
@@ -139,6 +139,6 @@ impl Pager {
                 return alert;
             }
         }
-        panic!("nobody was told of {name}")
+        panic!("nobody was notified of {name}")
     }
 }

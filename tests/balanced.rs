@@ -65,8 +65,8 @@ fn a_service_is_named_as_it_is_declared_and_the_record_says_where_it_went(family
         scene.watch.saw_next(&service, &Expected::at_once("established", 0).from(local_host(family)));
     assert_eq!(record.backend.as_deref(), Some(&*backend), "{record:?}");
     let record = scene.watch.trace.next_of("broken");
-    let told = (&*record.upstream, &*record.address, record.backend.as_deref());
-    assert_eq!(told, ("svc", &*service, Some(&*backend)), "{record:?}");
+    let reported = (&*record.upstream, &*record.address, record.backend.as_deref());
+    assert_eq!(reported, ("svc", &*service, Some(&*backend)), "{record:?}");
     drop(closes);
 
     let labels = [("proxy", scene.nginx.name())];
@@ -98,14 +98,14 @@ fn a_black_hole_behind_a_service_is_the_services(family: Family) {
     let nginx =
         Nginx::start(&stage.proxy, &format!("upstream svc {{ server {service}; }} {}", server(&location)));
     balancer.takes(nginx.worker_pids());
-    // Only the configuration tells the timeout.
+    // Only the configuration has the timeout.
     let mut watch = Watch::begin(&["--process", nginx.name()], nginx.name());
     watch.named = Named::As("svc");
 
     let mut client = nginx.begin("/");
     let stalled = watch.trace.next_of("stalled");
-    let told = (&*stalled.upstream, &*stalled.address, stalled.backend.as_deref());
-    assert_eq!(told, ("svc", &*service, Some(&*backend)), "{stalled:?}");
+    let reported = (&*stalled.upstream, &*stalled.address, stalled.backend.as_deref());
+    assert_eq!(reported, ("svc", &*service, Some(&*backend)), "{stalled:?}");
     assert_eq!(answer(&mut client).status, 504);
 
     let resent = stage.retransmits();

@@ -59,7 +59,7 @@ fn an_upstream_that_ends_it_at_once_breaks_the_connection(family: Family) {
         };
         let quick = (0..5).filter(is_quick).count() as u64;
 
-        // Whether the end or the request is first is a race, and with it what the end looks like; not that it is one.
+        // Whether the end or the request is first is a race, and with it how the end is reported; not that it is one.
         assert_eq!(upstream.accepted(), 5);
         wait::until_true("the broken connections to be counted", SOON, || broken(&scene, "") >= quick);
         let without_response = ["closed_before_response", "reset_before_response"];

@@ -148,10 +148,10 @@ fn an_icmp_error_during_connect_is_the_cause(family: Family) {
     }
 }
 
-/// Tells it again where its cause was forgotten, which is rare.
+/// Tries again where the kernel forgot the cause, which is rare.
 #[track_caller]
-fn until_the_cause_is_known(tell: impl Fn() -> bool) {
-    assert!((0..3).any(|_| tell()), "the cause was forgotten three times on end");
+fn until_the_cause_is_known(attempt: impl Fn() -> bool) {
+    assert!((0..3).any(|_| attempt()), "the cause was forgotten three times in a row");
 }
 
 fn an_icmp_error_after_connect_is_the_cause(family: Family) {

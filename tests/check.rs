@@ -127,7 +127,7 @@ fn bad_input_ends_soon_with_its_place() {
 }
 
 #[test]
-fn routing_that_changes_is_told_and_reformatting_is_not() {
+fn routing_that_changes_is_reported_and_reformatting_is_not() {
     let place = Place::new();
     let old = place.write("old.conf", WELL);
     let check = |text: &str, expected: &str| {
@@ -176,7 +176,7 @@ fn the_output_of_nginx_t_is_read_from_a_file_and_from_standard_input() {
 }
 
 #[test]
-fn a_probe_tells_the_cause_in_the_words_of_the_contract() {
+fn a_probe_names_the_cause_in_the_words_of_the_contract() {
     let place = Place::new();
     place.netns.ip("route add prohibit 198.51.100.0/24");
     place.netns.firewall("tcp dport 8004 drop");

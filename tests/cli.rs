@@ -106,7 +106,7 @@ fn a_process_that_is_gone_is_a_clear_error() {
 }
 
 #[test]
-fn what_it_is_told_by_the_environment_counts_as_well() {
+fn what_the_environment_sets_counts_as_well() {
     let mut command = proxytrace::command();
     command.arg("agent").env("PROXYTRACE_LISTEN", "nowhere");
     let (code, _, stderr) = ends(&mut command);

@@ -1,4 +1,4 @@
-//! Configurations that are large, odd or broken, while nginx runs: what can be told is told, and tracing goes on.
+//! Configurations that are large, odd or broken, while nginx runs: what can be read is reported, and tracing goes on.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ fn ten_thousand_files_that_a_pattern_names_are_read() {
     let trace = Trace::start(&process);
     assert_eq!(nginx.get("/"), 502);
     named(&trace.next_of("connect"), nginx.name(), 0, &last, &address(FILES - 1));
-    let told = start.elapsed();
+    let named_after = start.elapsed();
 
     let agent = Agent::start(&[&process[..], &["--max-addresses", "100"]].concat());
     wait::until_true("the routes", SOON, || agent.get("/routes").body.contains(&address(FILES - 1)));
@@ -46,14 +46,14 @@ fn ten_thousand_files_that_a_pattern_names_are_read() {
     let declared = metrics.values_of("address", "proxytrace_upstream_declared", &[]);
     assert!(declared.len() <= 100, "{} addresses", declared.len());
     let resident = metrics.sum("process_resident_memory_bytes", &[]) / f64::from(1 << 20);
-    println!("ten thousand files: told {told:?} after the start, agent {resident:.1} MiB resident");
-    assert!(told < patient(Duration::from_secs(5)));
+    println!("ten thousand files: named {named_after:?} after the start, agent {resident:.1} MiB resident");
+    assert!(named_after < patient(Duration::from_secs(5)));
     assert!(resident < 100.0, "{resident} MiB");
     agent.stop();
 }
 
 #[test]
-fn a_configuration_that_includes_itself_is_said_once_and_read_when_it_is_mended() {
+fn a_configuration_that_includes_itself_is_reported_once_and_read_when_it_is_fixed() {
     let netns = Netns::new();
     let upstream = |name: &str| {
         format!(

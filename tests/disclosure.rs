@@ -1,4 +1,4 @@
-//! What it tells of its host: what it serves, and what it holds open. docs/security.md says the same.
+//! What it discloses of its host: what it serves, and what it holds open. docs/security.md says the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use proxytrace_tests::wait::{self, SOON};
 const ADDRESS: &str = "127.0.0.1:8081";
 
 #[test]
-fn what_it_serves_tells_no_more_of_the_host_than_documented() {
+fn it_discloses_no_more_of_the_host_than_documented() {
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &proxy_to(ADDRESS, ""));
     let mut command = proxytrace::command();
@@ -43,9 +43,9 @@ fn what_it_serves_tells_no_more_of_the_host_than_documented() {
         let fields: BTreeSet<_> = response.head.lines().filter_map(|line| line.split(':').next()).collect();
         let known = BTreeSet::from(["connection", "content-length", "content-type", "date"]);
         assert!(fields.is_subset(&known), "{path}: {}", response.head);
-        // Where the proxy's program and configuration are is told on purpose.
-        let told = response.body.lines().filter(|line| !line.starts_with("proxytrace_proxy_info{"));
-        let whole = format!("{}\n{}", response.head, told.collect::<Vec<_>>().join("\n"));
+        // Where the proxy's program and configuration are is disclosed on purpose.
+        let lines = response.body.lines().filter(|line| !line.starts_with("proxytrace_proxy_info{"));
+        let whole = format!("{}\n{}", response.head, lines.collect::<Vec<_>>().join("\n"));
         for secret in secrets {
             assert!(!whole.contains(secret), "{secret} is in {path}: {whole}");
         }
@@ -87,7 +87,7 @@ fn it_has_no_file_open_but_its_standard_streams() {
     agent.stop();
 }
 
-/// Every sample that docs/metrics.md tells of, with its labels.
+/// Every sample that docs/metrics.md documents, with its labels.
 fn documented() -> BTreeMap<String, Vec<String>> {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md"));
     let mut samples = BTreeMap::new();

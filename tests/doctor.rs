@@ -127,7 +127,7 @@ fn a_way_that_this_host_refuses_is_not_to_be_had_by_force() {
 }
 
 #[test]
-fn a_host_that_cannot_be_traced_on_is_told_with_3() {
+fn a_host_that_cannot_be_traced_on_is_reported_with_3() {
     let rows: &[(&[&str], &str, &str)] = &[
         (&["unshare", "--pid", "--fork", "--mount-proc"], "pid namespace", "not the host's"),
         (&["setpriv", "--bounding-set=-all", "--inh-caps=-all"], "capabilities", "CAP_BPF"),

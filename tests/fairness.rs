@@ -30,7 +30,7 @@ const NOBODY: u32 = 65534;
 /// Where nobody listens.
 const CLOSED: &str = "127.0.0.1:8081";
 
-/// Processes that only look like the masters of an nginx: anybody can start them.
+/// Processes that only pose as the masters of an nginx: anybody can start them.
 struct Forgery {
     name: String,
     directory: TempDir,
@@ -84,7 +84,7 @@ fn memory(pid: u32, field: &str) -> u64 {
     kilobytes.unwrap_or_default() / 1024
 }
 
-/// An honest nginx whose upstream has a name that is looked up, started now; gives how long it took until an attempt was named.
+/// An honest nginx whose upstream has a name that is resolved, started now; gives how long it took until an attempt was named.
 #[track_caller]
 fn time_to_name(agent: &Agent, nginx: &mut Nginx, netns: &Netns) -> Duration {
     nginx.launch(netns);
@@ -149,10 +149,10 @@ fn a_proxy_whose_names_are_waited_for_holds_up_no_record_of_another() {
     assert_eq!(asking.get("/?to=127.0.0.1:8082"), 502);
     assert_eq!(other.get("/"), 502);
 
-    let told = [trace.next_about_connections(), trace.next_about_connections()];
-    let proxies = told.each_ref().map(|record| record.proxy.as_str());
-    assert_eq!(proxies, [other.name(), asking.name()], "{told:?}");
-    assert!(told[0].time > told[1].time, "the one that waited was the first: {told:?}");
+    let records = [trace.next_about_connections(), trace.next_about_connections()];
+    let proxies = records.each_ref().map(|record| record.proxy.as_str());
+    assert_eq!(proxies, [other.name(), asking.name()], "{records:?}");
+    assert!(records[0].time > records[1].time, "the one that waited was the first: {records:?}");
     let _ = trace.stop();
 }
 
@@ -239,7 +239,7 @@ fn watch_reading(agent: &Agent, is_done: impl Fn() -> bool) -> (u64, Duration) {
 
 #[test]
 fn a_configuration_of_20_mb_is_read_in_two_seconds_and_little_memory() {
-    /// So much of it is told of: the rest is what most of a large configuration consists of.
+    /// So many of its lines count: the rest is what most of a large configuration consists of.
     const LOCATIONS: usize = 10_000;
     let (netns, forgery) = (Netns::new(), Forgery::new());
     let mut text = "events {} http { upstream api { server 10.0.0.5:8080; }\nserver {\n".to_owned();
@@ -266,7 +266,7 @@ fn a_configuration_of_20_mb_is_read_in_two_seconds_and_little_memory() {
 }
 
 #[test]
-fn a_configuration_that_is_too_large_to_be_kept_is_said_so_and_others_are_named() {
+fn a_configuration_that_is_too_large_to_be_kept_is_reported_and_others_are_named() {
     let (netns, forgery, mut nginx) = (Netns::new(), Forgery::new(), honest());
     let mut text = "events {} http { upstream api {\n".to_owned();
     for n in 0..900_000 {
@@ -330,12 +330,12 @@ fn a_storm_of_reloads_delays_no_other_proxy_and_takes_little_memory() {
 }
 
 #[test]
-fn connect_timeouts_of_others_take_no_room_from_a_proxys() {
-    const ROOM: usize = 16;
+fn connect_timeouts_of_others_take_no_capacity_from_a_proxys() {
+    const CAPACITY: usize = 16;
     let (netns, forgery) = (Netns::new(), Forgery::new());
     netns.firewall("tcp dport 8099 drop");
     let mut text = "events {} http { proxy_connect_timeout 5s; server {\n".to_owned();
-    for n in 0..4 * ROOM {
+    for n in 0..4 * CAPACITY {
         writeln!(text, "location /{n} {{ proxy_pass http://10.0.0.{n}; }}").expect("a string");
     }
     let config = forgery.write("many.conf", &(text + "}}"));
@@ -347,12 +347,12 @@ fn connect_timeouts_of_others_take_no_room_from_a_proxys() {
         "--process",
         nginx.name(),
         "--table-size",
-        &format!("timeouts={ROOM}"),
+        &format!("timeouts={CAPACITY}"),
     ]);
     let _forged = forgery.start(&netns, &config);
-    let told =
-        || agent.metrics().count("proxytrace_table_entries", &[("table", "timeouts")]) == ROOM as u64 / 2;
-    wait::until_true("its share to be full", SOON, told);
+    let is_full =
+        || agent.metrics().count("proxytrace_table_entries", &[("table", "timeouts")]) == CAPACITY as u64 / 2;
+    wait::until_true("its share to be full", SOON, is_full);
     nginx.launch(&netns);
     wait::until_true("the honest proxy's routes", SOON, || agent.get("/routes").body.contains("8099"));
     assert_eq!(nginx.get("/"), 504);

@@ -37,8 +37,8 @@ fn a_reload_with_the_wrong_port_is_named_with_both_addresses_until_it_is_correct
     let took = failed.elapsed();
     println!("misrouted {took:?} after the first request that failed");
     assert!(took < patient(RAISED), "{took:?}");
-    let told = (&*record.finding, &*record.state, &*record.upstream, &*record.address);
-    assert_eq!(told, ("misrouted", "raised", "api", AFTER), "{record:?}");
+    let reported = (&*record.finding, &*record.state, &*record.upstream, &*record.address);
+    assert_eq!(reported, ("misrouted", "raised", "api", AFTER), "{record:?}");
     let place = record.place.expect("the line that is to blame");
     assert!(place.contains("nginx.conf:"), "{place}");
     scene.stands("misrouted", 1);
@@ -56,7 +56,7 @@ fn after_two_bad_reloads_in_a_row_old_workers_are_those_of_neither() {
     const SECOND: &str = "127.0.0.1:8082";
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(12, 200);
-    wait::for_a_look();
+    wait::for_a_tick();
     let of_the_good = [(); 2].map(|()| scene.nginx.begin_half("/"));
     scene.nginx.reload(&api(AFTER));
     scene.gets(1, 502);
@@ -73,19 +73,23 @@ fn after_two_bad_reloads_in_a_row_old_workers_are_those_of_neither() {
     for half in of_the_good {
         assert_eq!(half.finish().status, 200);
     }
-    wait::for_a_look();
+    wait::for_a_tick();
     scene.nginx.reload(&api(BEFORE));
     scene.gets(1, 200);
     let evidence = scene.cleared("misrouted").evidence;
-    let told = ["from", "failed", "of", "old_workers"].map(|name| evidence[name].clone());
-    assert_eq!(told, [json!([BEFORE]), json!(1), json!(1), json!({ "failed": 0, "of": 2 })], "{evidence}");
+    let reported = ["from", "failed", "of", "old_workers"].map(|name| evidence[name].clone());
+    assert_eq!(
+        reported,
+        [json!([BEFORE]), json!(1), json!(1), json!({ "failed": 0, "of": 2 })],
+        "{evidence}"
+    );
 }
 
 #[test]
 fn an_upstream_that_dies_is_down_until_it_answers_again() {
     let (scene, backend) = healthy(&api(BEFORE));
     scene.gets(12, 200);
-    wait::for_a_look();
+    wait::for_a_tick();
     drop(backend);
     scene.gets(10, 502);
     scene.raised("upstream_down", "");
@@ -154,7 +158,7 @@ fn a_service_that_closes_unanswered_is_the_wrong_one_until_one_answers() {
 fn a_firewall_that_drops_is_a_black_hole_until_something_answers() {
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(12, 200);
-    wait::for_a_look();
+    wait::for_a_tick();
     scene.netns.firewall("tcp dport 8080 drop");
     let clients: Vec<_> = (0..4).map(|_| scene.nginx.begin("/")).collect();
     let began = Instant::now();
@@ -170,7 +174,7 @@ fn a_firewall_that_drops_is_a_black_hole_until_something_answers() {
 fn a_busy_link_makes_connects_slow_until_it_is_free_again() {
     let (scene, _backend) = healthy(&api(BEFORE));
     scene.gets(120, 200);
-    wait::for_a_look();
+    wait::for_a_tick();
     // A request and its answer take ten packets. Those of a handshake wait behind those of the requests before.
     scene.netns.tc("qdisc add dev lo root tbf rate 24kbit burst 600 latency 5s");
     scene.gets(20, 200);

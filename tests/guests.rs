@@ -94,15 +94,15 @@ impl Stranger {
 }
 
 #[test]
-fn what_it_takes_in_the_kernel_is_told_and_can_be_set() {
-    let told = |arguments: &[&str]| {
+fn kernel_memory_is_reported_and_can_be_set() {
+    let reported = |arguments: &[&str]| {
         let agent = Agent::start(&[&["--process", "nobody-at-all"], arguments].concat());
-        let told = agent.metrics().count("proxytrace_kernel_memory_bytes", &[]);
-        assert_eq!(told, kernel_bytes(agent.pid()), "as the kernel says beside each descriptor");
-        told
+        let reported = agent.metrics().count("proxytrace_kernel_memory_bytes", &[]);
+        assert_eq!(reported, kernel_bytes(agent.pid()), "as the kernel says beside each descriptor");
+        reported
     };
-    let usual = told(&[]);
-    let small = told(&["--table-size", "connections=1000", "--table-size", "ledger=500,attempts=500"]);
+    let usual = reported(&[]);
+    let small = reported(&["--table-size", "connections=1000", "--table-size", "ledger=500,attempts=500"]);
     println!("kernel memory: {} KiB by default, {} KiB with small tables", usual / 1024, small / 1024);
     assert!(small * 3 < usual, "{small} instead of {usual} bytes");
 }

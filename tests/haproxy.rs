@@ -30,7 +30,7 @@ fn a_reload_of_haproxy_is_one_generation_or_rejected() {
         assert_eq!(next(), ("connect".to_owned(), generation, pid, outcome.to_owned()));
     };
     haproxy.launch(&netns);
-    // Its start is not told: it could be the way into the background of a program that has no workers.
+    // Its start is not reported: it could be the way into the background of a program that has no workers.
     assert_eq!(haproxy.get(), 200);
     let (kind, generation, first, outcome) = next();
     assert_eq!((&*kind, generation, &*outcome), ("connect", 0, "established"));

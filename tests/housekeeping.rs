@@ -36,7 +36,7 @@ fn large() -> String {
 }
 
 #[test]
-fn reloads_take_no_memory_and_no_room_in_the_ledger_whoever_looks() {
+fn reloads_take_no_memory_and_no_capacity_of_the_ledger_whoever_scrapes() {
     let reloads = natural(scaled(60), 2_000);
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &large());
@@ -63,7 +63,7 @@ fn reloads_take_no_memory_and_no_room_in_the_ledger_whoever_looks() {
         }
     }
 
-    wait::for_a_look();
+    wait::for_a_tick();
     let ended = resident();
     println!("after {FIRST} reloads {begun:?} KiB, after {reloads} {ended:?} KiB");
     for (begun, ended) in begun.into_iter().zip(ended) {
@@ -83,7 +83,7 @@ fn reloads_take_no_memory_and_no_room_in_the_ledger_whoever_looks() {
 }
 
 #[test]
-fn what_the_workers_of_before_a_reload_counted_keeps_its_name() {
+fn what_the_workers_before_a_reload_counted_keeps_its_name() {
     let netns = Netns::new();
     let http = |upstream: &str| {
         format!("upstream {upstream} {{ server 127.0.0.1:8081; }} ")
@@ -109,7 +109,7 @@ fn what_the_workers_of_before_a_reload_counted_keeps_its_name() {
         }
     }
     for _ in 0..3 {
-        wait::for_a_look();
+        wait::for_a_tick();
         for reload in 0..=reloads {
             assert_eq!(counted(&format!("name_{reload}")), (1, reloads + 1));
         }
@@ -154,10 +154,10 @@ fn a_row_that_leaves_a_full_ledger_loses_nothing_of_what_begins_there_meanwhile(
                 "port {port}"
             );
         }
-        wait::for_a_look();
+        wait::for_a_tick();
     }
     assert_eq!(agent.metrics().count("proxytrace_untracked_total", &[]), 0);
-    // As many again have room, or the others would not have left.
+    // As many again fit, or the others would not have left.
     let more = 9500..9500 + MORE;
     more.clone().for_each(get);
     let all = all + u64::from(MORE);

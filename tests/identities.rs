@@ -16,7 +16,7 @@ use proxytrace_tests::wait::{self, SOON};
 const CLOSED: &str = "127.0.0.1:8081";
 
 #[test]
-fn proxies_that_share_a_name_are_told_apart_by_their_configurations_at_every_start() {
+fn proxies_that_share_a_name_are_distinguished_by_their_configurations_at_every_start() {
     let netns = Netns::new();
     let all: Vec<Nginx> = (0..3).map(|_| Nginx::prepare(Default::default(), &proxy_to(CLOSED, ""))).collect();
     let name = all[0].name();

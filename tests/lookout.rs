@@ -48,7 +48,7 @@ impl Lookout {
         }
     }
 
-    /// The next finding is this, and the agent tells it too.
+    /// The next finding is this, and the agent reports it too.
     #[track_caller]
     pub(crate) fn raised(&self, kind: &str, address: &str) -> Record {
         self.raised_while(SOON * 3, kind, address, || thread::sleep(Duration::from_millis(5)))
@@ -64,13 +64,13 @@ impl Lookout {
         act: impl FnMut(),
     ) -> Record {
         let record = self.next_finding(time, act);
-        let told = (&*record.finding, &*record.state, &*record.address, &*record.proxy);
-        assert_eq!(told, (kind, "raised", address, self.nginx.name()), "{record:?}");
+        let reported = (&*record.finding, &*record.state, &*record.address, &*record.proxy);
+        assert_eq!(reported, (kind, "raised", address, self.nginx.name()), "{record:?}");
         self.stands(kind, 1);
         let finding = self.standing(kind);
         let sentence = finding["sentence"].as_str().unwrap_or_default();
         assert!(sentence.starts_with(&format!("{kind}: ")), "{finding}");
-        wait::until_true("the agent's log to tell it", SOON, || {
+        wait::until_true("the agent's log to report it", SOON, || {
             self.agent.stderr().contains(&format!("finding: {kind}: "))
         });
         record

@@ -78,7 +78,7 @@ fn a_name_with_a_thousand_addresses_is_followed_to_all_of_them() {
         assert_eq!(record.outcome, "refused", "{record:?}");
         seen.insert(record.address);
     }
-    let told = start.elapsed();
+    let named_after = start.elapsed();
     assert_eq!(seen.len(), ADDRESSES);
 
     let attempts = "proxytrace_connect_attempts_total";
@@ -108,9 +108,9 @@ fn a_name_with_a_thousand_addresses_is_followed_to_all_of_them() {
 
     let resident = metrics.sum("process_resident_memory_bytes", &[]) / f64::from(1 << 20);
     println!(
-        "a thousand addresses: told in {told:?}, scraped in {scraped:?}, agent {resident:.1} MiB resident"
+        "a thousand addresses: named in {named_after:?}, scraped in {scraped:?}, agent {resident:.1} MiB resident"
     );
-    assert!(told < patient(Duration::from_secs(5)) && scraped < patient(Duration::from_secs(1)));
+    assert!(named_after < patient(Duration::from_secs(5)) && scraped < patient(Duration::from_secs(1)));
     assert!(resident < 30.0, "{resident} MiB");
     agent.stop();
 }

@@ -109,7 +109,7 @@ fn addresses_beyond_the_limit_are_summed() {
 }
 
 #[test]
-fn the_endpoints_tell_how_it_is() {
+fn the_endpoints_report_its_state() {
     let agent = Agent::start(&["--process", "nobody-at-all"]);
     for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/no-such-page", 404)] {
         assert_eq!(agent.get(path).status, status, "{path}");
@@ -157,7 +157,7 @@ fn two_agents_count_side_by_side() {
 }
 
 #[test]
-fn an_agent_that_is_told_to_end_does_so_within_a_second_and_leaves_nothing() {
+fn an_agent_that_is_asked_to_end_does_so_within_a_second_and_leaves_nothing() {
     let (_front, agent) = busy();
     let (objects, pinned) = (Objects::of(agent.pid()), pinned_files());
     assert!(objects.is_complete(), "it had programs and maps: {objects:?}");

@@ -24,8 +24,8 @@ fn upstream(name: &str, address: &str) -> String {
 
 #[track_caller]
 pub(crate) fn named(record: &Record, proxy: &str, generation: u32, upstream: &str, address: &str) {
-    let told = (&*record.proxy, record.generation, &*record.upstream, &*record.address);
-    assert_eq!(told, (proxy, generation, upstream, address), "{record:?}");
+    let reported = (&*record.proxy, record.generation, &*record.upstream, &*record.address);
+    assert_eq!(reported, (proxy, generation, upstream, address), "{record:?}");
 }
 
 #[track_caller]
@@ -55,7 +55,7 @@ fn two_proxies_in_networks_of_their_own_have_the_same_addresses_and_their_own_na
 }
 
 #[test]
-fn a_configuration_that_was_changed_after_nginx_had_taken_it_is_told_of() {
+fn a_configuration_that_was_changed_after_nginx_had_taken_it_is_reported() {
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &upstream("api", ADDRESS));
     // Of a trace that begins now, when the name of the upstream is known.
@@ -70,10 +70,10 @@ fn a_configuration_that_was_changed_after_nginx_had_taken_it_is_told_of() {
     };
     assert!(!says_so("api"), "nobody has changed anything");
 
-    // Nothing is told of a change within a second of the start.
+    // Nothing is reported of a change within a second of the start.
     thread::sleep(Duration::from_millis(1500));
     nginx.configure(&upstream("web", ADDRESS));
-    assert!(says_so("web"), "nginx was not told");
+    assert!(says_so("web"), "nginx was not reloaded");
 
     let _ = nginx.reload(&upstream("web", ADDRESS));
     assert!(!says_so("web"), "nginx has taken it");

@@ -1,4 +1,4 @@
-//! What is read for a proxy is read with the rights of its own user: a process that only looks like an nginx has nothing read
+//! What is read for a proxy is read with the rights of its own user: a process that only poses as an nginx has nothing read
 //! to it that it could not read itself.
 
 use std::fs::{self, Permissions};
@@ -34,7 +34,7 @@ const SECRET: &str = "hunter2";
 const SECRET_CONFIGURATION: &str = "upstream hunter2 { server 127.0.0.1:8081; }
 server { location / { proxy_pass http://hunter2; } }";
 
-/// A process that looks like an nginx with a configuration of its choice.
+/// A process that poses as an nginx with a configuration of its choice.
 struct Forged {
     directory: TempDir,
     name: String,
@@ -88,9 +88,9 @@ impl Forged {
     }
 }
 
-/// The agent comes to say `words`, and nowhere does it tell the secret.
+/// The agent comes to say `words`, and nowhere does it disclose the secret.
 #[track_caller]
-fn says_and_tells_no_secret(agent: &Agent, words: &str) {
+fn says_so_without_the_secret(agent: &Agent, words: &str) {
     wait::until_true(words, SOON, || agent.stderr().contains(words));
     for page in ["/routes", "/findings", "/metrics"] {
         let body = agent.get(page).body;
@@ -107,7 +107,7 @@ fn has_upstream(agent: &Agent, upstream: &str) {
 }
 
 #[test]
-fn what_only_root_may_read_is_not_read_to_somebody_who_looks_like_an_nginx() {
+fn what_only_root_may_read_is_not_read_to_somebody_who_poses_as_an_nginx() {
     let includes = [
         ("configuration", SECRET_CONFIGURATION, "include {};"),
         ("no configuration", "root:hunter2:19000 {", "include {};"),
@@ -124,12 +124,12 @@ fn what_only_root_may_read_is_not_read_to_somebody_who_looks_like_an_nginx() {
         let config = forged.file("nginx.conf", NOBODY, &format!("http {{ {include} }}"));
         forged.start(&forged.program(), NOBODY, &[], &config);
         println!("{what}");
-        says_and_tells_no_secret(&forged.agent(), "Permission denied");
+        says_so_without_the_secret(&forged.agent(), "Permission denied");
     }
 }
 
 #[test]
-fn names_of_files_in_a_closed_directory_are_not_told() {
+fn names_of_files_in_a_closed_directory_are_not_disclosed() {
     let mut forged = Forged::prepare();
     let closed = forged.directory.path().join("closed");
     fs::create_dir(&closed).expect("make a directory");
@@ -137,11 +137,11 @@ fn names_of_files_in_a_closed_directory_are_not_told() {
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("close a directory");
     let config = forged.file("nginx.conf", NOBODY, &format!("include {}/*;", closed.display()));
     forged.start(&forged.program(), NOBODY, &[], &config);
-    says_and_tells_no_secret(&forged.agent(), "Permission denied");
+    says_so_without_the_secret(&forged.agent(), "Permission denied");
 }
 
 #[test]
-fn what_the_kernel_tells_of_processes_is_no_configuration_for_root_either() {
+fn what_the_kernel_says_of_processes_is_no_configuration_for_root_either() {
     let mut secretive = Command::new("/bin/cat");
     secretive.env("CONNECTION", "x;hunter2 1;").stdin(Stdio::piped()).stdout(Stdio::null());
     let secretive = Guarded::spawn(&mut secretive);
@@ -150,12 +150,12 @@ fn what_the_kernel_tells_of_processes_is_no_configuration_for_root_either() {
         let include = format!("http {{ map $uri $leak {{ include /proc/{}/environ; }} }}", secretive.pid());
         let config = forged.file("nginx.conf", user, &include);
         forged.start(&forged.program(), user, &[], &config);
-        says_and_tells_no_secret(&forged.agent(), "it is on proc, where");
+        says_so_without_the_secret(&forged.agent(), "it is on proc, where");
     }
 }
 
 #[test]
-fn a_set_user_id_program_that_looks_like_an_nginx_has_nothing_read_for_it() {
+fn a_set_user_id_program_that_poses_as_an_nginx_has_nothing_read_for_it() {
     let copied = |program: &Path| {
         fs::copy("/bin/cat", program).expect("copy a program");
         fs::set_permissions(program, Permissions::from_mode(0o4755)).expect("make it set-user-ID");
@@ -168,7 +168,7 @@ fn a_set_user_id_program_that_looks_like_an_nginx_has_nothing_read_for_it() {
         make(&program);
         let config = forged.file("nginx.conf", ROOT, &format!("http {{ {SECRET_CONFIGURATION} }}"));
         forged.start(&program, NOBODY, &[], &config);
-        says_and_tells_no_secret(&forged.agent(), "it runs with other rights than whoever started it");
+        says_so_without_the_secret(&forged.agent(), "it runs with other rights than whoever started it");
     }
 }
 
@@ -183,7 +183,7 @@ fn a_file_that_is_a_program_of_whoever_mounted_it_is_not_opened() {
     let file_system = Fuse::mount(&mounted, NOBODY, Manner::Finds);
     let mut command = Forged::command(&forged.program(), NOBODY, &[], &config);
     forged.process = Some(file_system.spawn(&mut command));
-    says_and_tells_no_secret(&forged.agent(), "it is on fuse, where");
+    says_so_without_the_secret(&forged.agent(), "it is on fuse, where");
     let asked = file_system.asked();
     assert!(asked.contains(&fuse::LOOKUP), "{asked:?}");
     assert!(asked.iter().all(|kind| TO_FIND.contains(kind)), "{asked:?}");
@@ -205,7 +205,7 @@ fn a_device_is_not_opened() {
     let program = forged.program();
     for config in [&device, &config] {
         forged.start(&program, NOBODY, &[], config);
-        says_and_tells_no_secret(&forged.agent(), "not a regular file");
+        says_so_without_the_secret(&forged.agent(), "not a regular file");
     }
     let opened = watcher.read_events();
     assert!(matches!(opened, Err(Errno::EAGAIN)), "{opened:?}");
@@ -225,7 +225,7 @@ fn no_name_server_is_asked_for_what_only_root_may_read() {
     };
     server.set_nonblocking(true).expect("do not wait");
     let mut forged = Forged::prepare();
-    says_and_tells_no_secret(&ask(ROOT, &mut forged), "Permission denied");
+    says_so_without_the_secret(&ask(ROOT, &mut forged), "Permission denied");
     assert!(server.recv(&mut [0; 512]).is_err(), "a name server was asked");
 
     server.set_nonblocking(false).expect("wait");
@@ -237,7 +237,7 @@ fn no_name_server_is_asked_for_what_only_root_may_read() {
 }
 
 #[test]
-fn what_a_closed_log_says_of_closed_files_is_told_to_nobody() {
+fn what_a_closed_log_says_of_closed_files_is_not_disclosed() {
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &server(""));
     let log = nginx.config().with_file_name("error.log");
@@ -304,7 +304,7 @@ fn who_is_root_in_a_user_namespace_of_its_own_has_its_own_files_read_and_no_othe
     let secret = forged.file("secret.conf", ROOT, SECRET_CONFIGURATION);
     let config = forged.file("nginx.conf", NOBODY, &format!("http {{ include {}; }}", secret.display()));
     forged.start(&forged.program(), NOBODY, WRAPPER, &config);
-    says_and_tells_no_secret(&forged.agent(), "Permission denied");
+    says_so_without_the_secret(&forged.agent(), "Permission denied");
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn an_agent_of_nobodys_reads_for_nobodys_proxies_and_for_others_with_the_capabil
         println!("{capabilities} for user {user}");
         match refused {
             None => has_upstream(&agent, SECRET),
-            Some(why) => says_and_tells_no_secret(&agent, why),
+            Some(why) => says_so_without_the_secret(&agent, why),
         }
     }
 }

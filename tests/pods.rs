@@ -63,7 +63,7 @@ fn a_proxy_in_kubernetes_is_called_by_its_namespace_pod_and_container() {
 }
 
 #[test]
-fn without_a_service_account_and_a_hostname_file_what_kubelet_writes_for_the_resolver_tells_it() {
+fn without_a_service_account_and_a_hostname_file_the_resolver_file_of_kubelet_names_it() {
     let files = Files { account: None, hostname: None, ..USUAL };
     check(&files, "other/edge-1/edge@0123456789ab", ["other", "edge-1", "edge", "pod_claimed"]);
 }

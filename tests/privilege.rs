@@ -88,7 +88,7 @@ fn nobody_traces_with_the_two_capabilities_that_are_required_and_so_does_root() 
 }
 
 #[test]
-fn nobody_is_told_which_of_the_two_is_missing() {
+fn nobody_learns_which_of_the_two_is_missing() {
     if !skip::unless_installed("setpriv") {
         return;
     }
@@ -103,7 +103,7 @@ fn nobody_is_told_which_of_the_two_is_missing() {
 
 #[test]
 fn where_proc_hides_processes_it_takes_sys_ptrace_to_find_and_to_name_them() {
-    /// What a proxy is called that cannot be looked at: the first of the names that are wanted.
+    /// What a proxy is called that cannot be read: the first of the names that are wanted.
     const UNSEEN: &str = "somebody";
     if !skip::unless_installed("setpriv") {
         return;

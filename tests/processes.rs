@@ -55,7 +55,7 @@ fn a_process_is_traced_with_its_descendants_those_to_come_included() {
         let mut nginx = Nginx::prepare(Options::default(), &proxy_to(&address, ""));
         let (name, directory) = (scratch::unique_name("sh"), scratch::directory());
         let shell = scratch::alias("/bin/sh".as_ref(), directory.path(), &name);
-        // It starts nginx as a child when it is told to, and stays.
+        // It starts nginx as a child on request, and stays.
         let mut script = stage.proxy.spawn(
             Command::new(shell)
                 .args(["-c", r#"read go; "$@" & wait"#, "sh"])
@@ -194,7 +194,7 @@ fn threads_that_are_killed_together_end_their_process_once() {
     };
     let records = trace.stop().records;
     let ends = count(&records, "worker_exited", |record| record.signal == Some(9));
-    assert_eq!(ends, u64::from(CHILDREN), "each end is told once");
+    assert_eq!(ends, u64::from(CHILDREN), "each end is reported once");
     let cancelled = count(&records, "connect", |record| record.outcome == "cancelled");
     assert_eq!(cancelled, truth.attempts(), "so is what each of their threads was at");
 }
@@ -205,7 +205,7 @@ fn a_program_that_neither_forks_nor_connects_takes_no_place_among_proxies() {
     let mut nginx = Nginx::prepare(Options::default(), &proxy_to(&address, ""));
     let watch = Watch::begin(&["--process", nginx.name(), "--table-size", "proxies=2"], nginx.name());
 
-    // Nobody scrapes meanwhile, which would make room.
+    // Nobody scrapes meanwhile, which would free capacity.
     for _ in 0..20 {
         let tested = stage.proxy.enter(|| nginx.command().arg("-t").status()).expect("run nginx -t");
         assert!(tested.success(), "{}", nginx.error_log());
@@ -224,7 +224,7 @@ fn a_program_that_neither_forks_nor_connects_takes_no_place_among_proxies() {
 }
 
 #[test]
-fn another_users_many_processes_leave_room_for_roots_nginx() {
+fn another_users_many_processes_leave_capacity_for_roots_nginx() {
     if !skip::unless_installed("setpriv") {
         return;
     }

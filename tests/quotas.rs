@@ -14,13 +14,13 @@ use crate::scene::{Expected, counted};
 
 const NOBODY: u32 = 65_534;
 
-/// What stands for the addresses that had no room.
+/// What stands for the addresses that had no capacity.
 const OTHER: &str = "~other";
 
 const CAPACITY: u32 = 16;
 
 #[test]
-fn addresses_of_another_user_take_no_room_from_a_proxy() {
+fn addresses_of_another_user_take_no_capacity_from_a_proxy() {
     let netns = Netns::new();
     let many: Vec<_> = (1..=3 * CAPACITY).map(|n| format!("127.10.0.{n}:9")).collect();
     let hostile = Client::start_as(NOBODY, CONNECTOR, &netns, &Plan::simple(&many, How::Blocking, 2));
@@ -61,17 +61,17 @@ fn addresses_of_another_user_take_no_room_from_a_proxy() {
     assert!(filled(&metrics, "ledger") < f64::from(CAPACITY), "a table never fills up");
 
     let ended = trace.stop();
-    let told = ended.records.iter().filter(|record| record.kind == "connect" && record.proxy == name);
+    let recorded = ended.records.iter().filter(|record| record.kind == "connect" && record.proxy == name);
     assert!(
-        told.clone().all(|record| record.address.starts_with("127.10.")),
+        recorded.clone().all(|record| record.address.starts_with("127.10.")),
         "records have the address itself"
     );
-    assert_eq!(told.count() as u64, truth.attempts());
+    assert_eq!(recorded.count() as u64, truth.attempts());
     assert!(ended.stderr.contains("--table-size ledger=N"), "{}", ended.stderr);
 }
 
 #[test]
-fn attempts_and_connections_of_another_user_take_no_room_from_a_proxy() {
+fn attempts_and_connections_of_another_user_take_no_capacity_from_a_proxy() {
     let netns = Netns::new();
     netns.firewall("tcp dport 8099 drop");
     let hostile = Client::start_as(
@@ -103,11 +103,11 @@ fn attempts_and_connections_of_another_user_take_no_room_from_a_proxy() {
     honest.fails_at_each(&agent, 3);
 
     drop(hostile.finish());
-    wait::until_true("room that came free", SOON, || filled(&agent.metrics(), "attempts") == 0.0);
+    wait::until_true("capacity that came free", SOON, || filled(&agent.metrics(), "attempts") == 0.0);
 }
 
 #[test]
-fn threads_of_another_user_that_wait_in_connect_take_no_room_from_a_proxy() {
+fn threads_of_another_user_that_wait_in_connect_take_no_capacity_from_a_proxy() {
     let (netns, directory) = (Netns::new(), scratch::directory());
     let path = |name| format!("unix:{}", directory.path().join(name).display());
     let (full, missing) = (path("full"), path("missing"));
@@ -135,12 +135,12 @@ fn threads_of_another_user_that_wait_in_connect_take_no_room_from_a_proxy() {
 
     drop(backlog);
     drop(hostile.finish());
-    wait::until_true("room that came free", SOON, || filled(&agent.metrics(), "calls") == 0.0);
+    wait::until_true("capacity that came free", SOON, || filled(&agent.metrics(), "calls") == 0.0);
     assert_eq!(agent.metrics().account(&name, &full).in_flight, 0);
 }
 
 #[test]
-fn unix_sockets_of_another_user_take_no_room_from_a_proxys() {
+fn unix_sockets_of_another_user_take_no_capacity_from_a_proxys() {
     let (netns, directory) = (Netns::new(), scratch::directory());
     let path = |name: &str| format!("unix:{}", directory.path().join(name).display());
     let many: Vec<_> = (0..CAPACITY + 8).map(|n| path(&format!("missing{n}"))).collect();
@@ -149,7 +149,7 @@ fn unix_sockets_of_another_user_take_no_room_from_a_proxys() {
     let honest = Client::start(CONNECTOR, &netns, &Plan::simple(&[&address], How::Blocking, 3));
     let (name, honest_name) = (shown(&hostile), honest.name().to_owned());
     let processes = ["--process", hostile.name(), "--process", &honest_name];
-    // There is room for as many paths.
+    // There is capacity for as many paths.
     let agent = Agent::start(&[&processes[..], &["--table-size", &format!("ledger={CAPACITY}")]].concat());
 
     hostile.go();
@@ -163,7 +163,7 @@ fn unix_sockets_of_another_user_take_no_room_from_a_proxys() {
 }
 
 #[test]
-fn every_table_tells_how_full_it_is() {
+fn every_table_reports_how_full_it_is() {
     let netns = Netns::new();
     let client =
         Client::start(CONNECTOR, &netns, &Plan::simple(&["127.0.0.1:9", "127.0.0.2:9"], How::Blocking, 1));

@@ -21,7 +21,7 @@ const ADDRESS: &str = "127.0.0.1:8081";
 const BROKEN: &str = "no_such_directive on;";
 
 #[test]
-fn an_accepted_reload_is_told_with_its_new_and_its_old_workers() {
+fn an_accepted_reload_is_reported_with_its_new_and_its_old_workers() {
     let (_netns, nginx, watch) = failing(2);
     let old = nginx.reload(&proxy_to(ADDRESS, ""));
     let new = nginx.worker_pids();
@@ -51,7 +51,7 @@ fn an_accepted_reload_is_told_with_its_new_and_its_old_workers() {
 }
 
 #[test]
-fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
+fn a_rejected_reload_is_reported_within_a_second_and_changes_no_generation() {
     let (_netns, nginx, watch) = failing(1);
     nginx.configure(BROKEN);
     for n in 1..=2 {
@@ -70,7 +70,7 @@ fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
         counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: n, crashes: 0 });
     }
 
-    // Who takes the place of a crashed worker runs the configuration of before.
+    // Who takes the place of a crashed worker runs the previous configuration.
     let crashed = nginx.worker_pids()[0];
     kill(as_pid(crashed), Signal::SIGKILL).expect("kill the worker");
     let exited = watch.trace.next_among(LIFECYCLE);
@@ -85,7 +85,7 @@ fn a_rejected_reload_is_told_within_a_second_and_changes_no_generation() {
     assert_eq!((record.pid, record.generation), (started.pid, 0));
     counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: 2, crashes: 1 });
 
-    // What is mended is accepted.
+    // What is fixed is accepted.
     nginx.reload(&proxy_to(ADDRESS, ""));
     let reload = watch.trace.next_among(LIFECYCLE);
     assert_eq!((&*reload.kind, &*reload.result, reload.generation), ("reload", "accepted", 1), "{reload:?}");
@@ -114,21 +114,21 @@ fn many_reloads_upon_each_other_are_counted_as_nginx_itself_says() {
     let accepted = asked - rejected;
     counted(&watch, &nginx, &Counts { generation: accepted, accepted, rejected, crashes: 0 });
 
-    let mut told = (0, 0);
-    while told.0 + told.1 < asked {
+    let mut reported = (0, 0);
+    while reported.0 + reported.1 < asked {
         match &*watch.trace.next_among(&["reload"]).result {
-            "accepted" => told.0 += 1,
-            _ => told.1 += 1,
+            "accepted" => reported.0 += 1,
+            _ => reported.1 += 1,
         }
     }
-    assert_eq!(told, (accepted, rejected));
+    assert_eq!(reported, (accepted, rejected));
     assert_eq!(nginx.get("/"), 502);
     assert_eq!(u64::from(watch.trace.next_of("connect").generation), accepted);
     watch.end();
 }
 
 #[test]
-fn a_crash_is_told_from_an_orderly_end() {
+fn a_crash_is_distinguished_from_an_orderly_end() {
     let (_netns, nginx, watch) = failing(1);
     for (signal, crashes) in [(Signal::SIGSEGV, 1), (Signal::SIGKILL, 2)] {
         let worker = nginx.worker_pids()[0];
@@ -225,8 +225,8 @@ fn old_workers_go_on_connecting_well_while_new_ones_fail() {
     let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
     let saw = |generation, address: &str, outcome: &str, workers: &[u32]| {
         let record = watch.trace.next_of("connect");
-        let told = (record.generation, &*record.upstream, &*record.address, &*record.outcome);
-        assert_eq!(told, (generation, "api", address, outcome), "{record:?}");
+        let reported = (record.generation, &*record.upstream, &*record.address, &*record.outcome);
+        assert_eq!(reported, (generation, "api", address, outcome), "{record:?}");
         assert!(workers.contains(&record.pid), "{record:?} is by none of {workers:?}");
     };
     let workers = nginx.worker_pids();
@@ -236,7 +236,7 @@ fn old_workers_go_on_connecting_well_while_new_ones_fail() {
     }
     let halves: Vec<_> = (0..=EACH).map(|_| nginx.begin_half("/")).collect();
     // What came before the reload is known before it comes.
-    wait::for_a_look();
+    wait::for_a_tick();
 
     let old = nginx.reload(&http(ADDRESS));
     let new: Vec<_> = nginx.worker_pids().into_iter().filter(|pid| !old.contains(pid)).collect();
@@ -322,8 +322,8 @@ fn a_refused_binary_upgrade_is_a_rejected_reload() {
     let started = watch.trace.next_among(LIFECYCLE);
     assert_eq!((&*started.kind, started.generation), ("worker_started", 0), "{started:?}");
     let reload = watch.trace.next_among(LIFECYCLE);
-    let told = (&*reload.kind, &*reload.result, reload.pid, reload.generation);
-    assert_eq!(told, ("reload", "rejected", started.pid, 0), "by the new master: {reload:?}");
+    let reported = (&*reload.kind, &*reload.result, reload.pid, reload.generation);
+    assert_eq!(reported, ("reload", "rejected", started.pid, 0), "by the new master: {reload:?}");
     nginx.says("unknown directive");
     counted(&watch, &nginx, &Counts { generation: 0, accepted: 0, rejected: 1, crashes: 0 });
 
@@ -367,7 +367,7 @@ fn a_worker_that_starts_helpers_stays_a_worker() {
         }
         let workers = watch.agent.metrics().count("proxytrace_workers", &[("proxy", nginx.name())]);
         assert_eq!(workers, 1, "found running: {found_running}");
-        // Were its helpers workers, they would be told before.
+        // Were its helpers workers, they would be reported before.
         kill(as_pid(worker), Signal::SIGKILL).expect("kill the worker");
         let exited = watch.trace.next_among(LIFECYCLE);
         assert_eq!(

@@ -101,7 +101,7 @@ fn what_was_seen_a_second_before_a_kill_is_there() {
 }
 
 #[test]
-fn a_full_recording_turns_over_while_everything_but_that_is_forbidden() {
+fn a_full_recording_is_rotated_while_everything_but_that_is_forbidden() {
     const ATTEMPTS: usize = 600;
     let (_netns, nginx) = failing();
     let (_directory, file) = place();
@@ -130,15 +130,15 @@ fn a_full_recording_turns_over_while_everything_but_that_is_forbidden() {
     }
 }
 
-/// `tests/recordings/outage.jsonl`: a reload with the wrong port, the one that mends it, and a firewall that drops.
+/// `tests/recordings/outage.jsonl`: a reload with the wrong port, the one that fixes it, and a firewall that drops.
 #[test]
-fn the_outage_of_before_looks_as_it_did() {
+fn the_previous_outage_is_shown_as_it_was() {
     let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
     let mut command = proxytrace::command();
     command.env("TZ", "UTC").arg("replay").arg(recordings.join("outage.jsonl"));
     let output = command.output().expect("run replay");
     assert!(output.status.success(), "{output:?}");
-    let expected = fs::read_to_string(recordings.join("outage.txt")).expect("read what it looked like");
+    let expected = fs::read_to_string(recordings.join("outage.txt")).expect("read how it was shown");
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     let status = command.arg("--fail-on-finding").output().expect("run replay").status;
     assert_eq!(status.code(), Some(1));
@@ -182,7 +182,7 @@ fn wherever_a_recording_is_cut_off_everything_before_is_shown() {
 }
 
 #[test]
-fn what_is_no_recording_or_is_newer_is_said() {
+fn what_is_not_a_recording_or_is_newer_is_said() {
     const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":9,"host":"h","kernel":"k","version":"9.0.0"}"#;
     const CONNECT: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"10.0.0.5:8080","new":[],"outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
     const UNKNOWN: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"unheard_of","proxy":"nginx"}"#;
@@ -194,8 +194,8 @@ fn what_is_no_recording_or_is_newer_is_said() {
         assert!(err.contains(said), "{said:?} in {err}");
         assert!(!err.contains("panic"), "{err}");
     };
-    check(&[0xff, 0, b'\n', 7, 0x80].repeat(100), 2, "no connect to an upstream", "no recording");
-    check(b"error_log /var/log/nginx;\n", 2, "no connect", "no recording");
+    check(&[0xff, 0, b'\n', 7, 0x80].repeat(100), 2, "no connect to an upstream", "not a recording");
+    check(b"error_log /var/log/nginx;\n", 2, "no connect", "not a recording");
     let missing = proxytrace::command().args(["replay", "/nowhere"]).output().expect("run replay");
     assert_eq!((missing.status.code(), missing.stdout.len()), (Some(2), 0), "{missing:?}");
     let newer = format!("{HEADER}\n{UNKNOWN}\n{CONNECT}\n{UNKNOWN}\n");
@@ -206,7 +206,7 @@ fn what_is_no_recording_or_is_newer_is_said() {
         "2 records were skipped: a newer proxytrace wrote it",
     );
     let damaged = format!("{HEADER}\n{CONNECT}\n\0\0\0\n{CONNECT}\n");
-    check(damaged.as_bytes(), 2, "nobody listens there, or a firewall rejects it", "line 3 is no record");
+    check(damaged.as_bytes(), 2, "nobody listens there, or a firewall rejects it", "line 3 is not a record");
     check(b"", 0, "no connect", "");
 
     // What cannot be read does not keep the rest from being shown.

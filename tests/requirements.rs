@@ -40,7 +40,7 @@ fn a_kernel_without_ring_buffer_is_refused_as_too_old() {
     let path = directory.path().join("vmlinux");
     fs::write(&path, btf).expect("write the type information");
     let prepare = format!("mount --bind {} /sys/kernel/btf/vmlinux", path.display());
-    refuses(&["--mount"], &prepare, &["cannot trace", "too old", "5.8 or newer"]);
+    refuses(&["--mount"], &prepare, &["cannot trace", "too old", "5.10 or newer"]);
 }
 
 #[test]

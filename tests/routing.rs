@@ -88,7 +88,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// All that nginx's configuration routes, as `check` tells it next to an empty configuration: one line for each place.
+/// All that nginx's configuration routes, as `check` reports it next to an empty configuration: one line for each place.
 pub(crate) fn changes_by_check(netns: &Netns, nginx: &Nginx) -> Vec<String> {
     let config = nginx.command().get_args().last().expect("the configuration").to_owned();
     let empty = tempfile::NamedTempFile::new().expect("an empty configuration");
@@ -101,7 +101,7 @@ pub(crate) fn changes_by_check(netns: &Netns, nginx: &Nginx) -> Vec<String> {
     list(&report["changes"]).iter().filter_map(Value::as_str).flat_map(by_place).collect()
 }
 
-/// `check` tells places of which the same is to be said in one line: `server A: /x, /y; server B: /z → …`.
+/// `check` reports places with the same change in one line: `server A: /x, /y; server B: /z → …`.
 fn by_place(change: &str) -> Vec<String> {
     let Some((places, targets)) = change.split_once(" → ") else { return vec![change.to_owned()] };
     let locations = places.split("; ").flat_map(|place| {
@@ -131,8 +131,8 @@ fn each_request_goes_where_the_configuration_was_read_to_send_it() {
         assert_eq!(ports_of(&page[0], location), *ports, "/routes of {location}: {page}");
         let line = changes.iter().find(|line| line.contains(&format!("): {location} → ")));
         let line = line.unwrap_or_else(|| panic!("{location}: {changes:#?}"));
-        let told: Vec<u16> = (9001..=9006).filter(|port| line.contains(&format!(":{port}"))).collect();
-        assert_eq!(told, *ports, "{line}");
+        let ports_named: Vec<u16> = (9001..=9006).filter(|port| line.contains(&format!(":{port}"))).collect();
+        assert_eq!(ports_named, *ports, "{line}");
         let answer = nginx.fetch(path);
         let went: u16 =
             answer.body.trim().parse().unwrap_or_else(|_| panic!("{path}: {answer:?} {}", nginx.error_log()));

@@ -59,7 +59,7 @@ fn each_alert_is_tested_both_ways_and_leads_to_its_page() {
     for section in sections_of_alerts() {
         assert!(
             names.contains(&section),
-            "docs/alerts.md has a section {section}, and there is no such alert"
+            "docs/alerts.md has a section {section}, but no alert has that name"
         );
     }
 }

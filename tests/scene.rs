@@ -1,4 +1,4 @@
-//! The set that most stories play on: a proxy, with `trace` and `agent` both looking at what it does.
+//! The set that most stories play on: a proxy, with `trace` and `agent` both watching what it does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,17 +17,17 @@ use proxytrace_tests::wait::{self, SOON, is_slow};
 pub(crate) struct ShortTimeout {
     /// The kernel sends a SYN again once a second at most.
     pub(crate) nginx_seconds: u32,
-    /// What proxytrace is told where it has no configuration to read; and how long an attempt takes at least.
-    told: Duration,
+    /// What proxytrace is given where it has no configuration to read; and how long an attempt takes at least.
+    assumed: Duration,
 }
 
 /// nginx counts its timeout from a clock that it reads once per turn of its event loop; proxytrace allows an
 /// eighth of the timeout for that. Where the processor is emulated and shared with other stories, a turn can take half a second and more.
 pub(crate) fn short_timeout() -> ShortTimeout {
     if is_slow() {
-        ShortTimeout { nginx_seconds: 5, told: Duration::from_secs(4) }
+        ShortTimeout { nginx_seconds: 5, assumed: Duration::from_secs(4) }
     } else {
-        ShortTimeout { nginx_seconds: 3, told: Duration::from_secs(3) }
+        ShortTimeout { nginx_seconds: 3, assumed: Duration::from_secs(3) }
     }
 }
 
@@ -39,7 +39,7 @@ impl ShortTimeout {
 
     /// How long an attempt takes at least that ends with it, in seconds.
     pub(crate) fn least(&self) -> f64 {
-        self.told.as_secs_f64() - 0.1
+        self.assumed.as_secs_f64() - 0.1
     }
 }
 
@@ -59,8 +59,8 @@ impl Scene {
     /// The same with a whole configuration, in which `address` is the only destination.
     pub(crate) fn with(netns: &Netns, address: &str, http: &str) -> Self {
         let nginx = Nginx::start(netns, http);
-        let told = short_timeout().told.as_secs().to_string();
-        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", &told], nginx.name());
+        let assumed = short_timeout().assumed.as_secs().to_string();
+        let watch = Watch::begin(&["--process", nginx.name(), "--connect-timeout", &assumed], nginx.name());
         Self { nginx, address: address.to_owned(), watch }
     }
 
@@ -359,7 +359,7 @@ pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &
         let mut last = Account::default();
         let ended = wait::within(SOON, || {
             last = agent.metrics().account(proxy, address);
-            // What only the call tells is not seen where its entry is missed.
+            // What only the call shows is not seen where its entry is missed.
             let missing = expected.attempts.checked_sub(last.attempts)?;
             (missing <= recursion_misses && last.in_flight == 0).then_some(())
         });
@@ -381,8 +381,8 @@ pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &
     assert!(recursion_misses <= metrics.count(RECURSION_MISSES, &[]), "the agent says it too");
     assert_eq!(metrics.addresses(proxy), truth.0.keys().cloned().collect::<Vec<_>>());
     let missed = metrics.count("proxytrace_untracked_total", &[("why", "end_missed")]);
-    assert_eq!(differing, missed, "what is not known is counted as other, and under end_missed");
-    assert_eq!(metrics.count("proxytrace_untracked_total", &[]), missed, "nothing else is not known");
+    assert_eq!(differing, missed, "what is unknown is counted as other, and under end_missed");
+    assert_eq!(metrics.count("proxytrace_untracked_total", &[]), missed, "nothing else is unknown");
     missed
 }
 

@@ -55,7 +55,7 @@ fn an_agent_amid_churn_and_hostile_neighbours_stays_exact_and_does_not_grow() {
             assert_eq!(agent.get("/healthz").status, 200);
             assert_eq!(agent.get("/readyz").status, 200);
             let metrics = agent.metrics();
-            let [entries, capacity] = room(&metrics, "ledger");
+            let [entries, capacity] = fill(&metrics, "ledger");
             assert!(entries * 4 <= capacity, "the ledger holds {entries} of {capacity} rows");
             drop(hostile);
         }
@@ -72,7 +72,7 @@ fn an_agent_amid_churn_and_hostile_neighbours_stays_exact_and_does_not_grow() {
     let tables = metrics.values_of("table", CAPACITY, &[]);
     assert!(tables.len() > 5, "{tables:?}");
     for table in tables {
-        let [entries, capacity] = room(&metrics, &table);
+        let [entries, capacity] = fill(&metrics, &table);
         assert!(entries * 4 <= capacity, "table {table} holds {entries} of {capacity}");
     }
     let honest = |metric| metrics.count(metric, &[("address", HONEST)]);
@@ -89,7 +89,7 @@ const ENTRIES: &str = "proxytrace_table_entries";
 const CAPACITY: &str = "proxytrace_table_capacity";
 
 /// How many entries a table holds, and may hold.
-fn room(metrics: &Metrics, table: &str) -> [u64; 2] {
+fn fill(metrics: &Metrics, table: &str) -> [u64; 2] {
     [ENTRIES, CAPACITY].map(|metric| metrics.count(metric, &[("table", table)]))
 }
 
@@ -153,7 +153,7 @@ impl<'a> Neighbours<'a> {
         );
         // It connects, and ends with its standard input.
         let mut stdin = crowd.inner().stdin.take().expect("a pipe");
-        stdin.write_all(b"go\n").expect("tell the connector to begin");
+        stdin.write_all(b"go\n").expect("have the connector begin");
         drop(stdin);
         let tested = Command::new(&self.nginx).arg("-v").stderr(Stdio::null()).status();
         assert!(tested.expect("run nginx -v").success());
@@ -172,7 +172,7 @@ impl Figures {
     /// Once the rows of processes that have ended are carried over.
     fn once_quiet(agent: &Agent) -> Self {
         wait::until_true("the rows of ended processes to be carried over", SOON * 3, || {
-            let [entries, capacity] = room(&agent.metrics(), "ledger");
+            let [entries, capacity] = fill(&agent.metrics(), "ledger");
             entries * 100 <= capacity
         });
         thread::sleep(Duration::from_secs(2));

@@ -123,7 +123,7 @@ fn slow_readers_of_a_large_page_keep_no_more_of_it_in_memory_than_the_cap() {
     answers_at_once(agent.port());
     let grown = peak(agent.pid()).saturating_sub(before);
     println!("{READERS} slow readers of {page} bytes: {grown} bytes more at the peak");
-    assert!(page * READERS as u64 > CAP * 3 / 2, "{page} bytes are too few to tell");
+    assert!(page * READERS as u64 > CAP * 3 / 2, "{page} bytes are too few to prove it");
     // Beside the pages there is the one that is being rendered, in text and as what it is made of.
     assert!(grown < CAP + 3 * page, "{grown} bytes");
 

@@ -1,4 +1,4 @@
-//! The stories: what proxytrace's users rely on, each told with the real thing.
+//! The stories: what proxytrace's users rely on, each run with the real thing.
 //!
 //! - [`causes`], [`crossing`], [`unix`], [`broken`]: a story per row of the truth table, with a real nginx
 //! - [`balanced`]: where this host sends connects elsewhere than the proxy asked for
@@ -20,7 +20,7 @@
 //! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`owners`]: with whose rights it reads for a proxy
 //! - [`soak`]: all of it at once, for as long as there is time
-//! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it tells of its host
+//! - [`privilege`], [`disclosure`]: what it may do while it runs, whom it runs as, and what it discloses of its host
 //!
 //! [`scene`], [`lookout`] and [`host`] are the sets that most of them share.
 

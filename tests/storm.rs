@@ -49,13 +49,13 @@ fn storm(before: impl FnOnce(&Trace)) -> u64 {
     assert_eq!(truth.0[address], expected);
     counted(&agent, &name, address, &expected);
 
-    // What each process tells of besides: its start and its end. The first fork makes its parent a master, and is not told.
-    let told = failures + u64::from(PROCESSES - 1) + u64::from(PROCESSES);
+    // What each process reports besides: its start and its end. The first fork makes its parent a master, and is not reported.
+    let sent = failures + u64::from(PROCESSES - 1) + u64::from(PROCESSES);
     let records = trace.stop().records;
     let is_refused = |record: &&Record| record.kind == "connect" && record.outcome == "refused";
     let is_of_process = |record: &&Record| matches!(&*record.kind, "worker_started" | "worker_exited");
     let received = records.iter().filter(|record| is_refused(record) || is_of_process(record)).count() as u64;
     let lost: u64 = records.iter().filter(|record| record.kind == "lost").map(|record| record.count).sum();
-    assert_eq!(received + lost, told, "{received} received, {lost} lost");
+    assert_eq!(received + lost, sent, "{received} received, {lost} lost");
     lost
 }

@@ -71,8 +71,8 @@ fn connections_that_are_passed_on_go_where_the_configuration_was_read_to_send_th
             nginx.says("(111: Connection refused) while connecting to upstream");
         }
         let record = trace.next_of("connect");
-        let told = (&*record.proxy, &*record.upstream, &*record.address, &*record.outcome);
-        assert_eq!(told, (nginx.name(), upstream, address, outcome), "{record:?}");
+        let reported = (&*record.proxy, &*record.upstream, &*record.address, &*record.outcome);
+        assert_eq!(reported, (nginx.name(), upstream, address, outcome), "{record:?}");
 
         let labels = [("proxy", nginx.name()), ("upstream", upstream), ("address", address)];
         let attempts = rows[..=at].iter().filter(|row| row.2 == address).count() as u64;
@@ -92,7 +92,7 @@ fn dropped_syns_end_with_the_connect_timeout_of_a_stream_server() {
     let stage = Stage::new(Family::V4);
     stage.upstream.firewall("tcp dport 8080 drop");
     let (address, timeout) = (stage.upstream_address(8080), short_timeout());
-    // Another timeout further out: only what the configuration says of this server tells the cause.
+    // Another timeout further out: only what the configuration says of this server has the cause.
     let nginx = nginx(
         &stage.proxy,
         &format!(
@@ -116,7 +116,7 @@ fn dropped_syns_end_with_the_connect_timeout_of_a_stream_server() {
 }
 
 #[test]
-fn mail_is_named_for_whom_it_asks_and_unknown_for_where_it_is_told_to_go() {
+fn mail_is_named_for_whom_it_asks_and_unknown_for_where_it_is_sent() {
     if !skip::unless_installed(&module(MAIL)) {
         return;
     }
@@ -141,8 +141,8 @@ fn mail_is_named_for_whom_it_asks_and_unknown_for_where_it_is_told_to_go() {
         [("auth_http", "127.0.0.1:9001", "established"), ("unknown", "127.0.0.1:9002", "refused")]
     {
         let record = trace.next_of("connect");
-        let told = (&*record.upstream, &*record.address, &*record.outcome);
-        assert_eq!(told, (upstream, address, outcome), "{record:?}");
+        let reported = (&*record.upstream, &*record.address, &*record.outcome);
+        assert_eq!(reported, (upstream, address, outcome), "{record:?}");
     }
     nginx.says("recv() failed (111: Connection refused) while reading response from upstream");
 }

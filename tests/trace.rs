@@ -91,7 +91,7 @@ fn it_ends_by_itself_after_so_many_records_or_so_long() {
 }
 
 #[test]
-fn several_proxies_are_told_apart() {
+fn several_proxies_are_distinguished() {
     let (_netns, one) = failing();
     let (_other_netns, other) = failing();
     let trace = Trace::start(&["--process", one.name(), "--process", other.name()]);
@@ -223,7 +223,7 @@ fn shown_through_a_pipe(nginx: &Nginx) -> (Guarded, Captured, Captured) {
     (trace, stdout, stderr)
 }
 
-/// Lets requests fail until a line tells of one: people see no header that would say when it is attached.
+/// Lets requests fail until a line reports one: people see no header that would say when it is attached.
 fn first_failure(nginx: &Nginx, stdout: &Captured) -> String {
     wait::until("a line about a failure", SOON, || {
         assert_eq!(nginx.get("/"), 502);

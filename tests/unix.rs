@@ -57,10 +57,10 @@ fn a_file_mode_that_denies_is_the_cause() {
 }
 
 #[test]
-fn the_longest_path_is_told_whole() {
+fn the_longest_path_is_reported_whole() {
     let directory = scratch::directory();
-    let room = 107 - directory.path().as_os_str().len() - 1;
-    let path = directory.path().join("s".repeat(room));
+    let free = 107 - directory.path().as_os_str().len() - 1;
+    let path = directory.path().join("s".repeat(free));
     let netns = Netns::new();
     let _upstream = listen(&path);
     let scene = Scene::begin(&netns, &format!("unix:{}", path.display()), "");

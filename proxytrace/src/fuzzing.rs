@@ -6,7 +6,7 @@ use crate::{
     kernel::btf::Btf,
     model::Record,
     reader,
-    recording::Reader,
+    recording::RecordingReader,
 };
 
 /// The longest id or UID that any control group may give.
@@ -25,7 +25,7 @@ pub fn btf(data: &[u8]) {
 
 /// A recording: what is read can be written, and read again.
 pub fn recording(data: &[u8]) {
-    let mut reader = Reader::new(data);
+    let mut reader = RecordingReader::new(data);
     while let Ok(Some(record)) = reader.next_record() {
         let Ok(line) = serde_json::to_string(&record) else {
             panic!("a record that cannot be written: {record:?}")

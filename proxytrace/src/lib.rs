@@ -14,7 +14,7 @@
 //! * [`declared`]: what the configuration of a proxy declares, whatever proxy that is; [`nginx`]: how nginx's says it.
 //! * [`programs`]: how processes of proxies are known.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
-//! * [`room`]: how room is shared between owners.
+//! * [`capacity`]: how capacity is shared between owners.
 //! * [`memory`]: what the C library keeps of it.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
@@ -23,6 +23,7 @@
 //! The programs in the kernel are the package `proxytrace-ebpf`.
 
 pub(crate) mod agent;
+pub(crate) mod capacity;
 pub(crate) mod check;
 pub(crate) mod cli;
 pub(crate) mod commands;
@@ -47,7 +48,6 @@ pub(crate) mod privilege;
 pub(crate) mod programs;
 pub(crate) mod reader;
 pub(crate) mod recording;
-pub(crate) mod room;
 pub(crate) mod session;
 pub(crate) mod threads;
 pub(crate) mod watch;

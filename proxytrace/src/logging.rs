@@ -131,7 +131,7 @@ struct Queue {
     sender: Sender<Entry>,
     /// The bytes in it.
     size: AtomicUsize,
-    /// Lines that found no room since that was last said.
+    /// Lines that found no place since that was last said.
     dropped: AtomicU64,
 }
 
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_what_is_written_makes_room() {
+    fn what_does_not_fit_is_counted_and_what_is_written_frees_its_bytes() {
         let (sender, entries) = channel();
         let queue = Queue::new(sender);
         let half = vec![b'x'; MAX_QUEUED / 2];

@@ -49,7 +49,7 @@ pub(crate) fn measure() -> Result<Vec<Comparison>> {
     Ok(all)
 }
 
-/// Starts an agent that watches `nginx`, looks at it and ends it.
+/// Starts an agent that watches `nginx`, measures it and ends it.
 fn figures(nginx: &Nginx, options: &[&str], upstreams: u32) -> Result<[f64; FIGURES.len()]> {
     let start = Instant::now();
     let agent = Agent::start(&[&["--process", nginx.name()], options].concat());
@@ -78,14 +78,14 @@ fn milliseconds(since: Instant) -> f64 {
 
 /// What a process and its children keep in memory, in bytes; of what several processes share each has its part.
 fn memory(pid: u32) -> Result<u64> {
-    let process = Process::new(pid.cast_signed()).context("look at an agent")?;
+    let process = Process::new(pid.cast_signed()).context("read an agent")?;
     let children = process.task_main_thread().and_then(|thread| thread.children());
-    let children = children.context("look for the children of an agent")?;
+    let children = children.context("list the children of an agent")?;
     let parts = [pid].into_iter().chain(children).map(|pid| {
         let rollup = Process::new(pid.cast_signed()).and_then(|process| process.smaps_rollup());
-        let maps = rollup.with_context(|| format!("look at the memory of process {pid}"))?.memory_map_rollup;
+        let maps = rollup.with_context(|| format!("read the memory of process {pid}"))?.memory_map_rollup;
         let part = maps.iter().find_map(|map| map.extension.map.get("Pss"));
-        part.copied().context("a kernel that tells proportional memory (Pss)")
+        part.copied().context("a kernel that reports proportional memory (Pss)")
     });
     parts.sum()
 }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_more_than_it_may_is_told() {
+    fn what_takes_more_than_it_may_is_reported() {
         let rounds = [[10.0, 1500.0], [10.0, 1100.25]];
         assert_eq!(comparison(MILLISECONDS, &rounds).at_most(1100.5).too_much(), None);
         assert_eq!(comparison(MILLISECONDS, &rounds).too_much(), None);

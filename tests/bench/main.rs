@@ -46,7 +46,7 @@ enum Part {
     Caller,
 }
 
-/// Each looks at one side of what it costs.
+/// Each measures one side of what it costs.
 const MEASUREMENTS: &[fn() -> Result<Vec<Comparison>>] =
     &[configuration::measure, connects::measure, agents::measure, requests::measure];
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 }
 
 fn show() -> Result<()> {
-    supervisor::tell_panics_plainly("bench");
+    supervisor::report_panics_plainly("bench");
     println!("bench: {}", machine()?);
     let mut too_much = Vec::new();
     for measure in MEASUREMENTS {
@@ -85,7 +85,7 @@ fn machine() -> Result<String> {
     let system = uname().context("ask for the kernel's name")?;
     let words = [system.sysname(), system.release(), system.machine()];
     let processors = thread::available_parallelism().context("count the processors")?;
-    // It tells its version on stderr.
+    // It prints its version on stderr.
     let nginx = Command::new("nginx").arg("-v").output().context("ask nginx for its version")?.stderr;
     let nginx = String::from_utf8_lossy(&nginx);
     let version = nginx.trim().strip_prefix("nginx version: ").unwrap_or("nginx");

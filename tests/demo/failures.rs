@@ -1,4 +1,4 @@
-//! The two failures of the story, as data: how each is meant to look to everybody who can notice it.
+//! The two failures of the story, as data: how each is meant to appear to everybody who can notice it.
 
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ pub(crate) struct Failure {
     pub(crate) stalls: bool,
     /// The finding that it proves.
     pub(crate) finding: &'static str,
-    /// The metric that tells of it first.
+    /// The metric that shows it first.
     pub(crate) metric: &'static str,
     /// What nginx's error log says at last.
     pub(crate) in_log: &'static str,

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the outage that proxytrace exists for, replayed on a real nginx.
 //!
 //! Two processes, both as root, with the program in `PROXYTRACE_BIN`: the supervisor waits and cleans up; the show, which it
-//! starts, makes the namespaces and tells the story. So whatever becomes of the show, nothing of it stays behind.
+//! starts, makes the namespaces and runs the story. So whatever becomes of the show, nothing of it stays behind.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a show")]
 

@@ -19,10 +19,10 @@ use crate::verdict::Evidence;
 const CONNECT_TIMEOUT: &str = "5";
 const BETWEEN_USERS: Duration = Duration::from_millis(100);
 /// Longer than the connect timeout: who has said nothing by then says nothing at all.
-const PATIENCE: Duration = Duration::from_secs(10);
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run() -> Result<()> {
-    supervisor::tell_panics_plainly("demo");
+    supervisor::report_panics_plainly("demo");
     let stage = Stage::new(Family::V4);
     let _backend = Backend::start(&stage.upstream, &stage.upstream_address(RIGHT_PORT), Manner::Answer);
     let nginx = Nginx::start(&stage.proxy, &routes_to(&stage, RIGHT_PORT));
@@ -52,7 +52,7 @@ pub(crate) fn run() -> Result<()> {
         show.stage.upstream.firewall(&format!("tcp dport {RIGHT_PORT} drop;"));
     });
 
-    narrate("the firewall is mended");
+    narrate("the firewall is fixed");
     show.stage.upstream.firewall("");
     healthy.append(&mut show.users(5));
 
@@ -125,7 +125,7 @@ fn summary(statuses: &[u16]) -> String {
 }
 
 fn first_time(condition: impl Fn() -> bool) -> Option<SystemTime> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + NOTICE_TIMEOUT;
     while Instant::now() < deadline {
         if condition() {
             return Some(SystemTime::now());

@@ -40,9 +40,9 @@ pub enum Manner {
     CloseUnanswered,
     /// Reads a request and resets.
     ResetUnanswered,
-    /// Reads a request, sends half of the answer, and resets when it is told by [`Backend::release`].
+    /// Reads a request, sends half of the answer, and resets on [`Backend::release`].
     ResetMidAnswer,
-    /// Reads a request, and closes without an answer when it is told by [`Backend::release`].
+    /// Reads a request, and closes without an answer on [`Backend::release`].
     HoldThenClose,
 }
 
@@ -107,7 +107,7 @@ impl Backend {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Tells the connections that wait for it to go on.
+    /// Lets the connections that wait for it go on.
     pub fn release(&self) {
         *self.shared.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.release.notify_all();

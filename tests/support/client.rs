@@ -51,7 +51,7 @@ pub struct Step {
 pub enum How {
     /// connect() waits for the outcome.
     Blocking,
-    /// connect() does not wait; poll() does, and `SO_ERROR` tells.
+    /// connect() does not wait; poll() does, and `SO_ERROR` has the result.
     Polled,
     /// As above, but a second connect() fetches the outcome.
     AskedTwice,
@@ -168,7 +168,7 @@ impl Client {
 
     /// Lets it begin.
     pub fn go(&self) {
-        (&self.control).write_all(b"go\n").expect("tell the connector to begin");
+        (&self.control).write_all(b"go\n").expect("have the connector begin");
     }
 
     /// Takes over the socket of a [`How::HandedOver`] step, and waits until the process that made it is gone.
@@ -198,7 +198,7 @@ impl Client {
     #[must_use]
     #[track_caller]
     pub fn finish(mut self) -> Truth {
-        self.control.shutdown(std::net::Shutdown::Write).expect("tell the connector to end");
+        self.control.shutdown(std::net::Shutdown::Write).expect("have the connector end");
         let mut text = String::new();
         self.process
             .inner()

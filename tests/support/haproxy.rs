@@ -34,7 +34,7 @@ impl Haproxy {
         haproxy
     }
 
-    /// Writes another configuration, with `more` at its end, without telling HAProxy.
+    /// Writes another configuration, with `more` at its end, without signalling HAProxy.
     pub fn configure(&self, address: &str, more: &str) {
         let clients = self.path("clients");
         let conf = format!(

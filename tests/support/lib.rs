@@ -1,4 +1,4 @@
-//! What the stories and the demo are told with, and the bench measures with: network namespaces of our own, a real nginx,
+//! What the stories, the demo and the bench run with: network namespaces of our own, a real nginx,
 //! upstreams that misbehave on request, and proxytrace as its users run it.
 //!
 //! Everything here panics with a clear message instead of returning an error, is unique to the process that made it,
@@ -7,7 +7,7 @@
 //! - [`netns`]: network namespaces, and [`stage`]: two of them joined by a cable, for IPv4 or IPv6
 //! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
-//! - [`client`]: a program that connects as it is told and counts what came of it
+//! - [`client`]: a program that connects as planned and counts what came of it
 //! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
 //! - [`bpf`]: what a process keeps in the kernel
 //! - [`supervisor`]: the demo and the bench leave nothing behind

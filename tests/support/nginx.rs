@@ -17,7 +17,7 @@ use crate::{child, process, scratch};
 
 /// A running nginx; master and workers are ended when it is dropped.
 ///
-/// It runs through a link with a unique name, so that `--process` tells it from every other nginx on the host. Its
+/// It runs through a link with a unique name, so that `--process` distinguishes it from every other nginx on the host. Its
 /// clients come in over a unix socket: they work from every namespace, and need no local port.
 #[derive(Debug)]
 pub struct Nginx {
@@ -226,7 +226,7 @@ impl Nginx {
         self.path("nginx.conf")
     }
 
-    /// Writes another configuration without telling nginx.
+    /// Writes another configuration without signalling nginx.
     pub fn configure(&self, http: &str) {
         let Options { workers, daemon, user, ref main } = self.options;
         let daemon = if daemon { "on" } else { "off" };
@@ -268,7 +268,7 @@ impl Nginx {
             let new = self.current_master().filter(|&master| master != old_master);
             new.is_some() && self.worker_pids().len() == self.options.workers
         });
-        kill(as_pid(old_master), Signal::SIGWINCH).expect("tell the old master to retire its workers");
+        kill(as_pid(old_master), Signal::SIGWINCH).expect("have the old master retire its workers");
         self.wait_for_new_workers(&old_workers);
         old_master
     }

@@ -68,7 +68,7 @@ pub(crate) fn recursion_misses(pid: u32, is_of_type: impl Fn(u64) -> bool) -> u6
     infos.filter_map(count).sum()
 }
 
-/// Where in the kernel each thread of a process waits: what root is told, for the message of a story that fails.
+/// Where in the kernel each thread of a process waits: what root can read, for the message of a story that fails.
 pub(crate) fn waits_in(pid: u32) -> String {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let stacks = threads.map(|thread| fs::read_to_string(thread.path().join("stack")).unwrap_or_default());

@@ -60,7 +60,7 @@ pub fn command_of(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// What the program is to be told as `PROXYTRACE_HOOK_VIA`.
+/// What the program gets as `PROXYTRACE_HOOK_VIA`.
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 
 /// One line of `trace --json`. What a kind of record does not have is empty here.
@@ -99,7 +99,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether it tells of an attempt or a connection, or of records like that which are missing.
+    /// Whether it is about an attempt or a connection, or of records like that which are missing.
     #[must_use]
     pub fn is_about_connections(&self) -> bool {
         matches!(&*self.kind, "connect" | "stalled" | "broken" | "lost")
@@ -174,7 +174,7 @@ impl Trace {
         }
     }
 
-    /// The next record of one of these kinds; others are passed over.
+    /// The next record of one of these kinds; others are skipped.
     #[track_caller]
     #[must_use]
     pub fn next_among(&self, kinds: &[&str]) -> Record {
@@ -187,7 +187,7 @@ impl Trace {
         panic!("no record of {kinds:?} came; stderr: {}", self.stderr.text())
     }
 
-    /// The next record about a connection, or about lost ones; those about processes and the like are passed over.
+    /// The next record about a connection, or about lost ones; those about processes and the like are skipped.
     #[track_caller]
     #[must_use]
     pub fn next_about_connections(&self) -> Record {
@@ -224,7 +224,7 @@ impl Trace {
     fn before(&self, deadline: Instant) -> Option<Record> {
         match self.records.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Ok(record)) => Some(record),
-            Ok(Err(line)) => panic!("a line that is no record: {line}"),
+            Ok(Err(line)) => panic!("a line that is not a record: {line}"),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         }
     }

@@ -1,7 +1,7 @@
 //! How much is done in the stories that do something very often, and how long they go on: less (`PROXYTRACE_TEST_SCALE`, a
 //! divisor) on machines on which everything takes long, and longer where there is time (`PROXYTRACE_TEST_LONG`).
 
-/// `often`, or as much less as this machine is told to do.
+/// `often`, or as much less as is set for this machine.
 #[must_use]
 pub fn scaled(often: u32) -> u32 {
     let divisor = std::env::var("PROXYTRACE_TEST_SCALE");

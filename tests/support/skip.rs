@@ -1,4 +1,4 @@
-//! Saying that a story can't be told here. Where `PROXYTRACE_SKIP_IS_FAILURE` is set, as in CI, that is a failure.
+//! Says that a story can't run here. Where `PROXYTRACE_SKIP_IS_FAILURE` is set, as in CI, that is a failure.
 
 use std::path::Path;
 

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use crate::netns::Netns;
 use crate::wait::{self, SOON};
 
-/// Which of the two protocols a story is told over.
+/// Which of the two protocols a story runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4

@@ -43,8 +43,8 @@ pub fn run(name: &str) -> Result<()> {
 }
 
 /// The helpers of the stories report by panicking: in a show that is a failure like any other, not a bug to be traced.
-#[allow(clippy::print_stderr, reason = "that is where panics are told")]
-pub fn tell_panics_plainly(name: &'static str) {
+#[allow(clippy::print_stderr, reason = "that is where panics are reported")]
+pub fn report_panics_plainly(name: &'static str) {
     panic::set_hook(Box::new(move |panic| {
         eprintln!("{name}: {}", panic.payload_as_str().unwrap_or("failed without a reason"));
     }));

@@ -1,4 +1,4 @@
-//! Waiting for something to become true; for time to pass only where nothing tells.
+//! Waiting for something to become true; for time to pass only where nothing signals it.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -14,7 +14,7 @@ const PAUSE_PART: u32 = 20;
 
 /// How many times longer everything may take here (`PROXYTRACE_TEST_PATIENCE`): more than once where the processor is
 /// emulated.
-static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
     let patience = std::env::var("PROXYTRACE_TEST_PATIENCE");
     patience.map_or(1, |text| text.parse().expect("PROXYTRACE_TEST_PATIENCE is a number"))
 });
@@ -22,13 +22,13 @@ static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
 /// How long something may take on this machine that may take `time` on a usual one.
 #[must_use]
 pub fn patient(time: Duration) -> Duration {
-    time * *PATIENCE
+    time * *SLOWNESS
 }
 
 /// Whether this machine is slower than a usual one.
 #[must_use]
 pub fn is_slow() -> bool {
-    *PATIENCE > 1
+    *SLOWNESS > 1
 }
 
 /// The kernel's timers count ticks. An emulated processor that stands still for a moment misses some and makes up for them
@@ -42,9 +42,9 @@ pub fn at_least(time: Duration) -> Duration {
     if is_slow() { time.saturating_sub(EARLY) } else { time }
 }
 
-/// Lets an agent or a trace look once, which it does each second while all is well: of what came between two looks, the order
-/// is not known.
-pub fn for_a_look() {
+/// Waits for a tick of an agent or a trace, which comes each second while all is well: the order of what came between two ticks
+/// is unknown.
+pub fn for_a_tick() {
     thread::sleep(Duration::from_millis(if is_slow() { 6000 } else { 1500 }));
 }
 
@@ -54,7 +54,7 @@ pub fn for_a_look() {
 pub fn until<T>(what: &str, time: Duration, ask: impl FnMut() -> Option<T>) -> T {
     match within(time, ask) {
         Some(answer) => answer,
-        None => panic!("waited {time:?} in vain: {what}"),
+        None => panic!("waited {time:?} without result: {what}"),
     }
 }
 

@@ -29,7 +29,7 @@ enum Command {
     Bench,
     /// Write THIRD-PARTY-NOTICES.md anew, from the packages that are in the program
     Notices,
-    /// Tell the stories of the kernel half on other kernels, in virtual machines
+    /// Run the stories of the kernel half on other kernels, in virtual machines
     Vm(xtask_vm::Args),
 }
 

@@ -125,7 +125,7 @@ fn read(package: &Value) -> Result<Package> {
 
 fn notices(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| format!("look into {}", directory.display()))? {
+    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
         if path.is_file() && TEXTS.iter().any(|text| name.starts_with(text)) {

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     #[arg(long)]
     stories: bool,
 
-    /// Also a few stories on other kernels, attached in each way (`cargo xtask vm` tells all): five minutes more
+    /// Also a few stories on other kernels, attached in each way (`cargo xtask vm` runs all): five minutes more
     #[arg(long, conflicts_with = "filter")]
     kernels: bool,
 
@@ -75,7 +75,7 @@ const GATES: &[Gate] = &[
 /// The package of the stories: they need root, a network of their own and the finished program.
 const STORIES: &str = "proxytrace-tests";
 
-/// What the stories are told through their environment.
+/// What the stories get through their environment.
 const LONG: &str = "PROXYTRACE_TEST_LONG";
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
 const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
@@ -111,14 +111,14 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
     let proxytrace = cargo::build(Target::Own, "proxytrace")?;
 
     announce("stories");
-    tell(&proxytrace, &filter, &[])?;
+    run_stories(&proxytrace, &filter, &[])?;
     if filter.is_empty() {
         announce("the truth table, by raw tracepoints");
-        tell(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, xtask_vm::RAW_TP)])?;
+        run_stories(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, xtask_vm::RAW_TP)])?;
     }
     if long {
         announce("ordinary life");
-        tell(&proxytrace, QUIET, &[(LONG, "1")])?;
+        run_stories(&proxytrace, QUIET, &[(LONG, "1")])?;
     }
     if kernels {
         announce("other kernels");
@@ -146,8 +146,8 @@ fn check_advisories() -> Result<()> {
 /// Where cargo-deny keeps them, below cargo's directory.
 const ADVISORIES: &str = "advisory-dbs";
 
-/// Tells the stories that pass the filter.
-fn tell(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -> Result<()> {
+/// Runs the stories that pass the filter.
+fn run_stories(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -> Result<()> {
     let mut command = cargo::cargo(&["test", "--package", STORIES, "--test", "stories", "--locked"]);
     let runner = shell::root_runner()?;
     if !runner.is_empty() {

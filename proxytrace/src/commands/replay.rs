@@ -13,7 +13,7 @@ use crate::{
     findings::Replayed,
     model::RecordTotals,
     output::summary_of_records,
-    recording::{Damage, Reader},
+    recording::{Damage, RecordingReader},
 };
 
 /// Options of `proxytrace replay`.
@@ -78,7 +78,7 @@ struct Replay {
 impl Replay {
     /// Shows one; gives where it is damaged, if it is.
     fn file(&mut self, input: impl BufRead, name: &str, quiet: bool) -> io::Result<Option<Damage>> {
-        let mut reader = Reader::new(input);
+        let mut reader = RecordingReader::new(input);
         let mut out = io::BufWriter::new(io::stdout().lock());
         let damage = loop {
             match reader.next_record() {
@@ -104,7 +104,7 @@ impl Replay {
     }
 }
 
-fn report_skipped(reader: &Reader<impl BufRead>, name: &str) -> io::Result<()> {
+fn report_skipped(reader: &RecordingReader<impl BufRead>, name: &str) -> io::Result<()> {
     let why = if reader.is_newer() { "a newer proxytrace wrote it" } else { "they are not understood" };
     if reader.skipped() > 0 {
         writeln!(io::stderr(), "{name}: {} records were skipped: {why}", reader.skipped())?;

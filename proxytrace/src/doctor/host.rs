@@ -33,7 +33,7 @@ fn type_information() -> Check {
     const NAME: &str = "type information";
     match kernel::check_type_information() {
         Ok(bytes) => Check::ok(NAME, format!("{}, {:.1} MB", btf::PATH, bytes as f64 / 1e6)),
-        Err(error) => Check::cannot(NAME, error.to_string(), "use a kernel of 5.8 or newer with BTF"),
+        Err(error) => Check::cannot(NAME, error.to_string(), "use a kernel of 5.10 or newer with BTF"),
     }
 }
 
@@ -44,7 +44,7 @@ fn lockdown() -> Check {
     let Ok(text) = fs::read_to_string("/sys/kernel/security/lockdown") else {
         return Check::ok(
             NAME,
-            "not known: /sys/kernel/security is not mounted, or the kernel has no lockdown",
+            "unknown: /sys/kernel/security is not mounted, or the kernel has no lockdown",
         );
     };
     let mode = text.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();

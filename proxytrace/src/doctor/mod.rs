@@ -61,7 +61,7 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
     match outcome {
         Ok((seen, snapshot)) => (ledger_check(NAME, &snapshot), hooks(Some(&seen))),
         Err(error) => {
-            let costs = "whether every hook works is not known";
+            let costs = "whether every hook works is unknown";
             let fix = "let this process connect to itself on 127.0.0.1, and run it again";
             (Check::lacks(NAME, format!("{error:#}"), costs, fix), hooks(None))
         }

@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long a connection may take from its client's side to the listener's.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A subject that waits for its word.
+/// A subject that waits to be started.
 pub(super) struct Subject(Child);
 
 impl Subject {
@@ -73,12 +73,12 @@ impl Drop for Subject {
 /// # Errors
 /// What went wrong, for the one that started it.
 pub fn run() -> anyhow::Result<()> {
-    // Without a word this is the end: whoever started us is gone.
+    // The end of the input without a line: the process that started this one is gone.
     if std::io::stdin().read(&mut [0])? == 0 {
         return Ok(());
     }
     take_a_signal()?;
-    // It ends at once: it gets no word.
+    // It ends at once: it is never started.
     let mut child = spawn()?;
     drop(child.stdin.take());
     let status = child.wait()?;

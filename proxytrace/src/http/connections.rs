@@ -21,7 +21,7 @@ const MAX: Limits = Limits { total: 256, by_peer: 128 };
 const MAX_PAGES: Limits = Limits { total: 192, by_peer: 96 };
 
 /// How long a client may take to ask, or to take what it has asked for; and how long a page may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pages that clients are still taking need no more memory than this in bytes; a single page that is larger is served alone.
 const MAX_BODIES: usize = 64 << 20;
@@ -85,7 +85,7 @@ impl Connections {
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let (peer, close) = (peer(ip), Arc::new(Notify::new()));
         let mut table = self.lock();
-        if !table.make_room(&MAX, peer, Phase::rank, |_| true) {
+        if !table.make_place(&MAX, peer, Phase::rank, |_| true) {
             return None;
         }
         let id = table.next;
@@ -99,7 +99,7 @@ impl Connections {
     /// Closes those whose time has run out.
     pub(super) fn close_overdue(&self) {
         let mut table = self.lock();
-        let is_overdue = |connection: &Connection| connection.since.elapsed() >= PATIENCE;
+        let is_overdue = |connection: &Connection| connection.since.elapsed() >= CLIENT_TIMEOUT;
         let overdue: Vec<_> =
             table.open.iter().filter(|(_, connection)| is_overdue(connection)).map(|(id, _)| *id).collect();
         overdue.into_iter().for_each(|id| table.close(id));
@@ -119,9 +119,9 @@ impl Connections {
 }
 
 impl Table {
-    /// Sees to it that there is room for one more among the connections that `counts`, from everybody and from `peer`:
+    /// Sees to it that there is a place for one more among the connections that `counts`, from everybody and from `peer`:
     /// the one that can best be spared is closed. Gives false where that is none.
-    fn make_room(
+    fn make_place(
         &mut self,
         limits: &Limits,
         peer: IpAddr,
@@ -180,7 +180,7 @@ impl Table {
         }
     }
 
-    /// Lets a connection that queues wait for its page, if it is the first of its peer and there is room. A client that
+    /// Lets a connection that queues wait for its page, if it is the first of its peer and there is a place. A client that
     /// pipelines queues again for each page, and so comes after those that asked meanwhile. `None` where it was closed.
     fn leave_queue(&mut self, id: u64) -> Option<bool> {
         let &Connection { peer, since, .. } = self.open.get(&id)?;
@@ -191,7 +191,7 @@ impl Table {
         };
         let rank = |phase: Phase| phase.rank().filter(|_| phase.is_page());
         let leaves =
-            !self.open.iter().any(is_before) && self.make_room(&MAX_PAGES, peer, rank, Phase::is_page);
+            !self.open.iter().any(is_before) && self.make_place(&MAX_PAGES, peer, rank, Phase::is_page);
         if leaves {
             self.enter(id, Phase::Waits);
         }
@@ -260,7 +260,7 @@ impl Place {
         }
     }
 
-    /// A page was asked for. Waits until the one before is taken and there is room; `None` where the connection was closed
+    /// A page was asked for. Waits until the one before is taken and there is a place; `None` where the connection was closed
     /// meanwhile.
     pub(super) async fn begin_page(self: &Arc<Self>) -> Option<Turn> {
         let permit = Arc::clone(&self.turn).acquire_owned().await.ok()?;
@@ -270,7 +270,7 @@ impl Place {
             Arc::clone(&table.moved)
         };
         loop {
-            // Made before the look, so that it misses no move after it.
+            // Made before the check, so that it misses no move after it.
             let next = moved.notified();
             if self.connections.lock().leave_queue(self.id)? {
                 return Some(Turn { place: Arc::clone(self), _permit: permit });
@@ -345,7 +345,7 @@ mod tests {
         block_on(place.begin_page())
     }
 
-    /// Whether a future is done when it is looked at once.
+    /// Whether a future is done when it is polled once.
     async fn is_done<T>(future: impl Future<Output = T>) -> bool {
         tokio::select! {
             biased;
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_finds_no_room_is_served_before_those_that_clients_pipeline() {
+    fn a_page_that_finds_no_place_is_served_before_those_that_clients_pipeline() {
         let connections = Arc::new(Connections::default());
         let places: Vec<_> = (0..MAX_PAGES.by_peer).map(|_| admit(&connections, LOCAL)).collect();
         let mut turns: Vec<_> = places.iter().map(|place| turn(place).expect("a turn")).collect();

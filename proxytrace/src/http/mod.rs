@@ -33,10 +33,10 @@ pub use render::{Page, Renderer, Source, render};
 /// A request's line and header fields take no more, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// How often it is looked for connections whose time has run out.
+/// How often connections whose time has run out are closed.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Tells whether the agent is ready.
+/// Whether the agent is ready.
 pub trait Readiness: Send + Sync + 'static {
     /// What to say to whoever asks.
     ///
@@ -64,7 +64,7 @@ pub async fn serve(listener: TcpListener, readiness: Arc<impl Readiness>, render
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
                     connections.close_idlest();
                 }
-                // Asking again at once would only turn a CPU.
+                // Asking again at once would only keep a CPU busy.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

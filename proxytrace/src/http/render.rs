@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Format;
 
-/// More asks than connections may wait for a page at once (`connections.rs`): one that finds no room is answered with 503.
+/// More asks than connections may wait for a page at once (`connections.rs`): one that finds no place is answered with 503.
 const MAX_ASKS: usize = 256;
 
 /// A page that has to be rendered.
@@ -132,7 +132,7 @@ mod tests {
 
     use super::{Page, Renderer, Source, render};
 
-    /// Says that it has begun, and goes on when it is told to.
+    /// Says that it has begun, and goes on when it is released.
     struct Held {
         began: Sender<Page>,
         goes_on: Receiver<()>,

@@ -38,8 +38,8 @@ const SHOWN_LENGTH: usize = 12;
 /// The longest UID of a pod; those of UUIDs have 36 characters, those of static pods 32.
 const MAX_UID_LENGTH: usize = 64;
 
-/// What the content of /proc/PID/cgroup tells. Version 2 and the named version 1 hierarchies alike: any that tells is right, but a
-/// unit is systemd's word, in a hierarchy that is systemd's.
+/// What the content of /proc/PID/cgroup says. Version 2 and the named version 1 hierarchies count alike: any that says something is
+/// right, but a unit is read from a hierarchy that is systemd's only.
 #[must_use]
 pub fn place(content: &str) -> Place {
     let mut found = Place::default();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn units_containers_and_pods_are_told_from_the_path() {
+    fn units_containers_and_pods_are_read_from_the_path() {
         let id = Some("0123456789ab");
         check("/system.slice/nginx.service", Some("nginx.service"), None, None);
         check("/../../system.slice/nginx.service", Some("nginx.service"), None, None);
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_told_in_the_hierarchies_of_systemd_only() {
+    fn a_unit_is_read_from_the_hierarchies_of_systemd_only() {
         let unit = |content: &str| place(content).unit;
         assert_eq!(unit("8:pids:/system.slice/nginx.service\n0::/\n"), None);
         assert_eq!(unit("8:pids:/\n0::/system.slice/a:b.service\n").as_deref(), Some("a:b.service"));
     }
 
     #[test]
-    fn what_is_no_such_content_is_read_as_nothing() {
+    fn malformed_content_is_read_as_nothing() {
         for content in
             ["", "\n", "0", "0:", "0::", ":::::", "0::////", "0::/..", "x:y:z", "0::/-pod.slice", "0::/pod"]
         {

@@ -21,18 +21,18 @@ use proxytrace_ebpf::abi::Owner;
 
 use crate::escape;
 use pod::Pod;
-use seen::{Seen, look_at, of_owner};
+use seen::{Seen, inspect, of_owner};
 
-/// So long a name waits for what it depends on: where its proxy runs, and, where it is shared, which configuration it has. Both
+/// How long a name waits for what it depends on: where its proxy runs, and, where it is shared, which configuration it has. Both
 /// take milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who says what a proxy is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// systemd: its unit.
     Unit,
-    /// Kubelet: the host's files tell its pod.
+    /// Kubelet: the host's files name its pod.
     Pod,
     /// Its container: namespace and pod are what files in the container say.
     PodClaimed,
@@ -40,13 +40,13 @@ pub enum Source {
     Container,
     /// The process itself.
     Process,
-    /// Nobody: it ended before it could be looked at, and is called what was asked for.
+    /// Nobody: it ended before it could be read, and is called what was asked for.
     #[default]
     Option,
 }
 
 impl Source {
-    /// All of them, the most telling first.
+    /// All of them, the most reliable first.
     #[cfg(test)]
     pub const ALL: [Self; 6] =
         [Self::Unit, Self::Pod, Self::Container, Self::PodClaimed, Self::Process, Self::Option];
@@ -84,15 +84,15 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, Default)]
 struct Shared {
     count: usize,
-    /// What tells one of them apart is still to come.
+    /// What distinguishes one of them is still to come.
     is_open: bool,
 }
 
 /// The names of proxies. A name is given when it is first asked for, to one living proxy at a time: a proxy that is
 /// restarted takes up its predecessor's.
 #[derive(Debug)]
-pub struct Names {
-    /// What a proxy is called that ended before it could be looked at.
+pub struct ProxyNames {
+    /// What a proxy is called that ended before it could be read.
     fallback: String,
     /// Whose they are, as the kernel half says.
     owners: HashMap<u64, Owner>,
@@ -106,7 +106,7 @@ pub struct Names {
     given: HashMap<u64, Arc<str>>,
 }
 
-impl Names {
+impl ProxyNames {
     /// No proxy known yet.
     #[must_use]
     pub fn new(fallback: String) -> Self {
@@ -121,7 +121,7 @@ impl Names {
         }
     }
 
-    /// Notes whose `proxy` is, for its name if it ends before it can be looked at.
+    /// Notes whose `proxy` is, for its name if it ends before it can be read.
     pub fn owned(&mut self, proxy: u64, owner: Owner) {
         // While it is being entered it has none yet.
         if owner != Owner::ZERO {
@@ -135,13 +135,13 @@ impl Names {
         self.owners.get(&proxy).copied()
     }
 
-    /// Looks at a process of `proxy` while it is alive. Gives true the first time that there is something to be seen: then
+    /// Reads what /proc says of a process of `proxy` while it is alive. Gives true the first time that it can be read: then
     /// somebody with more privileges should be asked where it runs.
-    pub fn look(&mut self, proxy: u64, pid: u32) -> bool {
+    pub fn inspect(&mut self, proxy: u64, pid: u32) -> bool {
         if self.seen.contains_key(&proxy) {
             return false;
         }
-        let Some((seen, configuration)) = look_at(pid) else { return false };
+        let Some((seen, configuration)) = inspect(pid) else { return false };
         self.seen.insert(proxy, seen);
         if configuration.is_some() {
             self.configurations.insert(proxy, configuration);
@@ -165,7 +165,7 @@ impl Names {
         self.configurations.entry(proxy).or_insert_with(|| path.map(Path::to_owned));
     }
 
-    /// Whether all is known that the name of `proxy` depends on, or was waited for in vain. Before that it should be shown
+    /// Whether all is known that the name of `proxy` depends on, or the time to wait for it is over. Before that it should be shown
     /// nowhere, as it never changes once it is given.
     #[must_use]
     pub fn is_settled(&self, proxy: u64) -> bool {
@@ -173,10 +173,10 @@ impl Names {
     }
 
     fn is_located(&self, proxy: u64) -> bool {
-        self.asked.get(&proxy).is_none_or(|since| since.elapsed() >= PATIENCE)
+        self.asked.get(&proxy).is_none_or(|since| since.elapsed() >= SETTLE_TIMEOUT)
     }
 
-    /// Whether it shares its name, or did before the other ended, and what tells them apart may still come.
+    /// Whether it shares its name, or did before the other ended, and what distinguishes them may still come.
     fn is_sharing_open(&self, proxy: u64) -> bool {
         let base = self.base(proxy);
         let same = self.seen.keys().copied().filter(|other| self.base(*other) == base);
@@ -189,21 +189,22 @@ impl Names {
     fn share(&self, proxy: u64, shared: &mut Shared) {
         if let Some(seen) = self.seen.get(&proxy).filter(|seen| !seen.is_errand) {
             shared.count += 1;
-            shared.is_open |= !self.configurations.contains_key(&proxy) && seen.since.elapsed() < PATIENCE;
+            shared.is_open |=
+                !self.configurations.contains_key(&proxy) && seen.since.elapsed() < SETTLE_TIMEOUT;
         }
     }
 
-    /// Whether `proxy` waits for one of those that share its name: not for longer than [`PATIENCE`], whoever comes meanwhile.
+    /// Whether `proxy` waits for one of those that share its name: not for longer than [`SETTLE_TIMEOUT`], whoever comes meanwhile.
     fn is_open(&self, proxy: u64, shared: Shared) -> bool {
         let Some(seen) = self.seen.get(&proxy) else { return false };
         let others = shared.count - usize::from(!seen.is_errand);
-        shared.is_open && others > 0 && seen.since.elapsed() < PATIENCE
+        shared.is_open && others > 0 && seen.since.elapsed() < SETTLE_TIMEOUT
     }
 
     /// Whether an answer is waited for.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.asked.values().any(|since| since.elapsed() < PATIENCE)
+        self.asked.values().any(|since| since.elapsed() < SETTLE_TIMEOUT)
     }
 
     /// Gives those of these proxies their names whose owners are known and whose names are settled by now; `living` as below.
@@ -214,7 +215,7 @@ impl Names {
         if nameless.is_empty() {
             return;
         }
-        // One look at all that were seen: thousands may share a name.
+        // All that were seen are read once: thousands may share a name.
         let mut shared: HashMap<Cow<'_, str>, Shared> = HashMap::new();
         for &proxy in self.seen.keys() {
             self.share(proxy, shared.entry(self.base(proxy)).or_default());
@@ -329,10 +330,10 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Identity, Names, Owner, PATIENCE, Seen, Source, pod::Pod, seen::fingerprint};
+    use super::{Identity, Owner, ProxyNames, SETTLE_TIMEOUT, Seen, Source, pod::Pod, seen::fingerprint};
 
-    fn names(proxies: &[(u64, &str, Option<&str>, &str)]) -> Names {
-        let mut names = Names::new("fallback".to_owned());
+    fn names(proxies: &[(u64, &str, Option<&str>, &str)]) -> ProxyNames {
+        let mut names = ProxyNames::new("fallback".to_owned());
         for (proxy, name, configuration, arguments) in proxies {
             let identity = Identity { name: (*name).to_owned(), ..Identity::default() };
             let fingerprint = fingerprint([b"/", arguments.as_bytes()]);
@@ -348,9 +349,9 @@ mod tests {
 
     #[test]
     fn a_name_waits_for_the_answer_where_its_proxy_runs() {
-        let mut names = Names::new("nginx".to_owned());
+        let mut names = ProxyNames::new("nginx".to_owned());
         assert!(names.is_settled(1), "nobody was asked");
-        assert!(names.look(1, std::process::id()), "it is seen for the first time");
+        assert!(names.inspect(1, std::process::id()), "it is seen for the first time");
         names.asked(1);
         assert!(!names.is_settled(1) && names.is_asking());
         let [namespace, name, container] = ["shop", "edge-0", "nginx"].map(str::to_owned);
@@ -358,11 +359,11 @@ mod tests {
         assert!(names.is_settled(1) && !names.is_asking());
         assert_eq!(&*names.name(1, &HashSet::from([1])), "shop/edge-0/nginx");
         assert_eq!(names.identity(1).source, Source::Pod);
-        assert!(!names.look(1, std::process::id()), "it was seen before");
+        assert!(!names.inspect(1, std::process::id()), "it was seen before");
         names.asked(2);
         names.found(2, None);
         assert_eq!(&*names.name(2, &HashSet::from([1, 2])), "nginx");
-        names.asked.extend(Instant::now().checked_sub(PATIENCE).map(|since| (3, since)));
+        names.asked.extend(Instant::now().checked_sub(SETTLE_TIMEOUT).map(|since| (3, since)));
         assert!(names.is_settled(3) && !names.is_asking(), "an answer that does not come is not waited for");
     }
 
@@ -428,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_shared_waits_for_what_tells_them_apart() {
+    fn a_name_that_is_shared_waits_for_what_distinguishes_its_proxies() {
         let mut names = names(&[(1, "nginx", None, ""), (2, "nginx", Some("/b.conf"), "")]);
         names.seen.get_mut(&2).unwrap().is_errand = true;
         assert!(names.is_settled(1), "an errand shares no name");
@@ -439,7 +440,7 @@ mod tests {
         assert!(names.is_settled(1) && names.is_settled(2));
         assert_eq!(&*names.name(1, &HashSet::from([1, 2])), "nginx:/a.conf");
         names.configurations.remove(&2);
-        names.seen.get_mut(&2).unwrap().since -= PATIENCE + Duration::from_millis(1);
+        names.seen.get_mut(&2).unwrap().since -= SETTLE_TIMEOUT + Duration::from_millis(1);
         assert!(names.is_settled(2), "what does not come is not waited for");
     }
 
@@ -447,11 +448,11 @@ mod tests {
     fn who_shares_a_name_does_not_wait_for_all_that_come_after() {
         let crowd: Vec<_> = (1..=5).map(|proxy| (proxy, "nginx@65534", None, "")).collect();
         let mut names = names(&crowd);
-        names.seen.get_mut(&1).unwrap().since -= PATIENCE;
+        names.seen.get_mut(&1).unwrap().since -= SETTLE_TIMEOUT;
         names.configured(2, None);
         names.owned(6, Owner::new(65534, Owner::HOST_ROOT.pid_namespace));
         let settled: Vec<_> = (1..=6).filter(|proxy| names.is_settled(*proxy)).collect();
-        assert_eq!(settled, [1, 6], "the others may still learn what tells them apart");
+        assert_eq!(settled, [1, 6], "what distinguishes the others may still come");
         names.settle(1..=7, &HashSet::from_iter(1..=5));
         assert_eq!((1..=7).filter(|proxy| names.given(*proxy).is_some()).collect::<Vec<_>>(), settled);
         assert!(names.given(6).unwrap().starts_with("fallback@65534"), "it is not called as root's are");
@@ -459,8 +460,8 @@ mod tests {
 
     #[test]
     fn a_process_that_runs_has_a_name() {
-        let mut names = Names::new("fallback".to_owned());
-        names.look(1, std::process::id());
+        let mut names = ProxyNames::new("fallback".to_owned());
+        names.inspect(1, std::process::id());
         assert_ne!(&*names.name(1, &HashSet::from([1])), "fallback");
         assert_ne!(names.identity(1).source, Source::Option);
     }

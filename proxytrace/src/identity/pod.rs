@@ -1,4 +1,4 @@
-//! What tells which pod of Kubernetes has a UID, and in which of its containers a process runs: what kubelet mounts into a
+//! Which pod of Kubernetes has a UID, and in which of its containers a process runs: what kubelet mounts into a
 //! container and writes there, and where it keeps the logs. Pure.
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ pub fn of_logs(directory: &str, uid: &str) -> Option<(String, String)> {
     Some((checked(namespace)?, checked(name)?))
 }
 
-/// The namespace by a container's /etc/resolv.conf: its names are looked for in `NAMESPACE.svc.DOMAIN` first.
+/// The namespace by a container's /etc/resolv.conf: its names are searched in `NAMESPACE.svc.DOMAIN` first.
 #[must_use]
 pub fn namespace_of_resolver(text: &str) -> Option<String> {
     let lines = text.lines().map(str::split_whitespace);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_resolver_tells_the_namespace() {
+    fn the_namespace_is_read_from_the_resolver() {
         let check = |text: &str, expected: Option<&str>| {
             assert_eq!(namespace_of_resolver(text).as_deref(), expected, "{text:?}");
         };

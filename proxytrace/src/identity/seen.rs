@@ -28,7 +28,7 @@ pub(super) struct Seen {
 }
 
 /// What is seen of a proxy by one of its processes, and the configuration that its command line names by an absolute path.
-pub(super) fn look_at(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
+pub(super) fn inspect(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
     let process = first_of_its_name(Process::new(pid.cast_signed()).ok()?);
     let stat = process.stat().ok()?;
     let place = cgroup::place(&fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).ok()?);
@@ -63,7 +63,7 @@ pub(super) fn look_at(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
     Some((seen, configuration))
 }
 
-/// The process, or the parent that has the same name, or its: of the first one everything is told, whichever is seen first. A
+/// The process, or the parent that has the same name, or its: everything is read of the first one, whichever is seen first. A
 /// worker runs as another user than its master.
 fn first_of_its_name(mut process: Process) -> Process {
     for _ in 0..MAX_PARENTS {
@@ -93,7 +93,7 @@ pub(super) fn of_owner(comm: &str, owner: Owner) -> String {
     if owner == Owner::HOST_ROOT { comm.to_owned() } else { format!("{comm}@{}", owner.uid) }
 }
 
-/// The same in every version; it tells apart what nobody made to be mistaken.
+/// The same in every version; it distinguishes what nobody made to collide.
 pub(super) fn fingerprint(parts: [&[u8]; 2]) -> u32 {
     let hash = escape::hash(parts);
     (hash ^ hash >> 32) as u32

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("the BTF data ends too early")]
     Truncated,
     /// It is something else, or of the other byte order.
-    #[error("this is no BTF data of this machine's byte order")]
+    #[error("not BTF data of this machine's byte order")]
     BadMagic,
     /// A newer kernel's type that the reader cannot skip, not knowing its length.
     #[error("the BTF data has a type of the unknown kind {0}")]
@@ -113,7 +113,7 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// The offset in bytes of `structure.member[.member…][+bytes]`, looking into unnamed members as C does.
+    /// The offset in bytes of `structure.member[.member…][+bytes]`, searching unnamed members as C does.
     #[must_use]
     pub fn offset(&self, path: &str) -> Option<u32> {
         let (path, more) = match path.split_once('+') {

@@ -50,7 +50,7 @@ impl Tracer {
         }
     }
 
-    /// Enters a process and its proxy, where there is room for them; otherwise that is counted.
+    /// Enters a process and its proxy, where there is capacity for them; otherwise that is counted.
     fn enter(&mut self, pid: u32, process: Process) -> Result<(), Error> {
         let Process { proxy, owner, .. } = process;
         let standing = if self.proxies.get(&proxy).is_some() || self.enter_proxy(proxy, owner)? {

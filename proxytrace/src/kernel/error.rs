@@ -31,8 +31,8 @@ pub enum Error {
         "cannot trace: this kernel has no {0}, which the programs read; please report it with `uname -r`"
     )]
     NoMember(&'static str),
-    /// Before 5.8.
-    #[error("cannot trace: this kernel is too old, it has no BPF ring buffer; 5.8 or newer is needed")]
+    /// It has no BPF ring buffer, as before 5.8; what is older than 5.10 is not supported.
+    #[error("cannot trace: this kernel is too old: it has no BPF ring buffer; 5.10 or newer is needed")]
     KernelTooOld,
     /// The programs or maps were refused.
     #[error("cannot trace: load the kernel programs: {0}")]

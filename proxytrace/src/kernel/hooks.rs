@@ -19,9 +19,9 @@ impl FromStr for Forced {
         let (name, way) = text.split_once('=').ok_or_else(|| {
             "write HOOK=WAY, such as connect=tp_btf; `proxytrace doctor` lists them".to_owned()
         })?;
-        let hook = all().find(|hook| hook.name == name).ok_or_else(|| {
-            format!("there is no such hook; there are {}", list(all().map(|hook| hook.name)))
-        })?;
+        let hook = all()
+            .find(|hook| hook.name == name)
+            .ok_or_else(|| format!("unknown hook; expected one of {}", list(all().map(|hook| hook.name))))?;
         if way == NO_WAY && !hook.required {
             return Ok(Self { hook: hook.name, via: None });
         }
@@ -46,7 +46,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 /// The ways to try for `hook`, best first, and whether they were asked for: then a refusal must not pass unnoticed.
 #[must_use]
 pub fn plan(hook: &'static Hook, forced: &[Forced]) -> (Vec<&'static Rung>, bool) {
-    // The last word counts, as with other options.
+    // The last one counts, as with other options.
     match forced.iter().rev().find(|forced| forced.hook == hook.name) {
         None => (hook.rungs.iter().collect(), false),
         Some(Forced { via, .. }) => {

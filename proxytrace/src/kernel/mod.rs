@@ -351,7 +351,7 @@ impl Tracer {
     /// it. A TCP connect that the proxy closes during the handshake is judged by it.
     ///
     /// # Errors
-    /// There is no room for another, or what else the kernel said.
+    /// There is no capacity for another, or what else the kernel said.
     pub fn set_connect_timeout(&mut self, row: &RowKey, timeout: Option<Duration>) -> Result<(), Error> {
         match timeout {
             Some(timeout) => self.timeouts.insert(row, &(timeout.as_nanos() as u64)),

@@ -51,7 +51,7 @@ impl Owners {
     /// Counts entries that were made (above 0) or taken out (below 0) here.
     ///
     /// # Errors
-    /// There is no room for another owner, or what else the kernel said.
+    /// There is no capacity for another owner, or what else the kernel said.
     pub(super) fn count(&mut self, owner: Owner, share: Share, change: i64) -> Result<(), Error> {
         for owner in [owner, Owner::ALL] {
             let usage = self.counted.entry(owner).or_insert(Usage::ZERO);
@@ -92,7 +92,7 @@ impl Owners {
         self.inside.entries()
     }
 
-    /// Forgets the owners that hold nothing, once there is not much room left for others. One that takes an entry in the
+    /// Forgets the owners that hold nothing, once there is not much capacity left for others. One that takes an entry in the
     /// microseconds between the check and the removal is counted as holding one fewer.
     ///
     /// # Errors

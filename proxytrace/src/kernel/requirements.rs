@@ -61,7 +61,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "CAP_SYS_ADMIN",
         bit: SYS_ADMIN,
         required: false,
-        why: "to look host names up in the network namespace of a proxy, and to read in its user namespace, where those are not its own",
+        why: "to look up host names in the network namespace of a proxy, and to read in its user namespace, where those are not its own",
         without: "there, upstreams that are configured by host name are not named, and files are read without what capabilities allow there",
     },
     Capability {
@@ -88,7 +88,7 @@ pub const SYS_PTRACE: Capability = Capability {
     name: "CAP_SYS_PTRACE",
     bit: 19,
     required: false,
-    why: "to see processes of others where /proc is mounted with hidepid, and to look at their configurations",
+    why: "to see processes of others where /proc is mounted with hidepid, and to read their configurations",
     without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for; upstreams of proxies of other users are called unknown",
 };
 

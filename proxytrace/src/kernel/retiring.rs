@@ -43,7 +43,7 @@ pub struct Idle {
 pub(super) trait Rows {
     fn get(&self, row: &RowKey) -> Option<Row>;
     fn remove(&mut self, row: &RowKey) -> Result<(), Error>;
-    /// No attempt begins there from now on, but for those whose program is running. Gives false where there is no room to note it.
+    /// No attempt begins there from now on, but for those whose program is running. Gives false where there is no capacity to note it.
     fn close(&mut self, row: &RowKey) -> bool;
     fn open(&mut self, row: &RowKey) -> Result<(), Error>;
 }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_nobody_reaches_takes_no_room_among_those_that_are_closed() {
+    fn a_row_that_nobody_reaches_takes_no_capacity_among_those_that_are_closed() {
         let mut ledger = Ledger::of(&[(key(1), 1), (key(2), 2), (key(3), 3)]);
         let (mut retiring, now) = (Retiring::default(), Instant::now());
         let unreachable = Idle { is_reachable: false, ..idle(1) };

@@ -18,7 +18,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether this is a row `~other`: of a proxy's attempts whose destinations had no room for rows of their own.
+    /// Whether this is a row `~other`: of a proxy's attempts whose destinations had no capacity for rows of their own.
     #[must_use]
     pub const fn is_other(row: &RowKey) -> bool {
         row.address.family == 0

@@ -145,7 +145,7 @@ impl FromStr for Resized {
             .ok_or_else(|| "write TABLE=ENTRIES, such as connections=200000".to_owned())?;
         let table = TABLES.iter().find(|table| table.name == name).ok_or_else(|| {
             let names: Vec<_> = TABLES.iter().map(|table| table.name).collect();
-            format!("there is no such table; there are {}", names.join(", "))
+            format!("unknown table; expected one of {}", names.join(", "))
         })?;
         match entries.parse() {
             Ok(entries @ 1..=MAX_ENTRIES) => Ok(Self { map: table.map, entries }),
@@ -159,7 +159,7 @@ mod tests {
     use super::{Resized, TABLES};
 
     #[test]
-    fn a_loss_for_want_of_room_names_the_one_table_that_had_none() {
+    fn a_loss_for_lack_of_capacity_names_the_one_full_table() {
         let mut losses: Vec<_> = TABLES.iter().filter_map(|table| Some(table.full?.name())).collect();
         let tables = losses.len();
         losses.sort_unstable();

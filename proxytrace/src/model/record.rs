@@ -185,7 +185,7 @@ pub struct Worker {
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reload {
-    /// The master, and the generation that runs now: after a rejected reload that of before.
+    /// The master, and the generation that runs now: after a rejected reload the previous one.
     #[serde(flatten)]
     pub master: Worker,
     /// What the master made of it.
@@ -201,7 +201,7 @@ pub struct Reload {
 pub enum ReloadResult {
     /// It forked workers with the new configuration.
     Accepted,
-    /// It forked none, and goes on with the configuration of before.
+    /// It forked none, and goes on with the previous configuration.
     Rejected,
 }
 

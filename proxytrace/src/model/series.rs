@@ -1,8 +1,8 @@
 //! The kernel half's ledger as series, one for each proxy, upstream and address, over all generations.
 //!
 //! It keeps the ledger small without losing a count: rows that are not used any more are carried over into the store and
-//! forgotten in the kernel, and a series goes away once all its rows have and it was not used for long. What has no room for a series of its
-//! own is summed, by proxy and upstream; and what has no room for a sum, in one of all proxies.
+//! forgotten in the kernel, and a series goes away once all its rows have and it was not used for long. Where the capacity
+//! for series is used up, addresses are summed, by proxy and upstream; where that for sums is used up, in one sum of all proxies.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,7 +14,7 @@ use proxytrace_ebpf::{
     outcome::Outcome,
 };
 
-use crate::room::Room;
+use crate::capacity::Capacity;
 
 /// Stands for the addresses that have no series of their own.
 const OTHER: &str = "~other";
@@ -31,7 +31,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// What a proxy connected to without room in the kernel for the address.
+    /// What a proxy connected to while the kernel had no capacity for the address.
     #[must_use]
     pub fn other(proxy: Arc<str>) -> Self {
         Self { proxy, upstream: OTHER.into(), address: OTHER.into() }
@@ -84,20 +84,20 @@ impl Series {
 #[derive(Debug)]
 pub struct SeriesStore {
     idle_ns: u64,
-    known: HashMap<Key, Known>,
-    /// Room for series of their own.
-    own: Room,
+    admitted: HashMap<Key, Admitted>,
+    /// Capacity for series of their own.
+    own: Capacity,
     /// What the others are summed in. A sum is there as long as one of them is, and until it was not used for long.
     sums: BTreeMap<Key, Sum>,
-    /// Room for sums: names of proxies may come and go without end.
-    apart: Room,
+    /// Capacity for sums: names of proxies may come and go without end.
+    apart: Capacity,
 }
 
 /// Sums of so many proxies and upstreams of one owner.
 const MAX_SUMS: usize = 128;
 
 #[derive(Debug)]
-struct Known {
+struct Admitted {
     owner: Owner,
     /// The sum that it is counted in; `None` where it has a series of its own. Decided when the address is first seen and never
     /// changed, because a counter must not jump when an address moves in or out of a sum.
@@ -108,7 +108,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Sum {
-    /// `None` for what is counted there of all who had no room for more.
+    /// `None` for what is counted there of all proxies that the capacity for sums did not cover.
     owner: Option<Owner>,
     /// What rows counted that the kernel has forgotten.
     carried: Series,
@@ -132,17 +132,17 @@ impl SeriesStore {
     /// kept until they have not been used for `idle_ns`.
     #[must_use]
     pub fn new(max_addresses: usize, idle_ns: u64) -> Self {
-        let (own, apart) = (Room::new(max_addresses), Room::new(MAX_SUMS));
-        Self { idle_ns, known: HashMap::new(), own, sums: BTreeMap::new(), apart }
+        let (own, apart) = (Capacity::new(max_addresses), Capacity::new(MAX_SUMS));
+        Self { idle_ns, admitted: HashMap::new(), own, sums: BTreeMap::new(), apart }
     }
 
-    /// Decides where what is counted of an address goes: into a series of its own, where there is room, or into a sum.
+    /// Decides where what is counted of an address goes: into a series of its own, where there is capacity, or into a sum.
     pub fn admit(&mut self, key: &Key, owner: Owner) {
-        self.known(key, owner);
+        self.admitted(key, owner);
     }
 
     /// The series as of `rows`, which are all that the kernel has, with the owners of their proxies. What is `declared` has a series
-    /// before it is used, as far as what is used leaves room. Nothing is remembered: an address that was not admitted yet is
+    /// before it is used, as far as what is used leaves capacity. Nothing is remembered: an address that was not admitted yet is
     /// counted where it will be.
     #[must_use]
     pub fn view<'a>(
@@ -152,25 +152,25 @@ impl SeriesStore {
     ) -> BTreeMap<Key, Series> {
         let mut all: BTreeMap<Key, Series> =
             self.sums.iter().map(|(key, sum)| (key.clone(), sum.carried.clone())).collect();
-        for (key, known) in &self.known {
-            let series = all.entry(known.sum.as_ref().unwrap_or(key).clone()).or_default();
-            series.0.add(known.carried.counts());
+        for (key, admitted) in &self.admitted {
+            let series = all.entry(admitted.sum.as_ref().unwrap_or(key).clone()).or_default();
+            series.0.add(admitted.carried.counts());
         }
         let (mut own, mut apart) = (self.own.clone(), self.apart.clone());
         for (key, owner, row) in rows {
-            let place = match self.known.get(&key) {
-                Some(known) => known.sum.clone().unwrap_or(key),
+            let place = match self.admitted.get(&key) {
+                Some(admitted) => admitted.sum.clone().unwrap_or(key),
                 None if all.contains_key(&key) || own.take(owner) => key,
                 None => {
                     let sum = sum_of(&key);
-                    let has_room = all.contains_key(&sum) || apart.take(owner);
-                    if has_room { sum } else { Key::other(OTHER.into()) }
+                    let fits = all.contains_key(&sum) || apart.take(owner);
+                    if fits { sum } else { Key::other(OTHER.into()) }
                 }
             };
             all.entry(place).or_default().0.add(row);
         }
-        // A series of zeroes can make room for one that counts.
-        let unused = declared.iter().filter(|(_, key)| !self.known.contains_key(key));
+        // A series of zeroes yields to one that counts.
+        let unused = declared.iter().filter(|(_, key)| !self.admitted.contains_key(key));
         for (owner, key) in unused {
             if !all.contains_key(key) && own.take(*owner) {
                 all.insert(key.clone(), Series::default());
@@ -183,14 +183,14 @@ impl SeriesStore {
     /// are of none that are left.
     pub fn drop_idle(&mut self, now_ns: u64, kept: &HashSet<&Key>) {
         let Self { own, idle_ns, sums, apart, .. } = self;
-        self.known.retain(|key, known| {
-            let last_ns = known.carried.counts().last_attempt_ns;
-            let is_recent = known.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
+        self.admitted.retain(|key, admitted| {
+            let last_ns = admitted.carried.counts().last_attempt_ns;
+            let is_recent = admitted.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
             let is_kept = kept.contains(key) || is_recent;
-            if !is_kept && known.sum.is_none() {
-                own.give_back(known.owner);
+            if !is_kept && admitted.sum.is_none() {
+                own.give_back(admitted.owner);
             }
-            if let Some(sum) = known.sum.as_ref().and_then(|sum| sums.get_mut(sum)) {
+            if let Some(sum) = admitted.sum.as_ref().and_then(|sum| sums.get_mut(sum)) {
                 sum.last_ns = now_ns;
             }
             is_kept
@@ -202,25 +202,25 @@ impl SeriesStore {
             }
             is_kept
         });
-        if self.known.capacity() / 4 > self.known.len() {
-            self.known.shrink_to_fit();
+        if self.admitted.capacity() / 4 > self.admitted.len() {
+            self.admitted.shrink_to_fit();
         }
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
     pub fn carry(&mut self, Entry { key, owner, row }: &Entry) {
-        let known = self.known(key, *owner);
-        match known.sum.clone().and_then(|sum| self.sums.get_mut(&sum)) {
+        let admitted = self.admitted(key, *owner);
+        match admitted.sum.clone().and_then(|sum| self.sums.get_mut(&sum)) {
             Some(sum) => sum.carried.0.add(row),
-            None => self.known(key, *owner).carried.0.add(row),
+            None => self.admitted(key, *owner).carried.0.add(row),
         }
     }
 
-    fn known(&mut self, key: &Key, owner: Owner) -> &mut Known {
-        let Self { own, known, sums, apart, .. } = self;
-        known.entry(key.clone()).or_insert_with(|| {
+    fn admitted(&mut self, key: &Key, owner: Owner) -> &mut Admitted {
+        let Self { own, admitted, sums, apart, .. } = self;
+        admitted.entry(key.clone()).or_insert_with(|| {
             let sum = if own.take(owner) { None } else { Some(sum_for(key, owner, sums, apart)) };
-            Known { owner, sum, carried: Series::default() }
+            Admitted { owner, sum, carried: Series::default() }
         })
     }
 }
@@ -230,11 +230,11 @@ fn sum_of(key: &Key) -> Key {
     Key { address: OTHER.into(), ..key.clone() }
 }
 
-/// The sum that an address is counted in which has no room for a series: of its proxy and upstream, or of all.
-fn sum_for(key: &Key, owner: Owner, sums: &mut BTreeMap<Key, Sum>, apart: &mut Room) -> Key {
+/// The sum in which an address without a series of its own is counted: of its proxy and upstream, or of all.
+fn sum_for(key: &Key, owner: Owner, sums: &mut BTreeMap<Key, Sum>, apart: &mut Capacity) -> Key {
     let own = sum_of(key);
-    let has_room = sums.contains_key(&own) || apart.take(owner);
-    let (sum, owner) = if has_room { (own, Some(owner)) } else { (Key::other(OTHER.into()), None) };
+    let fits = sums.contains_key(&own) || apart.take(owner);
+    let (sum, owner) = if fits { (own, Some(owner)) } else { (Key::other(OTHER.into()), None) };
     let new = || Sum { owner, carried: Series::default(), last_ns: 0 };
     sums.entry(sum.clone()).or_insert_with(new);
     sum
@@ -318,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_carried_over_and_its_series_goes_on_whoever_looks_meanwhile() {
-        for looks in [true, false] {
+    fn a_row_is_carried_over_and_its_series_goes_on_whoever_scrapes_meanwhile() {
+        for is_scraped in [true, false] {
             let mut store = SeriesStore::new(10, HOUR);
             let mut rows = vec![row("a", 7, 7, 1), row("a", 3, 3, HOUR)];
-            if looks {
+            if is_scraped {
                 assert_eq!(attempts(&store.update(2, &rows, &[]), "a"), Some(10));
             }
             carry_first(&mut store, &mut rows);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_names_and_addresses_takes_neither_room_without_end_nor_that_of_others() {
+    fn a_crowd_of_names_and_addresses_takes_neither_unbounded_capacity_nor_that_of_others() {
         let mut store = SeriesStore::new(10, HOUR);
         let crowd = Owner::new(65_534, Owner::HOST_ROOT.pid_namespace);
         for n in 0..10_000 {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_declared_takes_no_room_from_what_is_used() {
+    fn what_is_only_declared_takes_no_capacity_from_what_is_used() {
         let mut store = SeriesStore::new(2, HOUR);
         let declared = declared(["a", "b", "c"]);
         let series = store.update(1, &[], &declared);

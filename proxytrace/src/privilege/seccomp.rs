@@ -1,5 +1,5 @@
-//! The system calls that a running trace may use, and a process that reads for one proxy. Any other fails with EPERM: a monitor must not die of a C library that
-//! begins to use a call that is not on the list.
+//! The system calls that a running trace may use, and those that a process which reads for one proxy may use. Any other fails with
+//! EPERM: a monitor must not die of a C library that begins to use a call that is not on the list.
 
 use std::collections::BTreeMap;
 
@@ -37,9 +37,9 @@ const fn only(number: c_long, argument: u8, mask: u64, values: &'static [u64]) -
     Call { number, only: Some(Only { argument, mask, values }) }
 }
 
-/// An argument that is no pointer and no length: the kernel looks at 32 bits of it.
+/// An argument that is no pointer and no length: the kernel reads 32 bits of it.
 const WORD: u64 = u32::MAX as u64;
-/// What opening to write looks like.
+/// The flags of opening to write.
 const WRITES: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
@@ -54,7 +54,7 @@ const FCNTLS: &[u64] =
     &[libc::F_GETFD as u64, libc::F_SETFD as u64, libc::F_GETFL as u64, libc::F_DUPFD_CLOEXEC as u64];
 
 const FILES: Group = Group {
-    why: "look at files and directories, those in /proc and /sys among them; open nothing to write",
+    why: "read files and directories, those in /proc and /sys among them; open nothing to write",
     calls: &[
         only(libc::SYS_openat, 2, WRITES, &[0]),
         #[cfg(target_arch = "x86_64")]
@@ -89,7 +89,7 @@ const WHAT_IS_OPEN: Group = Group {
 };
 
 const TIME: Group = Group {
-    why: "wait, and tell the time",
+    why: "wait, and read the clock",
     calls: &[
         any(libc::SYS_epoll_ctl),
         #[cfg(target_arch = "x86_64")]

@@ -6,14 +6,14 @@ mod read;
 mod write;
 
 pub use kept::Kept;
-pub use read::{Damage, Reader};
+pub use read::{Damage, RecordingReader};
 pub use write::{Recorder, Unusable, size};
 
 use jiff::Timestamp;
 
 use crate::model::{Body, FORMAT, Header, Record};
 
-/// The header of what is recorded on this host from now on; `all` tells whether established connects are.
+/// The header of what is recorded on this host from now on; `all` says whether established connects are.
 ///
 /// # Errors
 /// The kernel did not say what this host is called.

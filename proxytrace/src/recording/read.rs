@@ -17,15 +17,15 @@ pub enum Damage {
     #[error("line {0} is cut off; everything before it was read")]
     CutOff(u64),
     /// A line is something else.
-    #[error("line {line} is no record ({what}); everything before it was read")]
+    #[error("line {line} is not a record ({what}); everything before it was read")]
     NoRecord {
         /// Its number, from 1.
         line: u64,
         /// What is wrong with it.
         what: String,
     },
-    /// It is no recording at all.
-    #[error("this is no recording of proxytrace: it does not begin with a header")]
+    /// It is not a recording.
+    #[error("this is not a recording of proxytrace: it does not begin with a header")]
     NoHeader,
     /// The file could not be read on.
     #[error("line {line} could not be read: {source}")]
@@ -46,7 +46,7 @@ struct AnyRecord {
 
 /// Reads records from `R`.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub struct RecordingReader<R> {
     input: R,
     buffer: Vec<u8>,
     line: u64,
@@ -56,7 +56,7 @@ pub struct Reader<R> {
     joined: Joined,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> RecordingReader<R> {
     /// Begins with the first line of `input`.
     pub fn new(input: R) -> Self {
         let joined = Joined::default();
@@ -142,7 +142,7 @@ fn in_words(error: &serde_json::Error) -> String {
 mod tests {
     use proptest::prelude::{any, prop, proptest};
 
-    use super::{Damage, MAX_LINE, Reader};
+    use super::{Damage, MAX_LINE, RecordingReader};
     use crate::model::{Body, Record};
 
     const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":1,"host":"h","kernel":"6.1","version":"0.1.0","all":true}"#;
@@ -151,7 +151,7 @@ mod tests {
     const EXITED: &str = r#"{"time":"2026-11-22T06:39:53.000000000Z","kind":"worker_exited","proxy":"nginx","pid":9,"generation":2,"signal":11,"core":true}"#;
 
     fn read(bytes: &[u8]) -> (Vec<Record>, Option<Damage>, u64) {
-        let mut reader = Reader::new(bytes);
+        let mut reader = RecordingReader::new(bytes);
         let mut records = Vec::new();
         loop {
             match reader.next_record() {
@@ -207,19 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_with_its_line() {
+    fn damage_is_reported_with_its_line() {
         let check = |text: &str, records: usize, expected: &str| {
             let (read, damage, _) = read(text.as_bytes());
             assert_eq!(read.len(), records, "{text}");
             let damage = damage.unwrap().to_string();
             assert!(damage.starts_with(expected), "{damage}");
         };
-        check(&lines(&["hello"]), 0, "this is no recording");
-        check(&lines(&[CONNECT]), 0, "this is no recording");
-        check(&lines(&[HEADER, CONNECT, "\0\0\0", EXITED]), 2, "line 3 is no record (it is not JSON)");
-        check(&lines(&[HEADER, "[1]", EXITED]), 1, "line 2 is no record (it lacks a kind)");
-        check(&lines(&[HEADER, "", EXITED]), 1, "line 2 is no record");
-        check(&lines(&[&"x".repeat(MAX_LINE as usize + 1), HEADER]), 0, "this is no recording");
+        check(&lines(&["hello"]), 0, "this is not a recording");
+        check(&lines(&[CONNECT]), 0, "this is not a recording");
+        check(&lines(&[HEADER, CONNECT, "\0\0\0", EXITED]), 2, "line 3 is not a record (it is not JSON)");
+        check(&lines(&[HEADER, "[1]", EXITED]), 1, "line 2 is not a record (it lacks a kind)");
+        check(&lines(&[HEADER, "", EXITED]), 1, "line 2 is not a record");
+        check(&lines(&[&"x".repeat(MAX_LINE as usize + 1), HEADER]), 0, "this is not a recording");
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
         let long = "x".repeat(MAX_LINE as usize);
         for end in ["\n", ""] {
             let text = lines(&[HEADER, &format!("{long}x"), CONNECT, &long]) + &long + end;
-            let mut reader = Reader::new(text.as_bytes());
+            let mut reader = RecordingReader::new(text.as_bytes());
             assert!(matches!(reader.next_record(), Ok(Some(Record { body: Body::Header(_), .. }))));
             assert!(matches!(reader.next_record(), Ok(Some(Record { body: Body::Connect(_), .. }))));
             assert!(matches!(reader.next_record(), Ok(None)));

@@ -1,4 +1,4 @@
-//! Writes a recording, and turns it over when it is full.
+//! Writes a recording, and rotates it when it is full.
 //!
 //! Everything is opened at the start, because a running trace may open no file to write. So a full file is not renamed: what
 //! is in it is copied to the second file, and it begins again.
@@ -13,8 +13,8 @@ use std::{
 use super::parts;
 use crate::model::Record;
 
-/// The least size to turn over at: some hundred records.
-const LEAST: u64 = 64 * 1024;
+/// The smallest size to rotate at: some hundred records.
+const MIN_SIZE: u64 = 64 * 1024;
 
 /// Why a recording cannot be written to that file.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +45,13 @@ pub struct Recorder {
     header: Record,
     /// What is in the file, in bytes.
     size: u64,
-    turn: Option<Turn>,
+    rotation: Option<Rotation>,
 }
 
 /// When and where to a full file goes.
 #[derive(Debug)]
-struct Turn {
-    most: u64,
+struct Rotation {
+    max: u64,
     previous: Own,
 }
 
@@ -63,16 +63,16 @@ struct Own {
 }
 
 impl Recorder {
-    /// Makes the file, which only its owner may read, and writes the header. With `most` bytes, also a second file of
+    /// Makes the file, which only its owner may read, and writes the header. With `max` bytes, also a second file of
     /// that name and `.1`. Where that fails no file is left behind.
     ///
     /// # Errors
     /// One of them is there already, or cannot be made.
-    pub fn create(path: &Path, most: Option<u64>, header: &Record) -> Result<Self, Unusable> {
+    pub fn create(path: &Path, max: Option<u64>, header: &Record) -> Result<Self, Unusable> {
         let file = create(path)?;
         let mut recorder =
-            Self { file, lines: Vec::new(), unwritten: 0, header: header.clone(), size: 0, turn: None };
-        match recorder.begin(most) {
+            Self { file, lines: Vec::new(), unwritten: 0, header: header.clone(), size: 0, rotation: None };
+        match recorder.begin(max) {
             Ok(()) => Ok(recorder),
             Err(error) => {
                 recorder.discard();
@@ -81,11 +81,11 @@ impl Recorder {
         }
     }
 
-    fn begin(&mut self, most: Option<u64>) -> Result<(), Unusable> {
-        if let Some(most) = most {
+    fn begin(&mut self, max: Option<u64>) -> Result<(), Unusable> {
+        if let Some(max) = max {
             let mut name = self.file.path.as_os_str().to_owned();
             name.push(".1");
-            self.turn = Some(Turn { most, previous: create(Path::new(&name))? });
+            self.rotation = Some(Rotation { max, previous: create(Path::new(&name))? });
         }
         let header = self.header.clone();
         let begun = self.write(&header).and_then(|()| self.flush());
@@ -103,8 +103,8 @@ impl Recorder {
     fn write_line(&mut self, record: &Record) -> io::Result<()> {
         let line = record.json_line()?;
         let size = self.size + (self.lines.len() + line.len()) as u64;
-        if self.turn.as_ref().is_some_and(|turn| size > turn.most) && self.size > 0 {
-            self.turn_over()?;
+        if self.rotation.as_ref().is_some_and(|rotation| size > rotation.max) && self.size > 0 {
+            self.rotate()?;
         }
         self.lines.extend(line.as_bytes());
         self.unwritten += 1;
@@ -135,8 +135,9 @@ impl Recorder {
 
     /// Removes what was made.
     pub(super) fn discard(self) {
-        let Self { file, turn, .. } = self;
-        for Own { path, .. } in [Some(file), turn.map(|turn| turn.previous)].into_iter().flatten() {
+        let Self { file, rotation, .. } = self;
+        for Own { path, .. } in [Some(file), rotation.map(|rotation| rotation.previous)].into_iter().flatten()
+        {
             // It is ours, and nothing is in it: where it cannot be removed, nothing is lost.
             let _ = fs::remove_file(path);
         }
@@ -144,9 +145,9 @@ impl Recorder {
 
     /// What is in the file replaces what is in the second one, and the file begins again. Whenever this is interrupted,
     /// each record of the full file is in one of them.
-    fn turn_over(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         self.flush()?;
-        if let Some(Turn { previous, .. }) = &mut self.turn {
+        if let Some(Rotation { previous, .. }) = &mut self.rotation {
             let (full, previous) = (&self.file.file, &mut previous.file);
             previous.set_len(0)?;
             let (mut buffer, mut at) = (vec![0; 64 * 1024], 0);
@@ -189,9 +190,9 @@ pub fn size(text: &str) -> Result<u64, String> {
         _ => (text, 1),
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-        Some(size) if size >= LEAST => Ok(size),
+        Some(size) if size >= MIN_SIZE => Ok(size),
         Some(_) => Err("this must be at least 64K".to_owned()),
-        None => Err("this is no size; write 500K, 64M or 2G".to_owned()),
+        None => Err("not a size; write 500K, 64M or 2G".to_owned()),
     }
 }
 
@@ -199,10 +200,10 @@ pub fn size(text: &str) -> Result<u64, String> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use super::{LEAST, Recorder, Unusable, size};
+    use super::{MIN_SIZE, Recorder, Unusable, size};
     use crate::{
         model::{Body, Lost, Record},
-        recording::{Reader, header},
+        recording::{RecordingReader, header},
     };
 
     fn lost(count: u64) -> Record {
@@ -211,16 +212,16 @@ mod tests {
 
     fn read(path: &std::path::Path) -> Vec<Record> {
         let bytes = fs::read(path).unwrap();
-        let mut reader = Reader::new(&*bytes);
+        let mut reader = RecordingReader::new(&*bytes);
         std::iter::from_fn(|| reader.next_record().unwrap()).collect()
     }
 
     #[test]
-    fn a_full_file_turns_over_and_no_record_of_the_last_two_is_lost() {
+    fn a_full_file_is_rotated_and_no_record_of_the_last_two_is_lost() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("recording");
         let previous = directory.path().join("recording.1");
-        let mut recorder = Recorder::create(&path, Some(LEAST), &header(true).unwrap()).unwrap();
+        let mut recorder = Recorder::create(&path, Some(MIN_SIZE), &header(true).unwrap()).unwrap();
         for count in 0..3000 {
             recorder.write(&lost(count)).unwrap();
         }
@@ -229,14 +230,14 @@ mod tests {
         let (old, new) = (read(&previous), read(&path));
         for (file, records) in [(&previous, &old), (&path, &new)] {
             let metadata = fs::metadata(file).unwrap();
-            assert!(metadata.len() <= LEAST, "{}", metadata.len());
+            assert!(metadata.len() <= MIN_SIZE, "{}", metadata.len());
             assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
             assert!(matches!(records[0].body, Body::Header(_)));
         }
         let counts: Vec<_> =
             old.iter().skip(1).chain(new.iter().skip(1)).map(|record| &record.body).collect();
         let first = 3000 - counts.len() as u64;
-        assert!(first > 0 && counts.len() > 500, "it turned over more than once: {first}");
+        assert!(first > 0 && counts.len() > 500, "it was rotated more than once: {first}");
         for (body, count) in counts.into_iter().zip(first..) {
             assert_eq!(*body, Body::Lost(Lost { count }));
         }
@@ -246,11 +247,11 @@ mod tests {
     fn nothing_is_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("recording");
-        let create = |most: Option<u64>| Recorder::create(&path, most, &header(true).unwrap());
+        let create = |max: Option<u64>| Recorder::create(&path, max, &header(true).unwrap());
         drop(create(None).unwrap());
         assert!(matches!(create(None), Err(Unusable::Exists(other)) if other == path));
         fs::rename(&path, directory.path().join("recording.1")).unwrap();
-        assert!(matches!(create(Some(LEAST)), Err(Unusable::Exists(_))));
+        assert!(matches!(create(Some(MIN_SIZE)), Err(Unusable::Exists(_))));
         assert!(!path.exists(), "what failed leaves no file behind");
     }
 

@@ -131,7 +131,7 @@ impl Watch {
 
     /// Looks at a process of a proxy, and asks once where that runs: its name depends on it.
     pub(super) fn look_at_process(&mut self, of: GenerationId, pid: u32) {
-        if self.names.look(of.proxy, pid) && self.naming.locate(of, vec![pid]) {
+        if self.names.inspect(of.proxy, pid) && self.naming.locate(of, vec![pid]) {
             self.names.asked(of.proxy);
         }
     }

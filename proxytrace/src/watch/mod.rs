@@ -26,7 +26,7 @@ use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
 
 use crate::{
     findings::Finding,
-    identity::{Identity, Names},
+    identity::{Identity, ProxyNames},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
     model::{Address, Clock, Record, Worker},
     naming::Naming,
@@ -44,7 +44,7 @@ pub use view::{ProxyInfo, ProxyView, View};
 /// A running trace.
 pub struct Watch {
     tracer: Tracer,
-    names: Names,
+    names: ProxyNames,
     rows: rows::Rows,
     lifecycle: lifecycle::Lifecycle,
     naming: Naming,
@@ -88,7 +88,7 @@ impl Watch {
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
         let mut watch = Self {
             tracer,
-            names: Names::new(fallback),
+            names: ProxyNames::new(fallback),
             rows: rows::Rows::new(limits),
             lifecycle: lifecycle::Lifecycle::default(),
             naming: Naming::new(reader, config),

@@ -8,15 +8,15 @@ use std::{
 use proxytrace_ebpf::abi::{Owner, RowKey};
 
 use crate::{
+    capacity::Capacity,
     kernel::{self, Tracer},
     reader::GenerationId,
-    room::Room,
 };
 
 /// The connect timeouts that are set.
 #[derive(Debug)]
 pub(super) struct Timeouts {
-    room: Room,
+    capacity: Capacity,
     set: BTreeMap<GenerationId, Set>,
 }
 
@@ -30,8 +30,8 @@ struct Set {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The owner's proxies have many already, or all have.
-    #[error("there is no room for more of this owner's proxies")]
-    NoRoom,
+    #[error("the capacity for timeouts of this owner's proxies is used up")]
+    NoCapacity,
     /// The kernel refused one.
     #[error("{0}")]
     Kernel(#[from] kernel::Error),
@@ -39,8 +39,8 @@ pub(super) enum Error {
 
 impl Timeouts {
     /// Half of the table is one owner's at most.
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { room: Room::new(capacity / 2), set: BTreeMap::new() }
+    pub(super) fn new(entries: usize) -> Self {
+        Self { capacity: Capacity::new(entries / 2), set: BTreeMap::new() }
     }
 
     /// Sets the connect timeouts of a generation in the kernel: `wanted` holds every address whose timeout differs from the default.
@@ -57,15 +57,15 @@ impl Timeouts {
     ) -> Result<(), Error> {
         let set = self.set.entry(of).or_insert_with(|| Set { owner, timeouts: HashMap::new() });
         for (row, _) in set.timeouts.extract_if(|row, _| !wanted.contains_key(row)) {
-            self.room.give_back(set.owner);
+            self.capacity.give_back(set.owner);
             tracer.set_connect_timeout(&row, None)?;
         }
         for (row, timeout) in wanted {
             if set.timeouts.get(row) == Some(timeout) {
                 continue;
             }
-            if !set.timeouts.contains_key(row) && !self.room.take(set.owner) {
-                return Err(Error::NoRoom);
+            if !set.timeouts.contains_key(row) && !self.capacity.take(set.owner) {
+                return Err(Error::NoCapacity);
             }
             set.timeouts.insert(*row, *timeout);
             tracer.set_connect_timeout(row, Some(*timeout))?;
@@ -85,7 +85,7 @@ impl Timeouts {
         let gone: Vec<GenerationId> = self.set.keys().copied().filter(|of| !keep(*of)).collect();
         for Set { owner, timeouts } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
             for row in timeouts.keys() {
-                self.room.give_back(owner);
+                self.capacity.give_back(owner);
                 tracer.set_connect_timeout(row, None)?;
             }
         }

@@ -142,7 +142,7 @@ pub(super) const NEEDS: &[Need] = &[
     },
     Need {
         name: "nginx's module lua",
-        why: "tells a test where blocks of Lua code end",
+        why: "shows a test where blocks of Lua code end",
         check: Check::File("/usr/lib/nginx/modules/ngx_http_lua_module.so"),
         steps: &[Step::Packages { names: &["libnginx-mod-http-lua"], services: &["nginx"] }],
         otherwise: &[
@@ -215,7 +215,7 @@ pub(super) const NEEDS: &[Need] = &[
     },
     Need {
         name: "alertmanager",
-        why: "tells whoever is on call, in a story",
+        why: "notifies whoever is on call, in a story",
         check: Check::Program("prometheus-alertmanager"),
         steps: &[Step::Packages {
             names: &["prometheus-alertmanager"],
@@ -353,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_cannot_use_our_way_is_told_another() {
+    fn whoever_cannot_use_our_way_is_offered_another() {
         for need in NEEDS {
             assert!(need.ways().len() > 1, "{}", need.name);
         }

@@ -11,7 +11,7 @@ use xtask_tools::{cargo, shell};
 /// Which Debian suite carries the pinned version; it moves with rust-toolchain.toml.
 const SUITE: &str = "trixie-backports";
 
-/// Puts the source where `-Z build-std` looks for it.
+/// Puts the source where `-Z build-std` expects it.
 pub(super) fn install(sysroot: &Path) -> Result<()> {
     let from_rustup =
         shell::run(Command::new("rustup").args(["component", "add", "rust-src"]).current_dir(cargo::root()));

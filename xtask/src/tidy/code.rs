@@ -47,20 +47,20 @@ pub(super) struct Declared {
 /// Reads a file: gives itself first, then the modules within.
 pub(super) fn read(text: &str) -> syn::Result<Vec<Scope>> {
     let file = syn::parse_file(text)?;
-    let mut reader = Reader { scopes: vec![Scope::default()], current: 0 };
+    let mut collector = Collector { scopes: vec![Scope::default()], current: 0 };
     if !is_for_tests(&file.attrs) {
-        reader.visit_file(&file);
+        collector.visit_file(&file);
     }
-    Ok(reader.scopes)
+    Ok(collector.scopes)
 }
 
-struct Reader {
+struct Collector {
     scopes: Vec<Scope>,
     /// Which of them is being read.
     current: usize,
 }
 
-impl Reader {
+impl Collector {
     fn scope(&mut self) -> &mut Scope {
         &mut self.scopes[self.current]
     }
@@ -123,7 +123,7 @@ impl Reader {
     }
 }
 
-impl<'ast> Visit<'ast> for Reader {
+impl<'ast> Visit<'ast> for Collector {
     fn visit_item(&mut self, item: &'ast Item) {
         if !is_for_tests(attributes(item)) {
             visit::visit_item(self, item);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_is_told_with_all_that_goes_before_it() {
+    fn an_import_is_collected_with_all_that_goes_before_it() {
         let text = "use a::{self, b::{c, d as e}, f::*, g::self as h};";
         let scope = read(text).unwrap().swap_remove(0);
         assert_eq!(names(text, Kind::Import), ["a", "a::b::c", "a::b::d", "a::f", "a::g"]);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_told_with_their_paths_and_files() {
+    fn modules_are_collected_with_their_paths_and_files() {
         let scopes = read("mod a; #[path = \"x/y.rs\"] mod b; mod c { mod d; use super::e; }").unwrap();
         let declared: Vec<_> =
             scopes[0].modules.iter().map(|module| (module.name.as_str(), module.file.as_deref())).collect();

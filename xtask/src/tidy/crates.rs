@@ -45,10 +45,10 @@ pub(super) struct Link<'a> {
     pub(super) to: &'a str,
 }
 
-/// Through how many imports something is looked for.
+/// Through how many imports something is searched.
 const STEPS: usize = 8;
 
-/// The packages of the workspace, as cargo tells of them.
+/// The packages of the workspace, as cargo lists them.
 pub(super) fn packages() -> Vec<Value> {
     let mut command = cargo::cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]);
     let output = command.output().unwrap();
@@ -87,7 +87,7 @@ impl Crate {
                     let child = below(&path, &declared.name);
                     let place = Path::new(root).with_file_name(child[1..].join("/")).display().to_string();
                     let child_file = match &declared.file {
-                        Some(told) => Path::new(&file).with_file_name(told).display().to_string(),
+                        Some(named) => Path::new(&file).with_file_name(named).display().to_string(),
                         None if text_of(&format!("{place}.rs")).is_some() => format!("{place}.rs"),
                         None => format!("{place}/mod.rs"),
                     };
@@ -158,7 +158,7 @@ fn behind(imports: &BTreeMap<String, Vec<String>>, path: Vec<String>) -> Vec<Str
     }
 }
 
-/// A path from the top of its crate, as far as what is written in `module` tells it.
+/// A path from the top of its crate, as far as what is written in `module` gives it.
 fn absolute(module: &[String], written: &[String], is_module: &dyn Fn(&[String]) -> bool) -> Vec<String> {
     let ups = written.iter().take_while(|word| *word == "super").count();
     match written[0].as_str() {
@@ -204,7 +204,7 @@ pub(super) mod tests {
             ("lib.rs", "mod one; mod two; #[cfg(test)] mod nowhere;"),
             ("one.rs", "mod deep;"),
             ("one/deep.rs", ""),
-            ("two/mod.rs", "mod deep; #[path = \"other.rs\"] mod told;"),
+            ("two/mod.rs", "mod deep; #[path = \"other.rs\"] mod named;"),
             ("two/deep.rs", ""),
             ("two/other.rs", ""),
         ];
@@ -215,7 +215,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_name_is_told_from_the_top() {
+    fn a_name_is_resolved_from_the_top() {
         let files = [
             ("lib.rs", "mod one; mod two;"),
             ("one.rs", "mod deep; use deep::It; fn f() { self::deep::g(); std::fs::read(It::PATH); }"),

@@ -7,7 +7,7 @@ use super::crates::{self, Crate, Link};
 /// The modules of the program, from the lowest to the highest. Each names only itself and what comes before it.
 #[rustfmt::skip]
 const ORDER: &[&str] = &[
-    "memory", "escape", "room", "exit", "programs", "privilege", "threads", "logging",
+    "memory", "escape", "capacity", "exit", "programs", "privilege", "threads", "logging",
     "model", "declared", "nginx", "findings",
     "kernel", "identity", "reader", "naming", "recording",
     "watch", "session",
@@ -17,7 +17,7 @@ const ORDER: &[&str] = &[
 
 const PROGRAM: &str = "proxytrace/src/lib.rs";
 
-/// Who names something, who defines it, and how that is told.
+/// Who names something, who defines it, and the message.
 type Broken = BTreeMap<(String, String), String>;
 
 #[test]
@@ -94,8 +94,8 @@ fn way<'a>(next: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &str)
 
 /// Of the same two files one is enough.
 fn add(broken: &mut Broken, Link { file, name, to, .. }: &Link<'_>, why: &str) {
-    let told = format!("{file}:{} names {}, which is in {to} {why}", name.line, name.path.join("::"));
-    broken.entry(((*file).to_owned(), (*to).to_owned())).or_insert(told);
+    let message = format!("{file}:{} names {}, which is in {to} {why}", name.line, name.path.join("::"));
+    broken.entry(((*file).to_owned(), (*to).to_owned())).or_insert(message);
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use super::super::crates::tests::of;
     use super::{Broken, circles, upward};
 
-    fn told(broken: &Broken) -> Vec<&str> {
+    fn messages(broken: &Broken) -> Vec<&str> {
         broken.values().map(String::as_str).collect()
     }
 
@@ -120,7 +120,7 @@ mod tests {
             "src/middle/mod.rs:1 names a::high::g, which is in src/high.rs and is above middle",
             "src/middle/part.rs:1 names a::high, which is in src/high.rs and is above middle",
         ];
-        assert_eq!(told(&upward(&of(&files), &["low", "middle", "high"])), expected);
+        assert_eq!(messages(&upward(&of(&files), &["low", "middle", "high"])), expected);
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
             ("top/two.rs", "use super::{three, Top};"),
             ("top/three.rs", "use super::Top;"),
         ];
-        assert_eq!(told(&circles(&of(&files), 2)), Vec::<&str>::new());
+        assert_eq!(messages(&circles(&of(&files), 2)), Vec::<&str>::new());
         let files = files.map(|(file, text)| match file {
             "top/three.rs" => (file, "fn f() { super::one::g() }"),
             _ => (file, text),
@@ -151,7 +151,7 @@ mod tests {
             "src/top/three.rs:1 names a::top::one::g, which is in src/top/one.rs on a circle: three -> one -> two -> three",
             "src/top/two.rs:1 names a::top::three, which is in src/top/three.rs on a circle: two -> three -> one -> two",
         ];
-        assert_eq!(told(&circles(&of(&files), 2)), expected);
+        assert_eq!(messages(&circles(&of(&files), 2)), expected);
     }
 
     #[test]

@@ -37,6 +37,7 @@ const UNSAFE: &[&str] = &[
 /// Code without input and output: it serves a live host, a recording and a unit test alike.
 const PURE: &[&str] = &[
     "nginx-conf/src/",
+    "proxytrace/src/capacity.rs",
     "proxytrace/src/escape.rs",
     "proxytrace/src/findings/",
     "proxytrace/src/identity/cgroup.rs",
@@ -50,14 +51,13 @@ const PURE: &[&str] = &[
     "proxytrace/src/nginx/",
     "proxytrace/src/output/",
     "proxytrace/src/programs.rs",
-    "proxytrace/src/room.rs",
     "proxytrace/src/watch/view.rs",
 ];
 
 /// The file among them that is there to do it, and the one that hands it out.
 const NOT_PURE: &[&str] = &["nginx-conf/src/disk.rs", "nginx-conf/src/lib.rs"];
 
-/// What input and output look like in code: paths, or their beginnings, and methods. Clocks and the machine are among it.
+/// How input and output are written in code: paths, or their beginnings, and methods. Clocks and the machine are among it.
 const IO: &[&str] = &[
     "std::env::",
     "std::fs::",
@@ -93,7 +93,7 @@ const IO: &[&str] = &[
     ".try_exists",
 ];
 
-/// What looks like it and is none: values, and what writes to where it is told to.
+/// What is written alike and is not: values, and what writes to where its caller says.
 const NO_IO: &[&str] = &[
     "nix::sys::signal::Signal",
     "std::io::Error",

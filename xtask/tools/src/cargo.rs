@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::shell;
 
-/// The variable that tells the stories, and what else stands on their helpers, where the program is.
+/// The variable that has the path of the program, for the stories and what else stands on their helpers.
 pub const BINARY: &str = "PROXYTRACE_BIN";
 
 /// The top of the repository.
@@ -71,7 +71,7 @@ pub fn build(target: Target, package: &str) -> Result<PathBuf> {
     Ok(directory.join("release").join(package))
 }
 
-/// Builds the stories without telling them; gives their runner, and the client that they start.
+/// Builds the stories without running them; gives their runner, and the client that they start.
 pub fn build_stories(target: Target) -> Result<[PathBuf; 2]> {
     let (mut build, _) =
         target.cargo(&["test", "--no-run", "--quiet", "--locked", "--message-format", "json"])?;

@@ -53,7 +53,7 @@ pub const OWN: &str = match consts::ARCH.as_bytes() {
     _ => consts::ARCH,
 };
 
-/// The package manager, which leaves the system's own sources alone, and looks at nothing that is installed.
+/// The package manager, which leaves the system's own sources alone, and ignores what is installed.
 pub struct PrivateApt {
     directory: PathBuf,
     arch: &'static str,

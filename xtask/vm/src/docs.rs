@@ -33,17 +33,16 @@ hook of that name sees.
 const STORIES: &str = "
 ## Stories
 
-How many passed of those that were told, by what was forced (`--hook-via`; `best` and `alone`: nothing). Between the oldest
+How many passed of those that ran, by what was forced (`--hook-via`; `best` and `alone`: nothing). Between the oldest
 and the newest kernel it is fewer: without IPv6, but for the ledger's story, and without some ways to connect; and on arm64
-those that look at what an architecture could get wrong.
+those that check what an architecture could get wrong.
 
-`alone` are those whose outcomes only the return of a connect() tells, one at a time: where connect is by fentry, the kernel
-passes over the returns of calls that are under way while another trace begins or ends, and such a call ends as `other`,
-counted under `end_missed` (`proxytrace_untracked_total`). With kprobe that happens as well while several processes are in
-connect() at once; the stories then ask that every attempt is counted and ends, and that as many are under `end_missed` as
-differ. From 7.0 on it happens with tp_btf and raw_tp too, and in each of the three an attempt that only the call tells of may
-not be seen at all: in the ledger's story at most one in a hundred, and no more than the kernel says that it passed over
-programs.
+`alone` are those whose outcomes only the return of a connect() shows, one at a time. Where connect is by fentry, the kernel
+skips the returns of calls that are under way while another trace begins or ends. Such a call ends as `other`, counted under
+`end_missed` (`proxytrace_untracked_total`). With kprobe that happens as well while several processes are in connect() at
+once; the stories then check that every attempt is counted and ends, and that as many are under `end_missed` as differ. From
+7.0 on it happens with tp_btf and raw_tp too. In each of the three an attempt that only the call shows may not be seen at all:
+in the ledger's story at most one in a hundred, and no more than the programs that the kernel counts as skipped (recursion).
 ";
 const REFUSED: &str = "
 ## Where it refuses

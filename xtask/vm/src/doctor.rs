@@ -1,4 +1,4 @@
-//! What `proxytrace doctor --json` says, as far as it is looked at here.
+//! What `proxytrace doctor --json` says, as far as it is read here.
 
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ pub(crate) struct Hook {
     pub(crate) seen: Option<u64>,
 }
 
-/// The way that is no program of its own: another hook, whose firing is looked at there, sees the same.
+/// The way that is no program of its own: another hook, whose firing is counted there, sees the same.
 const OF_ANOTHER: &str = "state";
 
 impl Hook {

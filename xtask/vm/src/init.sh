@@ -1,5 +1,5 @@
 #!/usr/bin/busybox sh
-# The first process of a virtual machine. It does what each line of /vm/plan says, tells the host of it in lines that
+# The first process of a virtual machine. It does what each line of /vm/plan says, reports it to the host in lines that
 # begin with "vm:", and switches the machine off. The modules are in /vm/modules, numbered in their order.
 
 export PATH=/usr/sbin:/usr/bin HOME=/ TMPDIR=/tmp

@@ -43,7 +43,7 @@ use crate::series::{Expect, SERIES};
 /// How many machines at once. Each keeps one processor busy at most, and waits for nearly half of its time.
 const AT_ONCE: usize = 4;
 
-/// What is to be told where.
+/// What is to run where.
 #[derive(Debug, clap::Args, Default)]
 pub struct Args {
     /// Which kernels, such as 5.10 or newest; all by default
@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["series", "profile", "filter"])]
     docs: bool,
 
-    /// Stories to tell instead of those of the profile
+    /// Stories to run instead of those of the profile
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
 }
@@ -80,7 +80,7 @@ fn one_of(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
     PossibleValuesParser::new(names)
 }
 
-/// Tells the stories, and says of each kernel how they went.
+/// Runs the stories, and says of each kernel how they went.
 ///
 /// # Errors
 /// Something is not as it must be, or a machine could not be run.
@@ -171,9 +171,9 @@ fn run_all(mut machines: Vec<Machine>, work: &Path) -> Result<Vec<Machine>> {
 /// Prints the total; gives how many things are not as they must be.
 fn summarize(machines: &[Machine], start: Instant) -> usize {
     let stories =
-        || machines.iter().filter(|machine| machine.series.has_stories()).flat_map(|machine| &machine.told);
-    let passed: usize = stories().map(|told| told.passed).sum();
-    let failed: usize = stories().map(|told| told.failed.len()).sum();
+        || machines.iter().filter(|machine| machine.series.has_stories()).flat_map(|machine| &machine.runs);
+    let passed: usize = stories().map(|run| run.passed).sum();
+    let failed: usize = stories().map(|run| run.failed.len()).sum();
     println!("vm: {} kernels, {} s in all", machines.len(), start.elapsed().as_secs());
     println!("{passed} passed, {failed} failed");
     machines.iter().map(|machine| machine.faults).sum()

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::docs::Row;
 use crate::kernels::Kernel;
 use crate::series::{Expect, Series};
-use crate::transcript::{Told, Transcript};
+use crate::transcript::{Run, Transcript};
 use crate::{initramfs, qemu};
 
 /// How many of a console's last lines are shown when a machine was not done.
@@ -22,14 +22,14 @@ pub(crate) struct Machine {
     plan: String,
     /// As the kernel itself says.
     pub(crate) version: String,
-    pub(crate) told: Vec<Told>,
+    pub(crate) runs: Vec<Run>,
     pub(crate) faults: usize,
 }
 
 impl Machine {
     pub(crate) fn new(series: &'static Series, kernel: Kernel, plan: String) -> Self {
         let version = kernel.release.clone();
-        Self { series, kernel, plan, version, told: Vec::new(), faults: 0 }
+        Self { series, kernel, plan, version, runs: Vec::new(), faults: 0 }
     }
 
     /// Boots it, and says of everything how it went as soon as that is known.
@@ -40,8 +40,8 @@ impl Machine {
         let mut transcript = Transcript::default();
         let mut since = Instant::now();
         let mut command = qemu::command(self.series.arch, &self.kernel, &initramfs)?;
-        let trouble = qemu::run(&mut command, &log, &mut transcript, |told| {
-            self.keep(told, since);
+        let trouble = qemu::run(&mut command, &log, &mut transcript, |run| {
+            self.keep(run, since);
             since = Instant::now();
         });
         if let Some(version) = transcript.version() {
@@ -50,7 +50,7 @@ impl Machine {
         if let Some(trouble) = trouble.with_context(|| format!("run kernel {}", self.kernel.release))? {
             self.faults += 1;
             let during =
-                transcript.unfinished().map(|told| format!(" during {}", told.profile)).unwrap_or_default();
+                transcript.unfinished().map(|run| format!(" during {}", run.profile)).unwrap_or_default();
             println!("vm: {}{during}: {trouble}; the end of {}:", self.kernel.release, log.display());
             println!("{}", tail(&log));
         }
@@ -58,35 +58,35 @@ impl Machine {
     }
 
     /// Says how it went, and remembers it.
-    fn keep(&mut self, told: Told, since: Instant) {
+    fn keep(&mut self, run: Run, since: Instant) {
         let faults = match self.series.expect {
-            Expect::Stories(_) => told.faults(),
-            Expect::Refusal { words, .. } => told.faults_of_refusal(words),
+            Expect::Stories(_) => run.faults(),
+            Expect::Refusal { words, .. } => run.faults_of_refusal(words),
         };
         let stories = match self.series.expect {
-            Expect::Stories(_) => format!("{} passed, {} failed", told.passed, told.failed.len()),
+            Expect::Stories(_) => format!("{} passed, {} failed", run.passed, run.failed.len()),
             Expect::Refusal { .. } if faults.is_empty() => "refused as it must be".to_owned(),
             Expect::Refusal { .. } => "not refused as it must be".to_owned(),
         };
         let (release, seconds) = (&self.kernel.release, since.elapsed().as_secs());
-        let mut lines = format!("vm: {release:<30} {:<8} {stories}, {seconds} s", told.profile);
+        let mut lines = format!("vm: {release:<30} {:<8} {stories}, {seconds} s", run.profile);
         for fault in &faults {
-            lines += &format!("\nvm: {release:<30} {:<8} - {fault}", told.profile);
+            lines += &format!("\nvm: {release:<30} {:<8} - {fault}", run.profile);
         }
         println!("{lines}");
         self.faults += faults.len();
-        self.told.push(told);
+        self.runs.push(run);
     }
 
     /// What the page says about it.
     pub(crate) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        let told = self.told.iter().filter(|_| self.series.has_stories());
-        told.map(|told| Row {
+        let runs = self.runs.iter().filter(|_| self.series.has_stories());
+        runs.map(|run| Row {
             series: self.series.name,
-            profile: &told.profile,
-            passed: told.passed,
-            stories: told.passed + told.failed.len(),
-            doctor: told.doctor.as_ref(),
+            profile: &run.profile,
+            passed: run.passed,
+            stories: run.passed + run.failed.len(),
+            doctor: run.doctor.as_ref(),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::series::{Expect, Extent, Series};
 /// others wait. With more, each only takes longer, until nginx no longer keeps its own times.
 const AT_ONCE: u32 = 3;
 
-/// A part of the attach ladder, and the stories told on it.
+/// A part of the attach ladder, and the stories run on it.
 pub(crate) struct Profile {
     pub(crate) name: &'static str,
     /// The value of `PROXYTRACE_HOOK_VIA`; nothing is forced when it is empty.
@@ -15,11 +15,11 @@ pub(crate) struct Profile {
     at_once: u32,
     /// Modules of the stories.
     stories: &'static [&'static str],
-    /// What takes their place where only a part is told.
+    /// What takes their place where only a part runs.
     part: &'static [&'static str],
 }
 
-/// Where less is told, it is what a way to attach could get wrong. It makes no difference between IPv4 and IPv6, and the
+/// Where less runs, it is what a way to attach could get wrong. It makes no difference between IPv4 and IPv6, and the
 /// ledger's story has both; and processes are followed in the same way as long as that is not forced.
 pub(crate) const PROFILES: &[Profile] = &[
     Profile {
@@ -49,8 +49,8 @@ pub(crate) const PROFILES: &[Profile] = &[
             "--skip=local_ports_can_be_used_up",
         ],
     },
-    // One story at a time: these have outcomes that only the return of a connect() tells, and with fentry the kernel passes
-    // over the returns of calls that are under way while another trace begins or ends (bpf_tramp_image_put), as those of
+    // One story at a time: these have outcomes that only the return of a connect() shows, and with fentry the kernel skips
+    // the returns of calls that are under way while another trace begins or ends (bpf_tramp_image_put), as those of
     // stories beside them do. The last starts so many readers of configurations that one of a story beside it may not be done
     // in its 10 s: names were seen 7 s late (5.10).
     Profile {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_told_under_the_same_profiles() {
+    fn a_part_runs_under_the_same_profiles() {
         let [whole, part] = ["6.12", "6.12-arm64"].map(|name| {
             let series = SERIES.iter().find(|series| series.name == name).unwrap();
             plan(series, &[&PROFILES[4]], &[])

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::kernels::Kernel;
 use crate::series::Kind;
-use crate::transcript::{Told, Transcript};
+use crate::transcript::{Run, Transcript};
 use crate::user_mode;
 
 /// Software emulation: KVM is not to be had on the machines that this runs on, or does not run these kernels.
@@ -54,14 +54,13 @@ pub(crate) fn command(arch: &Arch, kernel: &Kernel, initramfs: &Path) -> Result<
     Ok(command)
 }
 
-/// Boots a kernel and reads its console to the end, also into `log`, each line after the seconds since the start; `tell`
-/// gets what was told as it ends. Gives why the
-/// machine was not done, if so.
+/// Boots a kernel and reads its console to the end, also into `log`, each line after the seconds since the start; `report`
+/// gets each run as it ends. Gives why the machine was not done, if so.
 pub(crate) fn run(
     command: &mut Command,
     log: &Path,
     transcript: &mut Transcript,
-    mut tell: impl FnMut(Told),
+    mut report: impl FnMut(Run),
 ) -> Result<Option<String>> {
     let mut log_file = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let mut machine = Machine::start(command, &log_file)?;
@@ -78,8 +77,8 @@ pub(crate) fn run(
                 last_line = Instant::now();
                 writeln!(log_file, "{:7.1} {line}", start.elapsed().as_secs_f32())
                     .with_context(|| format!("write {}", log.display()))?;
-                if let Some(told) = transcript.read(&line) {
-                    tell(told);
+                if let Some(run) = transcript.read(&line) {
+                    report(run);
                 }
                 if let Some(trouble) = transcript.trouble() {
                     let deadline = Instant::now() + LAST_WORDS;
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_and_slowness_are_told_apart() {
+    fn silence_and_slowness_are_distinguished() {
         let seconds = Duration::from_secs;
         let limits = Limits { silence: seconds(60), total: seconds(600) };
         assert_eq!(limits.left(seconds(100), seconds(10)), Ok(seconds(50)));

@@ -32,11 +32,11 @@ const CONTENT: &str = "packages";
 
 /// Where programs are, in a file system that was unpacked.
 const PROGRAMS: &[&str] = &["usr/sbin", "usr/bin", "sbin", "bin"];
-/// Where libraries are, besides what the dynamic linker is told in files of [`LINKER`].
+/// Where libraries are, besides what the dynamic linker reads in files of [`LINKER`].
 const LIBRARIES: &[&str] = &["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
 const LINKER: &str = "etc/ld.so.conf.d";
 
-/// Where distributions have merged them below usr; the dynamic linker is looked for under the old name.
+/// Where distributions have merged them below usr; the dynamic linker is searched under the old name.
 pub(crate) const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 
 /// The top of a file system.
@@ -67,10 +67,10 @@ impl Root {
 
     fn at(top: &Path, programs: Vec<PathBuf>) -> Self {
         let files = fs::read_dir(top.join(LINKER)).into_iter().flatten().flatten();
-        let told =
+        let configured =
             files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect::<Vec<_>>().join("\n");
-        let told = told.lines().filter(|line| line.starts_with('/'));
-        let libraries = told.chain(LIBRARIES.iter().copied()).map(|path| below(top, Path::new(path)));
+        let configured = configured.lines().filter(|line| line.starts_with('/'));
+        let libraries = configured.chain(LIBRARIES.iter().copied()).map(|path| below(top, Path::new(path)));
         Self { top: top.to_path_buf(), programs, libraries: libraries.collect() }
     }
 

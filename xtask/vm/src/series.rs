@@ -1,4 +1,4 @@
-//! The kernels that proxytrace is tried on, and how the newest of a series is told from its name.
+//! The kernels that proxytrace is tried on, and how the newest of a series is found by its name.
 
 use crate::arch::{AMD64, ARM64, Arch};
 
@@ -30,7 +30,7 @@ pub(crate) enum Expect {
     Refusal { because: &'static str, words: &'static [&'static str] },
 }
 
-/// How many of the stories are told.
+/// How many of the stories run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Extent {
     /// All that a profile has.
@@ -68,7 +68,7 @@ pub(crate) const SERIES: &[Series] = &[
         expect: Expect::Stories(Extent::Part),
     },
     // Debian's mirrors have no kernel for QEMU that was built without type information, and none older than 5.10. Before
-    // 6.13 one for user mode does not run on processors with AMX: their state has no room in it (`ptrace set fp regs failed`).
+    // 6.13 one for user mode does not run on processors with AMX: their state does not fit into it (`ptrace set fp regs failed`).
     Series {
         name: "uml",
         arch: &AMD64,
@@ -92,7 +92,7 @@ const fn stories(
 }
 
 impl Series {
-    /// Whether the stories are told there.
+    /// Whether the stories run there.
     pub(crate) fn has_stories(&self) -> bool {
         matches!(self.expect, Expect::Stories(_))
     }
@@ -111,7 +111,7 @@ impl Series {
         releases.into_iter().filter(belongs).max_by_key(|release| numbers(release))
     }
 
-    /// What apt-cache has to look for.
+    /// What apt-cache has to search for.
     pub(crate) fn pattern(&self) -> String {
         match self.kind {
             Kind::Image { begins } => {

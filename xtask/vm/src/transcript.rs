@@ -12,9 +12,9 @@ const TROUBLES: &[(&str, usize, &str)] = &[
     ("blocked for more than", 1, "a task was blocked for minutes"),
 ];
 
-/// What was told under one profile, or of a refusal.
+/// What ran under one profile, or was refused.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
+pub(crate) struct Run {
     pub(crate) profile: String,
     pub(crate) doctor: Option<Doctor>,
     pub(crate) doctor_status: Option<i32>,
@@ -39,42 +39,42 @@ pub(crate) struct Failed {
 pub(crate) struct Transcript {
     /// `uname -rv`
     kernel: String,
-    current: Option<Told>,
+    current: Option<Run>,
     seen: [usize; TROUBLES.len()],
     is_done: bool,
 }
 
 impl Transcript {
-    /// Reads a line; gives what was told when it is the end of that.
-    pub(crate) fn read(&mut self, line: &str) -> Option<Told> {
+    /// Reads a line; gives the run that ends with it.
+    pub(crate) fn read(&mut self, line: &str) -> Option<Run> {
         for (seen, (words, _, _)) in self.seen.iter_mut().zip(TROUBLES) {
             *seen += usize::from(line.contains(words));
         }
         match line.strip_prefix("vm: ") {
             Some(ours) => return self.follow(ours),
             None => {
-                if let Some(told) = &mut self.current {
-                    told.listen(line);
+                if let Some(run) = &mut self.current {
+                    run.listen(line);
                 }
             }
         }
         None
     }
 
-    fn follow(&mut self, line: &str) -> Option<Told> {
+    fn follow(&mut self, line: &str) -> Option<Run> {
         let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
         match (what, &mut self.current) {
             ("kernel", _) => self.kernel = rest.to_owned(),
-            ("begin", current) => *current = Some(Told { profile: rest.to_owned(), ..Told::default() }),
+            ("begin", current) => *current = Some(Run { profile: rest.to_owned(), ..Run::default() }),
             ("end", _) => self.is_done = true,
-            ("doctor", Some(told)) => match rest.strip_prefix("ended with ") {
-                Some(status) => told.doctor_status = status.parse().ok(),
-                None => told.doctor = serde_json::from_str(rest).ok(),
+            ("doctor", Some(run)) => match rest.strip_prefix("ended with ") {
+                Some(status) => run.doctor_status = status.parse().ok(),
+                None => run.doctor = serde_json::from_str(rest).ok(),
             },
             ("stories" | "refused", current) => {
-                let mut told = current.take()?;
-                told.status = rest.rsplit(' ').next().and_then(|status| status.parse().ok());
-                return Some(told);
+                let mut run = current.take()?;
+                run.status = rest.rsplit(' ').next().and_then(|status| status.parse().ok());
+                return Some(run);
             }
             _ => {}
         }
@@ -92,18 +92,18 @@ impl Transcript {
         self.kernel.split_whitespace().skip_while(|word| *word != "Debian").nth(1)
     }
 
-    /// Whether it did all that it was told to do.
+    /// Whether it did all that it had to do.
     pub(crate) fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// What was being told when the machine ended.
-    pub(crate) fn unfinished(self) -> Option<Told> {
+    /// What was running when the machine ended.
+    pub(crate) fn unfinished(self) -> Option<Run> {
         self.current
     }
 }
 
-impl Told {
+impl Run {
     /// `test causes::ipv4::a_closed_port_refuses ... ok`. What a story and the program that it started said comes between the
     /// name and the verdict, so a story has failed where the runner shows its output: `---- ledger::every_count stdout ----`,
     /// a line of the thread that panicked, and then the reason.
@@ -168,15 +168,15 @@ mod tests {
 
     const DOCTOR: &str = r#"vm: doctor {"verdict":"full","kernel":"6.1","checks":[],"hooks":[{"name":"connect","via":"fentry","refused":[],"seen":3},{"name":"fork","via":"tp_btf","seen":0}]}"#;
 
-    fn read(lines: &[&str]) -> (Transcript, Vec<Told>) {
+    fn read(lines: &[&str]) -> (Transcript, Vec<Run>) {
         let mut transcript = Transcript::default();
-        let told = lines.iter().filter_map(|line| transcript.read(line)).collect();
-        (transcript, told)
+        let runs = lines.iter().filter_map(|line| transcript.read(line)).collect();
+        (transcript, runs)
     }
 
     #[test]
-    fn what_was_told_under_a_profile_is_counted() {
-        let (transcript, told) = read(&[
+    fn what_ran_under_a_profile_is_counted() {
+        let (transcript, runs) = read(&[
             "vm: kernel 6.1.0-56-cloud-amd64 #1 SMP Debian 6.1.192-2 (2026-11-16)",
             "vm: begin kprobe",
             DOCTOR,
@@ -199,10 +199,10 @@ mod tests {
         ]);
         assert!(transcript.is_done() && transcript.trouble().is_none());
         assert_eq!(transcript.version(), Some("6.1.192-2"));
-        let [told] = &told[..] else { panic!("{told:?}") };
-        assert_eq!((&*told.profile, told.passed), ("kprobe", 1));
+        let [run] = &runs[..] else { panic!("{runs:?}") };
+        assert_eq!((&*run.profile, run.passed), ("kprobe", 1));
         assert_eq!(
-            told.faults(),
+            run.faults(),
             [
                 "unix::a_missing_file failed: 16 of 1320 were not seen",
                 "hook fork was attached (tp_btf), but never seen to fire"
@@ -211,22 +211,22 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_tells_nothing_and_a_doctor_that_says_nothing_are_faults() {
-        let (_, told) =
+    fn a_runner_that_prints_nothing_and_a_doctor_that_says_nothing_are_faults() {
+        let (_, runs) =
             read(&["vm: begin best", "vm: doctor ", "vm: doctor ended with 2", "vm: stories ended with 127"]);
         let expected = [
             "proxytrace doctor --json printed no object",
             "0 stories passed, and their runner ended with status 127",
         ];
-        assert_eq!(told[0].faults(), expected);
+        assert_eq!(runs[0].faults(), expected);
     }
 
     #[test]
     fn a_refusal_has_its_status_and_its_words() {
-        let (_, told) =
+        let (_, runs) =
             read(&["vm: begin refusal", "proxytrace: cannot trace: too old", "vm: refused with 3"]);
-        assert!(told[0].faults_of_refusal(&["cannot trace", "too old"]).is_empty());
-        assert_eq!(told[0].faults_of_refusal(&["5.8"]).len(), 1);
+        assert!(runs[0].faults_of_refusal(&["cannot trace", "too old"]).is_empty());
+        assert_eq!(runs[0].faults_of_refusal(&["5.8"]).len(), 1);
     }
 
     #[test]
