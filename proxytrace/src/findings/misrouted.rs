@@ -47,22 +47,21 @@ pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
         }
         let case = Case::of(proxy, name, upstream);
         for (address, peer) in misrouted {
-            let Some(reload) = proxy.generation(peer.entered).map(|generation| generation.began) else {
-                continue;
-            };
+            // Not known any more after so many reloads that its generation was forgotten: the finding stays all the same.
+            let reload = proxy.generation(peer.entered).map(|generation| generation.began);
             let Fared { failed, of } = fared(&peer.counts);
             let evidence = Evidence {
                 failed,
                 of,
                 causes: causes([&peer.causes]),
                 from: case.left_for(peer).take(MOST_LEFT).map(|(address, _)| address.clone()).collect(),
-                reload: Some(reload),
+                reload,
                 generation: proxy.number(peer.epoch),
                 old_workers: upstream.old_workers(peer.entered),
                 in_flight: peer.in_flight,
                 ..Evidence::default()
             };
-            let since = peer.first().max(reload);
+            let since = reload.map_or(peer.first(), |reload| reload.max(peer.first()));
             found.push(proxy.finding(Kind::Misrouted, name, Some(address), since, evidence));
         }
     }
@@ -240,6 +239,25 @@ mod tests {
              50 x 2 api 5:8081 established 1
              50 x 2 api 5:8081 established 1 refused 1
              =>",
+        );
+        let reloads = (2..12).map(|n| format!("config {n} api 5:8081\n{n} api 5:8081 refused 1\n"));
+        let scene = check(
+            "so many reloads do not fix it that the one to blame is forgotten",
+            &format!(
+                "config 0 api 5:8080
+                 10 x 0 api 5:8080 established 1
+                 config 1 api 5:8081
+                 1 api 5:8081 refused 5
+                 => misrouted api 5:8081
+                 {}
+                 =>",
+                reloads.collect::<String>()
+            ),
+        );
+        assert_eq!(
+            scene.said(),
+            "misrouted: upstream \"api\" moved from 10.0.0.5:8080 to 10.0.0.5:8081; 15 of 15 connects since were refused. \
+             Check the \"server\" line at /etc/nginx/nginx.conf:1."
         );
         check(
             "the server is restarted with the right configuration",
