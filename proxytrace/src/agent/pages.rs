@@ -4,13 +4,14 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    findings::{Finding, FindingView},
+    findings::FindingView,
     http::{Page, Source},
     kernel::{
         AttachedHook,
         hooks::{NO_WAY, Via},
     },
     metrics::{self, Format, HookLabels},
+    model::Finding,
     nginx::view::RoutesView,
     watch::{View, Watch},
 };

@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     commands::Pace,
-    findings::{Change, State},
     kernel::Error,
-    model::Body,
+    model::{Body, Change, State},
     reader::Reply,
     watch::Watch,
 };

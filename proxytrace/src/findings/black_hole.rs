@@ -3,10 +3,10 @@
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{
-    finding::{Evidence, Finding, Kind},
     peer::{Peer, causes},
     proxy::Proxy,
 };
+use crate::model::{Evidence, Finding, Kind};
 
 /// What a connect into a black hole ends in.
 const UNANSWERED: [Outcome; 2] = [Outcome::TimedOut, Outcome::ProxyTimeout];

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::{
-    black_hole,
-    finding::{Evidence, Finding, Kind},
-    misrouted,
+    black_hole, misrouted,
     peer::{Peer, causes},
     proxy::Proxy,
     upstream::Upstream,
 };
-use crate::model::{Address, UNDECLARED_UPSTREAM};
+use crate::model::{Address, Evidence, Finding, Kind, UNDECLARED_UPSTREAM};
 
 /// From the first failure to the last of an address whose neighbours are well. A restart is over by then; nginx, which leaves it alone for
 /// `fail_timeout` (10 s) at a time, has tried it about six times.

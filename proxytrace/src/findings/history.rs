@@ -11,8 +11,8 @@ use std::{
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{Owner, room};
 
-use super::{declared::Declared, proxy::Proxy};
-use crate::model::Counted;
+use super::proxy::Proxy;
+use crate::model::{Counted, Declared};
 
 /// How much is kept, over all proxies. What does not fit is left out, and counted.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,7 @@
 //! `ports_exhausted`, `backlog_full`, `denied`: connects that this host itself does not let through.
 
-use super::{
-    finding::{Evidence, Finding, Kind},
-    peer::LOCAL,
-    proxy::Proxy,
-};
+use super::{peer::LOCAL, proxy::Proxy};
+use crate::model::{Evidence, Finding, Kind};
 
 /// In the order of [`LOCAL`].
 const KINDS: [Kind; LOCAL.len()] = [Kind::PortsExhausted, Kind::BacklogFull, Kind::Denied];

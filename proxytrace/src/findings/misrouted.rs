@@ -15,12 +15,11 @@ use proxytrace_ebpf::outcome::Outcome;
 use super::{
     down::NOT_A_RESTART,
     evidence::FEWEST,
-    finding::{Evidence, Fared, Finding, Kind},
     peer::{Peer, causes, fared, sum},
     proxy::{Epoch, Proxy},
     upstream::Upstream,
 };
-use crate::model::{Address, UNDECLARED_UPSTREAM};
+use crate::model::{Address, Evidence, Fared, Finding, Kind, UNDECLARED_UPSTREAM};
 
 /// So many connects established before the reload, with at most one failure in [`WELL_RATIO`], show that all was well.
 const WELL: u64 = 10;

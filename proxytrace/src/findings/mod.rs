@@ -8,8 +8,8 @@
 //! Time that passes without connects changes nothing, but that a connection which has been open for a while is taken for answered.
 
 mod declared;
+mod display;
 mod evidence;
-mod finding;
 mod history;
 mod pace;
 mod peer;
@@ -39,14 +39,12 @@ mod scenes;
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-pub use declared::{Declared, Upstream};
-pub use finding::{Change, Evidence, Fared, Finding, FindingView, Kind, State, Subject};
+pub use display::FindingView;
 pub use history::{Limits, Living};
 pub use replayed::Replayed;
 
-use crate::model::{Address, Counted};
+use crate::model::{Address, Change, Counted, Declared, Evidence, Finding, Generation, Kind, State, Subject};
 use history::History;
 use proxy::Proxy;
 
@@ -86,18 +84,6 @@ pub enum Input<'a> {
         /// What it says.
         declared: Declared,
     },
-}
-
-/// One generation of one proxy. Can be recorded, beside what it [`Declared`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generation {
-    /// The proxy's name.
-    pub proxy: Arc<str>,
-    /// Its first process, as in [`Counted::pid`].
-    pub pid: u32,
-    /// How often it was reloaded.
-    #[serde(rename = "generation")]
-    pub number: u32,
 }
 
 /// What stands, by kind. Kinds that explain others come first.

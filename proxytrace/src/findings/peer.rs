@@ -1,18 +1,17 @@
 //! What was seen of one address of an upstream.
 
-use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::Outcome;
 
 use super::{
     evidence::{Streak, Trouble},
-    finding::Fared,
     pace::Pace,
     proxy::Epoch,
     service::Service,
 };
-use crate::model::Counts;
+use crate::model::{Counts, Fared};
 
 /// Failures of this host, which say nothing about the peer. Each has a finding of its own.
 pub(super) const LOCAL: [Outcome; 3] =
@@ -181,11 +180,4 @@ pub(super) fn causes<'a>(
         }
     }
     sums
-}
-
-impl AddAssign for Fared {
-    fn add_assign(&mut self, more: Self) {
-        self.failed = self.failed.saturating_add(more.failed);
-        self.of = self.of.saturating_add(more.of);
-    }
 }

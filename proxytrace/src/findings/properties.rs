@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Declared, Findings, Generation, Input, Limits, State, Subject, Upstream};
-use crate::model::{Address, Counted, Counts};
+use super::{Findings, Input, Limits};
+use crate::model::{Address, Change, Counted, Counts, Declared, Generation, State, Subject, Upstream};
 
 const LIMITS: Limits = Limits { proxies: 3, generations: 3, addresses: 8 };
 
@@ -72,7 +72,7 @@ fn rows(seen: &[(u8, u32, u32, u8, u8, Counts)]) -> Vec<Counted> {
     rows.collect()
 }
 
-fn observe(findings: &mut Findings, time: Timestamp, seen: &Seen) -> Vec<super::Change> {
+fn observe(findings: &mut Findings, time: Timestamp, seen: &Seen) -> Vec<Change> {
     let of = |proxy: &u8, pid: &u32, number: &u32| Generation {
         proxy: proxy.to_string().into(),
         pid: *pid,
@@ -107,7 +107,7 @@ proptest! {
             now += SignedDuration::from_secs(*seconds);
             for change in observe(&mut findings, now, seen) {
                 let text = serde_json::to_string(&change).unwrap();
-                prop_assert_eq!(&serde_json::from_str::<super::Change>(&text).unwrap(), &change);
+                prop_assert_eq!(&serde_json::from_str::<Change>(&text).unwrap(), &change);
                 let subject = change.finding.subject.clone();
                 let was_standing = match change.state {
                     State::Raised => standing.insert(subject, ()).is_some(),

@@ -9,13 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::abi::Owner;
 
 use super::{
-    declared::Declared,
     history::{Limits, Room},
     misrouted,
     peer::Peer,
     upstream::{Upstream, Whose},
 };
-use crate::model::{Address, Counted, Counts, UNDECLARED_UPSTREAM};
+use crate::model::{Address, Counted, Counts, Declared, UNDECLARED_UPSTREAM};
 
 /// What has not been used for so long is forgotten, unless something is proven of it.
 const IDLE: SignedDuration = SignedDuration::from_hours(1);

@@ -1,9 +1,7 @@
 //! `reload_rejected`: a reload was asked for, and the proxy went on with what it had.
 
-use super::{
-    finding::{Evidence, Finding, Kind, Subject},
-    proxy::Proxy,
-};
+use super::proxy::Proxy;
+use crate::model::{Evidence, Finding, Kind, Subject};
 
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
     if let Some(rejected) = &proxy.rejected {

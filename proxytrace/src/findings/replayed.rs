@@ -4,8 +4,8 @@ use std::{collections::HashMap, mem, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Change, Finding, Findings, Generation, Input, Limits};
-use crate::model::{Body, Counted, Record, ReloadResult};
+use super::{Findings, Input, Limits};
+use crate::model::{Body, Change, Counted, Generation, Record, ReloadResult};
 
 /// Findings that are told by records.
 #[derive(Debug)]
@@ -71,11 +71,6 @@ impl Replayed {
         } else {
             self.observe(self.time, Input::Look { time: self.time, rows: &rows })
         }
-    }
-
-    /// What is wrong at the end of what was taken.
-    pub fn active(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.active()
     }
 
     fn observe(&mut self, time: Timestamp, input: Input<'_>) -> Vec<Record> {

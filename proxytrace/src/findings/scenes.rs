@@ -17,8 +17,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Declared, Findings, Generation, Input, Limits, State, Upstream};
-use crate::model::{Address, Counted, Counts};
+use super::{Findings, Input, Limits};
+use crate::model::{Address, Counted, Counts, Declared, Generation, State, Upstream};
 
 /// A quick handshake and a slow one, as buckets of durations.
 const QUICK: usize = 3;

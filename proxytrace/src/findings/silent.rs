@@ -5,12 +5,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    finding::{Evidence, Finding, Kind},
-    proxy::Proxy,
-    upstream::Silence,
-};
-use crate::model::{UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
+use super::{proxy::Proxy, upstream::Silence};
+use crate::model::{Evidence, Finding, Kind, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
 
 /// So many connects would have come about by now. None is then a chance of about 2 in a billion.
 const EXPECTED: u64 = 20;

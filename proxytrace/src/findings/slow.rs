@@ -1,9 +1,7 @@
 //! `slow_connect`: handshakes take much longer than this address's own past.
 
-use super::{
-    finding::{Evidence, Finding, Kind},
-    proxy::Proxy,
-};
+use super::proxy::Proxy;
+use crate::model::{Evidence, Finding, Kind};
 
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
     for (name, address, peer) in proxy.peers() {

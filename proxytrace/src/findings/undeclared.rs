@@ -2,11 +2,10 @@
 
 use super::{
     down::NOT_A_RESTART,
-    finding::{Evidence, Fared, Finding, Kind},
     peer::{causes, fared},
     proxy::Proxy,
 };
-use crate::model::UNDECLARED_UPSTREAM;
+use crate::model::{Evidence, Fared, Finding, Kind, UNDECLARED_UPSTREAM};
 
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
     let Some((name, upstream)) = proxy.upstreams.get_key_value(UNDECLARED_UPSTREAM) else {

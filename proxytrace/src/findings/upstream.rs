@@ -6,11 +6,10 @@ use jiff::Timestamp;
 
 use super::{
     evidence::Streak,
-    finding::Fared,
     peer::{Peer, fared, unreached},
     proxy::Epoch,
 };
-use crate::model::{Address, Counts};
+use crate::model::{Address, Counts, Fared};
 
 /// How long a time is looked back on to say how much an upstream is used, and in what steps.
 const SLOTS: usize = 30;

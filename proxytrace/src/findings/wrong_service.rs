@@ -1,9 +1,7 @@
 //! `wrong_service`: connections are established, and closed or reset unanswered.
 
-use super::{
-    finding::{Evidence, Finding, Kind},
-    proxy::Proxy,
-};
+use super::proxy::Proxy;
+use crate::model::{Evidence, Finding, Kind};
 
 pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
     for (name, address, peer) in proxy.peers() {

@@ -22,9 +22,8 @@ use proxytrace_ebpf::{
 
 use crate::{
     escape,
-    findings::Subject,
     kernel::hooks::NO_WAY,
-    model::{Key, Series},
+    model::{Key, Series, Subject},
     watch::{ProxyInfo, ProxyView, View},
 };
 use process::ProcessView;

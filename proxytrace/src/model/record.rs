@@ -10,8 +10,7 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Address, Counted};
-use crate::findings::{Change, Declared, Generation};
+use super::{Address, Change, Counted, Declared, Generation};
 
 /// The version of the record format.
 pub const FORMAT: u32 = 2;

@@ -8,8 +8,7 @@ use super::{Colour, Paint};
 use crate::{
     escape::printable,
     exit::Failure,
-    findings::{Change, Finding, State, Subject},
-    model::{Body, Filter},
+    model::{Body, Change, Filter, Finding, State, Subject},
 };
 
 /// The findings that came and went.

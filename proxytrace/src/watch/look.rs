@@ -10,9 +10,9 @@ use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 
 use super::{Watch, clock, configurations::with_processes, rejections::Rejection};
 use crate::{
-    findings::{Change, Declared, Finding, Findings, Generation, Input, Limits, Living},
+    findings::{Findings, Input, Limits, Living},
     kernel::{Error, Snapshot},
-    model::{Body, Counted, Counts, Declaration, Record},
+    model::{Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Record},
     naming::of_row,
     reader::Of,
 };

@@ -4,11 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proxytrace_ebpf::abi::Loss;
 
-use crate::findings::Subject;
 use crate::kernel::tables::Filled;
 #[cfg(test)]
 use crate::model::{Book, Entry};
-use crate::model::{Clock, Key, Series};
+use crate::model::{Clock, Key, Series, Subject};
 
 /// What a running trace knows at one moment.
 #[derive(Clone, Debug)]
