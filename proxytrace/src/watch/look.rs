@@ -122,7 +122,7 @@ impl Watch {
         let living = self.look_at(&snapshot);
         let rows = self.changed_rows(&snapshot, &living)?;
         self.known.findings.note_living(self.owners(&snapshot, &living));
-        let changes = self.known.findings.observe(Input::Look { time, rows: &rows });
+        let changes = self.known.findings.observe(Input::Tick { time, rows: &rows });
         look.add_changes(time, changes);
         look.facts.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
         self.keep_house(&snapshot, &living)?;

@@ -1,4 +1,4 @@
-//! A finding as people and pages read it.
+//! A finding as pages show it.
 
 use serde::Serialize;
 
