@@ -5,13 +5,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     declared::RoutesView,
-    findings::{Finding, FindingView},
+    findings::FindingView,
     http::{Page, Source},
     kernel::{
         AttachedHook,
         hooks::{NO_WAY, Via},
     },
     metrics::{self, Format, HookLabels},
+    model::Finding,
     watch::{View, Watch},
 };
 

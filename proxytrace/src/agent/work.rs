@@ -8,8 +8,7 @@ use super::{
     pages::{Ask, Material},
 };
 use crate::{
-    findings::{Change, State},
-    model::Body,
+    model::{Body, Change, State},
     session::{Session, Update},
 };
 

@@ -10,8 +10,7 @@ use jiff::tz::TimeZone;
 use super::options::Show;
 use crate::{
     exit::Failure,
-    findings::Finding,
-    model::{Filter, Record},
+    model::{Filter, Finding, Record},
     output::{ActiveFindings, Colour, Human, Printer},
 };
 

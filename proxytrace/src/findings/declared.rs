@@ -1,33 +1,9 @@
-//! What the configuration of one generation declares, as far as findings ask for it.
-
-use std::{collections::BTreeMap, sync::Arc};
-
-use serde::{Deserialize, Serialize};
+//! What findings take of a configuration.
 
 use crate::{
     declared::{Addresses, Routes},
-    model::Address,
+    model::{Address, Declared},
 };
-
-/// The upstreams of a configuration with their addresses. Can be recorded, so that a replay knows what the live trace knew.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Declared {
-    /// By name.
-    pub upstreams: BTreeMap<Arc<str>, Upstream>,
-    /// nginx may connect to more than stands there: see [`Routes::is_open`].
-    #[serde(default)]
-    pub is_open: bool,
-    /// nginx looks names up while it runs, so that it may know an address a little earlier than we do.
-    #[serde(default)]
-    pub is_followed: bool,
-}
-
-/// An upstream as it is declared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upstream {
-    /// Each address with the `path:line` that it comes from.
-    pub addresses: BTreeMap<Address, Arc<str>>,
-}
 
 impl Declared {
     /// What `routes` declare.
@@ -46,24 +22,6 @@ impl Declared {
             }
         }
         declared
-    }
-
-    /// The upstreams that have this address.
-    pub(super) fn upstreams_of<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = &'a Arc<str>> {
-        self.upstreams
-            .iter()
-            .filter(|(_, upstream)| upstream.addresses.contains_key(address))
-            .map(|(name, _)| name)
-    }
-
-    /// Whether this upstream has this address.
-    pub(super) fn has(&self, upstream: &str, address: &Address) -> bool {
-        self.place(upstream, address).is_some()
-    }
-
-    /// The line that gives an address to an upstream.
-    pub(super) fn place(&self, upstream: &str, address: &Address) -> Option<&Arc<str>> {
-        self.upstreams.get(upstream)?.addresses.get(address)
     }
 }
 

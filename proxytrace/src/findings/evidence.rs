@@ -11,23 +11,27 @@
 use jiff::{SignedDuration, Timestamp};
 
 /// Fewer failures on end prove nothing: one can be a restart, and two its neighbour's.
-pub(super) const FEWEST: u64 = 3;
+pub(super) const MIN_FAILURES: u64 = 3;
 /// A run proves something that would come about by chance less often than this.
-const CONVINCING: f64 = 1e-4;
-/// The same where a proof was refuted within [`WARY`]: at a thousand connects a second, by chance once in weeks.
-const BEYOND_DOUBT: f64 = 1e-9;
+const PROOF_CHANCE: f64 = 1e-4;
+/// The same where a proof was refuted within [`REFUTED_TIMEOUT`]: at a thousand connects a second, by chance once in weeks.
+const REPEATED_PROOF_CHANCE: f64 = 1e-9;
 /// A run of so many over so long a time is proof whatever was before: one lone success among thousands must not hide an outage.
 const LASTING: (u64, SignedDuration) = (100, SignedDuration::from_mins(10));
 /// A clean run that would come about by chance less often than this shows that a trouble is over. Nobody is hurt by a finding
 /// that stays a little longer, but by one that comes and goes.
-const OVER: f64 = 1e-6;
-/// And no shorter one does, as where few were seen the past may have looked worse than it was.
-const CLEAN_AT_LEAST: u64 = 20;
+const OVER_CHANCE: f64 = 1e-6;
+/// And no shorter one does: where few were seen, the past may have looked worse than it was.
+const MIN_CLEAN: u64 = 20;
 /// How long a refuted proof is remembered.
-const WARY: SignedDuration = SignedDuration::from_hours(1);
-/// What was seen longer ago than about so many attempts is forgotten by and by. In attempts and not in time, so that a quiet night
+const REFUTED_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
+/// What was seen longer ago than about so many attempts is gradually forgotten. In attempts and not in time, so that a quiet night
 /// changes nothing.
-const MEMORY: f64 = 1024.0;
+const PAST_CAPACITY: f64 = 1024.0;
+
+/// From the first failure to the last of an address whose neighbours are well. A restart is over by then; nginx, which leaves it
+/// alone for `fail_timeout` (10 s) at a time, has tried it about six times.
+pub(super) const RESTART_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 
 /// How things went before.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,10 +50,10 @@ impl Past {
     fn add(&mut self, good: u64, bad: u64) {
         self.good += good as f64;
         self.bad += bad as f64;
-        let most = (self.good + self.bad) / MEMORY;
-        if most > 1.0 {
-            self.good /= most;
-            self.bad /= most;
+        let excess = (self.good + self.bad) / PAST_CAPACITY;
+        if excess > 1.0 {
+            self.good /= excess;
+            self.bad /= excess;
         }
     }
 
@@ -82,7 +86,7 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// Takes in what was seen at one look. The order within it is not known, so a success among failures ends the run.
+    /// Takes in what was seen at one tick. The order within it is not known, so a success among failures ends the run.
     pub(super) fn add(&mut self, time: Timestamp, good: u64, bad: u64) {
         if good > 0 {
             if self.is_proof {
@@ -98,12 +102,12 @@ impl Streak {
             self.chance = chance * self.past.chance(self.run, bad);
             self.run = self.run.saturating_add(bad);
             self.span = Some((self.span.map_or(time, |(first, _)| first), time));
-            let is_wary = self.refuted.is_some_and(|refuted| time.duration_since(refuted) < WARY);
-            let limit = if is_wary { BEYOND_DOUBT } else { CONVINCING };
+            let is_wary = self.refuted.is_some_and(|refuted| time.duration_since(refuted) < REFUTED_TIMEOUT);
+            let limit = if is_wary { REPEATED_PROOF_CHANCE } else { PROOF_CHANCE };
             // Where nothing ever succeeded, there is no past that the run would have to stand out from.
             let stands_out = self.past.good == 0.0 || self.chance < limit;
             let is_lasting = self.run >= LASTING.0 && self.length() >= LASTING.1;
-            self.is_proof |= self.run >= FEWEST && (stands_out || is_lasting);
+            self.is_proof |= self.run >= MIN_FAILURES && (stands_out || is_lasting);
         }
     }
 
@@ -142,7 +146,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Takes in what was seen at one look.
+    /// Takes in what was seen at one tick.
     pub(super) fn add(&mut self, time: Timestamp, good: u64, bad: u64) {
         if bad > 0 || self.seen > 0 {
             self.of = self.of.saturating_add(good).saturating_add(bad);
@@ -152,12 +156,12 @@ impl Trouble {
             self.clean = 0;
             self.seen = self.seen.saturating_add(bad);
             self.since.get_or_insert(time);
-            self.is_proof |= self.seen >= FEWEST;
+            self.is_proof |= self.seen >= MIN_FAILURES;
         } else if good > 0 && self.seen > 0 {
             let chance = if self.clean == 0 { 1.0 } else { self.chance };
             self.chance = chance * self.past.reversed().chance(self.clean, good);
             self.clean = self.clean.saturating_add(good);
-            if self.clean >= CLEAN_AT_LEAST && self.chance < OVER {
+            if self.clean >= MIN_CLEAN && self.chance < OVER_CHANCE {
                 *self = Self { past: self.past, ..Self::default() };
             }
         }
@@ -188,29 +192,29 @@ impl Trouble {
 mod tests {
     use super::{Streak, Timestamp, Trouble};
 
-    fn at(look: usize) -> Timestamp {
-        Timestamp::from_millisecond(1_700_000_000_000 + 250 * look as i64).unwrap()
+    fn at(tick: usize) -> Timestamp {
+        Timestamp::from_millisecond(1_700_000_000_000 + 250 * tick as i64).unwrap()
     }
 
-    /// Looks as text, `+` a success, `-` a failure, a space between looks; a number before a look repeats it.
-    fn looks(text: &str) -> Vec<(u64, u64)> {
-        let looks = text.split_whitespace().flat_map(|look| {
-            let (times, look) = look.split_at(look.find(['+', '-']).unwrap());
-            let count = |mark| look.matches(mark).count() as u64;
+    /// Ticks as text, `+` a success, `-` a failure, a space between ticks; a number before a tick repeats it.
+    fn ticks(text: &str) -> Vec<(u64, u64)> {
+        let ticks = text.split_whitespace().flat_map(|tick| {
+            let (times, tick) = tick.split_at(tick.find(['+', '-']).unwrap());
+            let count = |mark| tick.matches(mark).count() as u64;
             std::iter::repeat_n((count('+'), count('-')), times.parse().unwrap_or(1))
         });
-        looks.collect()
+        ticks.collect()
     }
 
     fn streak(text: &str) -> Streak {
         let mut streak = Streak::default();
-        looks(text).into_iter().enumerate().for_each(|(n, (good, bad))| streak.add(at(n), good, bad));
+        ticks(text).into_iter().enumerate().for_each(|(n, (good, bad))| streak.add(at(n), good, bad));
         streak
     }
 
     fn trouble(text: &str) -> Trouble {
         let mut trouble = Trouble::default();
-        looks(text).into_iter().enumerate().for_each(|(n, (good, bad))| trouble.add(at(n), good, bad));
+        ticks(text).into_iter().enumerate().for_each(|(n, (good, bad))| trouble.add(at(n), good, bad));
         trouble
     }
 
@@ -266,16 +270,16 @@ mod tests {
         let mut worst = (0, 0);
         for ratio in [0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999] {
             for seed in 0..40 {
-                for most in [1, 2, 10] {
+                for max in [1, 2, 10] {
                     let (mut streak, mut trouble) = (Streak::default(), Trouble::default());
                     let mut state = seed * 7919 + 17;
                     let (mut raised_streak, mut raised_trouble) = (0, 0);
-                    for look in 0..2000 {
-                        let attempts = 1 + (random(&mut state) * most as f64) as u64;
+                    for tick in 0..2000 {
+                        let attempts = 1 + (random(&mut state) * max as f64) as u64;
                         let bad = (0..attempts).filter(|_| random(&mut state) < ratio).count() as u64;
                         let was = (streak.is_proof(), trouble.is_proof());
-                        streak.add(at(look), attempts - bad, bad);
-                        trouble.add(at(look), attempts - bad, bad);
+                        streak.add(at(tick), attempts - bad, bad);
+                        trouble.add(at(tick), attempts - bad, bad);
                         raised_streak += i32::from(streak.is_proof() && !was.0);
                         raised_trouble += i32::from(trouble.is_proof() && !was.1);
                     }

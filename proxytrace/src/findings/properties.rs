@@ -1,20 +1,23 @@
 //! What holds for all findings, whatever is seen.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Declared, Findings, Generation, Input, Limits, State, Subject, Upstream};
-use crate::model::{Address, Counted, Counts};
+use super::{Findings, Input, Limits};
+use crate::model::{Address, Change, Counted, Counts, Declared, Generation, State, Subject, Upstream};
 
 const LIMITS: Limits = Limits { proxies: 3, generations: 3, addresses: 8 };
 
 /// Something that may be seen, made of small numbers so that things meet; and of large ones.
 #[derive(Clone, Debug)]
 enum Seen {
-    Look(Vec<(u8, u32, u32, u8, u8, Counts)>),
+    Tick(Vec<(u8, u32, u32, u8, u8, Counts)>),
     Accepted(u8, u32, u32),
     Rejected(u8),
     Declared(u8, u32, u32, Vec<(u8, u8)>),
@@ -53,7 +56,7 @@ fn seen() -> impl Strategy<Value = Seen> {
     let row = (proxy(), pid(), generation(), 0..7_u8, 0..20_u8, counts());
     let declared = prop::collection::vec((0..7_u8, 0..20_u8), 0..6);
     prop_oneof![
-        8 => prop::collection::vec(row, 0..6).prop_map(Seen::Look),
+        8 => prop::collection::vec(row, 0..6).prop_map(Seen::Tick),
         1 => (proxy(), pid(), generation()).prop_map(|(proxy, pid, n)| Seen::Accepted(proxy, pid, n)),
         1 => proxy().prop_map(Seen::Rejected),
         1 => (proxy(), pid(), generation(), declared).prop_map(|(proxy, pid, n, d)| Seen::Declared(proxy, pid, n, d)),
@@ -72,14 +75,14 @@ fn rows(seen: &[(u8, u32, u32, u8, u8, Counts)]) -> Vec<Counted> {
     rows.collect()
 }
 
-fn observe(findings: &mut Findings, time: Timestamp, seen: &Seen) -> Vec<super::Change> {
+fn observe(findings: &mut Findings, time: Timestamp, seen: &Seen) -> Vec<Change> {
     let of = |proxy: &u8, pid: &u32, number: &u32| Generation {
         proxy: proxy.to_string().into(),
         pid: *pid,
         number: *number,
     };
     match seen {
-        Seen::Look(seen) => findings.observe(Input::Look { time, rows: &rows(seen) }),
+        Seen::Tick(seen) => findings.observe(Input::Tick { time, rows: &rows(seen) }),
         Seen::Accepted(proxy, pid, n) => findings.observe(Input::Accepted { time, of: of(proxy, pid, n) }),
         Seen::Rejected(proxy) => {
             findings.observe(Input::Rejected { time, proxy: proxy.to_string().into(), reason: None })
@@ -107,7 +110,7 @@ proptest! {
             now += SignedDuration::from_secs(*seconds);
             for change in observe(&mut findings, now, seen) {
                 let text = serde_json::to_string(&change).unwrap();
-                prop_assert_eq!(&serde_json::from_str::<super::Change>(&text).unwrap(), &change);
+                prop_assert_eq!(&serde_json::from_str::<Change>(&text).unwrap(), &change);
                 let subject = change.finding.subject.clone();
                 let was_standing = match change.state {
                     State::Raised => standing.insert(subject, ()).is_some(),
@@ -160,8 +163,8 @@ fn no_finding_flaps_at_a_constant_ratio() {
                 let mut state = 1000 * seed + way as u64;
                 let mut counts = [Counts::default(), Counts::default()];
                 let mut raised: BTreeMap<Subject, usize> = BTreeMap::new();
-                for look in 0..1200 {
-                    if look % 400 == 0 {
+                for tick in 0..1200 {
+                    if tick % 400 == 0 {
                         counts = Default::default();
                     }
                     for counts in &mut counts {
@@ -172,10 +175,10 @@ fn no_finding_flaps_at_a_constant_ratio() {
                     }
                     let rows = [5, 6].into_iter().zip(&counts);
                     let rows: Vec<_> =
-                        rows.map(|(at, counts)| (0, 1, look / 400, 0, at, counts.clone())).collect();
+                        rows.map(|(at, counts)| (0, 1, tick / 400, 0, at, counts.clone())).collect();
                     let time =
-                        Timestamp::from_millisecond(1_700_000_000_000 + 250 * i64::from(look)).unwrap();
-                    for change in observe(&mut findings, time, &Seen::Look(rows)) {
+                        Timestamp::from_millisecond(1_700_000_000_000 + 250 * i64::from(tick)).unwrap();
+                    for change in observe(&mut findings, time, &Seen::Tick(rows)) {
                         if change.state == State::Raised {
                             *raised.entry(change.finding.subject).or_default() += 1;
                         }
@@ -189,4 +192,30 @@ fn no_finding_flaps_at_a_constant_ratio() {
         }
     }
     assert!(raised_at_all > 50, "only {raised_at_all} findings were raised: this proves nothing");
+}
+
+#[test]
+fn what_a_tick_takes_grows_no_faster_than_the_addresses() {
+    let time = Timestamp::UNIX_EPOCH;
+    let row = |n: u32, generation: u32, outcome: Outcome| {
+        let mut counts = Counts { attempts: 4, ..Counts::default() };
+        counts.outcomes[outcome as usize] = 4;
+        let address = format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255).parse().unwrap();
+        Counted { proxy: "crowd".into(), pid: 1, generation, upstream: "unknown".into(), address, counts }
+    };
+    // With a reload an upstream leaves half of its addresses, which all worked, for others, which all refuse.
+    let tick = |addresses: u32| {
+        let half = addresses / 2;
+        let before: Vec<_> = (0..half).map(|n| row(n, 0, Outcome::Established)).collect();
+        let after: Vec<_> = (half..addresses).map(|n| row(n, 1, Outcome::Refused)).collect();
+        let mut findings = Findings::new(Limits::default());
+        findings.observe(Input::Tick { time, rows: &before });
+        let start = Instant::now();
+        let changes = findings.observe(Input::Tick { time, rows: &after });
+        assert!(changes.len() >= half as usize, "{} findings", changes.len());
+        start.elapsed()
+    };
+    let (few, many) = (tick(750), tick(6000));
+    // Eight times as many; sixty-four times as long where each is compared with each.
+    assert!(many < few * 30 + Duration::from_millis(20), "{few:?} became {many:?}");
 }

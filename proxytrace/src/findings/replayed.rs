@@ -4,17 +4,20 @@ use std::{collections::HashMap, mem, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Change, Finding, Findings, Generation, Input, Limits};
-use crate::model::{Body, Counted, Record, ReloadResult};
+use super::{
+    history::Limits,
+    observe::{Findings, Input},
+};
+use crate::model::{Body, Change, Counted, Generation, Record, ReloadResult};
 
-/// Findings that are told by records.
+/// Findings of what records report.
 #[derive(Debug)]
 pub struct Replayed {
     findings: Findings,
-    /// The rows of one look, which have one time.
+    /// The rows of one tick, which have one time.
     rows: Vec<Counted>,
     time: Timestamp,
-    /// The first process of each proxy, where records have told it: reloads name the master, which may be another.
+    /// The first process of each proxy, where records have reported it: reloads name the master, which may be another.
     roots: HashMap<Arc<str>, u32>,
 }
 
@@ -33,8 +36,8 @@ impl Replayed {
     /// Takes the next record, and gives the findings that came and went before it or by it.
     pub fn take(&mut self, record: &Record) -> Vec<Record> {
         let time = record.time;
-        let is_of_same_look = matches!(record.body, Body::Counts(_)) && time == self.time;
-        let mut changes = if is_of_same_look { Vec::new() } else { self.finish() };
+        let is_of_same_tick = matches!(record.body, Body::Counts(_)) && time == self.time;
+        let mut changes = if is_of_same_tick { Vec::new() } else { self.finish() };
         match &record.body {
             Body::Counts(counted) => {
                 self.roots.insert(Arc::clone(&counted.proxy), counted.pid);
@@ -69,13 +72,8 @@ impl Replayed {
         if rows.is_empty() {
             Vec::new()
         } else {
-            self.observe(self.time, Input::Look { time: self.time, rows: &rows })
+            self.observe(self.time, Input::Tick { time: self.time, rows: &rows })
         }
-    }
-
-    /// What is wrong at the end of what was taken.
-    pub fn active(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.active()
     }
 
     fn observe(&mut self, time: Timestamp, input: Input<'_>) -> Vec<Record> {

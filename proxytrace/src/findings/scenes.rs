@@ -1,8 +1,8 @@
-//! Histories told as text, for the tests of all kinds of findings.
+//! Histories as text, for the tests of all kinds of findings.
 //!
 //! A line is something that happens, a quarter of a second after the line before:
 //!
-//! - `1 api 5:8080 established 3 refused 2; 0 api ...` a look: of which generation, upstream and address what was counted;
+//! - `1 api 5:8080 established 3 refused 2; 0 api ...` a tick: of which generation, upstream and address what was counted;
 //!   `20 x` before it repeats it. `unanswered`, `resent`, `flying` and `slow` count what their names say.
 //! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; `+open` and
 //!   `+followed` before the upstreams say that not all is in it
@@ -17,8 +17,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Declared, Findings, Generation, Input, Limits, State, Upstream};
-use crate::model::{Address, Counted, Counts};
+use super::{Findings, Input, Limits};
+use crate::model::{Address, Counted, Counts, Declared, Generation, State, Upstream};
 
 /// A quick handshake and a slow one, as buckets of durations.
 const QUICK: usize = 3;
@@ -31,7 +31,7 @@ pub(super) struct Scene {
     rows: BTreeMap<(u32, u32, String, Address), Counts>,
     changes: Vec<String>,
     /// The sentence of the last finding that came or went.
-    pub(super) told: String,
+    pub(super) last_sentence: String,
 }
 
 /// Plays a history, and says at which line it does not go as expected.
@@ -43,7 +43,7 @@ pub(super) fn check(what: &str, history: &str) -> Scene {
         pid: 1,
         rows: BTreeMap::new(),
         changes: Vec::new(),
-        told: String::new(),
+        last_sentence: String::new(),
     };
     for line in history.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.strip_prefix("=>") {
@@ -66,7 +66,7 @@ impl Scene {
     fn play(&mut self, line: &str) {
         if let Some(seconds) = line.strip_prefix("wait ") {
             self.now += SignedDuration::from_secs(seconds.parse().unwrap());
-            self.observe(|time| Input::Look { time, rows: &[] });
+            self.observe(|time| Input::Tick { time, rows: &[] });
         } else if line == "restart" {
             self.pid += 1;
         } else if line == "rejected" {
@@ -84,9 +84,9 @@ impl Scene {
             let declared = declared(config);
             self.observe(|time| Input::Declared { time, of, declared });
         } else {
-            let (times, look) = line.split_once(" x ").unwrap_or(("1", line));
+            let (times, tick) = line.split_once(" x ").unwrap_or(("1", line));
             for _ in 0..times.parse().unwrap() {
-                self.look(look);
+                self.tick(tick);
             }
         }
     }
@@ -95,9 +95,9 @@ impl Scene {
         Generation { proxy: "nginx".into(), pid: self.pid, number: number.parse().unwrap() }
     }
 
-    fn look(&mut self, look: &str) {
+    fn tick(&mut self, tick: &str) {
         let mut rows = Vec::new();
-        for row in look.split(';') {
+        for row in tick.split(';') {
             let words: Vec<_> = row.split_whitespace().collect();
             let [generation, upstream, at, counts @ ..] = &words[..] else { panic!("{row}") };
             let key = (self.pid, generation.parse().unwrap(), (*upstream).to_owned(), address(at));
@@ -115,13 +115,13 @@ impl Scene {
                 counts: counts_so_far.clone(),
             });
         }
-        self.observe(|time| Input::Look { time, rows: &rows });
+        self.observe(|time| Input::Tick { time, rows: &rows });
     }
 
     fn observe<'a>(&mut self, input: impl FnOnce(Timestamp) -> Input<'a>) {
         self.now += SignedDuration::from_millis(250);
         for change in self.findings.observe(input(self.now)) {
-            self.told = change.finding.to_string();
+            self.last_sentence = change.finding.to_string();
             let subject = change.finding.subject;
             let mut words = Vec::new();
             words.extend((change.state == State::Cleared).then(|| "not".to_owned()));
@@ -132,12 +132,12 @@ impl Scene {
         }
     }
 
-    /// The only finding there is, as a sentence.
+    /// The sentence of the only finding there is.
     #[track_caller]
-    pub(super) fn said(&self) -> String {
-        let said: Vec<_> = self.findings.active().map(ToString::to_string).collect();
-        assert_eq!(said.len(), 1, "{said:?}");
-        said.concat()
+    pub(super) fn sentence(&self) -> String {
+        let sentences: Vec<_> = self.findings.active().map(ToString::to_string).collect();
+        assert_eq!(sentences.len(), 1, "{sentences:?}");
+        sentences.concat()
     }
 }
 

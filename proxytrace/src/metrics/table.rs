@@ -6,7 +6,7 @@ use proxytrace_ebpf::{
 };
 
 use super::metric::{Kind, Metric};
-use crate::{findings::Subject, kernel::hooks::NO_WAY, watch::ProxyInfo};
+use crate::{kernel::hooks::NO_WAY, model::Subject, watch::ProxyInfo};
 
 /// All of them, in the order of the documentation.
 pub(super) const METRICS: &[Metric] = &[

@@ -5,8 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Address, Body, Key};
-use crate::findings::Subject;
+use super::{Address, Body, Key, Subject};
 
 /// Which records pass. Conditions of one kind are alternatives; an empty list lets everything pass.
 #[derive(Clone, Debug, Default)]

@@ -1,10 +1,12 @@
-//! What proxytrace speaks of: addresses, records, filters, and the series of what was counted. No I/O here, so that the
+//! What proxytrace speaks of: addresses, records and what they carry, filters, and series of what was counted. No I/O here, so that the
 //! same code serves a live host, a recording and a unit test.
 
 mod address;
 mod clock;
 mod counts;
+mod declared;
 mod filter;
+mod finding;
 mod record;
 mod record_totals;
 mod series;
@@ -12,7 +14,9 @@ mod series;
 pub use address::Address;
 pub use clock::Clock;
 pub use counts::{Counted, Counts};
+pub use declared::{Declared, Generation, Upstream};
 pub use filter::{AddressFilter, Cause, Filter};
+pub use finding::{Change, Evidence, Fared, Finding, Kind, State, Subject};
 pub use record::{
     Attempt, Body, Connection, Declaration, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route,
     Worker,

@@ -10,11 +10,8 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Address, Counted};
-use crate::{
-    escape,
-    findings::{Change, Declared, Generation},
-};
+use super::{Address, Change, Counted, Declared, Generation};
+use crate::escape;
 
 /// The version of the record format.
 pub const FORMAT: u32 = 2;

@@ -7,8 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Colour, Paint};
 use crate::{
     escape::printable,
-    findings::{Change, Finding, State, Subject},
-    model::{Body, Filter},
+    model::{Body, Change, Filter, Finding, State, Subject},
 };
 
 /// The findings that stand, and how many were raised.

@@ -7,8 +7,9 @@ use proxytrace_ebpf::outcome::Outcome;
 
 use super::{Colour, Paint, words};
 use crate::escape::printable;
-use crate::findings::{Change, State};
-use crate::model::{Attempt, Body, Connection, Exit, Record, Reload, ReloadResult, Route, Worker};
+use crate::model::{
+    Attempt, Body, Change, Connection, Exit, Record, Reload, ReloadResult, Route, State, Worker,
+};
 
 /// The longest name of a cause, `closed_before_response`.
 const CAUSE_WIDTH: usize = 22;

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
-use crate::{
-    findings::{Declared, Upstream},
-    model::{Address, Body, Declaration, Record},
-};
+use crate::model::{Address, Body, Declaration, Declared, Record, Upstream};
 
 /// What a part takes at most, in bytes, beside what every record has.
 const MAX_PART: usize = 256 << 10;
@@ -118,10 +115,7 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use super::{Joined, MAX_PART, MAX_PARTS, Part, split};
-    use crate::{
-        findings::{Declared, Generation, Upstream},
-        model::{Body, Declaration, Record},
-    };
+    use crate::model::{Body, Declaration, Declared, Generation, Record, Upstream};
 
     fn record(upstreams: usize, name: &str) -> Record {
         let upstream = |n: usize| {

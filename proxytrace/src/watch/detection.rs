@@ -15,9 +15,9 @@ use super::{
     rows::{Destination, RowName},
 };
 use crate::{
-    findings::{Change, Declared, Finding, Findings, Generation, Input, Limits, Living},
+    findings::{Findings, Input, Limits, Living},
     kernel::{Error, Snapshot},
-    model::{Body, Counted, Counts, Declaration, Record},
+    model::{Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Record},
     naming::of_row,
     reader::GenerationId,
 };
@@ -126,7 +126,7 @@ impl Watch {
         let time = Timestamp::now();
         let rows = self.changed_rows(snapshot)?;
         self.detection.findings.note_living(self.owners(snapshot, living));
-        let changes = self.detection.findings.observe(Input::Look { time, rows: &rows });
+        let changes = self.detection.findings.observe(Input::Tick { time, rows: &rows });
         records.extend(rows.into_iter().map(|row| Record { time, body: Body::Counts(row) }));
         records.extend(finding_records(time, changes));
         Ok(records)

@@ -25,10 +25,9 @@ use jiff::Timestamp;
 use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
 
 use crate::{
-    findings::Finding,
     identity::{Identity, ProxyNames},
     kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Clock, Record, Worker},
+    model::{Address, Clock, Finding, Record, Worker},
     naming::Naming,
     reader::{
         GenerationId,

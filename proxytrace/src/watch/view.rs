@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proxytrace_ebpf::abi::Loss;
 
-use crate::findings::Subject;
 use crate::kernel::tables::Filled;
-use crate::model::{Clock, Key, Series};
+use crate::model::{Clock, Key, Series, Subject};
 #[cfg(test)]
 use crate::model::{Entry, SeriesStore};
 

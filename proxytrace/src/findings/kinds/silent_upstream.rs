@@ -3,51 +3,70 @@
 //! Quiet alone proves nothing. What does is that the proxy goes on connecting to its other upstreams, so often that this one would have
 //! been among them many times. A new generation has no open connections to reuse, so its first request to an upstream always connects.
 
-use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 
-use super::{
-    finding::{Evidence, Finding, Kind},
-    proxy::Proxy,
-    upstream::Silence,
+use jiff::SignedDuration;
+
+use super::definition::{Definition, Documentation, Facts};
+use crate::{
+    findings::history::{Silence, Upstream},
+    model::{Evidence, Finding, Kind, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
 };
-use crate::model::{UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
 
 /// So many connects would have come about by now. None is then a chance of about 2 in a billion.
-const EXPECTED: u64 = 20;
+const MIN_EXPECTED: u64 = 20;
 /// It was used in this many steps of 10 s before the reload, and in half of all: traffic that comes in bursts may just have ended.
-const STEADY: u64 = 3;
+const MIN_SLOTS: u64 = 3;
 /// Time for the new workers to take over.
-const TAKEN_OVER: SignedDuration = SignedDuration::from_secs(5);
+const TAKEOVER_TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
 
-pub(super) fn find(proxy: &Proxy, now: Timestamp, found: &mut Vec<Finding>) {
-    for (name, upstream) in &proxy.upstreams {
-        let is_name = ![UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM].contains(&&**name);
-        let Some(silence) = upstream.silence.filter(|_| is_name) else {
-            continue;
-        };
-        // An upstream that the new configuration does without was taken out on purpose.
-        let is_declared = proxy.last_declared().is_some_and(|declared| declared.upstreams.contains_key(name));
-        let Some(reload) = proxy.generation(silence.epoch).map(|generation| generation.began) else {
-            continue;
-        };
-        if is_declared && is_steady(&silence) && now.duration_since(reload) >= TAKEN_OVER {
-            let expected = expected(&silence);
-            if expected >= EXPECTED {
-                let evidence = Evidence {
-                    of: expected,
-                    from: upstream.live().map(|(address, _)| address.clone()).collect(),
-                    reload: Some(reload),
-                    generation: proxy.number(silence.epoch),
-                    ..Evidence::default()
-                };
-                found.push(proxy.finding(Kind::SilentUpstream, name, None, reload, evidence));
-            }
-        }
+pub(super) const DEFINITION: Definition = Definition {
+    kind: Kind::SilentUpstream,
+    explains: &[],
+    prove: None,
+    detect: |facts| {
+        let upstreams = facts.proxy.upstreams.iter();
+        upstreams.filter_map(|(name, upstream)| silent(facts, name, upstream)).collect()
+    },
+    sentence: |sentence| {
+        format!(
+            "{} is not connected to since the reload at {}; about {} connects were to be expected by now.",
+            sentence.upstream(),
+            sentence.since(),
+            sentence.evidence().of,
+        )
+    },
+    advice: |_| "Check the locations that should lead there.".into(),
+    documentation: Documentation {
+        raised_when: "an upstream in steady use is not connected to since a reload",
+        goes_when: "it is connected to",
+    },
+};
+
+fn silent(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Finding> {
+    let silence = upstream.silence?;
+    let generations = &facts.proxy.generations;
+    let reload = generations.get(silence.epoch)?.at;
+    let is_name = ![UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM].contains(&&**name);
+    // An upstream that the new configuration does without was taken out on purpose.
+    let is_declared =
+        generations.last_declared().is_some_and(|declared| declared.upstreams.contains_key(name));
+    let has_taken_over = facts.now.duration_since(reload) >= TAKEOVER_TIMEOUT;
+    let expected = expected(&silence);
+    if !is_name || !is_declared || !has_taken_over || !is_steady(&silence) || expected < MIN_EXPECTED {
+        return None;
     }
+    let evidence = Evidence {
+        of: expected,
+        from: upstream.live().map(|(address, _)| address.clone()).collect(),
+        reload: Some(reload),
+        ..Evidence::default()
+    };
+    Some(facts.at_upstream(Kind::SilentUpstream, name, silence.epoch, reload, evidence))
 }
 
 fn is_steady(silence: &Silence) -> bool {
-    silence.before.slots >= STEADY && silence.before.slots * 2 >= silence.before.of_slots
+    silence.before.slots >= MIN_SLOTS && silence.before.slots * 2 >= silence.before.of_slots
 }
 
 /// How many connects to it would have come about by now, had its share remained the same.
@@ -57,7 +76,7 @@ fn expected(silence: &Silence) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenes::check;
+    use crate::findings::scenes::check;
 
     #[test]
     fn an_upstream_that_a_reload_cut_off_is_silent() {
@@ -75,7 +94,7 @@ mod tests {
              =>",
         );
         assert_eq!(
-            scene.said(),
+            scene.sentence(),
             "silent_upstream: upstream \"api\" is not connected to since the reload at 14:30:40Z; about 520 connects were to \
              be expected by now. Check the locations that should lead there."
         );

@@ -1,31 +1,45 @@
 //! `wrong_service`: connections are established, and closed or reset unanswered.
 
 use super::{
-    finding::{Evidence, Finding, Kind},
-    proxy::Proxy,
+    definition::{Definition, Documentation, Facts},
+    sentence::server_line,
+};
+use crate::model::{Evidence, Finding, Kind};
+
+pub(super) const DEFINITION: Definition = Definition {
+    kind: Kind::WrongService,
+    explains: &[],
+    prove: None,
+    detect,
+    sentence: |sentence| {
+        format!(
+            "{} accepts connections and does not answer; {} were closed or reset unanswered since {}.",
+            sentence.address_of_upstream(),
+            sentence.evidence().failed,
+            sentence.since(),
+        )
+    },
+    advice: |finding| {
+        let line = server_line(finding);
+        format!("Check what listens there, whether it expects TLS or another protocol, and {line}.").into()
+    },
+    documentation: Documentation {
+        raised_when: "connections are accepted and closed unanswered",
+        goes_when: "one is answered",
+    },
 };
 
-pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
-    for (name, address, peer) in proxy.peers() {
-        if peer.service.is_wrong() && proxy.is_current(name, address) {
-            let unanswered = peer.service.unanswered();
-            let evidence = Evidence {
-                failed: unanswered.run(),
-                of: unanswered.run(),
-                generation: proxy.number(peer.epoch),
-                ..Evidence::default()
-            };
-            let since = unanswered.since();
-            found.extend(
-                since.map(|since| proxy.finding(Kind::WrongService, name, Some(address), since, evidence)),
-            );
-        }
-    }
+fn detect(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.at_addresses(Kind::WrongService, facts.proxy.peers(), |peer| {
+        let unanswered = peer.service.unanswered();
+        let since = unanswered.since().filter(|_| peer.service.is_wrong())?;
+        Some((since, Evidence { failed: unanswered.run(), of: unanswered.run(), ..Evidence::default() }))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenes::check;
+    use crate::findings::scenes::check;
 
     #[test]
     fn a_service_that_hangs_up_unanswered_is_wrong() {
@@ -43,7 +57,7 @@ mod tests {
              =>",
         );
         assert_eq!(
-            scene.said(),
+            scene.sentence(),
             "wrong_service: 10.0.0.5:9090 of upstream \"api\" accepts connections and does not answer; 20 were closed or \
              reset unanswered since 14:30:06Z. Check what listens there, whether it expects TLS or another protocol, and the \"server\" \
              line at /etc/nginx/nginx.conf:1."

@@ -1,7 +1,15 @@
 //! What was seen of each proxy, kept as far as findings ask for it and within bounds.
 //!
-//! Whoever comes first must not have all the room. So a proxy and an owner's proxies hold only so much of it, as in the kernel
-//! half's tables; and a proxy that has ended makes room for one that lives.
+//! Here is what was seen and what was proven of it; which finding that makes is said in `kinds`, which this knows nothing of.
+
+mod capacity;
+mod generations;
+mod handshakes;
+mod peer;
+mod proxy;
+mod service;
+mod upstream;
+mod usage;
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
@@ -9,58 +17,22 @@ use std::{
 };
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{Owner, capacity};
+use proxytrace_ebpf::abi::Owner;
 
-use super::{declared::Declared, proxy::Proxy};
-use crate::model::Counted;
+pub use capacity::Limits;
+pub(crate) use generations::Epoch;
+pub(crate) use peer::Peer;
+pub(crate) use proxy::Proxy;
+pub(crate) use upstream::Upstream;
+pub(crate) use usage::Silence;
 
-/// How much is kept, over all proxies. What does not fit is left out, and counted.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Proxies.
-    pub proxies: usize,
-    /// Generations of each proxy, the newest.
-    pub generations: usize,
-    /// Addresses, each counted once for each upstream that uses it.
-    pub addresses: usize,
-}
-
-impl Default for Limits {
-    /// As many as the kernel half has room for in its tables: addresses take at most 25 MiB, beside names.
-    fn default() -> Self {
-        Self { proxies: capacity::PROXIES as usize, generations: 8, addresses: capacity::LEDGER as usize }
-    }
-}
+use crate::model::{Counted, Declared};
+use capacity::Capacity;
+#[cfg(test)]
+use capacity::Kept;
 
 /// The proxies that have processes now, and whose they are.
 pub type Living = HashMap<Arc<str>, Owner>;
-
-/// A proxy gets another address while it has fewer than so many times what is free, as in the kernel half's ledger.
-const TIMES_FREE: usize = 8;
-
-/// Room for addresses.
-#[derive(Debug)]
-pub(super) struct Room {
-    free: usize,
-    by_owner: HashMap<Owner, usize>,
-    by_proxy: HashMap<Arc<str>, usize>,
-}
-
-impl Room {
-    /// Takes room for another address of a proxy; false where it may not have one.
-    pub(super) fn take(&mut self, proxy: &Arc<str>, owner: Owner) -> bool {
-        let of_owner = self.by_owner.entry(owner).or_default();
-        let of_proxy = self.by_proxy.entry(Arc::clone(proxy)).or_default();
-        let is_within =
-            *of_proxy < self.free * TIMES_FREE && (owner == Owner::HOST_ROOT || *of_owner < self.free);
-        if is_within {
-            self.free -= 1;
-            *of_owner += 1;
-            *of_proxy += 1;
-        }
-        is_within
-    }
-}
 
 /// What was seen of all proxies.
 #[derive(Debug)]
@@ -72,18 +44,6 @@ pub(super) struct History {
     left_out: u64,
 }
 
-/// How much is kept, each over all proxies.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) proxies: usize,
-    pub(super) generations: usize,
-    pub(super) instances: usize,
-    pub(super) addresses: usize,
-    pub(super) rows: usize,
-    pub(super) old_workers: usize,
-}
-
 impl History {
     pub(super) const fn new(limits: Limits) -> Self {
         Self { limits, proxies: BTreeMap::new(), living: None, left_out: 0 }
@@ -93,7 +53,11 @@ impl History {
         self.proxies.values()
     }
 
-    /// How often something was left out because there was no room.
+    pub(super) fn proxies_mut(&mut self) -> impl Iterator<Item = &mut Proxy> {
+        self.proxies.values_mut()
+    }
+
+    /// How often something was left out because it did not fit.
     pub(super) const fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -108,16 +72,12 @@ impl History {
         self.living = Some(living);
     }
 
-    fn room(&self) -> Room {
-        let mut room =
-            Room { free: self.limits.addresses, by_owner: HashMap::new(), by_proxy: HashMap::new() };
+    fn capacity(&self) -> Capacity {
+        let mut capacity = Capacity::new(self.limits.addresses);
         for proxy in self.proxies.values() {
-            let addresses = proxy.addresses();
-            room.free = room.free.saturating_sub(addresses);
-            *room.by_owner.entry(proxy.owner).or_default() += addresses;
-            room.by_proxy.insert(Arc::clone(&proxy.name), addresses);
+            capacity.note(&proxy.name, proxy.owner, proxy.addresses());
         }
-        room
+        capacity
     }
 
     /// How much is kept.
@@ -129,22 +89,23 @@ impl History {
         kept
     }
 
-    /// Takes in the rows that a look found changed, in any order.
-    pub(super) fn look(&mut self, time: Timestamp, rows: &[Counted]) {
-        let mut room = self.room();
-        if room.free == 0 {
+    /// Takes in the rows that have changed since the previous tick, in any order.
+    pub(super) fn tick(&mut self, time: Timestamp, rows: &[Counted]) {
+        let mut capacity = self.capacity();
+        if capacity.is_used_up() {
             self.proxies.values_mut().for_each(|proxy| proxy.forget(time, true));
-            room = self.room();
+            capacity = self.capacity();
         }
         let mut rows: Vec<_> = rows.iter().collect();
         // Old workers first, so that what they did before the reload counts as such.
         rows.sort_by_key(|row| row.generation);
         for row in rows {
             let limits = self.limits;
-            let seen = self.proxy(&row.proxy).is_some_and(|proxy| proxy.row(time, row, limits, &mut room));
+            let seen =
+                self.proxy(&row.proxy).is_some_and(|proxy| proxy.row(time, row, limits, &mut capacity));
             self.left_out += u64::from(!seen);
         }
-        self.proxies.values_mut().for_each(|proxy| proxy.end_look(time));
+        self.proxies.values_mut().for_each(|proxy| proxy.end_tick(time));
     }
 
     /// A generation of a proxy began: its first process, and its number.
@@ -172,7 +133,7 @@ impl History {
 
     fn proxy(&mut self, name: &Arc<str>) -> Option<&mut Proxy> {
         if self.proxies.len() >= self.limits.proxies && !self.proxies.contains_key(name) {
-            // As many as live have room: the kernel half has no more, and sees to it whose they are.
+            // As many as live do fit: the kernel half has no more, and sees to it whose they are.
             let living = self.living.as_ref()?;
             let ended = self.proxies.keys().find(|name| !living.contains_key(*name)).cloned()?;
             self.proxies.remove(&ended);
@@ -189,18 +150,12 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::Arc,
-        time::{Duration, Instant},
-    };
+    use std::sync::Arc;
 
     use jiff::Timestamp;
-    use proxytrace_ebpf::{abi::Owner, outcome::Outcome};
+    use proxytrace_ebpf::abi::Owner;
 
-    use super::{
-        super::{Findings, Input, peer::Peer},
-        History, Limits,
-    };
+    use super::{History, Limits, Peer, Proxy};
     use crate::model::{Counted, Counts};
 
     const HOSTILE: Owner = Owner { uid: 65_534, pid_namespace: 0 };
@@ -218,50 +173,50 @@ mod tests {
         (0..addresses).map(row).collect()
     }
 
-    fn look(history: &mut History, owners: &[(&str, Owner)], rows: &[Counted]) {
+    fn tick(history: &mut History, owners: &[(&str, Owner)], rows: &[Counted]) {
         history.note_living(owners.iter().map(|(name, owner)| (Arc::from(*name), *owner)).collect());
-        history.look(Timestamp::UNIX_EPOCH, rows);
+        history.tick(Timestamp::UNIX_EPOCH, rows);
     }
 
     fn addresses(history: &History, proxy: &str) -> usize {
-        history.proxies.get(proxy).map_or(0, super::Proxy::addresses)
+        history.proxies.get(proxy).map_or(0, Proxy::addresses)
     }
 
     #[test]
-    fn the_addresses_of_one_owner_leave_room_for_those_of_another() {
+    fn the_addresses_of_one_owner_leave_capacity_for_those_of_another() {
         let mut history = History::new(Limits { proxies: 9, generations: 2, addresses: 100 });
         let owners = [("hostile-0", HOSTILE), ("hostile-1", HOSTILE), ("honest", Owner::HOST_ROOT)];
-        look(&mut history, &owners, &rows(|n| format!("hostile-{}", n % 2), 500));
+        tick(&mut history, &owners, &rows(|n| format!("hostile-{}", n % 2), 500));
         assert_eq!(addresses(&history, "hostile-0") + addresses(&history, "hostile-1"), 50);
         assert_eq!(history.left_out(), 450);
-        look(&mut history, &owners, &rows(|_| "honest".to_owned(), 40));
+        tick(&mut history, &owners, &rows(|_| "honest".to_owned(), 40));
         assert_eq!((addresses(&history, "honest"), history.left_out()), (40, 450));
     }
 
     #[test]
-    fn one_proxy_leaves_room_for_the_next_of_the_same_owner() {
+    fn one_proxy_leaves_capacity_for_the_next_of_the_same_owner() {
         let mut history = History::new(Limits { proxies: 9, generations: 2, addresses: 90 });
         let owners = [("greedy", Owner::HOST_ROOT), ("honest", Owner::HOST_ROOT)];
-        look(&mut history, &owners, &rows(|_| "greedy".to_owned(), 500));
+        tick(&mut history, &owners, &rows(|_| "greedy".to_owned(), 500));
         assert_eq!(addresses(&history, "greedy"), 80);
-        look(&mut history, &owners, &rows(|_| "honest".to_owned(), 5));
+        tick(&mut history, &owners, &rows(|_| "honest".to_owned(), 5));
         assert_eq!(addresses(&history, "honest"), 5);
     }
 
     #[test]
-    fn a_proxy_that_has_ended_makes_room_for_one_that_lives() {
+    fn a_proxy_that_has_ended_makes_place_for_one_that_lives() {
         let mut history = History::new(Limits { proxies: 3, generations: 2, addresses: 100 });
         let names = ["a", "b", "c"].map(|name| (name, HOSTILE));
-        look(&mut history, &names, &rows(|n| ["a", "b", "c", "d"][n as usize].to_owned(), 4));
+        tick(&mut history, &names, &rows(|n| ["a", "b", "c", "d"][n as usize].to_owned(), 4));
         assert_eq!((addresses(&history, "d"), history.left_out()), (0, 1), "all three live");
-        look(&mut history, &[("a", HOSTILE), ("c", HOSTILE), ("d", HOSTILE)], &rows(|_| "d".to_owned(), 1));
+        tick(&mut history, &[("a", HOSTILE), ("c", HOSTILE), ("d", HOSTILE)], &rows(|_| "d".to_owned(), 1));
         assert_eq!(["a", "b", "c", "d"].map(|name| addresses(&history, name)), [1, 0, 1, 1]);
     }
 
     #[test]
-    fn what_has_no_room_is_not_kept_in_part() {
+    fn what_does_not_fit_is_not_kept_in_part() {
         let mut history = History::new(Limits { proxies: 3, generations: 2, addresses: 10 });
-        look(&mut history, &[("a", HOSTILE)], &rows(|_| "a".to_owned(), 100));
+        tick(&mut history, &[("a", HOSTILE)], &rows(|_| "a".to_owned(), 100));
         assert_eq!((history.kept().addresses, history.kept().rows), (5, 5));
     }
 
@@ -270,32 +225,5 @@ mod tests {
         // An address has two rows at most, on average: see Proxy::row().
         let of_address = size_of::<Peer>() + 2 * size_of::<Counts>();
         assert!(of_address * Limits::default().addresses <= 25 << 20, "{of_address}");
-    }
-
-    #[test]
-    fn what_a_look_takes_grows_no_faster_than_the_addresses() {
-        let time = Timestamp::UNIX_EPOCH;
-        // With a reload an upstream leaves half of its addresses, which all worked, for others, which all refuse.
-        let look = |addresses: usize| {
-            let mut rows = rows(|_| "crowd".to_owned(), addresses as u32);
-            let (before, after) = rows.split_at_mut(addresses / 2);
-            for (rows, outcome, generation) in
-                [(&mut *before, Outcome::Established, 0), (&mut *after, Outcome::Refused, 1)]
-            {
-                for row in rows {
-                    row.generation = generation;
-                    (row.counts.attempts, row.counts.outcomes[outcome as usize]) = (4, 4);
-                }
-            }
-            let mut findings = Findings::new(Limits::default());
-            findings.observe(Input::Look { time, rows: before });
-            let start = Instant::now();
-            let changes = findings.observe(Input::Look { time, rows: after });
-            assert!(changes.len() >= addresses / 2, "{} findings", changes.len());
-            start.elapsed()
-        };
-        let (few, many) = (look(750), look(6000));
-        // Eight times as many; sixty-four times as long where each is compared with each.
-        assert!(many < few * 30 + Duration::from_millis(20), "{few:?} became {many:?}");
     }
 }

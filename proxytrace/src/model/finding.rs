@@ -1,77 +1,62 @@
-//! A finding: what is wrong, with whom, since when, and the evidence.
+//! A finding as records carry it: what is wrong, with whom, since when, and the evidence. How it is detected and what it says in
+//! words is the part of `findings`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Address;
+use super::Address;
 
-/// A kind of finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// After a reload an upstream's traffic goes to an address that it did not go to before, and fails there.
-    Misrouted,
-    /// Nothing that an upstream is connected to at accepts a connection any more.
-    UpstreamDown,
-    /// One address of several does not accept a connection any more.
-    AddressDown,
-    /// Connects to an address that the configuration does not name.
-    UndeclaredDestination,
-    /// An upstream in use before a reload is not connected to any more.
-    SilentUpstream,
-    /// SYNs are sent again, and nothing answers.
-    BlackHole,
-    /// Connections are established, and then closed or reset unanswered.
-    WrongService,
-    /// A reload was asked for, and no new worker came.
-    ReloadRejected,
-    /// No local port is left to connect from.
-    PortsExhausted,
-    /// A unix socket's listener does not accept fast enough.
-    BacklogFull,
-    /// This host does not allow the connect.
-    Denied,
-    /// Handshakes take much longer than this address's own past.
-    SlowConnect,
+/// Declares the kinds, each with its name, so that neither the list of all nor a name can be forgotten.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)+) => {
+        /// A kind of finding.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Kind {
+            $($(#[$doc])* #[serde(rename = $name)] $kind,)+
+        }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: [Self; [$(Self::$kind),+].len()] = [$(Self::$kind),+];
+
+            /// The name in records, in metric labels, and as the anchor in docs/findings.md.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::Misrouted,
-        Self::UpstreamDown,
-        Self::AddressDown,
-        Self::UndeclaredDestination,
-        Self::SilentUpstream,
-        Self::BlackHole,
-        Self::WrongService,
-        Self::ReloadRejected,
-        Self::PortsExhausted,
-        Self::BacklogFull,
-        Self::Denied,
-        Self::SlowConnect,
-    ];
-
-    /// The name in records, in metric labels, and as the anchor in docs/findings.md.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Misrouted => "misrouted",
-            Self::UpstreamDown => "upstream_down",
-            Self::AddressDown => "address_down",
-            Self::UndeclaredDestination => "undeclared_destination",
-            Self::SilentUpstream => "silent_upstream",
-            Self::BlackHole => "black_hole",
-            Self::WrongService => "wrong_service",
-            Self::ReloadRejected => "reload_rejected",
-            Self::PortsExhausted => "ports_exhausted",
-            Self::BacklogFull => "backlog_full",
-            Self::Denied => "denied",
-            Self::SlowConnect => "slow_connect",
-        }
-    }
+kinds! {
+    /// After a reload an upstream's traffic goes to an address that it did not go to before, and fails there.
+    Misrouted = "misrouted",
+    /// Nothing that an upstream is connected to at accepts a connection any more.
+    UpstreamDown = "upstream_down",
+    /// One address of several does not accept a connection any more.
+    AddressDown = "address_down",
+    /// Connects to an address that the configuration does not name.
+    UndeclaredDestination = "undeclared_destination",
+    /// An upstream in use before a reload is not connected to any more.
+    SilentUpstream = "silent_upstream",
+    /// SYNs are sent again, and nothing answers.
+    BlackHole = "black_hole",
+    /// Connections are established, and then closed or reset unanswered.
+    WrongService = "wrong_service",
+    /// A reload was asked for, and no new worker came.
+    ReloadRejected = "reload_rejected",
+    /// No local port is left to connect from.
+    PortsExhausted = "ports_exhausted",
+    /// A unix socket's listener does not accept fast enough.
+    BacklogFull = "backlog_full",
+    /// This host does not allow the connect.
+    Denied = "denied",
+    /// Handshakes take much longer than this address's own past.
+    SlowConnect = "slow_connect",
 }
 
 /// What a finding is about. There is at most one of a kind about the same.
@@ -90,7 +75,7 @@ pub struct Subject {
     pub address: Option<Address>,
 }
 
-/// Something that is wrong. Its `Display` is a sentence for an engineer.
+/// Something that is wrong. Its `Display`, in `findings`, is a sentence for an engineer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What is wrong, and with whom.
@@ -103,23 +88,6 @@ pub struct Finding {
     pub place: Option<Arc<str>>,
     /// What proves it.
     pub evidence: Evidence,
-}
-
-/// A finding as `/findings` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct FindingView<'a> {
-    #[serde(flatten)]
-    finding: &'a Finding,
-    /// What its `Display` says.
-    sentence: String,
-}
-
-impl<'a> FindingView<'a> {
-    /// With its sentence.
-    #[must_use]
-    pub fn new(finding: &'a Finding) -> Self {
-        Self { finding, sentence: finding.to_string() }
-    }
 }
 
 /// What proves a finding. Each kind has the members that it needs; the others are zero or missing, and left out of records.
@@ -171,6 +139,13 @@ pub struct Fared {
     pub failed: u64,
     /// All that ended, those aside that the proxy cancelled.
     pub of: u64,
+}
+
+impl AddAssign for Fared {
+    fn add_assign(&mut self, more: Self) {
+        self.failed = self.failed.saturating_add(more.failed);
+        self.of = self.of.saturating_add(more.of);
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -226,12 +201,6 @@ mod tests {
             place: Some("/etc/nginx/conf.d/api.conf:4".into()),
             evidence,
         };
-        assert_eq!(
-            finding.to_string(),
-            "misrouted: upstream \"api\" moved from 10.0.0.5:8080 to 10.0.0.5:8081 with the reload at 14:30:02Z; 312 of 312 \
-             connects since were refused (old workers: 0 of 41 failed). Check the \"server\" line at \
-             /etc/nginx/conf.d/api.conf:4."
-        );
         let change = Change { state: State::Raised, finding };
         let line = serde_json::to_string(&change).unwrap();
         let expected = r#"{"state":"raised","proxy":"nginx.service","finding":"misrouted","upstream":"api","address":"10.0.0.5:8081","since":"2025-03-01T14:30:02Z","place":"/etc/nginx/conf.d/api.conf:4","evidence":{"failed":312,"of":312,"causes":{"refused":312},"from":["10.0.0.5:8080"],"reload":"2025-03-01T14:30:02Z","generation":1,"old_workers":{"failed":0,"of":41}}}"#;
@@ -241,5 +210,12 @@ mod tests {
             .replace("\"state\"", "\"mood\":1,\"state\"")
             .replace("{\"failed\"", "{\"odds\":2,\"failed\"");
         assert_eq!(serde_json::from_str::<Change>(&newer).unwrap(), change);
+    }
+
+    #[test]
+    fn the_name_of_a_kind_is_that_of_records() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.name()));
+        }
     }
 }

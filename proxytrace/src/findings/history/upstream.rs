@@ -1,42 +1,44 @@
 //! What was seen of one upstream of a proxy.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::{
-    evidence::Streak,
-    finding::Fared,
-    peer::{Peer, fared, unreached},
-    proxy::Epoch,
+    generations::Epoch,
+    peer::Peer,
+    usage::{Silence, Usage, Used},
 };
-use crate::model::{Address, Counts};
+use crate::{
+    findings::{
+        evidence::Streak,
+        outcomes::{fared, unreached},
+    },
+    model::{Address, Counts, Fared},
+};
 
-/// How long a time is looked back on to say how much an upstream is used, and in what steps.
-const SLOTS: usize = 30;
-const SLOT_SECONDS: i64 = 10;
-/// Where no configuration tells, so many connects of a new generation that all go elsewhere show that it has an address no
+/// Where no configuration says so, so many connects of a new generation that all go elsewhere show that it has an address no
 /// more: nginx tries a peer of its upstream within a few.
 const GONE_AFTER: u64 = 10;
 
 /// What was seen of one upstream. Outcomes of old workers do not count, but for how the old workers fare.
 #[derive(Debug, Default)]
-pub(super) struct Upstream {
-    pub(super) peers: BTreeMap<Address, Peer>,
+pub(crate) struct Upstream {
+    pub(crate) peers: BTreeMap<Address, Peer>,
     /// Whether it can be reached at any address.
-    pub(super) reach: Streak,
+    pub(crate) reach: Streak,
     /// The newest generation that connected to it.
-    pub(super) epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The newest generation that established a connection, and the newest before [`Upstream::epoch`].
-    pub(super) worked: Option<Epoch>,
+    pub(crate) worked: Option<Epoch>,
     worked_before: Option<Epoch>,
     /// Connects of the newest generation.
     connects: u64,
-    /// Of the look that is going on: established, and not reached.
+    /// Of the tick that is going on: established, and not reached.
     now: (u64, u64),
-    slots: VecDeque<(i64, u64)>,
+    usage: Usage,
     /// Not connected to since the reload.
-    pub(super) silence: Option<Silence>,
+    pub(crate) silence: Option<Silence>,
     /// How it was used before the last reload.
     before: Used,
     /// How old workers have fared since each of the generations began that are known: those with which it worked, and not
@@ -46,47 +48,23 @@ pub(super) struct Upstream {
 
 /// What a proxy knows of the workers and the address that a row is of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Whose {
+pub(super) struct Origin {
     /// A newer generation has begun.
     pub(super) is_old: bool,
     /// The configuration with which the upstream last worked has the address as well.
     pub(super) was_declared: bool,
 }
 
-/// How much an upstream is used.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Used {
-    /// Connects within the last minutes.
-    pub(super) connects: u64,
-    /// In how many steps of time there were any.
-    pub(super) slots: u64,
-    /// Since when, in steps of time.
-    pub(super) of_slots: u64,
-}
-
-/// An upstream that is not connected to since a reload.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Silence {
-    /// The generation that does not connect to it.
-    pub(super) epoch: Epoch,
-    /// How it was used before that.
-    pub(super) before: Used,
-    /// Connects to the proxy's other upstreams in the same time.
-    pub(super) others_before: u64,
-    /// And since the reload.
-    pub(super) others: u64,
-}
-
 impl Upstream {
-    /// Takes in what was counted of an address between two looks, by the workers of one generation: the difference, and what is in
-    /// flight.
+    /// Takes in what was counted of an address between two ticks, by the workers of one generation: the difference, and what is
+    /// in flight.
     pub(super) fn row(
         &mut self,
         time: Timestamp,
         epoch: Epoch,
         address: &Address,
         (seen, in_flight): (&Counts, u64),
-        Whose { is_old, was_declared }: Whose,
+        Origin { is_old, was_declared }: Origin,
     ) {
         if epoch > self.epoch {
             self.worked_before = self.worked;
@@ -94,7 +72,7 @@ impl Upstream {
             self.connects = 0;
             self.now = (0, 0);
         }
-        self.slot(time, seen.attempts);
+        self.usage.add(time, seen.attempts);
         let worked_before = self.worked_before.filter(|worked| *worked < epoch);
         let is_newcomer = worked_before.is_some() && !was_declared;
         let known = self.peers.get(address).filter(|peer| {
@@ -136,7 +114,7 @@ impl Upstream {
     }
 
     /// How old workers have fared since a generation began.
-    pub(super) fn old_workers(&self, epoch: Epoch) -> Option<Fared> {
+    pub(crate) fn old_workers(&self, epoch: Epoch) -> Option<Fared> {
         self.old.get(&epoch).copied().filter(|old| old.of > 0)
     }
 
@@ -151,8 +129,8 @@ impl Upstream {
         self.old = self.old.split_off(&oldest);
     }
 
-    /// All rows of a look were taken in.
-    pub(super) fn end_look(&mut self, time: Timestamp) {
+    /// All rows of a tick were taken in.
+    pub(super) fn end_tick(&mut self, time: Timestamp) {
         let (good, bad) = std::mem::take(&mut self.now);
         self.reach.add(time, good, bad);
         self.peers.values_mut().for_each(|peer| peer.service.mature(time));
@@ -164,29 +142,24 @@ impl Upstream {
         newest.filter(|worked| *worked < epoch)
     }
 
-    /// Whether the newest generation that connects to this upstream connects to this address, as far as that can be told.
+    /// Whether the newest generation that connects to this upstream connects to this address, as far as that is known.
     pub(super) fn is_current(&self, address: &Address) -> bool {
         self.peers.get(address).is_some_and(|peer| peer.epoch == self.epoch || self.connects < GONE_AFTER)
     }
 
     /// The addresses that it came to from elsewhere, and that no configuration has taken away since.
-    pub(super) fn newcomers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
+    pub(crate) fn newcomers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
         self.peers.iter().filter(|(_, peer)| peer.is_newcomer())
     }
 
     /// The addresses that the newest generation connects to.
-    pub(super) fn live(&self) -> impl Iterator<Item = (&Address, &Peer)> {
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&Address, &Peer)> {
         self.peers.iter().filter(|(_, peer)| peer.epoch == self.epoch)
     }
 
     /// How much it has been used lately.
     pub(super) fn used(&self, time: Timestamp) -> Used {
-        let now = time.as_second().div_euclid(SLOT_SECONDS);
-        let lately = self.slots.iter().filter(|(slot, _)| now.saturating_sub(*slot) < SLOTS as i64);
-        let of_slots =
-            lately.clone().next().map_or(0, |(first, _)| now.saturating_sub(*first).max(0) as u64 + 1);
-        let connects = lately.clone().fold(0, |sum, (_, n)| n.saturating_add(sum));
-        Used { connects, slots: lately.count() as u64, of_slots }
+        self.usage.lately(time)
     }
 
     /// A newer generation of the proxy began, which may or may not connect to it.
@@ -210,18 +183,6 @@ impl Upstream {
             && epoch >= silence.epoch
         {
             silence.others = silence.others.saturating_add(n);
-        }
-    }
-
-    fn slot(&mut self, time: Timestamp, n: u64) {
-        let now = time.as_second().div_euclid(SLOT_SECONDS);
-        match self.slots.back_mut() {
-            _ if n == 0 => {}
-            Some((slot, count)) if *slot >= now => *count = count.saturating_add(n),
-            _ => self.slots.push_back((now, n)),
-        }
-        while self.slots.len() > SLOTS {
-            self.slots.pop_front();
         }
     }
 }

@@ -1,36 +1,56 @@
-//! `ports_exhausted`, `backlog_full`, `denied`: connects that this host itself does not let through.
+//! What the kinds `ports_exhausted`, `backlog_full` and `denied` have in common: this host itself lets connects fail.
 
-use super::{
-    finding::{Evidence, Finding, Kind},
-    peer::LOCAL,
-    proxy::Proxy,
+use proxytrace_ebpf::outcome::Outcome;
+
+use super::{definition::Facts, sentence::Sentence};
+use crate::{
+    findings::outcomes::LOCAL,
+    model::{Evidence, Finding, Kind},
 };
 
-/// In the order of [`LOCAL`].
-const KINDS: [Kind; LOCAL.len()] = [Kind::PortsExhausted, Kind::BacklogFull, Kind::Denied];
+/// Which kind is about which cause: as many as there are failures of this host.
+const CAUSES: [(Kind, Outcome); LOCAL.len()] = [
+    (Kind::PortsExhausted, Outcome::NoLocalPort),
+    (Kind::BacklogFull, Outcome::BacklogFull),
+    (Kind::Denied, Outcome::PermissionDenied),
+];
 
-pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
-    for (name, address, peer) in proxy.peers() {
-        for ((trouble, kind), cause) in peer.local.iter().zip(KINDS).zip(LOCAL) {
-            let since = trouble.since().filter(|_| trouble.is_proof() && proxy.is_current(name, address));
-            found.extend(since.map(|since| {
-                let evidence = Evidence {
-                    failed: trouble.seen(),
-                    of: trouble.of(),
-                    causes: [(cause.name().into(), trouble.seen())].into(),
-                    in_flight: peer.in_flight,
-                    generation: proxy.number(peer.epoch),
-                    ..Evidence::default()
-                };
-                proxy.finding(kind, name, Some(address), since, evidence)
-            }));
-        }
-    }
+/// When such a finding goes.
+pub(super) const GOES_WHEN: &str = "a clean run that is far longer than those before";
+
+/// The addresses that connects to fail for the cause of this kind.
+pub(super) fn detect(facts: &Facts<'_>, kind: Kind) -> Vec<Finding> {
+    let cause = CAUSES.into_iter().find(|(of, _)| *of == kind).map(|(_, cause)| cause);
+    let Some(index) = LOCAL.into_iter().position(|outcome| Some(outcome) == cause) else {
+        return Vec::new();
+    };
+    facts.at_addresses(kind, facts.proxy.peers(), |peer| {
+        let trouble = &peer.local[index];
+        let since = trouble.since().filter(|_| trouble.is_proof())?;
+        let evidence = Evidence {
+            failed: trouble.seen(),
+            of: trouble.of(),
+            causes: [(LOCAL[index].name().into(), trouble.seen())].into(),
+            in_flight: peer.in_flight,
+            ..Evidence::default()
+        };
+        Some((since, evidence))
+    })
+}
+
+/// What such a finding says: what happened to how many connects.
+pub(super) fn sentence(sentence: &Sentence<'_>, what: &str) -> String {
+    let Evidence { failed, of, .. } = sentence.evidence();
+    format!(
+        "{what} for {failed} of {of} connects to {} since {}.",
+        sentence.address_of_upstream(),
+        sentence.since(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenes::check;
+    use crate::findings::scenes::check;
 
     #[test]
     fn what_this_host_refuses_is_found_and_over_when_it_is_over() {
@@ -78,17 +98,6 @@ mod tests {
              config 2 api 6:8080 | web 7:80
              config 3 api 5:8080 | web 7:80
              =>",
-        );
-    }
-
-    #[test]
-    fn the_sentence_has_the_ratio() {
-        let scene =
-            check("", "0 unknown 5:8080 established 7 no_local_port 3\n=> ports_exhausted unknown 5:8080");
-        assert_eq!(
-            scene.said(),
-            "ports_exhausted: no local port was left for 3 of 10 connects to 10.0.0.5:8080 since 14:30:00Z. Reuse connections \
-             (\"keepalive\"), add source addresses (\"proxy_bind\"), or widen net.ipv4.ip_local_port_range."
         );
     }
 

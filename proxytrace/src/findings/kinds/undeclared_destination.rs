@@ -1,45 +1,65 @@
 //! `undeclared_destination`: the proxy connects where its configuration names nothing.
 
-use super::{
-    down::NOT_A_RESTART,
-    finding::{Evidence, Fared, Finding, Kind},
-    peer::{causes, fared},
-    proxy::Proxy,
-};
-use crate::model::UNDECLARED_UPSTREAM;
+use jiff::SignedDuration;
 
-pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
-    let Some((name, upstream)) = proxy.upstreams.get_key_value(UNDECLARED_UPSTREAM) else {
-        return;
+use super::definition::{Definition, Documentation, Facts};
+use crate::{
+    findings::outcomes::{causes, fared},
+    model::{Evidence, Fared, Finding, Kind, UNDECLARED_UPSTREAM},
+};
+
+/// Where nginx follows a name, it knows a new address before the agent does, which looks the name up again within this time.
+const LOOKUP_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
+
+pub(super) const DEFINITION: Definition = Definition {
+    kind: Kind::UndeclaredDestination,
+    explains: &[],
+    prove: None,
+    detect,
+    sentence: |sentence| {
+        let Evidence { failed, of, .. } = sentence.evidence();
+        format!(
+            "the proxy connects to {}, which its configuration does not name; {of} connects since {}, {failed} failed.",
+            sentence.address(),
+            sentence.since(),
+        )
+    },
+    advice: |_| {
+        "Check which request makes nginx go there, and whether the configuration was changed without a reload.".into()
+    },
+    documentation: Documentation {
+        raised_when: "the proxy connects where its configuration names nothing",
+        goes_when: "a reload declares it, or no longer leads there",
+    },
+};
+
+fn detect(facts: &Facts<'_>) -> Vec<Finding> {
+    let Some((name, upstream)) = facts.proxy.upstreams.get_key_value(UNDECLARED_UPSTREAM) else {
+        return Vec::new();
     };
-    for (address, peer) in &upstream.peers {
+    let peers = upstream.peers.iter().map(|(address, peer)| (name, address, peer));
+    facts.at_addresses(Kind::UndeclaredDestination, peers, |peer| {
         // What only a request says is declared nowhere, and is no finding.
-        let declared = proxy.declared_in(peer.epoch).filter(|declared| !declared.is_open);
-        let Some(declared) = declared else {
-            continue;
-        };
-        // Where nginx follows a name, it knows a new address before we do. We follow within this time.
-        let is_ahead = declared.is_followed && peer.age() < NOT_A_RESTART;
-        if proxy.is_current(name, address) && !is_ahead {
-            let Fared { failed, of } = fared(&peer.counts);
-            let evidence = Evidence {
-                failed,
-                of: of.max(peer.counts.attempts),
-                causes: causes([&peer.causes]),
-                in_flight: peer.in_flight,
-                generation: proxy.number(peer.epoch),
-                ..Evidence::default()
-            };
-            let finding =
-                proxy.finding(Kind::UndeclaredDestination, name, Some(address), peer.first(), evidence);
-            found.push(finding);
+        let declared =
+            facts.proxy.generations.declared_in(peer.epoch).filter(|declared| !declared.is_open)?;
+        if declared.is_followed && peer.age() < LOOKUP_TIMEOUT {
+            return None;
         }
-    }
+        let Fared { failed, of } = fared(&peer.counts);
+        let evidence = Evidence {
+            failed,
+            of: of.max(peer.counts.attempts),
+            causes: causes([&peer.causes]),
+            in_flight: peer.in_flight,
+            ..Evidence::default()
+        };
+        Some((peer.first(), evidence))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenes::check;
+    use crate::findings::scenes::check;
 
     #[test]
     fn an_address_that_the_configuration_does_not_name_is_found() {
@@ -54,7 +74,7 @@ mod tests {
              =>",
         );
         assert_eq!(
-            scene.said(),
+            scene.sentence(),
             "undeclared_destination: the proxy connects to 10.0.0.6:9, which its configuration does not name; 3 connects since \
              14:30:01Z, 1 failed. Check which request makes nginx go there, and whether the configuration was changed without \
              a reload."
@@ -85,7 +105,7 @@ mod tests {
     fn what_a_request_names_is_declared_nowhere() {
         check("variables or code", "config 0 +open api 5:8080\n9 x 0 undeclared 6:9 established 2\n=>");
         check(
-            "a name that is followed, and the next look at it",
+            "a name that is followed, and the next time that it is looked up",
             "config 0 +followed api 5:8080
              9 x 0 undeclared 6:8080 established 2
              config 0 +followed api 6:8080

@@ -3,34 +3,33 @@
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::{DURATION_BOUNDS_NS, DURATION_BUCKETS};
 
-use super::evidence::Streak;
-use crate::model::Counts;
+use crate::{findings::evidence::Streak, model::Counts};
 
 /// So many handshakes make a past that others can be held against.
-const PAST: u64 = 100;
+const MIN_PAST: u64 = 100;
 /// The past halves when it has so many, so that it follows what changes over days.
-const FORGET: u64 = 8192;
+const MAX_PAST: u64 = 8192;
 /// Slow is what is at least so many buckets above where 99 of 100 handshakes were, with two in between: at least four times as long.
 const BUCKETS_ABOVE: usize = 3;
 /// What is quicker than this is nobody's trouble, however quick it was before. The bucket of 10 to 25 ms.
-const SLOW_AT_LEAST: usize = 8;
+const MIN_SLOW_BUCKET: usize = 8;
 /// Fewer slow handshakes on end prove nothing: three lost SYNs at once look the same.
-const FEWEST: u64 = 10;
+const MIN_SLOW: u64 = 10;
 
-const _: () = assert!(DURATION_BOUNDS_NS[SLOW_AT_LEAST] == 25_000_000, "the bucket that the comment names");
+const _: () = assert!(DURATION_BOUNDS_NS[MIN_SLOW_BUCKET] == 25_000_000, "the bucket that the comment names");
 
 /// How long the handshakes with one address take.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Handshakes {
     past: [u64; DURATION_BUCKETS],
-    /// The slow ones of the last look that had others too. Slow times may begin with them, and then they are no past.
+    /// The slow ones of the last tick that had others too. Slow times may begin with them, and then they are no past.
     held: [u64; DURATION_BUCKETS],
     streak: Streak,
     slow_sum_us: u64,
 }
 
-impl Pace {
-    /// Takes in what was counted between two looks.
+impl Handshakes {
+    /// Takes in what was counted between two ticks.
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
         let all = sum(&seen.durations);
         let Some(slow_from) = self.slow_from() else {
@@ -57,22 +56,22 @@ impl Pace {
     }
 
     /// Whether all of them are slow now.
-    pub(super) const fn is_slow(&self) -> bool {
-        self.streak.is_proof() && self.streak.run() >= FEWEST
+    pub(crate) const fn is_slow(&self) -> bool {
+        self.streak.is_proof() && self.streak.run() >= MIN_SLOW
     }
 
     /// The slow ones on end.
-    pub(super) const fn slow(&self) -> &Streak {
+    pub(crate) const fn slow(&self) -> &Streak {
         &self.streak
     }
 
     /// How long the slow ones took on average, in microseconds.
-    pub(super) fn slow_us(&self) -> u64 {
+    pub(crate) fn slow_us(&self) -> u64 {
         self.slow_sum_us.checked_div(self.streak.run()).unwrap_or(0)
     }
 
     /// Within what 99 of 100 handshakes were completed before, in microseconds.
-    pub(super) fn usual_us(&self) -> u64 {
+    pub(crate) fn usual_us(&self) -> u64 {
         self.usual().and_then(|bucket| DURATION_BOUNDS_NS.get(bucket)).map_or(0, |ns| ns / 1000)
     }
 
@@ -84,21 +83,21 @@ impl Pace {
             above -= n;
             above * 100 <= all
         });
-        position.filter(|_| all >= PAST)
+        position.filter(|_| all >= MIN_PAST)
     }
 
     /// The first bucket whose handshakes are slow; none where there is no past, or nothing is above it.
     fn slow_from(&self) -> Option<usize> {
         self.usual()
-            .map(|usual| (usual + BUCKETS_ABOVE).max(SLOW_AT_LEAST))
+            .map(|usual| (usual + BUCKETS_ABOVE).max(MIN_SLOW_BUCKET))
             .filter(|from| *from < DURATION_BUCKETS)
     }
 
     fn remember(&mut self, durations: &[u64]) {
         for (past, n) in self.past.iter_mut().zip(durations) {
-            *past = past.saturating_add(*n.min(&FORGET));
+            *past = past.saturating_add(*n.min(&MAX_PAST));
         }
-        while self.past.iter().sum::<u64>() >= FORGET {
+        while self.past.iter().sum::<u64>() >= MAX_PAST {
             self.past.iter_mut().for_each(|n| *n /= 2);
         }
     }
@@ -110,32 +109,32 @@ fn sum(counts: &[u64]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Pace, Timestamp};
+    use super::{Counts, Handshakes, Timestamp};
 
-    /// Looks at handshakes: how many, and in which bucket.
-    fn pace(looks: &[(u64, usize)]) -> Pace {
-        let looks: Vec<_> = looks.iter().map(|look| [*look, (0, 0)]).collect();
-        pace_of_mixed(&looks)
+    /// Ticks with their handshakes: how many, and in which bucket.
+    fn handshakes(ticks: &[(u64, usize)]) -> Handshakes {
+        let ticks: Vec<_> = ticks.iter().map(|tick| [*tick, (0, 0)]).collect();
+        mixed(&ticks)
     }
 
-    /// The same of looks at handshakes of two kinds.
-    fn pace_of_mixed(looks: &[[(u64, usize); 2]]) -> Pace {
-        let mut pace = Pace::default();
-        for (look, kinds) in looks.iter().enumerate() {
+    /// The same of ticks with handshakes of two kinds.
+    fn mixed(ticks: &[[(u64, usize); 2]]) -> Handshakes {
+        let mut handshakes = Handshakes::default();
+        for (tick, kinds) in ticks.iter().enumerate() {
             let mut seen = Counts::default();
             for (n, bucket) in kinds {
                 seen.durations[*bucket] += n;
                 seen.duration_sum_us += n * 1_200_000;
             }
-            pace.add(Timestamp::from_second(look as i64).unwrap(), &seen);
+            handshakes.add(Timestamp::from_second(tick as i64).unwrap(), &seen);
         }
-        pace
+        handshakes
     }
 
     #[test]
     fn slow_is_held_against_the_past_of_the_address() {
-        let check = |what: &str, looks: &[(u64, usize)], expected: bool| {
-            assert_eq!(pace(looks).is_slow(), expected, "{what}");
+        let check = |what: &str, ticks: &[(u64, usize)], expected: bool| {
+            assert_eq!(handshakes(ticks).is_slow(), expected, "{what}");
         };
         check("no past", &[(20, 14)], false);
         check("a past too short", &[(99, 3), (20, 14)], false);
@@ -151,27 +150,27 @@ mod tests {
     }
 
     #[test]
-    fn slow_times_are_no_past_from_the_look_that_they_begin_in() {
-        let check = |what: &str, looks: &[&[[(u64, usize); 2]]], expected: bool| {
-            assert_eq!(pace_of_mixed(&looks.concat()).is_slow(), expected, "{what}");
+    fn slow_times_are_no_past_from_the_tick_that_they_begin_in() {
+        let check = |what: &str, ticks: &[&[[(u64, usize); 2]]], expected: bool| {
+            assert_eq!(mixed(&ticks.concat()).is_slow(), expected, "{what}");
         };
         let quick = &[[(200, 3), (0, 0)]][..];
         let (mixed, slow) = (&[[(100, 3), (100, 14)]][..], &[[(100, 14), (0, 0)]][..]);
-        check("they begin within a look", &[quick, mixed, slow], true);
+        check("they begin within a tick", &[quick, mixed, slow], true);
         check("also the second time", &[quick, mixed, slow, mixed, quick, mixed, slow, slow, slow], true);
         check("one in twenty was always slow", &[&[[(95, 3), (5, 14)]; 50], &[[(20, 14), (0, 0)]]], false);
     }
 
     #[test]
     fn what_made_the_past_counts_as_normal() {
-        let looks =
+        let ticks =
             [[(120, 0), (0, 0)], [(1, 1), (1, 13)], [(4, 13), (0, 0)], [(4, 13), (0, 0)], [(4, 13), (0, 0)]];
-        assert!(pace_of_mixed(&looks).is_slow(), "all that is known of was in one look");
+        assert!(mixed(&ticks).is_slow(), "all that is known of was in one tick");
     }
 
     #[test]
-    fn both_times_are_told() {
-        let pace = pace(&[(200, 3), (10, 14)]);
-        assert_eq!((pace.usual_us(), pace.slow_us()), (500, 1_200_000));
+    fn both_times_are_reported() {
+        let handshakes = handshakes(&[(200, 3), (10, 14)]);
+        assert_eq!((handshakes.usual_us(), handshakes.slow_us()), (500, 1_200_000));
     }
 }

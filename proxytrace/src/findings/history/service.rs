@@ -4,20 +4,22 @@ use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::evidence::{FEWEST, Streak};
-use crate::model::Counts;
+use crate::{
+    findings::evidence::{MIN_FAILURES, Streak},
+    model::Counts,
+};
 
 /// A connection that has not been broken for so long is taken for one that gets its answer: a wrong service closes sooner.
-const GIVEN: SignedDuration = SignedDuration::from_secs(2);
+const ANSWER_TIMEOUT: SignedDuration = SignedDuration::from_secs(2);
 /// A service that dies takes its open connections with it, all at once. A wrong one goes on closing what it accepts, and so
 /// later than this.
-const ALL_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
-/// How finely connections are told apart by their time: enough for [`GIVEN`], and bounds what is kept.
-const GRAIN: SignedDuration = SignedDuration::from_millis(100);
+const DEATH_TIMEOUT: SignedDuration = SignedDuration::from_secs(1);
+/// How finely connections are distinguished by their time: enough for [`ANSWER_TIMEOUT`], and bounds what is kept.
+const RESOLUTION: SignedDuration = SignedDuration::from_millis(100);
 
 /// Connections that were answered and that were not, of one address.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Service {
+pub(crate) struct Service {
     streak: Streak,
     /// Connections that may still be broken, by when they were established.
     young: VecDeque<(Timestamp, u64)>,
@@ -29,28 +31,31 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Takes in what was counted between two looks.
+    /// Takes in what was counted between two ticks.
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
         self.mature(time);
         let broken = seen.unanswered();
         self.take_young(broken.saturating_sub(seen.established()));
         if broken > 0 {
-            let is_later = self.streak.since().is_some_and(|since| time.duration_since(since) >= ALL_AT_ONCE);
+            let is_later =
+                self.streak.since().is_some_and(|since| time.duration_since(since) >= DEATH_TIMEOUT);
             let of_these =
                 if is_later { broken.min(self.established.saturating_add(seen.established())) } else { 0 };
             self.broken_later = self.broken_later.saturating_add(of_these);
             self.streak.add(time, 0, broken);
         }
-        // Before the first could have been answered, that none was tells nothing; but that most were broken does.
+        // Before the first could have been answered, that none was proves nothing; but that most were broken does.
         let most_are_broken = self.streak.run().saturating_mul(4) >= self.established.saturating_mul(3);
-        self.is_wrong |= self.streak.is_proof() && self.broken_later >= FEWEST && most_are_broken;
+        self.is_wrong |= self.streak.is_proof() && self.broken_later >= MIN_FAILURES && most_are_broken;
         let survivors = seen.established().saturating_sub(broken);
         if self.streak.run() > 0 {
             self.established = self.established.saturating_add(seen.established());
         }
         if survivors > 0 {
             match self.young.back_mut() {
-                Some((first, n)) if time.duration_since(*first) < GRAIN => *n = n.saturating_add(survivors),
+                Some((first, n)) if time.duration_since(*first) < RESOLUTION => {
+                    *n = n.saturating_add(survivors);
+                }
                 _ => self.young.push_back((time, survivors)),
             }
         }
@@ -60,7 +65,7 @@ impl Service {
     pub(super) fn mature(&mut self, time: Timestamp) {
         let mut answered = 0_u64;
         while let Some((established, n)) = self.young.front().copied()
-            && time.duration_since(established) >= GIVEN
+            && time.duration_since(established) >= ANSWER_TIMEOUT
         {
             answered = answered.saturating_add(n);
             self.young.pop_front();
@@ -72,12 +77,12 @@ impl Service {
     }
 
     /// Whether this is no service that understands the proxy. Stays so until one connection is answered.
-    pub(super) const fn is_wrong(&self) -> bool {
+    pub(crate) const fn is_wrong(&self) -> bool {
         self.is_wrong
     }
 
     /// The connections on end that were not answered.
-    pub(super) const fn unanswered(&self) -> &Streak {
+    pub(crate) const fn unanswered(&self) -> &Streak {
         &self.streak
     }
 
@@ -103,17 +108,17 @@ mod tests {
 
     use super::{Counts, Service, Timestamp};
 
-    /// What is established and what is broken unanswered at each look, a quarter of a second apart.
-    fn check(what: &str, looks: &[(usize, u64, u64)], expected: bool) {
+    /// What is established and what is broken unanswered at each tick, a quarter of a second apart.
+    fn check(what: &str, ticks: &[(usize, u64, u64)], expected: bool) {
         let mut service = Service::default();
-        let each = looks
+        let each = ticks
             .iter()
             .flat_map(|(times, established, broken)| std::iter::repeat_n((*established, *broken), *times));
-        for (look, (established, broken)) in each.enumerate() {
+        for (tick, (established, broken)) in each.enumerate() {
             let mut seen = Counts { attempts: established, ..Counts::default() };
             seen.outcomes[Outcome::Established as usize] = established;
             seen.broken[Broken::ClosedBeforeResponse as usize] = broken;
-            service.add(Timestamp::from_millisecond(250 * look as i64).unwrap(), &seen);
+            service.add(Timestamp::from_millisecond(250 * tick as i64).unwrap(), &seen);
         }
         assert_eq!(service.is_wrong(), expected, "{what}");
     }

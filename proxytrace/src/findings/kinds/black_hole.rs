@@ -1,46 +1,48 @@
-//! `black_hole`: SYNs are sent again, and nothing answers. Told long before the proxy's own timeout is, which hides it for up to a minute.
+//! `black_hole`: SYNs are sent again, and nothing answers. Reported long before the proxy's own timeout shows it, up to a minute later.
 
-use proxytrace_ebpf::outcome::Outcome;
-
-use super::{
-    finding::{Evidence, Finding, Kind},
-    peer::{Peer, causes},
-    proxy::Proxy,
+use super::definition::{Definition, Documentation, Facts};
+use crate::{
+    findings::outcomes::{causes, timeouts},
+    model::{Evidence, Finding, Kind},
 };
 
-/// What a connect into a black hole ends in.
-const UNANSWERED: [Outcome; 2] = [Outcome::TimedOut, Outcome::ProxyTimeout];
+pub(super) const DEFINITION: Definition = Definition {
+    kind: Kind::BlackHole,
+    explains: &[Kind::AddressDown],
+    prove: None,
+    detect,
+    sentence: |sentence| {
+        let Evidence { syn_retransmits, failed, in_flight, .. } = sentence.evidence();
+        format!(
+            "nothing answers at {}; {syn_retransmits} SYNs were sent again since {}, {failed} connects timed out, {in_flight} are waiting.",
+            sentence.address_of_upstream(),
+            sentence.since(),
+        )
+    },
+    advice: |_| "Check that the host is up, and firewalls and routes on the way.".into(),
+    documentation: Documentation {
+        raised_when: "SYNs are sent again and nothing answers",
+        goes_when: "anything answers, be it a refusal",
+    },
+};
 
-pub(super) fn find(proxy: &Proxy, found: &mut Vec<Finding>) {
-    for (name, address, peer) in proxy.peers() {
-        if is_one(peer) && proxy.is_current(name, address) {
-            let evidence = Evidence {
-                failed: UNANSWERED
-                    .into_iter()
-                    .map(|outcome| peer.causes[outcome as usize])
-                    .fold(0, u64::saturating_add),
-                causes: causes([&peer.causes]),
-                syn_retransmits: peer.answers.run(),
-                in_flight: peer.in_flight,
-                generation: proxy.number(peer.epoch),
-                ..Evidence::default()
-            };
-            let since = peer.answers.since();
-            found.extend(
-                since.map(|since| proxy.finding(Kind::BlackHole, name, Some(address), since, evidence)),
-            );
-        }
-    }
-}
-
-/// Whether SYNs vanish there.
-pub(super) const fn is_one(peer: &Peer) -> bool {
-    peer.answers.is_proof()
+fn detect(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.at_addresses(Kind::BlackHole, facts.proxy.peers(), |peer| {
+        let since = peer.answers.since().filter(|_| peer.answers.is_proof())?;
+        let evidence = Evidence {
+            failed: timeouts(&peer.causes),
+            causes: causes([&peer.causes]),
+            syn_retransmits: peer.answers.run(),
+            in_flight: peer.in_flight,
+            ..Evidence::default()
+        };
+        Some((since, evidence))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenes::check;
+    use crate::findings::scenes::check;
 
     #[test]
     fn syns_that_nothing_answers_are_a_black_hole() {
@@ -56,7 +58,7 @@ mod tests {
              =>",
         );
         assert_eq!(
-            scene.said(),
+            scene.sentence(),
             "black_hole: nothing answers at 10.0.0.5:8080 of upstream \"api\"; 3 SYNs were sent again since 14:30:07Z, 0 \
              connects timed out, 3 are waiting. Check that the host is up, and firewalls and routes on the way."
         );
@@ -72,7 +74,7 @@ mod tests {
              => black_hole api 5:8080, upstream_down api",
         );
         check(
-            "one dead host of two is told of at once, as each request waits for it, and once",
+            "one dead host of two is reported at once, as each request waits for it, and once",
             "config 0 api 5:8080 6:8080
              20 x 0 api 5:8080 established 2; 0 api 6:8080 established 2
              4 x 0 api 5:8080 resent 1; 0 api 6:8080 established 2

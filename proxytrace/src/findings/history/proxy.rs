@@ -1,0 +1,250 @@
+//! What was seen of one proxy: its generations, its upstreams, and the rows that they are counted from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use proxytrace_ebpf::abi::Owner;
+
+use super::{
+    capacity::{Capacity, Limits},
+    generations::{Epoch, Generations},
+    peer::Peer,
+    upstream::{Origin, Upstream},
+};
+use crate::model::{Address, Counted, Counts, Declared, Kind, UNDECLARED_UPSTREAM};
+
+/// What has not been used for so long is forgotten, unless something is proven of it.
+const IDLE_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
+
+/// What was seen of one proxy.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) name: Arc<str>,
+    pub(super) owner: Owner,
+    pub(crate) generations: Generations,
+    pub(crate) upstreams: BTreeMap<Arc<str>, Upstream>,
+    pub(crate) rejected: Option<Rejected>,
+    rows: BTreeMap<(Epoch, Address), Counts>,
+    /// Connects of the newest generation in the tick that is going on, to upstreams that the previous one used too.
+    fresh: u64,
+}
+
+/// Reloads that were asked for in vain, since the last that was not.
+#[derive(Clone, Debug)]
+pub(crate) struct Rejected {
+    pub(crate) first: Timestamp,
+    pub(crate) times: u64,
+    pub(crate) reason: Option<Arc<str>>,
+}
+
+impl Proxy {
+    /// Nothing seen yet.
+    pub(super) fn new(name: &Arc<str>, owner: Owner) -> Self {
+        Self {
+            name: Arc::clone(name),
+            owner,
+            generations: Generations::default(),
+            upstreams: BTreeMap::new(),
+            rejected: None,
+            rows: BTreeMap::new(),
+            fresh: 0,
+        }
+    }
+
+    /// A generation began.
+    pub(super) fn accept(&mut self, time: Timestamp, (pid, number): (u32, u32), limits: Limits) {
+        self.rejected = None;
+        let epoch = self.generations.epoch(pid, number);
+        self.begin(time, epoch, number, limits);
+    }
+
+    /// A reload was rejected.
+    pub(super) fn reject(&mut self, time: Timestamp, reason: Option<Arc<str>>) {
+        let rejected = self.rejected.get_or_insert(Rejected { first: time, times: 0, reason: None });
+        rejected.times += 1;
+        rejected.reason = reason;
+    }
+
+    /// The configuration of a generation was read.
+    pub(super) fn declare(
+        &mut self,
+        time: Timestamp,
+        (pid, number): (u32, u32),
+        declared: Declared,
+        limits: Limits,
+    ) {
+        let epoch = self.generations.epoch(pid, number);
+        self.begin(time, epoch, number, limits);
+        self.generations.declare(epoch, declared);
+        // What is taken out and comes back later is judged anew.
+        let peers = self.peers().filter(|(name, address, _)| !self.is_current(name, address));
+        let retired: Vec<_> = peers.map(|(name, address, _)| (Arc::clone(name), address.clone())).collect();
+        for (name, address) in retired {
+            let peer = self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.get_mut(&address));
+            peer.into_iter().for_each(Peer::retire);
+        }
+    }
+
+    /// How many addresses are kept.
+    pub(super) fn addresses(&self) -> usize {
+        self.upstreams.values().map(|upstream| upstream.peers.len()).sum()
+    }
+
+    /// Adds how much is kept.
+    #[cfg(test)]
+    pub(super) fn count_kept(&self, kept: &mut super::capacity::Kept) {
+        let (generations, instances) = self.generations.count();
+        kept.generations += generations;
+        kept.instances += instances;
+        kept.rows += self.rows.len();
+        kept.old_workers += self.upstreams.values().map(Upstream::count_old_workers).sum::<usize>();
+    }
+
+    /// Every address of every upstream.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&Arc<str>, &Address, &Peer)> {
+        self.upstreams.iter().flat_map(|(name, upstream)| {
+            upstream.peers.iter().map(move |(address, peer)| (name, address, peer))
+        })
+    }
+
+    /// Stores what a kind of finding has proven of an address. It stands until the address accepts a connection or is retired.
+    pub(crate) fn note_proven(&mut self, kind: Kind, upstream: &str, address: &Address) {
+        let upstream = self.upstreams.get_mut(upstream);
+        if let Some(peer) = upstream.and_then(|upstream| upstream.peers.get_mut(address)) {
+            peer.proven.add(kind);
+        }
+    }
+
+    fn begin(&mut self, time: Timestamp, epoch: Epoch, number: u32, limits: Limits) {
+        let newest = self.generations.newest_epoch();
+        if !self.generations.begin(time, epoch, number) {
+            return;
+        }
+        if let Some(newest) = newest.filter(|newest| *newest < epoch) {
+            self.supersede(time, newest, epoch);
+        }
+        self.generations.forget(limits.generations);
+        let oldest = self.generations.oldest_epoch();
+        self.rows.retain(|(epoch, _), _| *epoch >= oldest);
+        self.upstreams.values_mut().for_each(|upstream| upstream.forget_before(oldest));
+    }
+
+    /// A generation takes over from the newest one.
+    fn supersede(&mut self, time: Timestamp, newest: Epoch, epoch: Epoch) {
+        self.forget(time, false);
+        let used: Vec<_> = self.upstreams.values().map(|upstream| upstream.used(time)).collect();
+        let all = used.iter().fold(0_u64, |sum, used| sum.saturating_add(used.connects));
+        for (upstream, used) in self.upstreams.values_mut().zip(used) {
+            upstream.superseded((newest, epoch), used, all.saturating_sub(used.connects));
+        }
+    }
+
+    /// Takes in a row, and says whether it did fit.
+    pub(super) fn row(
+        &mut self,
+        time: Timestamp,
+        row: &Counted,
+        limits: Limits,
+        capacity: &mut Capacity,
+    ) -> bool {
+        let epoch = self.generations.epoch(row.pid, row.generation);
+        if self.generations.has_forgotten(epoch) {
+            return true;
+        }
+        let key = (epoch, row.address.clone());
+        if self.rows.len() >= limits.addresses.saturating_mul(2) && !self.rows.contains_key(&key) {
+            return false;
+        }
+        self.begin(time, epoch, row.generation, limits);
+        let seen = row.counts.since(self.rows.get(&key).unwrap_or(&Counts::default()));
+        let is_old = self.generations.newest_epoch().is_some_and(|newest| newest > epoch);
+        let fresh = if is_old { 0 } else { seen.attempts };
+        let (mut fits, mut is_kept) = (true, false);
+        for name in self.names(epoch, row) {
+            let origin = Origin { is_old, was_declared: self.was_declared(epoch, &name, &row.address) };
+            let is_known =
+                self.upstreams.get(&name).is_some_and(|upstream| upstream.peers.contains_key(&row.address));
+            if !is_known && !capacity.take(&self.name, self.owner) {
+                fits = false;
+                continue;
+            }
+            is_kept = true;
+            let upstream = self.upstreams.entry(name).or_default();
+            upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), origin);
+            if upstream.was_used_before() {
+                self.fresh = self.fresh.saturating_add(fresh);
+            }
+        }
+        if is_kept {
+            self.rows.insert(key, row.counts.clone());
+        }
+        fits
+    }
+
+    /// All rows of a tick were taken in.
+    pub(super) fn end_tick(&mut self, time: Timestamp) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let newest = self.generations.newest_epoch().unwrap_or(0);
+        for upstream in self.upstreams.values_mut() {
+            upstream.end_tick(time);
+            upstream.others_connect(newest, fresh);
+        }
+    }
+
+    /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.
+    fn names(&self, epoch: Epoch, row: &Counted) -> Vec<Arc<str>> {
+        let declared = self.generations.get(epoch).and_then(|begun| begun.declared.as_ref());
+        // Most have one name, and need no search.
+        let declared = declared.filter(|declared| !declared.has(&row.upstream, &row.address));
+        let names: Vec<_> =
+            declared.into_iter().flat_map(|declared| declared.upstreams_of(&row.address)).cloned().collect();
+        if names.is_empty() { vec![Arc::clone(&row.upstream)] } else { names }
+    }
+
+    /// Whether the configuration with which the upstream last worked before this generation has the address as well.
+    fn was_declared(&self, epoch: Epoch, name: &str, address: &Address) -> bool {
+        let worked = self.upstreams.get(name).and_then(|upstream| upstream.worked_before(epoch));
+        let declared = worked.and_then(|worked| self.generations.get(worked)?.declared.as_ref());
+        declared.is_some_and(|declared| declared.has(name, address))
+    }
+
+    /// Whether the newest generation still connects to an address, as far as that is known. What was taken out by a
+    /// configuration does not come back because the next one is not read yet.
+    pub(crate) fn is_current(&self, upstream: &str, address: &Address) -> bool {
+        let used = self.upstreams.get(upstream).filter(|upstream| upstream.is_current(address));
+        let used_in = used.and_then(|upstream| upstream.peers.get(address)).map(|peer| peer.epoch);
+        let Some((read, declared)) = self.generations.last_read() else {
+            return used_in.is_some();
+        };
+        let is_declared = || match upstream {
+            UNDECLARED_UPSTREAM => used_in.is_some() && declared.upstreams_of(address).next().is_none(),
+            upstream => declared.has(upstream, address),
+        };
+        let is_newest = self.generations.newest_epoch() == Some(read);
+        if is_newest { is_declared() } else { used_in.is_some_and(|epoch| epoch > read || is_declared()) }
+    }
+
+    /// Forgets what was not used for long; what is proven of it as well, where it `must` leave capacity for others.
+    pub(super) fn forget(&mut self, time: Timestamp, must: bool) {
+        let declared = self.generations.last_declared();
+        let is_silent = |name: &str, upstream: &Upstream| {
+            upstream.silence.is_some()
+                && declared.is_some_and(|declared| declared.upstreams.contains_key(name))
+        };
+        let idle = self.peers().filter(|(name, address, peer)| {
+            let stands = (peer.is_proof() && self.is_current(name, address))
+                || self.upstreams.get(*name).is_some_and(|upstream| is_silent(name, upstream));
+            peer.is_idle(time, IDLE_TIMEOUT) && (must || !stands)
+        });
+        let idle: Vec<_> = idle.map(|(name, address, _)| (Arc::clone(name), address.clone())).collect();
+        for (name, address) in idle {
+            self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.remove(&address));
+        }
+        self.upstreams.retain(|_, upstream| !upstream.peers.is_empty());
+        let kept: BTreeSet<_> = self.upstreams.values().flat_map(|upstream| upstream.peers.keys()).collect();
+        self.rows.retain(|(_, address), _| kept.contains(address));
+    }
+}

@@ -1,0 +1,105 @@
+//! What a kind of finding consists of, and how one is made of what was seen.
+
+use std::{borrow::Cow, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::sentence::Sentence;
+use crate::{
+    findings::history::{Epoch, Peer, Proxy},
+    model::{Address, Evidence, Finding, Kind, Subject},
+};
+
+/// A kind of finding.
+pub(super) struct Definition {
+    /// Which.
+    pub(super) kind: Kind,
+    /// What such a finding explains away: findings of these kinds about the same upstream, and about the same address where both
+    /// are about one.
+    pub(super) explains: &'static [Kind],
+    /// Finds of which addresses it is newly proven at the end of a tick, where that is to stand longer than what proves it. Stored
+    /// in the history, see [`Proxy::note_proven`].
+    pub(super) prove: Option<fn(&Proxy) -> Vec<Destination>>,
+    /// Finds what stands.
+    pub(super) detect: fn(&Facts<'_>) -> Vec<Finding>,
+    /// What such a finding says, without its name and without what to do.
+    pub(super) sentence: fn(&Sentence<'_>) -> String,
+    /// What to do about it: a sentence.
+    pub(super) advice: fn(&Finding) -> Cow<'static, str>,
+    /// Its line in the table of docs/findings.md.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test makes the table"))]
+    pub(super) documentation: Documentation,
+}
+
+/// An upstream and one of its addresses.
+pub(super) type Destination = (Arc<str>, Address);
+
+/// A line of the table in docs/findings.md.
+#[cfg_attr(not(test), expect(dead_code, reason = "a test makes the table"))]
+pub(super) struct Documentation {
+    /// When such a finding is raised.
+    pub(super) raised_when: &'static str,
+    /// When it goes.
+    pub(super) goes_when: &'static str,
+}
+
+/// What findings are made of.
+pub(super) struct Facts<'a> {
+    /// What was seen of a proxy.
+    pub(super) proxy: &'a Proxy,
+    /// The time.
+    pub(super) now: Timestamp,
+}
+
+impl Facts<'_> {
+    /// The findings of a kind about addresses: about those that the newest generation connects to and of which `proof` has since when, and
+    /// the evidence.
+    pub(super) fn at_addresses<'p>(
+        &self,
+        kind: Kind,
+        peers: impl Iterator<Item = (&'p Arc<str>, &'p Address, &'p Peer)>,
+        proof: impl Fn(&Peer) -> Option<(Timestamp, Evidence)>,
+    ) -> Vec<Finding> {
+        let findings = peers.filter_map(|(upstream, address, peer)| {
+            let (since, evidence) = proof(peer).filter(|_| self.proxy.is_current(upstream, address))?;
+            Some(self.finding(kind, (upstream, Some(address)), peer.epoch, since, evidence))
+        });
+        findings.collect()
+    }
+
+    /// A finding about an upstream and a generation of it.
+    pub(super) fn at_upstream(
+        &self,
+        kind: Kind,
+        upstream: &Arc<str>,
+        epoch: Epoch,
+        since: Timestamp,
+        evidence: Evidence,
+    ) -> Finding {
+        self.finding(kind, (upstream, None), epoch, since, evidence)
+    }
+
+    fn finding(
+        &self,
+        kind: Kind,
+        (upstream, address): (&Arc<str>, Option<&Address>),
+        epoch: Epoch,
+        since: Timestamp,
+        evidence: Evidence,
+    ) -> Finding {
+        let generations = &self.proxy.generations;
+        let declared = generations.declared().and_then(|declared| declared.upstreams.get(upstream));
+        let place = declared.and_then(|declared| match address {
+            Some(address) => declared.addresses.get(address),
+            None => declared.addresses.values().next(),
+        });
+        let subject = Subject {
+            proxy: Arc::clone(&self.proxy.name),
+            kind,
+            upstream: Some(Arc::clone(upstream)),
+            address: address.cloned(),
+        };
+        let evidence = Evidence { generation: generations.number(epoch), ..evidence };
+        Finding { subject, since, place: place.cloned(), evidence }
+    }
+}

@@ -1,0 +1,159 @@
+//! The kinds of findings. Each has a file: how it is detected, what it explains away, what it says, what to do about it, and its line
+//! in docs/findings.md. The table lists them once.
+//!
+//! A kind is a function over the history, which says what stands. Where a kind stores what it has proven in the history, that is by its name.
+
+mod definition;
+mod sentence;
+
+mod address_down;
+mod backlog_full;
+mod black_hole;
+mod denied;
+mod local;
+mod misrouted;
+mod ports_exhausted;
+mod reload_rejected;
+mod silent_upstream;
+mod slow_connect;
+mod undeclared_destination;
+mod upstream_down;
+mod wrong_service;
+
+#[cfg(test)]
+mod docs;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::history::Proxy;
+use crate::model::{Finding, Kind, Subject};
+use definition::{Definition, Facts};
+use sentence::Sentence;
+
+/// Every kind, in the order of [`Kind`].
+static TABLE: [Definition; Kind::ALL.len()] = [
+    misrouted::DEFINITION,
+    upstream_down::DEFINITION,
+    address_down::DEFINITION,
+    undeclared_destination::DEFINITION,
+    silent_upstream::DEFINITION,
+    black_hole::DEFINITION,
+    wrong_service::DEFINITION,
+    reload_rejected::DEFINITION,
+    ports_exhausted::DEFINITION,
+    backlog_full::DEFINITION,
+    denied::DEFINITION,
+    slow_connect::DEFINITION,
+];
+
+/// A kind that is missing from the table, or that is not in its place, does not compile.
+const _: () = {
+    let mut index = 0;
+    while index < TABLE.len() {
+        assert!(TABLE[index].kind as usize == index, "the table is in the order of the kinds");
+        index += 1;
+    }
+};
+
+fn definition(kind: Kind) -> &'static Definition {
+    &TABLE[kind as usize]
+}
+
+/// Stores what is newly proven of a proxy's addresses in its history.
+pub(super) fn prove(proxy: &mut Proxy) {
+    for definition in &TABLE {
+        let proven = definition.prove.map_or_else(Vec::new, |prove| prove(proxy));
+        for (upstream, address) in proven {
+            proxy.note_proven(definition.kind, &upstream, &address);
+        }
+    }
+}
+
+/// What stands of a proxy, but for what other findings explain.
+pub(super) fn standing(proxy: &Proxy, now: Timestamp) -> Vec<Finding> {
+    let facts = Facts { proxy, now };
+    let mut findings: Vec<_> = TABLE.iter().flat_map(|definition| (definition.detect)(&facts)).collect();
+    let explained = explained(&findings);
+    findings.retain(|finding| !explained.contains(&finding.subject));
+    findings
+}
+
+/// What is explained away by others, be they explained themselves. No finding is compared with each other one: an upstream may
+/// have thousands.
+fn explained(findings: &[Finding]) -> HashSet<Subject> {
+    // By what is explained: its kind and upstream. An explanation without an address is one of all addresses.
+    let mut explanations: HashMap<_, HashSet<_>> = HashMap::new();
+    for Finding { subject, .. } in findings {
+        for kind in definition(subject.kind).explains {
+            let addresses = explanations.entry((*kind, subject.upstream.as_ref())).or_default();
+            addresses.insert(subject.address.as_ref());
+        }
+    }
+    let subjects = findings.iter().map(|finding| &finding.subject);
+    let explained = subjects.filter(|subject| {
+        let address = subject.address.as_ref();
+        explanations.get(&(subject.kind, subject.upstream.as_ref())).is_some_and(|addresses| {
+            address.is_none() || addresses.contains(&None) || addresses.contains(&address)
+        })
+    });
+    explained.cloned().collect()
+}
+
+impl fmt::Display for Finding {
+    /// A sentence with its name and with what to do, times in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.in_zone(&TimeZone::UTC))
+    }
+}
+
+impl Finding {
+    /// What its `Display` says, with times as in a time zone.
+    #[must_use]
+    pub fn in_zone(&self, zone: &TimeZone) -> String {
+        let Definition { kind, sentence, advice, .. } = definition(self.subject.kind);
+        let sentence = sentence(&Sentence { finding: self, zone });
+        format!("{}: {sentence} {}", kind.name(), advice(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Evidence, Fared, Finding, Kind, Subject};
+
+    #[test]
+    fn a_sentence_says_what_is_known() {
+        let subject = Subject {
+            proxy: "nginx.service".into(),
+            kind: Kind::Misrouted,
+            upstream: Some("api".into()),
+            address: Some("10.0.0.5:8081".parse().unwrap()),
+        };
+        let evidence = Evidence {
+            failed: 312,
+            of: 312,
+            causes: [("refused".into(), 312)].into(),
+            from: vec!["10.0.0.5:8080".parse().unwrap()],
+            reload: Some("2025-03-01T14:30:02Z".parse().unwrap()),
+            generation: Some(1),
+            old_workers: Some(Fared { failed: 0, of: 41 }),
+            ..Evidence::default()
+        };
+        let finding = Finding {
+            subject,
+            since: "2025-03-01T14:30:02Z".parse().unwrap(),
+            place: Some("/etc/nginx/conf.d/api.conf:4".into()),
+            evidence,
+        };
+        assert_eq!(
+            finding.to_string(),
+            "misrouted: upstream \"api\" moved from 10.0.0.5:8080 to 10.0.0.5:8081 with the reload at 14:30:02Z; 312 of 312 \
+             connects since were refused (old workers: 0 of 41 failed). Check the \"server\" line at \
+             /etc/nginx/conf.d/api.conf:4."
+        );
+    }
+}

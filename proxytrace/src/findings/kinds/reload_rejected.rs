@@ -1,0 +1,77 @@
+//! `reload_rejected`: a reload was asked for, and the proxy went on with what it had.
+
+use super::definition::{Definition, Documentation, Facts};
+use crate::model::{Evidence, Finding, Kind, Subject};
+
+pub(super) const DEFINITION: Definition = Definition {
+    kind: Kind::ReloadRejected,
+    explains: &[],
+    prove: None,
+    detect,
+    sentence: |sentence| {
+        let Evidence { failed, reason, .. } = sentence.evidence();
+        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" nginx says: {reason}."));
+        format!(
+            "{failed} reload(s) since {} brought no new worker; the old configuration is still in use.{reason}",
+            sentence.since(),
+        )
+    },
+    advice: |_| "Run `nginx -t`, fix what it names, and reload again.".into(),
+    documentation: Documentation {
+        raised_when: "a reload brought no new worker",
+        goes_when: "a reload does",
+    },
+};
+
+fn detect(facts: &Facts<'_>) -> Vec<Finding> {
+    let findings = facts.proxy.rejected.iter().map(|rejected| Finding {
+        subject: Subject {
+            proxy: facts.proxy.name.clone(),
+            kind: Kind::ReloadRejected,
+            upstream: None,
+            address: None,
+        },
+        since: rejected.first,
+        // nginx says where it stumbles, and that is the line to blame.
+        place: None,
+        evidence: Evidence {
+            failed: rejected.times,
+            of: rejected.times,
+            reason: rejected.reason.clone(),
+            ..Evidence::default()
+        },
+    });
+    findings.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::findings::scenes::check;
+
+    #[test]
+    fn a_rejected_reload_is_found_until_one_is_accepted() {
+        let scene = check(
+            "asked for twice",
+            "config 0 api 5:8080
+             0 api 5:8080 established 1
+             rejected
+             => reload_rejected
+             rejected
+             90 x 0 api 5:8080 established 1
+             wait 86400
+             =>",
+        );
+        assert_eq!(
+            scene.sentence(),
+            "reload_rejected: 2 reload(s) since 14:30:00Z brought no new worker; the old configuration is still in use. nginx \
+             says: unknown directive \"sever\" in /etc/nginx/nginx.conf:3. Run `nginx -t`, fix what it names, and reload \
+             again."
+        );
+        check("then accepted", "rejected\n=> reload_rejected\nreload 1\n=> not reload_rejected");
+        check(
+            "the server is restarted",
+            "rejected\n=> reload_rejected\nrestart\nreload 0\n=> not reload_rejected",
+        );
+        check("accepted", "config 0 api 5:8080\nconfig 1 api 5:8080\n=>");
+    }
+}

@@ -1,0 +1,122 @@
+//! Takes in what is seen of proxies, and says which findings that raises and clears.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    history::{History, Limits, Living},
+    kinds,
+};
+use crate::model::{Change, Counted, Declared, Finding, Generation, State, Subject};
+
+/// What is seen of proxies.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// The turn of time in which rows of the ledger are taken in: those that have changed since the previous tick. More do no harm,
+    /// nor does none.
+    Tick {
+        /// When the rows were read.
+        time: Timestamp,
+        /// The rows, in any order.
+        rows: &'a [Counted],
+    },
+    /// A new configuration is in use.
+    Accepted {
+        /// When that was seen.
+        time: Timestamp,
+        /// Whose, and which.
+        of: Generation,
+    },
+    /// A reload was asked for, and the proxy went on with the configuration that it had.
+    Rejected {
+        /// When that was seen.
+        time: Timestamp,
+        /// The proxy's name.
+        proxy: Arc<str>,
+        /// What the proxy says of its configuration, if that could be had.
+        reason: Option<Arc<str>>,
+    },
+    /// The configuration of a generation was read. Best before its first rows, which are distinguished by it; and again when it
+    /// changes by itself, as with names that are followed. Without it, addresses are all that is known.
+    Declared {
+        /// When it was read.
+        time: Timestamp,
+        /// Whose, and which.
+        of: Generation,
+        /// What it says.
+        declared: Declared,
+    },
+}
+
+/// Follows what is seen of proxies, and says what is wrong.
+#[derive(Debug)]
+pub struct Findings {
+    pub(super) history: History,
+    active: BTreeMap<Subject, Finding>,
+}
+
+impl Findings {
+    /// Nothing seen yet.
+    #[must_use]
+    pub const fn new(limits: Limits) -> Self {
+        Self { history: History::new(limits), active: BTreeMap::new() }
+    }
+
+    /// Takes in what was seen, in the order of time, and says which findings that raises and clears.
+    pub fn observe(&mut self, input: Input<'_>) -> Vec<Change> {
+        let now = match input {
+            Input::Tick { time, rows } => {
+                self.history.tick(time, rows);
+                self.history.proxies_mut().for_each(kinds::prove);
+                time
+            }
+            Input::Accepted { time, of } => {
+                self.history.accept(time, &of.proxy, (of.pid, of.number));
+                time
+            }
+            Input::Rejected { time, proxy, reason } => {
+                self.history.reject(time, &proxy, reason);
+                time
+            }
+            Input::Declared { time, of, declared } => {
+                self.history.declare(time, &of.proxy, (of.pid, of.number), declared);
+                time
+            }
+        };
+        self.settle(now)
+    }
+
+    /// Which proxies there are now: what is kept of others goes first where [`Limits`] are reached, and of these nobody gets more
+    /// than is right beside the others. Best before each tick.
+    pub fn note_living(&mut self, living: Living) {
+        self.history.note_living(living);
+    }
+
+    /// What is wrong now, each with the newest evidence.
+    pub fn active(&self) -> impl Iterator<Item = &Finding> {
+        self.active.values()
+    }
+
+    /// How often something was left out because it did not fit ([`Limits`]).
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.history.left_out()
+    }
+
+    fn settle(&mut self, now: Timestamp) -> Vec<Change> {
+        let standing: Vec<_> = self.history.proxies().flat_map(|proxy| kinds::standing(proxy, now)).collect();
+        let mut previous = std::mem::take(&mut self.active);
+        let mut changes = Vec::new();
+        for mut finding in standing {
+            match previous.remove(&finding.subject) {
+                // Right after a reload the new configuration is not known yet.
+                Some(previous) => finding.place = finding.place.or(previous.place),
+                None => changes.push(Change { state: State::Raised, finding: finding.clone() }),
+            }
+            self.active.insert(finding.subject.clone(), finding);
+        }
+        let cleared = previous.into_values().map(|finding| Change { state: State::Cleared, finding });
+        cleared.chain(changes).collect()
+    }
+}

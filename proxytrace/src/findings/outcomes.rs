@@ -1,0 +1,137 @@
+//! What an outcome says, and of whom. Every list of outcomes that findings go by is derived from here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proxytrace_ebpf::outcome::Outcome;
+
+use crate::model::{Counts, Fared};
+
+/// A number for each outcome.
+pub(super) type ByOutcome = [u64; Outcome::ALL.len()];
+
+/// What an outcome says.
+#[derive(Clone, Copy)]
+enum Class {
+    /// The handshake was completed.
+    Established,
+    /// The peer says no: somebody is there.
+    Declined,
+    /// Something on the way says no, or the socket is not there.
+    Unreachable,
+    /// Nobody says anything.
+    Silence,
+    /// This host lacks what a connect takes. It may have it again a moment later.
+    Exhausted,
+    /// This host does not allow it.
+    Forbidden,
+    /// The proxy gave up early: a client left, or a worker exits.
+    ProxysOwnDoing,
+    /// It failed, and no more is known.
+    Unknown,
+}
+
+const fn class(outcome: Outcome) -> Class {
+    match outcome {
+        Outcome::Established => Class::Established,
+        Outcome::Refused | Outcome::Reset => Class::Declined,
+        Outcome::HostUnreachable | Outcome::NetworkUnreachable | Outcome::NoSuchSocket => Class::Unreachable,
+        Outcome::TimedOut | Outcome::ProxyTimeout => Class::Silence,
+        Outcome::NoLocalPort | Outcome::BacklogFull => Class::Exhausted,
+        Outcome::PermissionDenied => Class::Forbidden,
+        Outcome::Cancelled => Class::ProxysOwnDoing,
+        Outcome::Other => Class::Unknown,
+    }
+}
+
+/// Whether it is a failure of this host, which says nothing about the peer.
+const fn is_local(outcome: Outcome) -> bool {
+    matches!(class(outcome), Class::Exhausted | Class::Forbidden)
+}
+
+/// Whether it shows that somebody is there.
+const fn is_answer(outcome: Outcome) -> bool {
+    matches!(class(outcome), Class::Established | Class::Declined)
+}
+
+/// Whether it is a failure that a repetition hardly changes.
+const fn is_definite(outcome: Outcome) -> bool {
+    matches!(class(outcome), Class::Declined | Class::Unreachable | Class::Forbidden)
+}
+
+const fn is_silence(outcome: Outcome) -> bool {
+    matches!(class(outcome), Class::Silence)
+}
+
+const fn is_own_doing(outcome: Outcome) -> bool {
+    matches!(class(outcome), Class::ProxysOwnDoing)
+}
+
+/// Whether the connect failed, and not by the proxy's own doing.
+pub(super) const fn is_failure(outcome: Outcome) -> bool {
+    !matches!(class(outcome), Class::Established | Class::ProxysOwnDoing)
+}
+
+const fn count_local() -> usize {
+    let (mut count, mut index) = (0, 0);
+    while index < Outcome::ALL.len() {
+        count += is_local(Outcome::ALL[index]) as usize;
+        index += 1;
+    }
+    count
+}
+
+/// The failures of this host. Each has a kind of finding of its own.
+pub(super) const LOCAL: [Outcome; count_local()] = {
+    let (mut local, mut count, mut index) = ([Outcome::Other; count_local()], 0, 0);
+    while index < Outcome::ALL.len() {
+        if is_local(Outcome::ALL[index]) {
+            local[count] = Outcome::ALL[index];
+            count += 1;
+        }
+        index += 1;
+    }
+    local
+};
+
+/// Attempts that ended, and failures, those aside that the proxy cancelled.
+pub(super) fn fared(counts: &Counts) -> Fared {
+    let of = counts.ended().saturating_sub(sum(&counts.outcomes, is_own_doing));
+    Fared { failed: of.saturating_sub(counts.established()), of }
+}
+
+/// Attempts that failed by the network's or the peer's doing.
+pub(super) fn unreached(counts: &Counts) -> u64 {
+    fared(counts).failed.saturating_sub(sum(&counts.outcomes, is_local))
+}
+
+/// Attempts that show that somebody is there.
+pub(super) fn answers(counts: &Counts) -> u64 {
+    sum(&counts.outcomes, is_answer)
+}
+
+/// Failures that a repetition hardly changes.
+pub(super) fn definite(counts: &Counts) -> u64 {
+    sum(&counts.outcomes, is_definite)
+}
+
+/// Attempts that ended because nobody said anything.
+pub(super) fn timeouts(outcomes: &ByOutcome) -> u64 {
+    sum(outcomes, is_silence)
+}
+
+fn sum(outcomes: &ByOutcome, is_meant: fn(Outcome) -> bool) -> u64 {
+    let meant = Outcome::ALL.into_iter().zip(outcomes).filter(|(outcome, _)| is_meant(*outcome));
+    meant.fold(0, |sum, (_, n)| sum.saturating_add(*n))
+}
+
+/// Failures by the names of their causes, summed over addresses.
+pub(super) fn causes<'a>(of_addresses: impl IntoIterator<Item = &'a ByOutcome>) -> BTreeMap<Arc<str>, u64> {
+    let mut sums = BTreeMap::new();
+    for causes in of_addresses {
+        for (outcome, n) in Outcome::ALL.into_iter().zip(causes).filter(|(_, n)| **n > 0) {
+            let sum: &mut u64 = sums.entry(outcome.name().into()).or_default();
+            *sum = sum.saturating_add(*n);
+        }
+    }
+    sums
+}
