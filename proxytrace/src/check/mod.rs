@@ -23,8 +23,7 @@ mod examples;
 #[cfg(test)]
 mod properties;
 
-pub use finding::{Finding, Shown};
-pub use rules::{ALL, Rule, Severity};
+pub use finding::Finding;
 pub use subject::Subject;
 
 use crate::declared::Addresses;

@@ -8,8 +8,8 @@ mod routes;
 mod view;
 
 pub use configuration::{Changed, Configuration, Resolved};
-pub use names::{AddressNames, Named};
+pub use names::AddressNames;
 pub use routes::{
     Addresses, Context, Endpoint, MAX_ENTRIES, Other, Peer, Resolver, Route, Routes, Server, Target, Upstream,
 };
-pub use view::{PeerView, RouteView, RoutesView, UpstreamView};
+pub use view::RoutesView;

@@ -2,7 +2,7 @@
 
 use crate::{
     declared::{Addresses, Routes},
-    model::{Address, Declared},
+    model::Declared,
 };
 
 impl Declared {

@@ -1,74 +1,40 @@
-//! What an outcome says, and of whom. Every list of outcomes that findings go by is derived from here.
+//! What findings take from an outcome. Every list of outcomes that they go by follows from the class that is declared with each.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proxytrace_ebpf::outcome::Outcome;
+use proxytrace_ebpf::outcome::{Class, Outcome};
 
 use crate::model::{Counts, Fared};
 
 /// A number for each outcome.
 pub(super) type ByOutcome = [u64; Outcome::ALL.len()];
 
-/// What an outcome says.
-#[derive(Clone, Copy)]
-enum Class {
-    /// The handshake was completed.
-    Established,
-    /// The peer says no: somebody is there.
-    Declined,
-    /// Something on the way says no, or the socket is not there.
-    Unreachable,
-    /// Nobody says anything.
-    Silence,
-    /// This host lacks what a connect takes. It may have it again a moment later.
-    Exhausted,
-    /// This host does not allow it.
-    Forbidden,
-    /// The proxy gave up early: a client left, or a worker exits.
-    ProxysOwnDoing,
-    /// It failed, and no more is known.
-    Unknown,
-}
-
-const fn class(outcome: Outcome) -> Class {
-    match outcome {
-        Outcome::Established => Class::Established,
-        Outcome::Refused | Outcome::Reset => Class::Declined,
-        Outcome::HostUnreachable | Outcome::NetworkUnreachable | Outcome::NoSuchSocket => Class::Unreachable,
-        Outcome::TimedOut | Outcome::ProxyTimeout => Class::Silence,
-        Outcome::NoLocalPort | Outcome::BacklogFull => Class::Exhausted,
-        Outcome::PermissionDenied => Class::Forbidden,
-        Outcome::Cancelled => Class::ProxysOwnDoing,
-        Outcome::Other => Class::Unknown,
-    }
-}
-
 /// Whether it is a failure of this host, which says nothing about the peer.
 const fn is_local(outcome: Outcome) -> bool {
-    matches!(class(outcome), Class::Exhausted | Class::Forbidden)
+    matches!(outcome.class(), Class::Exhausted | Class::Denied)
 }
 
 /// Whether it shows that somebody is there.
 const fn is_answer(outcome: Outcome) -> bool {
-    matches!(class(outcome), Class::Established | Class::Declined)
+    matches!(outcome.class(), Class::Established | Class::Answer)
 }
 
 /// Whether it is a failure that a repetition hardly changes.
 const fn is_definite(outcome: Outcome) -> bool {
-    matches!(class(outcome), Class::Declined | Class::Unreachable | Class::Forbidden)
+    matches!(outcome.class(), Class::Answer | Class::Unreachable | Class::Denied)
 }
 
 const fn is_silence(outcome: Outcome) -> bool {
-    matches!(class(outcome), Class::Silence)
+    matches!(outcome.class(), Class::Silence)
 }
 
 const fn is_own_doing(outcome: Outcome) -> bool {
-    matches!(class(outcome), Class::ProxysOwnDoing)
+    matches!(outcome.class(), Class::Proxy)
 }
 
 /// Whether the connect failed, and not by the proxy's own doing.
 pub(super) const fn is_failure(outcome: Outcome) -> bool {
-    !matches!(class(outcome), Class::Established | Class::ProxysOwnDoing)
+    !matches!(outcome.class(), Class::Established | Class::Proxy)
 }
 
 const fn count_local() -> usize {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxytrace_ebpf::abi::{RETIRES_AFTER_NS, Row, RowKey};
+use proxytrace_ebpf::abi::{RETIRES_AFTER_NS, Row};
 
 use super::{Watch, configurations::with_processes};
 use crate::{
