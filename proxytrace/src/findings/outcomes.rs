@@ -101,3 +101,27 @@ pub(super) fn causes<'a>(of_addresses: impl IntoIterator<Item = &'a ByOutcome>) 
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, is_answer, is_definite, is_failure, is_local, is_silence};
+
+    fn check(is_meant: fn(Outcome) -> bool, expected: &str) {
+        let meant: Vec<_> =
+            Outcome::ALL.into_iter().filter(|outcome| is_meant(*outcome)).map(Outcome::name).collect();
+        assert_eq!(meant.join(" "), expected);
+    }
+
+    #[test]
+    fn each_list_has_the_outcomes_that_say_so() {
+        check(is_local, "permission_denied no_local_port backlog_full");
+        check(is_answer, "established refused reset");
+        // Forbidden by this host, and the next attempt will be as well.
+        check(
+            is_definite,
+            "refused host_unreachable network_unreachable reset permission_denied no_such_socket",
+        );
+        check(is_silence, "timed_out proxy_timeout");
+        check(|outcome| !is_failure(outcome), "established cancelled");
+    }
+}

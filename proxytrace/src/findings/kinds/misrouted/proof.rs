@@ -10,11 +10,11 @@
 
 use std::sync::Arc;
 
-use super::super::definition::Destination;
 use crate::{
     findings::{
         evidence::{MIN_FAILURES, RESTART_TIMEOUT},
         history::{Epoch, Peer, Proxy, Upstream},
+        kinds::definition::Destination,
         outcomes::{definite, fared},
     },
     model::{Address, Fared, Kind, UNDECLARED_UPSTREAM},
