@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use super::{ALL, examples};
+use super::{examples, rules::ALL};
 
 fn page() -> String {
     let mut page = String::from(

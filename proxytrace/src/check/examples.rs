@@ -1,7 +1,7 @@
 //! An example of each kind of finding that the configuration alone can have. The story `check` runs those that are about
 //! nginx's own judgement past `nginx -t`.
 
-use super::{ALL, Finding, Subject, findings as findings_of};
+use super::{Finding, Subject, findings as findings_of, rules::ALL};
 use crate::{declared::Addresses, nginx::tests::config};
 
 /// By id. Each brings this finding, and no other that is graver than a note.

@@ -126,7 +126,7 @@ fn property(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Format, Report};
-    use crate::check::{Finding, Shown, rules};
+    use crate::check::{Finding, finding::Shown, rules};
 
     #[test]
     fn what_a_configuration_holds_cannot_break_a_line() {

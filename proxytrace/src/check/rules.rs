@@ -42,6 +42,7 @@ macro_rules! rules {
     ($($name:ident = $severity:ident $id:literal $about:literal;)*) => {
         $(pub(super) static $name: Rule = Rule { id: $id, severity: Severity::$severity, about: $about };)*
         /// All of them.
+        #[cfg(test)]
         pub static ALL: &[&Rule] = &[$(&$name),*];
     };
 }

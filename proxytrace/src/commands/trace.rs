@@ -122,13 +122,13 @@ async fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
                 ::tracing::error!("{gone}; no upstream is named from now on");
             },
             update = session.next() => match update {
-                Some(update) => sink.take(update?)?,
+                Some(update) => sink.take(&update?)?,
                 None => break,
             },
         }
     }
     let took = started.elapsed();
-    sink.take(session.finish(&mut pump, name_timeout).await?)?;
+    sink.take(&session.finish(&mut pump, name_timeout).await?)?;
     sink.end(&session, took)
 }
 
@@ -166,7 +166,7 @@ impl Sink {
         self.left == Some(0)
     }
 
-    fn take(&mut self, update: Update) -> anyhow::Result<()> {
+    fn take(&mut self, update: &Update) -> anyhow::Result<()> {
         if let Some(pid) = update.entered.filter(|_| std::mem::take(&mut self.is_waiting)) {
             writeln!(io::stderr(), "it has started: tracing {}", trees(&[pid]))?;
         }
