@@ -253,7 +253,9 @@ mod tests {
 
     #[track_caller]
     fn check(known: &mut KnownConfig, address: &str, expected: &str) {
-        let found = match known.find(&address.parse().unwrap()) {
+        let parsed = address.parse().unwrap();
+        known.note_unmatched(&parsed);
+        let found = match known.find(&parsed) {
             Found::Named(name) => name,
             Found::Pending => "(pending)",
             Found::Open => "(open)",
