@@ -176,7 +176,7 @@ fn wherever_a_recording_is_cut_off_everything_before_is_shown() {
         );
         assert_eq!(output.status.code(), Some(if is_whole { 0 } else { 2 }), "{length}: {said}");
         let words =
-            if ends == 0 { "no recording".to_owned() } else { format!("line {} is cut off", ends + 1) };
+            if ends == 0 { "not a recording".to_owned() } else { format!("line {} is cut off", ends + 1) };
         assert_eq!(said.contains(&words), !is_whole, "{length}: {said}");
     }
 }
