@@ -29,7 +29,7 @@ pub fn load_dump(text: &[u8], limits: &Limits) -> Result<Config, Error> {
 
 impl<'a> Dump<'a> {
     /// Finds the files; nothing if there is none. What comes before the first one, such as what nginx says about the
-    /// syntax, is passed over.
+    /// syntax, is skipped.
     fn new(text: &'a [u8]) -> Option<Self> {
         let mut files = BTreeMap::new();
         let mut main = None;

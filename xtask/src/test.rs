@@ -114,7 +114,7 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
     run_stories(&proxytrace, &filter, &[])?;
     if filter.is_empty() {
         announce("the truth table, by raw tracepoints");
-        run_stories(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, xtask_vm::RAW_TP)])?;
+        run_stories(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, &xtask_vm::all_by_raw_tracepoints())])?;
     }
     if long {
         announce("ordinary life");

@@ -94,6 +94,24 @@ impl Row {
         self.outcomes.iter().sum()
     }
 
+    /// Attempts that ended in this way.
+    #[must_use]
+    pub const fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    /// Attempts that did not end in an established connection.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.ended() - self.outcome(Outcome::Established)
+    }
+
+    /// Attempts under way: the ledger balances by this.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.attempts.saturating_sub(self.ended())
+    }
+
     /// The row as a reader takes it: no attempt has ended that has not begun. The kernel copies a row while other CPUs add to it,
     /// and processors with weak memory ordering (arm64) need not keep the order: an end may be in the copy without its beginning.
     /// The next copy has at least as many of both.

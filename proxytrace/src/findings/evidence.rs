@@ -2,15 +2,15 @@
 //!
 //! The rate of failures proves nothing: nginx leaves a dead peer alone after `max_fails`, and then there are few. What
 //! proves is that nothing succeeds any more, in a run that is not to be expected from how things went before. A peer of
-//! which every third connect fails now and then fails four times on end, and that is no news; a peer that never failed and
-//! then fails three times on end is.
+//! which every third connect fails now and then fails four times in a row, and that is no news; a peer that never failed and
+//! then fails three times in a row is.
 //!
 //! A finding must not flap with the thing that it is about. So a success after a run that was taken as proof also unmakes
 //! the past that the run was held against, and for an hour far more is asked of a proof.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Fewer failures on end prove nothing: one can be a restart, and two its neighbour's.
+/// Fewer failures in a row prove nothing: one can be a restart, and two its neighbour's.
 pub(super) const MIN_FAILURES: u64 = 3;
 /// A run proves something that would come about by chance less often than this.
 const PROOF_CHANCE: f64 = 1e-4;
@@ -74,7 +74,7 @@ impl Past {
     }
 }
 
-/// Failures on end: proof that something is dead, which one success refutes.
+/// Failures in a row: proof that something is dead, which one success refutes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Streak {
     past: Past,

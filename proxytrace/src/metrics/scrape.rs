@@ -2,11 +2,10 @@
 
 use std::fmt::Error;
 
+use proxytrace_ebpf::abi::Row;
+
 use super::process::ProcessView;
-use crate::{
-    model::Series,
-    watch::{ProxyView, View},
-};
+use crate::watch::{ProxyView, View};
 
 /// A hook and how it is attached, as labels.
 pub type HookLabels = (&'static str, &'static str);
@@ -24,7 +23,7 @@ impl Scrape {
     /// Samples of each address of an upstream of a proxy, with the values of these three labels.
     pub(super) fn each_address(
         &self,
-        mut sample: impl FnMut(&[&str; 3], &Series) -> Result<(), Error>,
+        mut sample: impl FnMut(&[&str; 3], &Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.view
             .series

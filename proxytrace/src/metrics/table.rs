@@ -15,9 +15,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         labels: &["proxy", "upstream", "address"],
         help: "Connects to upstreams that a proxy began: established, failed and in flight",
-        sample: |scrape, family| {
-            scrape.each_address(|labels, series| family.count(labels, series.counts().attempts))
-        },
+        sample: |scrape, family| scrape.each_address(|labels, series| family.count(labels, series.attempts)),
     },
     Metric {
         name: "proxytrace_connects_established_total",
@@ -58,12 +56,11 @@ pub(super) const METRICS: &[Metric] = &[
         help: "How long completed handshakes took",
         sample: |scrape, family| {
             scrape.each_address(|labels, series| {
-                let counts = series.counts();
                 let bounds = DURATION_BOUNDS_NS.into_iter().map(seconds).chain([f64::INFINITY]);
-                let buckets: Vec<_> = bounds.zip(counts.durations).collect();
+                let buckets: Vec<_> = bounds.zip(series.durations).collect();
                 // Not the count of outcomes: the buckets may have been read a moment later.
-                let count = counts.durations.iter().sum();
-                family.histogram(labels, seconds(counts.duration_sum_ns), count, &buckets)
+                let count = series.durations.iter().sum();
+                family.histogram(labels, seconds(series.duration_sum_ns), count, &buckets)
             })
         },
     },
@@ -73,7 +70,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["proxy", "upstream", "address"],
         help: "SYNs that were sent again because nothing answered",
         sample: |scrape, family| {
-            scrape.each_address(|labels, series| family.count(labels, series.counts().syn_retransmits))
+            scrape.each_address(|labels, series| family.count(labels, series.syn_retransmits))
         },
     },
     Metric {
@@ -84,7 +81,7 @@ pub(super) const METRICS: &[Metric] = &[
         sample: |scrape, family| {
             scrape.each_address(|&[proxy, upstream, address], series| {
                 Broken::ALL.into_iter().try_for_each(|broken| {
-                    let n = series.counts().broken[broken as usize];
+                    let n = series.broken[broken as usize];
                     family.count(&[proxy, upstream, address, broken.name()], n)
                 })
             })
@@ -96,9 +93,8 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["proxy", "upstream", "address"],
         help: "When a handshake was last completed, in seconds since 1970, 0 for never",
         sample: |scrape, family| {
-            scrape.each_address(|labels, series| {
-                family.number(labels, scrape.time(series.counts().last_established_ns))
-            })
+            scrape
+                .each_address(|labels, series| family.number(labels, scrape.time(series.last_established_ns)))
         },
     },
     Metric {

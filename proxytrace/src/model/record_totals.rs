@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use proxytrace_ebpf::abi::Row;
 
-use super::{Body, Key, Record, Route, Series};
+use super::{Body, Key, Record, Route};
 
 /// Records, counted.
 #[derive(Debug, Default)]
@@ -45,8 +45,8 @@ impl RecordTotals {
 
     /// The series that the records make up.
     #[must_use]
-    pub fn series(&self) -> BTreeMap<Key, Series> {
-        self.rows.iter().map(|(key, row)| (key.clone(), Series::from(*row))).collect()
+    pub const fn series(&self) -> &BTreeMap<Key, Row> {
+        &self.rows
     }
 
     /// From the first record to the last.

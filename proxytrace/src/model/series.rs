@@ -9,10 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use proxytrace_ebpf::{
-    abi::{Owner, Row},
-    outcome::Outcome,
-};
+use proxytrace_ebpf::abi::{Owner, Row};
 
 use crate::capacity::Capacity;
 
@@ -35,48 +32,6 @@ impl Key {
     #[must_use]
     pub fn other(proxy: Arc<str>) -> Self {
         Self { proxy, upstream: OTHER.into(), address: OTHER.into() }
-    }
-}
-
-/// What was counted of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Series(Row);
-
-impl From<Row> for Series {
-    fn from(row: Row) -> Self {
-        Self(row)
-    }
-}
-
-impl Default for Series {
-    fn default() -> Self {
-        Self(Row::ZERO)
-    }
-}
-
-impl Series {
-    /// The counts, summed over the rows.
-    #[must_use]
-    pub const fn counts(&self) -> &Row {
-        &self.0
-    }
-
-    /// Attempts that ended in this way.
-    #[must_use]
-    pub const fn outcome(&self, outcome: Outcome) -> u64 {
-        self.0.outcomes[outcome as usize]
-    }
-
-    /// Attempts that did not end in an established connection.
-    #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.0.ended() - self.outcome(Outcome::Established)
-    }
-
-    /// Attempts under way: the ledger balances by this.
-    #[must_use]
-    pub fn in_flight(&self) -> u64 {
-        self.0.attempts.saturating_sub(self.0.ended())
     }
 }
 
@@ -103,7 +58,7 @@ struct Admitted {
     /// changed, because a counter must not jump when an address moves in or out of a sum.
     sum: Option<Key>,
     /// What rows counted that the kernel has forgotten; only of one with a series of its own, else the sum has it.
-    carried: Series,
+    carried: Row,
 }
 
 #[derive(Debug)]
@@ -111,7 +66,7 @@ struct Sum {
     /// `None` for what is counted there of all proxies that the capacity for sums did not cover.
     owner: Option<Owner>,
     /// What rows counted that the kernel has forgotten.
-    carried: Series,
+    carried: Row,
     /// When something was counted there last that is not there any more, boot time in nanoseconds.
     last_ns: u64,
 }
@@ -149,12 +104,12 @@ impl SeriesStore {
         &self,
         rows: impl Iterator<Item = (Key, Owner, &'a Row)>,
         declared: &[(Owner, Key)],
-    ) -> BTreeMap<Key, Series> {
-        let mut all: BTreeMap<Key, Series> =
-            self.sums.iter().map(|(key, sum)| (key.clone(), sum.carried.clone())).collect();
+    ) -> BTreeMap<Key, Row> {
+        let mut all: BTreeMap<Key, Row> =
+            self.sums.iter().map(|(key, sum)| (key.clone(), sum.carried)).collect();
         for (key, admitted) in &self.admitted {
-            let series = all.entry(admitted.sum.as_ref().unwrap_or(key).clone()).or_default();
-            series.0.add(admitted.carried.counts());
+            let series = all.entry(admitted.sum.as_ref().unwrap_or(key).clone()).or_insert(Row::ZERO);
+            series.add(&admitted.carried);
         }
         let (mut own, mut apart) = (self.own.clone(), self.apart.clone());
         for (key, owner, row) in rows {
@@ -167,13 +122,13 @@ impl SeriesStore {
                     if fits { sum } else { Key::other(OTHER.into()) }
                 }
             };
-            all.entry(place).or_default().0.add(row);
+            all.entry(place).or_insert(Row::ZERO).add(row);
         }
         // A series of zeroes yields to one that counts.
         let unused = declared.iter().filter(|(_, key)| !self.admitted.contains_key(key));
         for (owner, key) in unused {
             if !all.contains_key(key) && own.take(*owner) {
-                all.insert(key.clone(), Series::default());
+                all.insert(key.clone(), Row::ZERO);
             }
         }
         all
@@ -184,7 +139,7 @@ impl SeriesStore {
     pub fn drop_idle(&mut self, now_ns: u64, kept: &HashSet<&Key>) {
         let Self { own, idle_ns, sums, apart, .. } = self;
         self.admitted.retain(|key, admitted| {
-            let last_ns = admitted.carried.counts().last_attempt_ns;
+            let last_ns = admitted.carried.last_attempt_ns;
             let is_recent = admitted.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
             let is_kept = kept.contains(key) || is_recent;
             if !is_kept && admitted.sum.is_none() {
@@ -211,8 +166,8 @@ impl SeriesStore {
     pub fn carry(&mut self, Entry { key, owner, row }: &Entry) {
         let admitted = self.admitted(key, *owner);
         match admitted.sum.clone().and_then(|sum| self.sums.get_mut(&sum)) {
-            Some(sum) => sum.carried.0.add(row),
-            None => self.admitted(key, *owner).carried.0.add(row),
+            Some(sum) => sum.carried.add(row),
+            None => self.admitted(key, *owner).carried.add(row),
         }
     }
 
@@ -220,7 +175,7 @@ impl SeriesStore {
         let Self { own, admitted, sums, apart, .. } = self;
         admitted.entry(key.clone()).or_insert_with(|| {
             let sum = if own.take(owner) { None } else { Some(sum_for(key, owner, sums, apart)) };
-            Admitted { owner, sum, carried: Series::default() }
+            Admitted { owner, sum, carried: Row::ZERO }
         })
     }
 }
@@ -235,7 +190,7 @@ fn sum_for(key: &Key, owner: Owner, sums: &mut BTreeMap<Key, Sum>, apart: &mut C
     let own = sum_of(key);
     let fits = sums.contains_key(&own) || apart.take(owner);
     let (sum, owner) = if fits { (own, Some(owner)) } else { (Key::other(OTHER.into()), None) };
-    let new = || Sum { owner, carried: Series::default(), last_ns: 0 };
+    let new = || Sum { owner, carried: Row::ZERO, last_ns: 0 };
     sums.entry(sum.clone()).or_insert_with(new);
     sum
 }
@@ -249,16 +204,11 @@ mod tests {
         outcome::Outcome,
     };
 
-    use super::{Entry, Key, MAX_SUMS, OTHER, Series, SeriesStore};
+    use super::{Entry, Key, MAX_SUMS, OTHER, SeriesStore};
 
     impl SeriesStore {
         /// What a tick does that finds these rows, and a view after it.
-        fn update(
-            &mut self,
-            now_ns: u64,
-            rows: &[Entry],
-            declared: &[(Owner, Key)],
-        ) -> BTreeMap<Key, Series> {
+        fn update(&mut self, now_ns: u64, rows: &[Entry], declared: &[(Owner, Key)]) -> BTreeMap<Key, Row> {
             rows.iter().for_each(|entry| self.admit(&entry.key, entry.owner));
             let kept: HashSet<&Key> =
                 rows.iter().map(|entry| &entry.key).chain(declared.iter().map(|(_, key)| key)).collect();
@@ -300,8 +250,8 @@ mod tests {
         Entry { key: key(address), owner: Owner::HOST_ROOT, row }
     }
 
-    fn attempts(series: &BTreeMap<Key, Series>, address: &str) -> Option<u64> {
-        series.get(&key(address)).map(|series| series.counts().attempts)
+    fn attempts(series: &BTreeMap<Key, Row>, address: &str) -> Option<u64> {
+        series.get(&key(address)).map(|series| series.attempts)
     }
 
     /// Carries the row over that is first, as if the kernel had forgotten it.
@@ -314,7 +264,7 @@ mod tests {
         let mut store = SeriesStore::new(10, HOUR);
         let series = store.update(5, &[row("a", 7, 7, 1), row("a", 3, 1, 2)], &[]);
         let a = &series[&key("a")];
-        assert_eq!((a.counts().attempts, a.failures(), a.in_flight()), (10, 8, 2));
+        assert_eq!((a.attempts, a.failures(), a.in_flight()), (10, 8, 2));
     }
 
     #[test]
@@ -387,7 +337,7 @@ mod tests {
         let series = store.update(2, &[row("a", 3, 3, 1), row("b", 4, 4, 1)], &declared(["c"]));
         assert_eq!(["a", "b", "c"].map(|address| attempts(&series, address)), [Some(3), Some(4), Some(0)]);
         assert_eq!(series.len(), 10 + MAX_SUMS + 1 + 3);
-        assert_eq!(series.values().map(|series| series.counts().attempts).sum::<u64>(), 10_000 + 7);
+        assert_eq!(series.values().map(|series| series.attempts).sum::<u64>(), 10_000 + 7);
     }
 
     #[test]

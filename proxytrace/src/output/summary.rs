@@ -6,7 +6,7 @@ use std::{
 };
 
 use proxytrace_ebpf::{
-    abi::Loss,
+    abi::{Loss, Row},
     outcome::{Broken, Outcome},
 };
 
@@ -14,7 +14,7 @@ use super::{Colour, Paint, human::column_width};
 use crate::{
     escape::printable,
     kernel::tables::{Table, full_by},
-    model::{Key, RecordTotals, Series},
+    model::{Key, RecordTotals},
     watch::View,
 };
 
@@ -62,7 +62,7 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
 /// The same of what records report.
 #[must_use]
 pub fn summary_of_records(totals: &RecordTotals, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
-    let mut text = counts(&totals.series(), totals.span(), colour, wanted);
+    let mut text = counts(totals.series(), totals.span(), colour, wanted);
     if totals.lacks_established() {
         text +=
             "established connects were not recorded and are in no count above; trace --all records them\n";
@@ -73,13 +73,8 @@ pub fn summary_of_records(totals: &RecordTotals, colour: Colour, wanted: impl Fn
     text
 }
 
-fn counts(
-    all: &BTreeMap<Key, Series>,
-    took: Duration,
-    colour: Colour,
-    wanted: impl Fn(&Key) -> bool,
-) -> String {
-    let seen = || all.iter().filter(|(_, series)| series.counts().attempts > 0);
+fn counts(all: &BTreeMap<Key, Row>, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+    let seen = || all.iter().filter(|(_, series)| series.attempts > 0);
     let series: BTreeMap<_, _> = seen().filter(|(key, _)| wanted(key)).collect();
     let others: BTreeSet<_> = seen().map(|(key, _)| &*key.upstream).collect();
     let mut text = format!("summary of {:.1} s\n", took.as_secs_f64());
@@ -99,26 +94,25 @@ fn counts(
     text
 }
 
-fn row(key: &Key, series: &Series) -> [String; COLUMNS] {
+fn row(key: &Key, series: &Row) -> [String; COLUMNS] {
     [
         printable(&key.proxy).into_owned(),
         printable(&key.upstream).into_owned(),
         printable(&key.address).into_owned(),
-        series.counts().attempts.to_string(),
+        series.attempts.to_string(),
         series.outcome(Outcome::Established).to_string(),
         series.failures().to_string(),
         series.in_flight().to_string(),
-        series.counts().broken.iter().sum::<u64>().to_string(),
-        series.counts().syn_retransmits.to_string(),
+        series.broken.iter().sum::<u64>().to_string(),
+        series.syn_retransmits.to_string(),
         causes(series),
     ]
 }
 
 /// The causes that happened, the most frequent first.
-fn causes(series: &Series) -> String {
-    let counts = series.counts();
+fn causes(series: &Row) -> String {
     let failures = Outcome::ALL.into_iter().skip(1).map(|outcome| (outcome.name(), series.outcome(outcome)));
-    let broken = Broken::ALL.into_iter().map(|broken| (broken.name(), counts.broken[broken as usize]));
+    let broken = Broken::ALL.into_iter().map(|broken| (broken.name(), series.broken[broken as usize]));
     let mut causes: Vec<_> = failures.filter(|(_, n)| *n > 0).collect();
     causes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     causes.extend(broken.filter(|(_, n)| *n > 0));

@@ -106,8 +106,8 @@ async fn serve() -> anyhow::Result<()> {
     let replies = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
     let mut requests = Lines::new(requests, MAX_REQUEST);
     let mut desk = Desk::new(replies);
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut check = interval(LOOK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             line = requests.next() => match line? {
@@ -115,7 +115,7 @@ async fn serve() -> anyhow::Result<()> {
                 None => return Ok(()),
             },
             Some(event) = desk.events.recv() => desk.note(event),
-            _ = look.tick(), if desk.queue.is_unsettled() => desk.look(),
+            _ = check.tick(), if desk.queue.is_unsettled() => desk.check(),
         }
         desk.start();
     }
@@ -167,7 +167,7 @@ impl Desk {
         }
     }
 
-    fn look(&mut self) {
+    fn check(&mut self) {
         let now = Instant::now();
         for request in self.queue.note_stuck(now) {
             self.refuse(Owner::of_any(&request.pids), &request);

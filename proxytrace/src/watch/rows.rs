@@ -10,7 +10,7 @@ use proxytrace_ebpf::abi::{Owner, Row, RowKey};
 use super::{Limits, Watch};
 use crate::{
     kernel::{Error, Snapshot},
-    model::{Address, Entry, Key, Series, SeriesStore},
+    model::{Address, Entry, Key, SeriesStore},
 };
 
 /// What a row is called.
@@ -116,7 +116,7 @@ impl Watch {
     }
 
     /// Every series as of `snapshot`; nothing is remembered of it.
-    pub(super) fn series(&self, snapshot: &Snapshot, declared: &[(Owner, Key)]) -> BTreeMap<Key, Series> {
+    pub(super) fn series(&self, snapshot: &Snapshot, declared: &[(Owner, Key)]) -> BTreeMap<Key, Row> {
         let rows = snapshot.rows.iter().filter_map(|(row, counts)| {
             let (key, owner) = self.series_of(row)?;
             Some((key, owner, counts))

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proxytrace_ebpf::abi::Loss;
+use proxytrace_ebpf::abi::{Loss, Row};
 
 use crate::kernel::tables::Filled;
-use crate::model::{Clock, Key, Series, Subject};
+use crate::model::{Clock, Key, Subject};
 #[cfg(test)]
 use crate::model::{Entry, SeriesStore};
 
@@ -13,7 +13,7 @@ use crate::model::{Entry, SeriesStore};
 #[derive(Clone, Debug)]
 pub struct View {
     /// What was counted, and of what is declared.
-    pub series: BTreeMap<Key, Series>,
+    pub series: BTreeMap<Key, Row>,
     /// The addresses that the newest known configurations name.
     pub declared: Vec<Key>,
     /// What is wrong.

@@ -20,7 +20,7 @@ mod series;
 mod transcript;
 mod user_mode;
 
-pub use self::profiles::RAW_TP;
+pub use self::profiles::all_by_raw_tracepoints;
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The ways to attach that are forced, one profile after another, so that each of them is seen to work.
 
+use proxytrace_ebpf::hooks::{self, Via};
+
 use crate::series::{Expect, Extent, Series};
 
 /// How many stories at once, where nothing speaks against it: enough to keep the one thread of the emulator busy while
@@ -9,8 +11,7 @@ const AT_ONCE: u32 = 3;
 /// A part of the attach ladder, and the stories run on it.
 pub(crate) struct Profile {
     pub(crate) name: &'static str,
-    /// The value of `PROXYTRACE_HOOK_VIA`; nothing is forced when it is empty.
-    forced: &'static str,
+    forced: Forced,
     /// How many stories at once.
     at_once: u32,
     /// Modules of the stories.
@@ -24,7 +25,7 @@ pub(crate) struct Profile {
 pub(crate) const PROFILES: &[Profile] = &[
     Profile {
         name: "best",
-        forced: "",
+        forced: Forced::Nothing,
         at_once: AT_ONCE,
         stories: &[
             "causes::",
@@ -55,7 +56,7 @@ pub(crate) const PROFILES: &[Profile] = &[
     // in its 10 s: names were seen 7 s late (5.10).
     Profile {
         name: "alone",
-        forced: "",
+        forced: Forced::Nothing,
         at_once: 1,
         stories: &[
             "a_route_that_leads_nowhere",
@@ -72,21 +73,21 @@ pub(crate) const PROFILES: &[Profile] = &[
     // One story at a time: a kprobe misses returns while several processes are in connect(), on 5.10 from two on.
     Profile {
         name: "kprobe",
-        forced: "connect=kprobe,tcp_connect=kprobe",
+        forced: Forced::WhereThereIs(Via::Kprobe),
         at_once: 1,
         stories: &["causes::ipv4", "unix::", "ledger::", "crowd::"],
         part: IN_EACH_WAY,
     },
     Profile {
         name: "tp_btf",
-        forced: "connect=tp_btf,tcp_connect=state",
+        forced: Forced::Everywhere(Via::TpBtf),
         at_once: AT_ONCE,
         stories: &["causes::ipv4", "unix::", "ledger::"],
         part: IN_EACH_WAY,
     },
     Profile {
         name: "raw_tp",
-        forced: RAW_TP,
+        forced: Forced::Everywhere(Via::RawTp),
         at_once: AT_ONCE,
         stories: &["causes::ipv4", "unix::", "processes::", "reload::a", "ledger::"],
         part: IN_EACH_WAY,
@@ -99,14 +100,47 @@ const IN_EACH_WAY: &[&str] = &["causes::ipv4::a_closed_port", "unix::a_missing_f
 /// What kernels between the oldest and the newest are spared.
 const NOT_BETWEEN: &[&str] = &["--skip=::ipv6::", "--skip=clients::"];
 
+/// What is forced.
+#[derive(Clone, Copy)]
+enum Forced {
+    /// The program takes the best way that the kernel allows.
+    Nothing,
+    /// Hooks that can be attached in this way are.
+    WhereThereIs(Via),
+    /// The same, and the others are attached in their last way.
+    Everywhere(Via),
+}
+
+impl Forced {
+    /// The value of `PROXYTRACE_HOOK_VIA`; empty where nothing is forced.
+    fn hook_via(self) -> String {
+        let by = |via: Via, or_last: bool| {
+            hooks::all().filter_map(move |hook| {
+                let has_it = hook.rungs.iter().any(|rung| rung.via == via);
+                let last = hook.rungs.last().filter(|_| or_last).map(|rung| rung.via);
+                let via = if has_it { Some(via) } else { last };
+                via.map(|via| format!("{}={}", hook.name, via.name()))
+            })
+        };
+        match self {
+            Self::Nothing => String::new(),
+            Self::WhereThereIs(via) => by(via, false).collect::<Vec<_>>().join(","),
+            Self::Everywhere(via) => by(via, true).collect::<Vec<_>>().join(","),
+        }
+    }
+}
+
 /// Every hook by raw tracepoint: what the running kernel offers in any case.
-pub const RAW_TP: &str = "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,\
-                                 state_again=raw_tp,retransmit=raw_tp,destroy=raw_tp,tcp_connect=state";
+#[must_use]
+pub fn all_by_raw_tracepoints() -> String {
+    Forced::Everywhere(Via::RawTp).hook_via()
+}
 
 impl Profile {
     /// The line of /vm/plan for it; a filter of the caller's takes the place of our own.
     fn line(&self, extent: Extent, filter: &[String]) -> String {
-        let forced = if self.forced.is_empty() { "-" } else { self.forced };
+        let hook_via = self.forced.hook_via();
+        let forced = if hook_via.is_empty() { "-" } else { &hook_via };
         let ours = match extent {
             Extent::Whole => self.stories.join(" "),
             Extent::Between => [self.stories, NOT_BETWEEN].concat().join(" "),
@@ -140,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn ways_come_from_the_table_of_hooks() {
+        assert_eq!(
+            all_by_raw_tracepoints(),
+            "fork=raw_tp,exec=raw_tp,exit=raw_tp,signal=raw_tp,connect=raw_tp,state=raw_tp,state_again=raw_tp,\
+             retransmit=raw_tp,destroy=raw_tp,tcp_connect=state"
+        );
+        let tp_btf = Forced::Everywhere(Via::TpBtf).hook_via();
+        assert!(tp_btf.contains("connect=tp_btf,") && tp_btf.ends_with("tcp_connect=state"), "{tp_btf}");
+    }
+
+    #[test]
     fn a_part_runs_under_the_same_profiles() {
         let [whole, part] = ["6.12", "6.12-arm64"].map(|name| {
             let series = SERIES.iter().find(|series| series.name == name).unwrap();
@@ -153,7 +198,8 @@ mod tests {
     #[test]
     fn init_splits_lines_at_blanks_so_nothing_in_the_table_has_any() {
         for profile in PROFILES {
-            let words = [&[profile.name, profile.forced], profile.stories, profile.part].concat();
+            let hook_via = profile.forced.hook_via();
+            let words = [&[profile.name, &hook_via], profile.stories, profile.part].concat();
             assert!(words.iter().all(|word| !word.contains(char::is_whitespace)), "{}", profile.name);
         }
     }

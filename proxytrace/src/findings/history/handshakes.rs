@@ -13,7 +13,7 @@ const MAX_PAST: u64 = 8192;
 const BUCKETS_ABOVE: usize = 3;
 /// What is quicker than this is nobody's trouble, however quick it was before. The bucket of 10 to 25 ms.
 const MIN_SLOW_BUCKET: usize = 8;
-/// Fewer slow handshakes on end prove nothing: three lost SYNs at once look the same.
+/// Fewer slow handshakes in a row prove nothing: three lost SYNs at once look the same.
 const MIN_SLOW: u64 = 10;
 
 const _: () = assert!(DURATION_BOUNDS_NS[MIN_SLOW_BUCKET] == 25_000_000, "the bucket that the comment names");
@@ -60,7 +60,7 @@ impl Handshakes {
         self.streak.is_proof() && self.streak.run() >= MIN_SLOW
     }
 
-    /// The slow ones on end.
+    /// The slow ones in a row.
     pub(crate) const fn slow(&self) -> &Streak {
         &self.streak
     }

@@ -81,7 +81,7 @@ impl Service {
         self.is_wrong
     }
 
-    /// The connections on end that were not answered.
+    /// The connections in a row that were not answered.
     pub(crate) const fn unanswered(&self) -> &Streak {
         &self.streak
     }

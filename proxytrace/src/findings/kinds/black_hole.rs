@@ -88,7 +88,7 @@ mod tests {
     fn a_lost_syn_is_no_black_hole() {
         check("some are lost", "200 x 0 unknown 5:8080 established 2 resent 1\n=>");
         check(
-            "two on end",
+            "two in a row",
             "20 x 0 unknown 5:8080 established 2\n2 x 0 unknown 5:8080 resent 1\n0 unknown 5:8080 established 1\n=>",
         );
     }
