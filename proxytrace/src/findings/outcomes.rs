@@ -37,27 +37,8 @@ pub(super) const fn is_failure(outcome: Outcome) -> bool {
     !matches!(outcome.class(), Class::Established | Class::Proxy)
 }
 
-const fn count_local() -> usize {
-    let (mut count, mut index) = (0, 0);
-    while index < Outcome::ALL.len() {
-        count += is_local(Outcome::ALL[index]) as usize;
-        index += 1;
-    }
-    count
-}
-
 /// The failures of this host. Each has a kind of finding of its own.
-pub(super) const LOCAL: [Outcome; count_local()] = {
-    let (mut local, mut count, mut index) = ([Outcome::Other; count_local()], 0, 0);
-    while index < Outcome::ALL.len() {
-        if is_local(Outcome::ALL[index]) {
-            local[count] = Outcome::ALL[index];
-            count += 1;
-        }
-        index += 1;
-    }
-    local
-};
+pub(super) const LOCAL: [Outcome; 3] = Outcome::of_class(&[Class::Exhausted, Class::Denied]);
 
 /// Attempts that ended, and failures, those aside that the proxy cancelled.
 pub(super) fn fared(counts: &Counts) -> Fared {
