@@ -1,6 +1,6 @@
 //! Enters what is to be traced into the tables: program names, and the processes that run already.
 
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
 use proxytrace_ebpf::abi::{Loss, NAME_ENTERS, Owner, Process, Proxy, Share};
 
@@ -39,8 +39,8 @@ impl Tracer {
                     None => process,
                 };
                 self.enter(pid, process)?;
-                if !Path::new(&format!("/proc/{pid}")).exists() && self.processes.remove(&pid)? {
-                    // It ended before it was entered, so its exit went unseen.
+                if processes::is_ending(pid) && self.processes.remove(&pid)? {
+                    // Perhaps its exit was over before it was entered, and went unseen. Else whoever removes it counts.
                     self.owners.count(process.owner, Share::Processes, -1)?;
                 }
             }

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     os::unix::fs::MetadataExt as _,
+    path::Path,
 };
 
 use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
@@ -39,6 +40,15 @@ pub fn running() -> Result<Vec<Running>, procfs::ProcError> {
             })
         })
         .collect())
+}
+
+/// Whether a process is gone or will be at once: the kernel half may have seen it exit. It stays in /proc until its parent takes note
+/// of its end. The flag is set before the tracepoint `sched_process_exit` (`do_exit()`); a thread that ends alone leaves others behind.
+pub fn is_ending(pid: u32) -> bool {
+    const PF_EXITING: u32 = 4; // include/linux/sched.h
+    let stat = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.flags & PF_EXITING != 0 && stat.num_threads <= 1)
+        || !Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Whose a process is, as the kernel half finds it out as well (`Task::owner`).
@@ -129,7 +139,22 @@ fn give_roles(selected: &mut [(u32, Process)]) {
 mod tests {
     use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
 
-    use super::{Running, Wanted};
+    use super::{Running, Wanted, is_ending};
+
+    #[test]
+    fn a_process_that_its_parent_has_not_waited_for_is_ending_and_one_that_runs_is_not() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(!is_ending(child.id()) && !is_ending(std::process::id()));
+        drop(child.stdin.take());
+        let start = std::time::Instant::now();
+        while !is_ending(child.id()) {
+            assert!(start.elapsed().as_secs() < 10, "it ends when its input does");
+        }
+        assert!(std::path::Path::new(&format!("/proc/{}", child.id())).exists(), "nobody has waited for it");
+        child.wait().unwrap();
+        assert!(is_ending(child.id()));
+    }
 
     /// Processes as `pid parent name`, what is wanted, and what must come out as `pid proxy's root flags`.
     fn check(running: &[(u32, u32, &str)], names: &[&str], pids: &[u32], expected: &[(u32, u32, u32)]) {
