@@ -34,6 +34,8 @@ pub(crate) mod exit;
 pub(crate) mod findings;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+#[cfg(test)]
+mod generated;
 pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod kernel;

@@ -1,8 +1,9 @@
 //! docs/check.md, made from the table of rules and the examples; this test keeps it fresh.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use super::{examples, rules::ALL};
+use crate::generated;
 
 fn page() -> String {
     let mut page = String::from(
@@ -43,14 +44,5 @@ fn page() -> String {
 
 #[test]
 fn docs_are_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/check.md");
-    if std::env::var_os("PROXYTRACE_UPDATE_DOCS").is_some() {
-        std::fs::write(&path, page()).unwrap();
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        written,
-        page(),
-        "docs/check.md is stale: PROXYTRACE_UPDATE_DOCS=1 cargo test -p proxytrace docs"
-    );
+    generated::check("check.md", |_| page());
 }

@@ -1,6 +1,6 @@
 //! docs/metrics.md, made from the table; this test keeps it fresh.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use proxytrace_ebpf::{
     abi::Loss,
@@ -8,6 +8,7 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    generated,
     identity::Source,
     kernel::tables::{TABLES, full_by},
     metrics::table::METRICS,
@@ -75,14 +76,5 @@ fn page() -> String {
 
 #[test]
 fn docs_are_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-    if std::env::var_os("PROXYTRACE_UPDATE_DOCS").is_some() {
-        std::fs::write(&path, page()).unwrap();
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        written,
-        page(),
-        "docs/metrics.md is stale: PROXYTRACE_UPDATE_DOCS=1 cargo test -p proxytrace docs"
-    );
+    generated::check("metrics.md", |_| page());
 }

@@ -174,17 +174,9 @@ pub enum State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Change, Evidence, Fared, Finding, Kind, State, Subject};
-
-    #[test]
-    fn a_record_has_what_is_known_and_leaves_out_the_rest() {
-        let subject = Subject {
-            proxy: "nginx.service".into(),
-            kind: Kind::Misrouted,
-            upstream: Some("api".into()),
-            address: Some("10.0.0.5:8081".parse().unwrap()),
-        };
+impl Finding {
+    /// One with all that can be known of it.
+    pub(crate) fn sample() -> Self {
         let evidence = Evidence {
             failed: 312,
             of: 312,
@@ -195,12 +187,27 @@ mod tests {
             old_workers: Some(Fared { failed: 0, of: 41 }),
             ..Evidence::default()
         };
-        let finding = Finding {
-            subject,
+        Self {
+            subject: Subject {
+                proxy: "nginx.service".into(),
+                kind: Kind::Misrouted,
+                upstream: Some("api".into()),
+                address: Some("10.0.0.5:8081".parse().unwrap()),
+            },
             since: "2025-03-01T14:30:02Z".parse().unwrap(),
             place: Some("/etc/nginx/conf.d/api.conf:4".into()),
             evidence,
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Finding, Kind, State};
+
+    #[test]
+    fn a_record_has_what_is_known_and_leaves_out_the_rest() {
+        let finding = Finding::sample();
         let change = Change { state: State::Raised, finding };
         let line = serde_json::to_string(&change).unwrap();
         let expected = r#"{"state":"raised","proxy":"nginx.service","finding":"misrouted","upstream":"api","address":"10.0.0.5:8081","since":"2025-03-01T14:30:02Z","place":"/etc/nginx/conf.d/api.conf:4","evidence":{"failed":312,"of":312,"causes":{"refused":312},"from":["10.0.0.5:8080"],"reload":"2025-03-01T14:30:02Z","generation":1,"old_workers":{"failed":0,"of":41}}}"#;

@@ -14,31 +14,15 @@ fn table() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
-
     use super::table;
-    use crate::model::Kind;
-
-    fn page() -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings.md");
-        let written = fs::read_to_string(&path).unwrap();
-        let (before, rest) = written.split_once("<!-- kinds -->\n").unwrap();
-        let (_, after) = rest.split_once("<!-- end -->\n").unwrap();
-        let fresh = format!("{before}<!-- kinds -->\n{}<!-- end -->\n{after}", table());
-        if std::env::var_os("PROXYTRACE_UPDATE_DOCS").is_some() {
-            fs::write(&path, &fresh).unwrap();
-            return fresh;
-        }
-        assert_eq!(
-            written, fresh,
-            "docs/findings.md is stale: PROXYTRACE_UPDATE_DOCS=1 cargo test -p proxytrace docs"
-        );
-        written
-    }
+    use crate::{
+        generated::{self, replaced},
+        model::Kind,
+    };
 
     #[test]
     fn docs_are_fresh_and_each_kind_has_its_section() {
-        let page = page();
+        let page = generated::check("findings.md", |page| replaced(page, "kinds", &table()));
         let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
         assert_eq!(sections, Kind::ALL.map(Kind::name));
         for section in page.split("\n## ").skip(1) {

@@ -123,34 +123,12 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{Evidence, Fared, Finding, Kind, Subject};
+    use crate::model::Finding;
 
     #[test]
     fn a_sentence_says_what_is_known() {
-        let subject = Subject {
-            proxy: "nginx.service".into(),
-            kind: Kind::Misrouted,
-            upstream: Some("api".into()),
-            address: Some("10.0.0.5:8081".parse().unwrap()),
-        };
-        let evidence = Evidence {
-            failed: 312,
-            of: 312,
-            causes: [("refused".into(), 312)].into(),
-            from: vec!["10.0.0.5:8080".parse().unwrap()],
-            reload: Some("2025-03-01T14:30:02Z".parse().unwrap()),
-            generation: Some(1),
-            old_workers: Some(Fared { failed: 0, of: 41 }),
-            ..Evidence::default()
-        };
-        let finding = Finding {
-            subject,
-            since: "2025-03-01T14:30:02Z".parse().unwrap(),
-            place: Some("/etc/nginx/conf.d/api.conf:4".into()),
-            evidence,
-        };
         assert_eq!(
-            finding.to_string(),
+            Finding::sample().to_string(),
             "misrouted: upstream \"api\" moved from 10.0.0.5:8080 to 10.0.0.5:8081 with the reload at 14:30:02Z; 312 of 312 \
              connects since were refused (old workers: 0 of 41 failed). Check the \"server\" line at \
              /etc/nginx/conf.d/api.conf:4."
