@@ -60,7 +60,7 @@ impl Session {
         let session = Self {
             watch,
             inbox: Inbox { events: event_receiver, replies: reply_receiver },
-            ticks: Ticks::new(),
+            ticks: Ticks::new(!wants_records),
             checked: Instant::now(),
             wants_records,
             lost: 0,

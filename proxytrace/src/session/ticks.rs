@@ -15,9 +15,9 @@ impl Ticks {
     const AFTER_NEWS: Duration = Duration::from_millis(100);
     const OTHERWISE: Duration = Duration::from_secs(1);
 
-    /// The first tick comes soon: an agent is ready after it.
-    pub(super) fn new() -> Self {
-        Self { has_news: true, last: Instant::now() }
+    /// The first tick comes soon where somebody waits for it, as for an agent to be ready.
+    pub(super) fn new(is_waited_for: bool) -> Self {
+        Self { has_news: is_waited_for, last: Instant::now() }
     }
 
     pub(super) const fn note_news(&mut self) {
