@@ -17,7 +17,7 @@ pub(crate) struct Args {
     #[arg(long)]
     stories: bool,
 
-    /// Also a few stories on other kernels, attached in each way (`cargo xtask vm` runs all): five minutes more
+    /// Also a few stories on other kernels, attached in each way (`cargo xtask vm` runs all): up to 25 minutes more
     #[arg(long, conflicts_with = "filter")]
     kernels: bool,
 
