@@ -194,8 +194,8 @@ impl Watch {
                 // It is looked at again.
                 RowName::Pending => continue,
                 // `~other` is many destinations: there are no findings about it.
-                RowName::Ignored | RowName::Other => {}
-                RowName::Destination(Destination { proxy, upstream, address }) => {
+                RowName::Ignored | RowName::Other { .. } => {}
+                RowName::Destination(Destination { proxy, upstream, address, .. }) => {
                     let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
                     let counts = Counts::of(&row, &clock);
                     changed.push(Counted { proxy, pid, generation, upstream, address, counts });

@@ -21,15 +21,30 @@ pub(super) enum RowName {
     /// That is not known yet.
     Pending,
     /// Its proxy had no room for rows of all its destinations, which are counted there.
-    Other,
+    Other { proxy: Arc<str>, owner: Owner },
     /// It is a destination of a proxy.
     Destination(Destination),
+}
+
+impl RowName {
+    /// The series that it counts for, and the owner of its proxy.
+    fn series(&self) -> Option<(Key, Owner)> {
+        match self {
+            Self::Ignored | Self::Pending => None,
+            Self::Other { proxy, owner } => Some((Key::other(Arc::clone(proxy)), *owner)),
+            Self::Destination(Destination { proxy, owner, upstream, address }) => {
+                let (proxy, upstream) = (Arc::clone(proxy), Arc::clone(upstream));
+                Some((Key { proxy, upstream, address: address.to_string().into() }, *owner))
+            }
+        }
+    }
 }
 
 /// A destination of a proxy.
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) proxy: Arc<str>,
+    owner: Owner,
     pub(super) upstream: Arc<str>,
     pub(super) address: Address,
 }
@@ -88,31 +103,40 @@ impl Watch {
     /// A map could not be read.
     pub(super) fn name_row(&mut self, row: &RowKey) -> Result<RowName, Error> {
         let address = self.address(&row.address);
+        if !address.is_name_service() {
+            if self.is_last {
+                self.proxy_name(row.proxy)?;
+            }
+            let is_named = self.owner(row.proxy).is_some() && self.names.given(row.proxy).is_some();
+            if is_named && !Snapshot::is_other(row) {
+                self.upstream(row, &address)?;
+            }
+        }
+        let name = self.row_name(row, address);
+        if let Some((key, owner)) = name.series() {
+            self.rows.name(row, key, owner);
+        }
+        Ok(name)
+    }
+
+    /// What a row is called, as far as that is known now.
+    fn row_name(&self, row: &RowKey, address: Address) -> RowName {
         if address.is_name_service() {
-            return Ok(RowName::Ignored);
+            return RowName::Ignored;
         }
-        if self.is_last {
-            self.proxy_name(row.proxy)?;
-        }
-        let (Some(proxy), Some(owner)) = (self.names.given(row.proxy), self.owner(row.proxy)) else {
-            return Ok(RowName::Pending);
+        let (Some(proxy), Some(owner)) = (self.names.given(row.proxy), self.names.owner(row.proxy)) else {
+            return RowName::Pending;
         };
         if Snapshot::is_other(row) {
-            self.rows.name(row, Key::other(proxy), owner);
-            return Ok(RowName::Other);
+            return RowName::Other { proxy, owner };
         }
-        let upstream = match self.upstream(row, &address)? {
-            Some(upstream) => upstream,
-            None if self.is_last => self.naming.unknown(),
-            None => return Ok(RowName::Pending),
-        };
-        let key = Key {
-            proxy: Arc::clone(&proxy),
-            upstream: Arc::clone(&upstream),
-            address: address.to_string().into(),
-        };
-        self.rows.name(row, key, owner);
-        Ok(RowName::Destination(Destination { proxy, upstream, address }))
+        match self.naming.upstream_now(row, &address) {
+            Some(upstream) => RowName::Destination(Destination { proxy, owner, upstream, address }),
+            None if self.is_last => {
+                RowName::Destination(Destination { proxy, owner, upstream: self.naming.unknown(), address })
+            }
+            None => RowName::Pending,
+        }
     }
 
     /// Every series as of `snapshot`; nothing is remembered of it.
@@ -129,15 +153,7 @@ impl Watch {
         if let Some(named) = self.rows.named.get(row) {
             return Some(named.clone());
         }
-        let address = Address::of_abi(&row.address, self.tracer.unix_path_now(&row.address).as_ref());
-        if address.is_name_service() {
-            return None;
-        }
-        let (proxy, owner) = (self.names.given(row.proxy)?, self.names.owner(row.proxy)?);
-        if Snapshot::is_other(row) {
-            return Some((Key::other(proxy), owner));
-        }
-        let upstream = self.naming.upstream_now(row, &address)?;
-        Some((Key { proxy, upstream, address: address.to_string().into() }, owner))
+        let path = self.tracer.unix_path_now(&row.address);
+        self.row_name(row, Address::of_abi(&row.address, path.as_ref())).series()
     }
 }
