@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::thread;
 
@@ -127,6 +127,9 @@ impl Connector {
     }
 
     /// The first connection takes the port, and is an attempt as well.
+    ///
+    /// bind() chooses the port, not connect(): a port that connect() chose is shared with what others connect,
+    /// and while one of them is there that cannot share it, nobody can bind to it.
     fn connect_from_taken_port(&mut self, target: &Target, address: &str) -> nix::Result<()> {
         let attempt = target.socket(SockFlag::empty());
         setsockopt(&attempt, sockopt::ReuseAddr, &true).expect("share a port");
@@ -134,6 +137,7 @@ impl Connector {
             bind(attempt.as_raw_fd(), local).expect("bind to a port that is shared");
             return target.connect(&attempt);
         }
+        bind(attempt.as_raw_fd(), &target.any_port()).expect("bind to a port that is free");
         target.connect(&attempt)?;
         let local = getsockname(attempt.as_raw_fd()).expect("the port that was chosen");
         self.taken.insert(address.to_owned(), local);
@@ -228,6 +232,15 @@ impl Target {
             option.into_iter().for_each(|option| switch_on(&socket, option));
         }
         socket
+    }
+
+    /// Any address and any port of its family.
+    fn any_port(&self) -> SockaddrStorage {
+        let any: IpAddr = match self.family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            _ => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(any, 0).into()
     }
 
     fn storage(&self) -> SockaddrStorage {
