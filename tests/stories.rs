@@ -16,7 +16,7 @@
 //! - [`replay`]: what is recorded, and shown again
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`stalls`]: nobody keeps it waiting
-//! - [`cost`], [`guests`]: what it costs, and how it gets along with others
+//! - [`cost`], [`wakeups`], [`guests`]: what it costs, and how it gets along with others
 //! - [`check`], [`routing`], [`streams`]: what is said of a configuration, next to what nginx says and does
 //! - [`owners`]: with whose rights it reads for a proxy
 //! - [`soak`]: all of it at once, for as long as there is time
@@ -69,3 +69,4 @@ mod storm;
 mod streams;
 mod trace;
 mod unix;
+mod wakeups;

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use proxytrace_ebpf::{
     abi::{
@@ -102,6 +102,10 @@ pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_ent
 /// Events for whoever reads.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// When the reader of the events was woken last, boot time in nanoseconds.
+#[map]
+pub(crate) static WOKEN_NS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What could not be followed, by [`Loss`].
 #[map]

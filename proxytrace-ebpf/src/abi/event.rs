@@ -2,6 +2,10 @@
 
 use super::{address::Address, record::abi};
 
+/// Who reads events is not woken again before so long, in nanoseconds. After it was woken it looks for events by itself, for twice
+/// as long at least.
+pub const WAKE_INTERVAL_NS: u64 = 10_000_000;
+
 abi! {
     /// What the ring buffer reports. What a field means depends on the kind; unused ones are zero.
     pub struct Event {

@@ -18,7 +18,7 @@ mod settings;
 
 pub use address::{Address, FAMILY_INET, FAMILY_UNIX, UNIX_PATH_MAX, UnixPath, is_name_service};
 pub use attempt::{Attempt, Call, Connection};
-pub use event::Event;
+pub use event::{Event, WAKE_INTERVAL_NS};
 pub use ledger::{DURATION_BOUNDS_NS, DURATION_BUCKETS, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey};
 pub use loss::{Counted, Loss};
 pub use owner::{Owner, Share, Usage};
