@@ -1,5 +1,6 @@
 //! What it costs: the time from the start to the first record, and memory. The figures are printed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -45,15 +46,19 @@ fn it_is_attached_soon_and_stays_small() {
     }
 }
 
-/// What the kernel holds in memory for the maps and programs of a process.
+/// What the kernel holds in memory for the maps and programs of a process, however many descriptors of each it has.
 pub(crate) fn kernel_bytes(pid: u32) -> u64 {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("read the descriptors").flatten();
     // One that is closed meanwhile holds nothing.
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let held = infos.filter_map(|info| {
-        info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())
-    });
-    held.sum::<u64>()
+    let held: BTreeMap<String, u64> = infos
+        .filter_map(|info| {
+            let field = |name: &str| Some(info.lines().find(|line| line.starts_with(name))?.to_owned());
+            let id = field("map_id:").or_else(|| field("prog_id:"))?;
+            Some((id, field("memlock:")?.split_whitespace().last()?.parse().ok()?))
+        })
+        .collect();
+    held.values().sum()
 }
 
 fn resident_kib(pid: u32) -> u64 {
