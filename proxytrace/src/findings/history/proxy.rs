@@ -14,7 +14,7 @@ use super::{
     peer::Peer,
     upstream::{Origin, Upstream},
 };
-use crate::model::{Address, Counted, Counts, Declared, Kind, UNDECLARED_UPSTREAM};
+use crate::model::{Address, Counted, Counts, Declared, Kind, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
 
 /// What has not been used for so long is forgotten, unless something is proven of it.
 const IDLE_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
@@ -220,7 +220,10 @@ impl Proxy {
             return used_in.is_some();
         };
         let is_declared = || match upstream {
-            UNDECLARED_UPSTREAM => used_in.is_some() && declared.upstreams_of(address).next().is_none(),
+            // No configuration declares what has no name: it is used until one gives it a name.
+            UNDECLARED_UPSTREAM | UNKNOWN_UPSTREAM => {
+                used_in.is_some() && declared.upstreams_of(address).next().is_none()
+            }
             upstream => declared.has(upstream, address),
         };
         let is_newest = self.generations.newest_epoch() == Some(read);

@@ -85,5 +85,16 @@ mod tests {
              0 api 5:8080 refused 1; 0 api 6:8080 established 3
              => address_down api 5:8080",
         );
+        check(
+            "addresses that a script chooses have no names",
+            "config 0 +open shop 9:80
+             20 x 0 unknown 5:8080 established 2; 0 unknown 6:8080 established 2
+             230 x 0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 3
+             =>
+             20 x 0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 3
+             => address_down unknown 5:8080
+             config 1 api 5:8080
+             => not address_down unknown 5:8080",
+        );
     }
 }

@@ -93,6 +93,12 @@ mod tests {
              => upstream_down unknown",
         );
         check(
+            "what a script connects to can have no name, whatever is declared beside it",
+            "config 0 +open shop 9:80
+             3 x 0 unknown 5:8080 refused 1; 0 shop 9:80 established 1
+             => upstream_down unknown",
+        );
+        check(
             "both peers, then one is back",
             "config 0 api 5:8080 6:8080
              20 x 0 api 5:8080 established 2; 0 api 6:8080 established 2
