@@ -14,6 +14,7 @@
 //! - [`quotas`]: what one user's processes take up, another's do not lack
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
+//! - [`settings`], [`service`]: the agent's own configuration, and the service manager that it runs under
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`stalls`]: nobody keeps it waiting
 //! - [`cost`], [`guests`]: what it costs, and how it gets along with others
@@ -63,6 +64,8 @@ mod replay;
 mod requirements;
 mod routing;
 mod rules;
+mod service;
+mod settings;
 mod soak;
 mod stalls;
 mod storm;

@@ -1,12 +1,16 @@
 //! The program: the list of commands, what is common to all of them, and what their errors mean to whoever called it.
 
+#[cfg(test)]
+mod docs;
+
 use std::{io, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
 use crate::{
     check::source::Unreadable,
     commands::{Run, agent, check, doctor, reader, replay, subject, trace},
+    config_file::{self, Again},
     escape,
     exit::Failure,
     kernel,
@@ -65,9 +69,7 @@ commands! {
 /// Reads the command line and the environment, runs the command, and turns its result into an exit status.
 pub fn main() -> ExitCode {
     memory::keep_nothing_large();
-    let matches = without_empty_variables(Cli::command()).get_matches();
-    let Cli { log, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let (code, last_words) = match command.run(&log) {
+    let (code, last_words) = match read().and_then(|Cli { log, command }| command.run(&log)) {
         Ok(code) => (code, String::new()),
         Err(error) => match failure_of(&error) {
             None => (ExitCode::SUCCESS, String::new()),
@@ -79,6 +81,20 @@ pub fn main() -> ExitCode {
     };
     logging::finish(&last_words);
     code
+}
+
+/// The command line; an agent's with the configuration file that it names.
+fn read() -> anyhow::Result<Cli> {
+    let from = |matches: &ArgMatches| Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    let command = without_empty_variables(Cli::command());
+    let cli = from(&command.clone().get_matches());
+    let Command::Agent(agent::Args { config: Some(path), .. }) = &cli.command else { return Ok(cli) };
+    let again = Again::new(command, "agent", path.clone());
+    let mut cli = from(&again.read()?);
+    if let Command::Agent(args) = &mut cli.command {
+        args.again = Some(again);
+    }
+    Ok(cli)
 }
 
 fn run<C: Run>(command: &C, log: &Log) -> anyhow::Result<ExitCode> {
@@ -101,7 +117,11 @@ fn failure_of(error: &anyhow::Error) -> Option<Failure> {
     if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed_pipe) {
         return None;
     }
-    if error.is::<Unreadable>() || error.is::<replay::Unreadable>() || error.is::<Unusable>() {
+    if error.is::<config_file::Error>()
+        || error.is::<Unreadable>()
+        || error.is::<replay::Unreadable>()
+        || error.is::<Unusable>()
+    {
         return Some(Failure::Usage);
     }
     let is_host = error.downcast_ref::<kernel::Error>().is_some_and(kernel::Error::is_host);

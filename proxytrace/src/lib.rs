@@ -1,6 +1,7 @@
 //! proxytrace watches what nginx really connects to. Its modules, from the outside in:
 //!
 //! * [`cli`], [`commands`], [`exit`], [`logging`]: the program as one types it.
+//! * [`config_file`]: a command's options in a file.
 //! * [`agent`], [`threads`]: what the agent does at the same time, so that nothing waits for anything else.
 //! * [`check`]: what a configuration would misroute.
 //! * [`doctor`]: what the host lets us do.
@@ -27,6 +28,7 @@ pub(crate) mod capacity;
 pub(crate) mod check;
 pub(crate) mod cli;
 pub(crate) mod commands;
+pub(crate) mod config_file;
 pub(crate) mod declared;
 pub(crate) mod doctor;
 pub(crate) mod escape;

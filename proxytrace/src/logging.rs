@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use crate::{escape, threads};
 
@@ -22,6 +24,14 @@ const MAX_QUEUED: usize = 1 << 20;
 const FLUSH: Duration = Duration::from_millis(200);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// How the level of what is logged is changed.
+struct Level {
+    usual: &'static str,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
 
 /// How much is logged to standard error, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,28 +77,44 @@ pub enum Way {
 ///
 /// # Errors
 /// The thread that writes could not be started.
-pub fn start(log: &Log, usual: &str, way: Way) -> anyhow::Result<()> {
+pub fn start(log: &Log, usual: &'static str, way: Way) -> anyhow::Result<()> {
     if way == Way::Queued {
         Queue::start()?;
     }
+    let (filter, handle) = reload::Layer::new(filter(log, usual));
+    let lines = fmt::layer().with_target(false);
+    let lines = match log.log_format {
+        LogFormat::Text => lines.with_ansi(false).with_writer(|| Escaping(Stderr, line)).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_writer(|| Escaping(Stderr, escape::json)).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    // A program starts this once.
+    let _ = LEVEL.set(Level { usual, handle });
+    Ok(())
+}
+
+/// Changes the level of what is logged from now on; the format stays.
+pub fn change_level(log: &Log) {
+    if let Some(Level { usual, handle }) = LEVEL.get()
+        && let Err(error) = handle.reload(filter(log, usual))
+    {
+        tracing::warn!("change the log level: {error}");
+    }
+}
+
+fn filter(log: &Log, usual: &str) -> EnvFilter {
     let level = match (log.quiet, log.verbose) {
         (true, _) => "error",
         (false, 0) => usual,
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_env("PROXYTRACE_LOG").unwrap_or_else(|_| {
+    EnvFilter::try_from_env("PROXYTRACE_LOG").unwrap_or_else(|_| {
         // Of the libraries, only what is wrong.
         EnvFilter::new(format!("warn,proxytrace={level}"))
-    });
-    let builder = fmt().with_env_filter(filter).with_target(false);
-    match log.log_format {
-        LogFormat::Text => builder.with_ansi(false).with_writer(|| Escaping(Stderr, line)).init(),
-        LogFormat::Json => {
-            builder.json().flatten_event(true).with_writer(|| Escaping(Stderr, escape::json)).init();
-        }
-    }
-    Ok(())
+    })
 }
 
 /// Escapes what a message has of others: a line of the log is one message, and does nothing to a terminal.

@@ -357,6 +357,11 @@ impl Agent {
         Metrics::parse(&response.body)
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.child.signal(signal);
+    }
+
     /// Waits until it ends by itself.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

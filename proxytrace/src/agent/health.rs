@@ -88,20 +88,31 @@ impl Health {
         self.words().unnamed = unnamed;
     }
 
+    /// Whether the loops come round.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.stuck_at(self.started.elapsed()).is_none()
+    }
+
+    /// A loop that stands still, and for how long.
+    fn stuck_at(&self, age: Duration) -> Option<(Loop, Duration)> {
+        Loop::ALL.into_iter().find_map(|of| {
+            let still = age.saturating_sub(Duration::from_millis(self.rounds[of as usize].load(Relaxed)));
+            (still >= STUCK).then_some((of, still))
+        })
+    }
+
     fn words(&self) -> MutexGuard<'_, Words> {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn readiness_at(&self, age: Duration) -> Result<String, String> {
-        for of in Loop::ALL {
-            let still = age.saturating_sub(Duration::from_millis(self.rounds[of as usize].load(Relaxed)));
-            if still >= STUCK {
-                let name = of.name();
-                return Err(format!(
-                    "not ready: {name} stands still for {} s; send what `cat /proc/PID/task/*/wchan` says with a report\n",
-                    still.as_secs()
-                ));
-            }
+        if let Some((of, still)) = self.stuck_at(age) {
+            return Err(format!(
+                "not ready: {} stands still for {} s; send what `cat /proc/PID/task/*/wchan` says with a report\n",
+                of.name(),
+                still.as_secs()
+            ));
         }
         if !self.is_answered.load(Relaxed) && age < FIRST_ANSWERS {
             return Err(
@@ -175,10 +186,12 @@ mod tests {
             let health = healthy(age);
             health.rounds[of as usize].store(millis(age.checked_sub(STUCK).unwrap()), Relaxed);
             assert!(health.readiness_at(age).unwrap_err().contains(of.name()));
+            assert!(health.stuck_at(age).is_some(), "the service manager hears nothing");
         }
         let health = healthy(age);
         health.note_trouble(Some("kernel map LEDGER: gone".to_owned()));
         assert_eq!(health.readiness_at(age).unwrap_err(), "not ready: kernel map LEDGER: gone\n");
+        assert!(health.stuck_at(age).is_none(), "starting again would not help");
         health.note_trouble(None);
         assert_eq!(health.readiness_at(age).unwrap(), "ready\n");
     }

@@ -2,8 +2,11 @@
 //!
 //! * [`work`] owns the trace. Everything that takes time is done there.
 //! * [`pages`] writes the pages that [`crate::http`] serves.
-//! * [`health`] says whether it is healthy and ready, without waiting for either.
+//! * [`reload`] reads the configuration of the agent itself again.
+//! * [`health`] says whether it is healthy and ready, without waiting for any of them; [`notify`] says so to the service manager.
 
 pub mod health;
+pub mod notify;
 pub mod pages;
+pub mod reload;
 pub mod work;

@@ -1,8 +1,11 @@
 //! What the agent's pages say. The trace hands over what it knows; the text is written here, while the trace goes on.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
+use super::reload::Outcome;
 use crate::{
     declared::RoutesView,
     findings::FindingView,
@@ -11,7 +14,7 @@ use crate::{
         AttachedHook,
         hooks::{NO_WAY, Via},
     },
-    metrics::{self, Format, HookLabels},
+    metrics::{self, ConfigRead, Format, HookLabels},
     model::Finding,
     watch::{View, Watch},
 };
@@ -43,9 +46,9 @@ impl Material {
         })
     }
 
-    fn render(self) -> anyhow::Result<String> {
+    fn render(self, config: ConfigRead) -> anyhow::Result<String> {
         Ok(match self {
-            Self::Metrics(view, hooks, format) => metrics::render(*view, hooks, format)?,
+            Self::Metrics(view, hooks, format) => metrics::render(*view, hooks, config, format)?,
             Self::Findings(findings) => {
                 let views: Vec<_> = findings.iter().map(FindingView::new).collect();
                 serde_json::to_string(&views)?
@@ -66,14 +69,19 @@ pub struct Ask {
 
 /// The pages of a running trace.
 #[derive(Debug)]
-pub struct Pages(pub mpsc::Sender<Ask>);
+pub struct Pages {
+    /// Asks the thread that owns it.
+    pub asks: mpsc::Sender<Ask>,
+    /// How reading the agent's configuration went.
+    pub outcome: Arc<Outcome>,
+}
 
 impl Source for Pages {
     fn render(&mut self, page: Page) -> anyhow::Result<String> {
         const ENDS: &str = "the agent ends";
         let (answer, material) = oneshot::channel();
-        self.0.blocking_send(Ask { page, answer }).ok().context(ENDS)?;
-        material.blocking_recv().context(ENDS)??.render()
+        self.asks.blocking_send(Ask { page, answer }).ok().context(ENDS)?;
+        material.blocking_recv().context(ENDS)??.render(self.outcome.now())
     }
 }
 

@@ -5,6 +5,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::{
     health::{Health, Loop},
+    notify::Notifier,
     pages::{Ask, Material},
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Works until the session ends.
-pub async fn work(mut session: Session, mut asked: Receiver<Ask>, health: &Health) {
+pub async fn work(mut session: Session, mut asked: Receiver<Ask>, health: &Health, notifier: &Notifier) {
     loop {
         health.note_round(Loop::Work);
         let update = tokio::select! {
@@ -26,7 +27,7 @@ pub async fn work(mut session: Session, mut asked: Receiver<Ask>, health: &Healt
         };
         match update {
             None => return,
-            Some(Ok(update)) => take(&update, &session, health),
+            Some(Ok(update)) => take(&update, &session, health, notifier),
             Some(Err(error)) => {
                 tracing::error!("{error}");
                 health.note_trouble(Some(error.to_string()));
@@ -36,7 +37,7 @@ pub async fn work(mut session: Session, mut asked: Receiver<Ask>, health: &Healt
 }
 
 /// Logs each finding once when it comes, and once when it goes.
-fn take(update: &Update, session: &Session, health: &Health) {
+fn take(update: &Update, session: &Session, health: &Health, notifier: &Notifier) {
     for record in &update.records {
         if let Body::Finding(Change { state, finding }) = &record.body {
             match state {
@@ -46,11 +47,21 @@ fn take(update: &Update, session: &Session, health: &Health) {
         }
     }
     if update.is_tick {
+        notifier.status(&status(session.watch().findings().count()));
         health.note_trouble(None);
         health.note_unnamed(session.watch().unnamed().to_vec());
         // With the list of this tick: that of an earlier one holds proxies whose answers have come since.
         if session.watch().has_started() {
             health.note_answered();
         }
+    }
+}
+
+/// What the service manager shows.
+fn status(findings: usize) -> String {
+    match findings {
+        0 => "tracing; no finding".to_owned(),
+        1 => "tracing; 1 finding: see /findings".to_owned(),
+        findings => format!("tracing; {findings} findings: see /findings"),
     }
 }

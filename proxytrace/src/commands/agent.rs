@@ -1,15 +1,16 @@
 //! `proxytrace agent`: runs as a service and serves metrics.
 
 use std::{
-    io::ErrorKind,
-    net::{SocketAddr, TcpListener},
+    io::{self, ErrorKind, Write as _},
+    net::TcpListener,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::{
-    mpsc::{self, Receiver, Sender},
+    mpsc::{self, Receiver},
     oneshot,
 };
 
@@ -22,10 +23,13 @@ use super::{
 use crate::{
     agent::{
         health::{Health, Loop},
+        notify::Notifier,
         pages::{Ask, Pages},
+        reload,
         work::work,
     },
-    http::{self, Renderer},
+    config_file::Again,
+    http::{self, Answers, Listen, Renderer, Serving, Settings},
     logging::Way,
     session::Session,
     threads::{self, Crew},
@@ -37,15 +41,28 @@ const SERIES_KEPT: Duration = Duration::from_secs(3600);
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to serve /metrics, /findings, /routes, /healthz and /readyz.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN", value_parser = listen)]
-    listen: SocketAddr,
+    /// Read options from this file (TOML), by their long names: max-addresses = 500. The environment and the command line take
+    /// precedence. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", env = "PROXYTRACE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Only check --config, and exit with 0 if it can be used.
+    #[arg(long)]
+    check_config: bool,
+    /// Where to serve /metrics, /findings, /routes, /healthz and /readyz: an address and port, or :9947 for all addresses of IPv4
+    /// and IPv6.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN")]
+    listen: Listen,
+    #[command(flatten)]
+    serving: Serving,
     /// How many addresses of one owner's proxies have series of their own, and twice as many in all; the rest is summed
     /// under `~other`.
     #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
     max_addresses: u32,
     #[command(flatten)]
     tracing: Tracing,
+    /// How the command line is read again, where it names a file.
+    #[arg(skip)]
+    pub again: Option<Again>,
 }
 
 /// How often the main loop comes round where nothing happens.
@@ -61,14 +78,23 @@ impl Run for Args {
     /// # Errors
     /// The address is taken, the host does not let us trace, or a part of the agent has ended.
     fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+        if self.check_config {
+            // What cannot be used has ended it before.
+            writeln!(io::stdout(), "the configuration can be used")?;
+            return Ok(ExitCode::SUCCESS);
+        }
         block_on(run(self)).map(|()| ExitCode::SUCCESS)
     }
 }
 
-async fn run(Args { listen, max_addresses, tracing }: &Args) -> anyhow::Result<()> {
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let Args { listen, max_addresses, tracing, serving, again, .. } = args;
+    let mut crew = Crew::new();
     let shutdown = Shutdown::start()?;
+    let notifier = Arc::new(Notifier::from_environment()?);
+    let reload = reload::start(&crew, serving.clone(), again.clone(), &notifier)?;
     // Before anything is attached: a second agent on the same port leaves at once.
-    let listener = TcpListener::bind(listen).map_err(|error| {
+    let listener = listen.bind().map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => "is another agent there? choose another port with --listen",
             _ => "give an address of this host and a free port with --listen",
@@ -83,18 +109,24 @@ async fn run(Args { listen, max_addresses, tracing }: &Args) -> anyhow::Result<(
     };
     let (session, mut pump) = tracing::start(tracing, wanted)?;
     log_start(&session, &listener)?;
+    if !listen.is_loopback() {
+        ::tracing::warn!("whoever reaches {listen} can read /metrics, without TLS and without a password");
+    }
 
-    let mut crew = Crew::new();
     let health = Arc::new(Health::new());
     let (ask, asked) = mpsc::channel(1);
     let (confine, confined) = oneshot::channel();
     give_up_privileges(tracing, session, |session| {
-        start_work(&crew, session, asked, &health)?;
-        start_serving(&crew, listener, &health, ask, confined)
+        start_work(&crew, session, asked, &health, &notifier)?;
+        let pages = Pages { asks: ask, outcome: reload.outcome };
+        start_serving(&crew, listener, &health, pages, reload.settings, confined)
     })?;
     // Whoever has asked meanwhile waits in the listener's backlog.
     let _ = confine.send(());
+    notifier.ready();
+    let _ = reload.attached.send(());
     let mut round = tokio::time::interval(ROUND);
+    let mut watchdog = tokio::time::interval(notifier.watchdog().unwrap_or(Duration::MAX / 4));
     // Nothing here takes long: the ring buffer is emptied, and a signal ends the agent, whatever the rest does.
     loop {
         health.note_round(Loop::Events);
@@ -103,8 +135,13 @@ async fn run(Args { listen, max_addresses, tracing }: &Args) -> anyhow::Result<(
             name = crew.lost() => anyhow::bail!("thread {name} has ended; please report this"),
             stepped = pump.step() => stepped?,
             _ = round.tick() => {}
+            // One that is stuck says nothing, and neither does one of which another loop is.
+            _ = watchdog.tick(), if notifier.watchdog().is_some() => if health.is_alive() {
+                notifier.alive();
+            },
         }
     }
+    notifier.stopping();
     ::tracing::info!("ended");
     Ok(())
 }
@@ -115,13 +152,14 @@ fn start_work(
     session: Session,
     asked: Receiver<Ask>,
     health: &Arc<Health>,
+    notifier: &Arc<Notifier>,
 ) -> anyhow::Result<()> {
-    let (member, health) = (crew.member("work"), Arc::clone(health));
+    let (member, health, notifier) = (crew.member("work"), Arc::clone(health), Arc::clone(notifier));
     threads::start("work", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(move || {
             let _member = member;
-            runtime.block_on(work(session, asked, &health));
+            runtime.block_on(work(session, asked, &health, &notifier));
         })
     })
 }
@@ -131,7 +169,8 @@ fn start_serving(
     crew: &Crew,
     listener: TcpListener,
     health: &Arc<Health>,
-    ask: Sender<Ask>,
+    pages: Pages,
+    settings: Settings,
     confined: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     let (renderer, wanted) = Renderer::new();
@@ -139,10 +178,11 @@ fn start_serving(
     threads::start_without_capabilities("pages", move || {
         Ok(move || {
             let _member = member;
-            http::render(wanted, Pages(ask));
+            http::render(wanted, pages);
         })
     })?;
-    let (member, health) = (crew.member("http"), Arc::clone(health));
+    let answers = Answers { readiness: Arc::clone(health), renderer, settings };
+    let member = crew.member("http");
     threads::start_without_capabilities("http", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
@@ -153,16 +193,11 @@ fn start_serving(
             let _member = member;
             runtime.block_on(async {
                 if confined.await.is_ok() {
-                    http::serve(listener, health, renderer).await;
+                    http::serve(listener, answers).await;
                 }
             });
         })
     })
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "not an address and port; write 127.0.0.1:9947, 0.0.0.0:9947 or [::]:9947".to_owned())
 }
 
 fn max_addresses(text: &str) -> Result<u32, String> {

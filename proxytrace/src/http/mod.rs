@@ -11,7 +11,9 @@
 //! answered whatever the rest does.
 
 mod connections;
+mod listen;
 mod render;
+mod serving;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +30,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::metrics::Format;
 use connections::{Connections, Place};
+pub use listen::Listen;
 pub use render::{Page, Renderer, Source, render};
+pub use serving::{Serving, Settings};
 
 /// A request's line and header fields take no more, in bytes.
 const MAX_HEAD: usize = 16 << 10;
@@ -45,9 +49,20 @@ pub trait Readiness: Send + Sync + 'static {
     fn readiness(&self) -> Result<String, String>;
 }
 
+/// What answers are made of.
+#[derive(Debug)]
+pub struct Answers<R> {
+    /// Whether the agent is ready.
+    pub readiness: Arc<R>,
+    /// Where pages come from.
+    pub renderer: Renderer,
+    /// What is served.
+    pub settings: Settings,
+}
+
 /// Serves until the task is dropped.
-pub async fn serve(listener: TcpListener, readiness: Arc<impl Readiness>, renderer: Renderer) {
-    let connections = Arc::new(Connections::default());
+pub async fn serve(listener: TcpListener, answers: Answers<impl Readiness>) {
+    let (answers, connections) = (Arc::new(answers), Arc::new(Connections::default()));
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         let accepted = tokio::select! {
@@ -58,7 +73,7 @@ pub async fn serve(listener: TcpListener, readiness: Arc<impl Readiness>, render
             }
         };
         match accepted {
-            Ok((stream, peer)) => accept(stream, peer, &connections, &readiness, &renderer),
+            Ok((stream, peer)) => accept(stream, peer, &connections, &answers),
             Err(error) => {
                 tracing::warn!("accept a connection: {error}");
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
@@ -75,19 +90,18 @@ fn accept(
     stream: TcpStream,
     peer: SocketAddr,
     connections: &Arc<Connections>,
-    readiness: &Arc<impl Readiness>,
-    renderer: &Renderer,
+    answers: &Arc<Answers<impl Readiness>>,
 ) {
     let Some(place) = connections.admit(peer.ip()) else { return };
-    let (readiness, renderer) = (Arc::clone(readiness), renderer.clone());
+    let answers = Arc::clone(answers);
     tokio::spawn(async move {
         let place = Arc::new(place);
         let service = service_fn(|request: Request<Incoming>| {
-            let (place, readiness, renderer) = (Arc::clone(&place), Arc::clone(&readiness), renderer.clone());
+            let (place, answers) = (Arc::clone(&place), Arc::clone(&answers));
             async move {
                 // A client that pipelines a thousand requests has one answered before it is the next one's turn.
                 tokio::task::yield_now().await;
-                Ok::<_, Infallible>(respond(&request, &place, &*readiness, &renderer).await)
+                Ok::<_, Infallible>(respond(&request, &place, &answers).await)
             }
         });
         let connection = http1::Builder::new()
@@ -107,8 +121,7 @@ fn accept(
 async fn respond<B>(
     request: &Request<B>,
     place: &Arc<Place>,
-    readiness: &impl Readiness,
-    renderer: &Renderer,
+    Answers { readiness, renderer, settings }: &Answers<impl Readiness>,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -116,24 +129,22 @@ async fn respond<B>(
         return response;
     }
     place.note_request();
+    let served = settings.now();
     match request.uri().path() {
-        "/metrics" => {
-            let accept =
-                request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            page(Page::Metrics(Format::accepted_by(accept)), place, renderer).await
-        }
-        "/findings" => page(Page::Findings, place, renderer).await,
-        "/routes" => page(Page::Routes, place, renderer).await,
         "/healthz" => plain(StatusCode::OK, "alive\n"),
         "/readyz" => match readiness.readiness() {
             Ok(text) => plain(StatusCode::OK, text),
             Err(text) => plain(StatusCode::SERVICE_UNAVAILABLE, text),
         },
-        "/" => plain(StatusCode::OK, "proxytrace: /metrics /findings /routes /healthz /readyz\n"),
-        _ => plain(
-            StatusCode::NOT_FOUND,
-            "not here; there are /metrics, /findings, /routes, /healthz and /readyz\n",
-        ),
+        "/metrics" => {
+            let accept =
+                request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            page(Page::Metrics(Format::accepted_by(accept)), place, renderer).await
+        }
+        "/findings" if served.has_findings => page(Page::Findings, place, renderer).await,
+        "/routes" if served.has_routes => page(Page::Routes, place, renderer).await,
+        "/" => plain(StatusCode::OK, format!("proxytrace: {}\n", served.paths().join(" "))),
+        _ => plain(StatusCode::NOT_FOUND, format!("not here; there are {}\n", served.paths().join(", "))),
     }
 }
 
@@ -176,7 +187,7 @@ mod tests {
 
     use hyper::{Request, header::CONTENT_TYPE};
 
-    use super::{Connections, Page, Readiness, Source, render, respond};
+    use super::{Answers, Connections, Page, Readiness, Settings, Source, render, respond, serving::Served};
 
     struct Fixed(bool);
 
@@ -194,17 +205,29 @@ mod tests {
     }
 
     fn check(is_well: bool, method: &str, path: &str, status: u16, content_type: &str) {
+        check_with(Settings::new(Served::default()), is_well, method, path, status, content_type);
+    }
+
+    fn check_with(
+        settings: Settings,
+        is_well: bool,
+        method: &str,
+        path: &str,
+        status: u16,
+        content_type: &str,
+    ) {
         let request =
             Request::builder().method(method).uri(path).header("accept", "text/plain").body(()).unwrap();
         let (renderer, asks) = render::Renderer::new();
         let rendering = thread::spawn(move || render(asks, Fixed(is_well)));
+        let answers = Answers { readiness: Arc::new(Fixed(is_well)), renderer, settings };
         let place = Arc::new(Arc::new(Connections::default()).admit([127, 0, 0, 1].into()).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let response = runtime.block_on(respond(&request, &place, &Fixed(is_well), &renderer));
+        let response = runtime.block_on(respond(&request, &place, &answers));
         assert_eq!(response.status().as_u16(), status, "{method} {path}");
         let found = response.headers()[CONTENT_TYPE].to_str().unwrap();
         assert!(found.starts_with(content_type), "{method} {path}: {found}");
-        drop(renderer);
+        drop(answers);
         rendering.join().unwrap();
     }
 
@@ -219,6 +242,17 @@ mod tests {
         check(true, "GET", "/", 200, "text/plain");
         check(true, "GET", "/admin", 404, "text/plain");
         check(true, "POST", "/metrics", 405, "text/plain");
+    }
+
+    #[test]
+    fn pages_that_are_switched_off_are_not_there() {
+        let served = Served { has_routes: false, has_findings: false };
+        let settings = Settings::new(served);
+        for (path, status) in [("/routes", 404), ("/findings", 404), ("/", 200)] {
+            check_with(settings.clone(), true, "GET", path, status, "text/plain");
+        }
+        settings.change(Served::default());
+        check_with(settings, true, "GET", "/routes", 200, "application/json");
     }
 
     #[test]

@@ -24,13 +24,27 @@ pub use scrape::HookLabels;
 use scrape::Scrape;
 use table::METRICS;
 
+/// How reading the configuration of the agent went.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigRead {
+    /// Whether the last reading could be used.
+    pub is_used: bool,
+    /// When it last could, in seconds since 1970.
+    pub used_seconds: f64,
+}
+
 /// Everything that one scrape shows.
 ///
 /// # Errors
 /// A number could not be written; that does not happen with a string to write to.
-pub fn render(view: View, hooks: Vec<HookLabels>, format: Format) -> Result<String, Error> {
+pub fn render(
+    view: View,
+    hooks: Vec<HookLabels>,
+    config: ConfigRead,
+    format: Format,
+) -> Result<String, Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { view, hooks, process: ProcessView::now() }));
+    registry.register_collector(Box::new(Scrape { view, hooks, config, process: ProcessView::now() }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(match format {
@@ -53,7 +67,7 @@ mod tests {
         outcome::Outcome,
     };
 
-    use super::{Format, render};
+    use super::{ConfigRead, Format, render};
     use crate::{
         kernel::tables::Filled,
         model::{Clock, Entry, Key},
@@ -101,10 +115,13 @@ mod tests {
             "proxytrace_table_entries{table=\"ledger\"} 7.0".to_owned(),
             "proxytrace_table_capacity{table=\"ledger\"} 8192.0".to_owned(),
             "proxytrace_findings_left_out_total 5".to_owned(),
+            "proxytrace_agent_config_last_reload_successful 0.0".to_owned(),
+            "proxytrace_agent_config_last_reload_success_timestamp_seconds 1000.5".to_owned(),
         ];
         let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
-        let open = render(view(), hooks(), Format::OpenMetrics).unwrap();
-        let text = render(view(), hooks(), Format::Text).unwrap();
+        let config = ConfigRead { is_used: false, used_seconds: 1_000.5 };
+        let open = render(view(), hooks(), config, Format::OpenMetrics).unwrap();
+        let text = render(view(), hooks(), config, Format::Text).unwrap();
         for line in common {
             assert!(open.lines().any(|other| other == line), "{line}\nnot in\n{open}");
             assert!(text.lines().any(|other| other == line), "{line}\nnot in\n{text}");

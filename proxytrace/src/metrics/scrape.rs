@@ -4,7 +4,7 @@ use std::fmt::Error;
 
 use proxytrace_ebpf::abi::Row;
 
-use super::process::ProcessView;
+use super::{ConfigRead, process::ProcessView};
 use crate::watch::{ProxyView, View};
 
 /// A hook and how it is attached, as labels.
@@ -15,6 +15,7 @@ pub type HookLabels = (&'static str, &'static str);
 pub(super) struct Scrape {
     pub(super) view: View,
     pub(super) hooks: Vec<HookLabels>,
+    pub(super) config: ConfigRead,
     /// `None` where /proc is not readable.
     pub(super) process: Option<ProcessView>,
 }

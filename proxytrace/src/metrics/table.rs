@@ -276,6 +276,21 @@ pub(super) const METRICS: &[Metric] = &[
         sample: |scrape, family| scrape.view.memory_bytes.map_or(Ok(()), |bytes| family.count(&[], bytes)),
     },
     Metric {
+        name: "proxytrace_agent_config_last_reload_successful",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether the agent could use its configuration (--config, --web-config and what they name) when it last read it; if \
+               not, it goes on with the one before",
+        sample: |scrape, family| family.count(&[], scrape.config.is_used.into()),
+    },
+    Metric {
+        name: "proxytrace_agent_config_last_reload_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the agent last read a configuration that it could use, in seconds since 1970",
+        sample: |scrape, family| family.number(&[], scrape.config.used_seconds),
+    },
+    Metric {
         name: "proxytrace_build_info",
         kind: Kind::Info,
         labels: &["version", "arch"],

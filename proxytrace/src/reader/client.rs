@@ -24,6 +24,9 @@ use super::{
 /// What stands around an answer in a line.
 const ENVELOPE: usize = 1 << 10;
 
+/// Where the service manager hears of the agent (sd_notify(3)).
+const SERVICE_MANAGER: &[&str] = &["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// The reader, to be asked. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Client {
@@ -64,7 +67,12 @@ pub enum Gone {
 /// No process could be started.
 pub fn start() -> io::Result<(Client, Replies)> {
     // This program, whatever has become of its file.
-    let mut child = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    // What it says would be taken for this process's word.
+    SERVICE_MANAGER.iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    let mut child = command
         .arg(COMMAND)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,0 +1,185 @@
+//! The thread that reads the configuration of the agent again: at SIGHUP, and when a file has changed that clients are served by. What
+//! cannot be used is logged, and the agent goes on with what it had.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, FromArgMatches as _};
+use jiff::Timestamp;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::interval,
+};
+
+use super::notify::Notifier;
+use crate::{
+    config_file::{Again, Values},
+    http::{Serving, Settings},
+    logging::{self, Log},
+    metrics::ConfigRead,
+    threads::{self, Crew},
+};
+
+/// What SIGHUP changes, by its key. The rest is said to need a restart: it was settled before privileges were given up, or counts
+/// would be lost.
+pub const CHANGEABLE: &[&str] = &["verbose", "quiet", "no-routes", "no-findings"];
+
+/// How often it is looked whether a file has changed.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How reading the configuration went.
+#[derive(Debug)]
+pub struct Outcome {
+    is_used: AtomicBool,
+    /// When it could last be used, in milliseconds since 1970.
+    used_ms: AtomicU64,
+}
+
+impl Outcome {
+    fn new() -> Self {
+        let outcome = Self { is_used: AtomicBool::new(true), used_ms: AtomicU64::new(0) };
+        outcome.note(true);
+        outcome
+    }
+
+    fn note(&self, is_used: bool) {
+        self.is_used.store(is_used, Relaxed);
+        if is_used {
+            self.used_ms.store(Timestamp::now().as_millisecond().try_into().unwrap_or_default(), Relaxed);
+        }
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn now(&self) -> ConfigRead {
+        ConfigRead {
+            is_used: self.is_used.load(Relaxed),
+            used_seconds: self.used_ms.load(Relaxed) as f64 / 1e3,
+        }
+    }
+}
+
+/// What the thread hands to the others.
+#[derive(Debug)]
+pub struct Started {
+    /// What is served.
+    pub settings: Settings,
+    /// How reading goes.
+    pub outcome: Arc<Outcome>,
+    /// To be told when hooks are attached: before that, SIGHUP waits.
+    pub attached: oneshot::Sender<()>,
+}
+
+/// Starts the thread, which reads for the first time what clients are served by: without capabilities, as each time after that.
+///
+/// # Errors
+/// Something cannot be read or used.
+pub fn start(
+    crew: &Crew,
+    serving: Serving,
+    again: Option<Again>,
+    notifier: &Arc<Notifier>,
+) -> anyhow::Result<Started> {
+    let (member, notifier) = (crew.member("reload"), Arc::clone(notifier));
+    let (attached, is_attached) = oneshot::channel();
+    let (settings, outcome) = (Settings::new(serving.load()), Arc::new(Outcome::new()));
+    let started = Started { settings: settings.clone(), outcome: Arc::clone(&outcome), attached };
+    threads::start_without_capabilities("reload", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let hangup = {
+            let _context = runtime.enter();
+            signal(SignalKind::hangup()).context("handle signals")?
+        };
+        let running = again.as_ref().map(|again| anyhow::Ok(again.values(&again.read()?))).transpose()?;
+        let reload = Reload { serving, again, running: running.unwrap_or_default(), settings, outcome };
+        Ok(move || {
+            let _member = member;
+            runtime.block_on(async {
+                if is_attached.await.is_ok() {
+                    reload.run(hangup, &notifier).await;
+                }
+            });
+        })
+    })?;
+    Ok(started)
+}
+
+struct Reload {
+    serving: Serving,
+    again: Option<Again>,
+    /// What is in use, by key.
+    running: Values,
+    settings: Settings,
+    outcome: Arc<Outcome>,
+}
+
+impl Reload {
+    async fn run(mut self, mut hangup: Signal, notifier: &Notifier) {
+        let mut look = interval(LOOK);
+        loop {
+            tokio::select! {
+                Some(()) = hangup.recv() => {
+                    notifier.reloading();
+                    self.read_again();
+                    notifier.ready();
+                }
+                _ = look.tick() => {}
+            }
+        }
+    }
+
+    fn read_again(&mut self) {
+        let read = self.read();
+        self.outcome.note(read.is_ok());
+        match read {
+            Ok(()) => tracing::info!("read the configuration again"),
+            Err(error) => {
+                tracing::error!("the configuration cannot be used, and the one before stays: {error:#}");
+            }
+        }
+    }
+
+    fn read(&mut self) -> anyhow::Result<()> {
+        let Some(again) = &self.again else { return Ok(()) };
+        let matches = again.read()?;
+        let values = again.values(&matches);
+        let (_, of_agent) = matches.subcommand().context("the command line is no agent's")?;
+        let (serving, log) = options(of_agent)?;
+        self.settings.change(serving.load());
+        self.serving = serving;
+        logging::change_level(&log);
+        for key in differing(&self.running, &values) {
+            if CHANGEABLE.contains(&key) {
+                tracing::info!("{key} is changed");
+            } else {
+                tracing::warn!("{key} has changed in {}: restart the agent", again.path().display());
+            }
+        }
+        // The rest still runs as it was.
+        for key in CHANGEABLE {
+            match values.get(*key) {
+                Some(value) => self.running.insert((*key).to_owned(), value.clone()),
+                None => self.running.remove(*key),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn options(matches: &ArgMatches) -> Result<(Serving, Log), clap::Error> {
+    Ok((Serving::from_arg_matches(matches)?, Log::from_arg_matches(matches)?))
+}
+
+/// The keys of which the values are not the same.
+fn differing<'a>(one: &'a Values, other: &'a Values) -> BTreeSet<&'a str> {
+    let keys = one.keys().chain(other.keys());
+    keys.filter(|key| one.get(*key) != other.get(*key)).map(String::as_str).collect()
+}
