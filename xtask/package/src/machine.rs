@@ -32,7 +32,8 @@ const SMOKE_UNIT: &str = include_str!("smoke.service");
 
 /// The kernel's parameters. A kernel tries its ciphers when they are loaded, and those for processors with AVX, which an emulated
 /// one has not, break it. No login uses the line that the results come over. The rest only takes time: devices are there
-/// without udev, and what looks after hosts that run for long has nothing to do.
+/// without udev, and what looks after hosts that run for long has nothing to do. A host with more urgent things to do leaves the
+/// machine so little time that a service takes minutes to start.
 const PARAMETERS: &[&str] = &[
     "root=/dev/vda",
     "rw",
@@ -41,6 +42,7 @@ const PARAMETERS: &[&str] = &[
     "module_blacklist=aesni_intel",
     "cryptomgr.notests",
     "systemd.show_status=0",
+    "systemd.default_timeout_start_sec=600",
     "systemd.mask=serial-getty@ttyS0.service",
     "systemd.mask=systemd-udev-trigger.service",
     "systemd.mask=e2scrub_reap.service",

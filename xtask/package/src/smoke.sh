@@ -8,34 +8,34 @@ steps='
     the_machine_has_systemd_control_groups_v2_and_apparmor
     proxies_run_before_the_agent_comes
     the_package_installs_and_starts_the_agent
-    the_unit_is_free_of_errors_and_confined
     what_connects_after_the_start_is_counted
+    the_unit_is_free_of_errors
     the_agent_runs_as_its_user_and_keeps_one_capability
     upstreams_have_names_also_those_in_home_directories
     nothing_is_refused_by_the_sandbox
     a_reload_takes_a_new_configuration_and_keeps_the_counts
     a_configuration_with_a_fault_changes_nothing
     the_watchdog_restarts_an_agent_that_hangs
-    the_agent_stops_at_once
     an_upgrade_keeps_an_edited_configuration
+    the_agent_stops_at_once
     removal_keeps_the_configuration
     purge_leaves_only_the_user
 '
 
 here=$(dirname "$(readlink -f "$0")")
 config=/etc/proxytrace/agent.toml
+patience=300
 
 fail() {
     echo "$*" >&2
     return 1
 }
 
-# Tries a command until it succeeds, for so many seconds. An emulated machine is slow.
-within() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "not within the time: $*"
+# Tries a command until it succeeds. An emulated machine is slow, and stands still when its host has more urgent things to do.
+within_patience() {
+    local deadline=$((SECONDS + patience))
+    until why=$("$@" 2>&1); do
+        [ "$SECONDS" -lt "$deadline" ] || fail "not within $patience s: $*: $why"
         sleep 0.5
     done
 }
@@ -126,7 +126,7 @@ proxies_run_before_the_agent_comes() {
     chmod 600 /home/keeper/nginx.conf
     chmod 700 /home/keeper
     systemd-run --quiet --unit keeper --uid keeper --gid keeper /usr/sbin/nginx -c /home/keeper/nginx.conf
-    within 60 curl --silent --output /dev/null http://127.0.0.1:8090/
+    within_patience curl --silent --output /dev/null http://127.0.0.1:8090/
     [ "$(curl --silent http://127.0.0.1:8080/)" = page ]
 }
 
@@ -138,19 +138,17 @@ the_package_installs_and_starts_the_agent() {
     proxytrace --version
 }
 
-the_unit_is_free_of_errors_and_confined() {
+# The installation comes back when the agent has said that it is ready, so nothing may be missed from here on.
+what_connects_after_the_start_is_counted() {
+    ask_for_the_dead 8080 3
+    within_patience refused_of_api 3
+    within_patience curl --silent --fail --output /dev/null http://127.0.0.1:9947/readyz
+}
+
+the_unit_is_free_of_errors() {
     local said
     said=$(systemd-analyze verify --man=no proxytrace.service 2>&1)
     [ -z "$said" ] || fail "$said"
-    systemd-analyze security --no-pager proxytrace.service | tail --lines 1
-}
-
-# systemctl comes back when the agent has said that it is ready, so nothing may be missed from here on.
-what_connects_after_the_start_is_counted() {
-    systemctl restart proxytrace
-    ask_for_the_dead 8080 3
-    within 60 refused_of_api 3
-    within 60 curl --silent --fail --output /dev/null http://127.0.0.1:9947/readyz
 }
 
 the_agent_runs_as_its_user_and_keeps_one_capability() {
@@ -166,9 +164,9 @@ the_agent_runs_as_its_user_and_keeps_one_capability() {
 
 upstreams_have_names_also_those_in_home_directories() {
     curl --silent --output /dev/null http://127.0.0.1:8080/
-    within 60 has 1 proxytrace_connects_established_total 'proxy="nginx.service"' 'upstream="pages"'
+    within_patience has 1 proxytrace_connects_established_total 'proxy="nginx.service"' 'upstream="pages"'
     ask_for_the_dead 8090 2
-    within 60 has 2 proxytrace_connect_failures_total 'proxy="keeper.service"' 'upstream="till"' 'cause="refused"'
+    within_patience has 2 proxytrace_connect_failures_total 'proxy="keeper.service"' 'upstream="till"' 'cause="refused"'
     has 1 proxytrace_names_ready 'proxy="nginx.service"'
     has 1 proxytrace_names_ready 'proxy="keeper.service"'
 }
@@ -180,6 +178,10 @@ nothing_is_refused_by_the_sandbox() {
     [ -z "$said" ] || fail "$said"
 }
 
+routes_are_off() {
+    [ "$(curl --silent --output /dev/null --write-out '%{http_code}' http://127.0.0.1:9947/routes)" = 404 ]
+}
+
 config_is_loaded() {
     has "$1" proxytrace_agent_config_last_reload_successful
 }
@@ -187,27 +189,29 @@ config_is_loaded() {
 a_reload_takes_a_new_configuration_and_keeps_the_counts() {
     local before
     before=$(property MainPID)
-    printf '\n# An edit of the administrator.\n' >>"$config"
+    curl --silent --fail --output /dev/null http://127.0.0.1:9947/routes
+    printf '\n# An edit of the administrator.\nno-routes = true\n' >>"$config"
     systemctl reload proxytrace
-    within 60 config_is_loaded 1
+    within_patience routes_are_off
+    config_is_loaded 1
     is_active
     [ "$(property MainPID)" = "$before" ]
     ask_for_the_dead 8080 1
-    within 60 refused_of_api 4
+    within_patience refused_of_api 4
 }
 
 a_configuration_with_a_fault_changes_nothing() {
     local before
     before=$(property MainPID)
     cp "$config" /root/agent.toml
-    printf 'no_such_key = 1\n' >>"$config"
+    printf 'no-such-key = 1\n' >>"$config"
     systemctl reload proxytrace
-    within 60 config_is_loaded 0
+    within_patience config_is_loaded 0
     is_active
     [ "$(property MainPID)" = "$before" ]
     cp /root/agent.toml "$config"
     systemctl reload proxytrace
-    within 60 config_is_loaded 1
+    within_patience config_is_loaded 1
     refused_of_api 4
 }
 
@@ -219,19 +223,10 @@ the_watchdog_restarts_an_agent_that_hangs() {
     local before
     before=$(property MainPID)
     kill -STOP "$before"
-    within 120 was_restarted "$before"
+    within_patience was_restarted "$before"
     journalctl --unit proxytrace --output cat --no-pager | grep 'Watchdog timeout'
     ask_for_the_dead 8080 1
-    within 60 refused_of_api 1
-}
-
-the_agent_stops_at_once() {
-    local began=$SECONDS
-    systemctl stop proxytrace
-    [ $((SECONDS - began)) -le 5 ] || fail "it took $((SECONDS - began)) s to stop"
-    [ "$(property Result)" = success ]
-    [ ! -e /run/proxytrace ]
-    systemctl start proxytrace
+    within_patience refused_of_api 1
 }
 
 an_upgrade_keeps_an_edited_configuration() {
@@ -244,7 +239,14 @@ an_upgrade_keeps_an_edited_configuration() {
     is_active
     [ "$(property MainPID)" != "$before" ]
     ask_for_the_dead 8080 1
-    within 60 refused_of_api 1
+    within_patience refused_of_api 1
+}
+
+the_agent_stops_at_once() {
+    systemctl stop proxytrace
+    # After TimeoutStopSec= it would have been killed, and this were "timeout".
+    [ "$(property Result)" = success ]
+    [ ! -e /run/proxytrace ]
 }
 
 removal_keeps_the_configuration() {
