@@ -1,4 +1,4 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm | package`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
@@ -31,6 +31,8 @@ enum Command {
     Notices,
     /// Run the stories of the kernel half on other kernels, in virtual machines
     Vm(xtask_vm::Args),
+    /// Make the Debian package, and try it
+    Package(xtask_package::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Bench => show::run(show::BENCH),
         Command::Notices => notices::run(),
         Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
+        Command::Package(args) => setup::run().and_then(|()| xtask_package::run(args)),
     };
     if let Err(error) = done {
         eprintln!("xtask: {error:#}");

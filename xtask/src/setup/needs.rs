@@ -278,6 +278,48 @@ pub(super) const NEEDS: &[Need] = &[
         steps: &[Step::Packages { names: &["xz-utils"], services: &[] }],
         otherwise: &["the package xz or xz-utils of any distribution"],
     },
+    Need {
+        name: "cargo-deb",
+        why: "makes the Debian package in `cargo xtask package`",
+        check: Check::Program("cargo-deb"),
+        steps: &[Step::Crate { args: &["cargo-deb", "--version", "3.8.0"], env: &[] }],
+        otherwise: &["the package cargo-deb of any distribution, 3.8 or newer"],
+    },
+    Need {
+        name: "systemd-analyze",
+        why: "finds faults in the unit of the agent, and says how far it is confined",
+        check: Check::Program("systemd-analyze"),
+        steps: &[Step::Packages { names: &["systemd"], services: &[] }],
+        otherwise: &["the package systemd of any distribution, 252 or newer"],
+    },
+    Need {
+        name: "lintian",
+        why: "finds faults in the Debian package",
+        check: Check::Program("lintian"),
+        steps: &[Step::Packages { names: &["lintian"], services: &[] }],
+        otherwise: &["the package lintian of any Debian or Ubuntu"],
+    },
+    Need {
+        name: "piuparts",
+        why: "finds what the Debian package leaves behind",
+        check: Check::Program("piuparts"),
+        steps: &[Step::Packages { names: &["piuparts"], services: &[] }],
+        otherwise: &["the package piuparts of any Debian or Ubuntu"],
+    },
+    Need {
+        name: "mmdebstrap",
+        why: "makes the file systems in which that package is tried",
+        check: Check::Program("mmdebstrap"),
+        steps: &[Step::Packages { names: &["mmdebstrap"], services: &[] }],
+        otherwise: &["the package mmdebstrap of any distribution"],
+    },
+    Need {
+        name: "mke2fs",
+        why: "makes disks of those file systems, from which a machine boots",
+        check: Check::Program("mke2fs"),
+        steps: &[Step::Packages { names: &["e2fsprogs"], services: &[] }],
+        otherwise: &["the package e2fsprogs of any distribution"],
+    },
 ];
 
 /// All packages of modules for nginx in Debian 12.

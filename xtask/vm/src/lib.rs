@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
 mod arch;
+pub mod console;
 mod cpio;
 mod docs;
 mod doctor;
@@ -21,6 +22,7 @@ mod transcript;
 mod user_mode;
 
 pub use self::profiles::all_by_raw_tracepoints;
+pub use self::qemu::pc;
 
 use std::fs;
 use std::path::Path;

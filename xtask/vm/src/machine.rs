@@ -10,10 +10,7 @@ use crate::docs::Row;
 use crate::kernels::Kernel;
 use crate::series::{Expect, Series};
 use crate::transcript::{Run, Transcript};
-use crate::{initramfs, qemu};
-
-/// How many of a console's last lines are shown when a machine was not done.
-const TAIL: usize = 20;
+use crate::{console, initramfs, qemu};
 
 /// A machine that is to run, and what came of it.
 pub(crate) struct Machine {
@@ -52,7 +49,7 @@ impl Machine {
             let during =
                 transcript.unfinished().map(|run| format!(" during {}", run.profile)).unwrap_or_default();
             println!("vm: {}{during}: {trouble}; the end of {}:", self.kernel.release, log.display());
-            println!("{}", tail(&log));
+            println!("{}", console::tail(&log));
         }
         fs::remove_file(&initramfs).with_context(|| format!("remove {}", initramfs.display()))
     }
@@ -89,12 +86,4 @@ impl Machine {
             doctor: run.doctor.as_ref(),
         })
     }
-}
-
-/// The end of a console.
-fn tail(log: &Path) -> String {
-    let bytes = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }

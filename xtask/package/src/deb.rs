@@ -1,0 +1,138 @@
+//! The package: what goes into it besides files of the checkout, and cargo-deb, which makes it.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use xtask_tools::{cargo, shell};
+
+use crate::{copyright, file_system};
+
+/// What the program in the package is built for, as rustc calls it.
+const TRIPLE: &str = "x86_64-unknown-linux-musl";
+
+/// Where `proxytrace/Cargo.toml` finds what is not in the checkout, below the target directory: cargo-deb puts that of [`TRIPLE`]
+/// before a path that begins with `target/release/`.
+const STAGE: &str = "release/package";
+
+/// Who answers for the package, as in `proxytrace/Cargo.toml`.
+const MAINTAINER: &str = "proxytrace maintainers <proxytrace@users.noreply.github.com>";
+
+/// The shells, with the names that Debian gives the files that complete words in them.
+const COMPLETIONS: &[&str] = &["bash", "zsh", "fish"];
+
+/// A line more for the default configuration of a newer package.
+const NEWER_DEFAULT: &str = "\n# A default of the newer package.\n";
+
+/// Makes the package of what `cargo xtask dist` made, and says where it is.
+pub(crate) fn make() -> Result<PathBuf> {
+    let target = cargo::target_dir()?;
+    let stage = target.join(TRIPLE).join(STAGE);
+    file_system::remove(&stage)?;
+    for directory in ["man", "completions"] {
+        fs::create_dir_all(stage.join(directory)).with_context(|| format!("create {}", stage.display()))?;
+    }
+    let program = stage.join("proxytrace");
+    fs::copy(built(&target)?, &program).context("copy the program")?;
+    shell::run(Command::new(&program).arg("man").arg(stage.join("man")))?;
+    for name in COMPLETIONS {
+        let script = shell::output(Command::new(&program).args(["completions", name]))?;
+        write(&stage.join("completions").join(name), &script)?;
+    }
+    let committed = committed()?;
+    write(&stage.join("copyright"), &copyright::text(cargo::root())?)?;
+    write(&stage.join("changelog.Debian"), &changelog(&rfc_date(&committed)?))?;
+    let notices = stage.join("THIRD-PARTY-NOTICES.md");
+    fs::copy(cargo::root().join("THIRD-PARTY-NOTICES.md"), &notices).context("copy the notices")?;
+    compress([notices, stage.join("changelog.Debian")].into_iter().chain(files_in(&stage.join("man"))?))?;
+
+    let output = target.join("dist").join(format!("proxytrace_{}-1_amd64.deb", version()));
+    let mut cargo_deb =
+        cargo::cargo(&["deb", "--quiet", "--no-build", "--no-strip", "--package", "proxytrace"]);
+    cargo_deb.args(["--target", TRIPLE, "--output"]).arg(&output).env("SOURCE_DATE_EPOCH", committed);
+    shell::run(&mut cargo_deb)?;
+    Ok(output)
+}
+
+/// The program that is shipped.
+fn built(target: &Path) -> Result<PathBuf> {
+    let directory = format!("proxytrace-{}-x86_64-linux-musl", version());
+    let program = target.join("dist").join(directory).join("proxytrace");
+    if !program.is_file() {
+        bail!("{} is not there: make it with `cargo xtask dist`", program.display());
+    }
+    Ok(program)
+}
+
+/// Makes a package of this one whose version is higher, and whose default configuration is another: what an upgrade meets.
+pub(crate) fn newer(package: &Path, place: &Path, work: &Path) -> Result<()> {
+    let unpacked = work.join("newer");
+    file_system::remove(&unpacked)?;
+    shell::run(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(&unpacked))?;
+    let control = unpacked.join("DEBIAN/control");
+    let text = read(&control)?;
+    let newer = text.replace(&format!("Version: {}-1\n", version()), &format!("Version: {}-2\n", version()));
+    if newer == text {
+        bail!("{} is not of version {}-1", package.display(), version());
+    }
+    write(&control, &newer)?;
+    let config = unpacked.join("etc/proxytrace/agent.toml");
+    write(&config, &(read(&config)? + NEWER_DEFAULT))?;
+    shell::run(Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&unpacked).arg(place))?;
+    file_system::remove(&unpacked)
+}
+
+/// The version of the program; the package's has `-1` behind it.
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// One entry: what changes for users is in CHANGELOG.md.
+fn changelog(date: &str) -> String {
+    let version = version();
+    format!(
+        "proxytrace ({version}-1) stable; urgency=medium
+
+  * Version {version}. What changes for users is described in
+    /usr/share/doc/proxytrace/changelog.gz.
+
+ -- {MAINTAINER}  {date}
+"
+    )
+}
+
+/// When the commit was made that the package is of, in seconds since 1970: whoever makes it again gets the same bytes.
+fn committed() -> Result<String> {
+    if let Ok(given) = env::var("SOURCE_DATE_EPOCH") {
+        return Ok(given);
+    }
+    let mut git = Command::new("git");
+    let seconds = shell::output(git.current_dir(cargo::root()).args(["log", "-1", "--format=%ct"]));
+    Ok(seconds.context("set SOURCE_DATE_EPOCH where there is no git")?.trim().to_owned())
+}
+
+fn rfc_date(seconds: &str) -> Result<String> {
+    let mut date = Command::new("date");
+    let printed = shell::output(date.args(["--utc", "--rfc-email", &format!("--date=@{seconds}")]))?;
+    Ok(printed.trim().to_owned())
+}
+
+/// Compresses files as Debian wants manuals and changelogs to be. cargo-deb does so with those of the checkout alone.
+fn compress(files: impl Iterator<Item = PathBuf>) -> Result<()> {
+    shell::run(Command::new("gzip").args(["-9", "-n"]).args(files))
+}
+
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
+    Ok(entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,56 @@
+//! The file systems that a package is tried in: made once, of packages from the mirror that this machine's apt is set up with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use xtask_tools::private_apt::Source;
+use xtask_tools::shell;
+
+/// The release of Debian that the package is tried on.
+pub(crate) const SUITE: &str = "bookworm";
+const SECURITY: &str = "bookworm-security";
+
+/// Which packages are in it: others may be wanted later.
+const CONTENT: &str = "packages";
+
+/// The directory `name` in `work`, made by `make` unless it is there with these packages. It appears whole or not at all.
+pub(crate) fn once(
+    work: &Path,
+    name: &str,
+    packages: &[&str],
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let (directory, partial) = (work.join(name), work.join(format!("{name}.partial")));
+    let content = packages.join(" ");
+    if fs::read_to_string(directory.join(CONTENT)).is_ok_and(|had| had == content) {
+        return Ok(directory);
+    }
+    eprintln!("package: making {} of {content}", directory.display());
+    remove(&directory)?;
+    remove(&partial)?;
+    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    make(&partial)?;
+    fs::write(partial.join(CONTENT), content).with_context(|| format!("write in {}", partial.display()))?;
+    fs::rename(&partial, &directory).with_context(|| format!("move {} to its place", partial.display()))?;
+    Ok(directory)
+}
+
+/// Makes a small Debian with these packages: in a directory or, by its name, in an archive.
+pub(crate) fn make(packages: &[&str], place: &Path) -> Result<()> {
+    let sources = [SUITE, SECURITY].map(Source::debian).into_iter().collect::<Result<Vec<_>>>()?;
+    let mut mmdebstrap = shell::as_root("mmdebstrap")?;
+    mmdebstrap.args(["--quiet", "--mode=root", "--variant=minbase"]);
+    mmdebstrap.arg(format!("--include={}", packages.join(","))).arg(SUITE).arg(place);
+    shell::run(mmdebstrap.args(sources.iter().map(Source::line)))
+}
+
+/// Removes a directory with what root made in it.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        shell::run(
+            shell::as_root("rm")?.args(["--recursive", "--force", "--one-file-system"]).arg(directory),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! The tester of what a package leaves behind: installs, removes and purges it in a file system of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use xtask_tools::shell;
+
+use crate::file_system::{self, SUITE};
+
+/// What the package depends on, so that nothing but the package comes and goes.
+const PACKAGES: &[&str] = &["systemd", "procps"];
+
+/// Whether it leaves nothing behind. The log is in `work`.
+pub(crate) fn check(package: &Path, work: &Path) -> Result<()> {
+    let base = base(work)?;
+    let log = work.join("piuparts.log");
+    let mut piuparts = shell::as_root("piuparts")?;
+    piuparts.args(["--distribution", SUITE, "--keep-sources-list", "--no-eatmydata", "--no-upgrade-test"]);
+    piuparts.arg("--basetgz").arg(&base).arg("--log-file").arg(&log).arg("--tmpdir").arg(work);
+    piuparts.arg("--log-level=error").arg(package);
+    shell::run(&mut piuparts).with_context(|| format!("the log is {}", log.display()))?;
+    let text = fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?;
+    if let Some(last) = text.lines().rfind(|line| line.contains("PASS: All tests.")) {
+        println!("{last}");
+    }
+    Ok(())
+}
+
+/// An archive of a small Debian.
+fn base(work: &Path) -> Result<PathBuf> {
+    let directory = file_system::once(work, "base", PACKAGES, |partial| {
+        file_system::make(PACKAGES, &partial.join("root.tar.gz"))
+    })?;
+    Ok(directory.join("root.tar.gz"))
+}

@@ -1,0 +1,288 @@
+#!/bin/bash
+# What must hold where the package is installed under a real systemd. It runs in a machine that is made for it: it installs,
+# upgrades and purges the package, and writes wherever it likes. Without an argument it runs every step and reports each to the
+# host in lines that begin with "smoke:"; with the name of a step it runs that one, and its status says how it went.
+
+# In the order in which they build on each other.
+steps='
+    the_machine_has_systemd_control_groups_v2_and_apparmor
+    proxies_run_before_the_agent_comes
+    the_package_installs_and_starts_the_agent
+    what_connects_after_the_start_is_counted
+    the_unit_is_free_of_errors
+    the_agent_runs_as_its_user_and_keeps_one_capability
+    upstreams_have_names_also_those_in_home_directories
+    nothing_is_refused_by_the_sandbox
+    a_reload_takes_a_new_configuration_and_keeps_the_counts
+    a_configuration_with_a_fault_changes_nothing
+    the_watchdog_restarts_an_agent_that_hangs
+    an_upgrade_keeps_an_edited_configuration
+    the_agent_stops_at_once
+    removal_keeps_the_configuration
+    purge_leaves_only_the_user
+'
+
+here=$(dirname "$(readlink -f "$0")")
+config=/etc/proxytrace/agent.toml
+patience=300
+
+fail() {
+    echo "$*" >&2
+    return 1
+}
+
+# Tries a command until it succeeds. An emulated machine is slow, and stands still when its host has more urgent things to do.
+within_patience() {
+    local deadline=$((SECONDS + patience))
+    until why=$("$@" 2>&1); do
+        [ "$SECONDS" -lt "$deadline" ] || fail "not within $patience s: $*: $why"
+        sleep 0.5
+    done
+}
+
+# The sum of a metric over the series that have all of these labels; "none" where there is no such series.
+metric() {
+    local name=$1
+    shift
+    curl --silent --fail --max-time 30 http://127.0.0.1:9947/metrics | awk -v name="$name" -v labels="$*" '
+        BEGIN { wanted = split(labels, label, " ") }
+        index($0, name "{") == 1 || index($0, name " ") == 1 {
+            for (i = 1; i <= wanted; i++) if (!index($0, label[i])) next
+            sum += $NF
+            seen = 1
+        }
+        END { print seen ? sum : "none" }'
+}
+
+has() {
+    local expected=$1 found
+    shift
+    found=$(metric "$@")
+    [ "$found" = "$expected" ] || fail "$* is $found, not $expected"
+}
+
+property() {
+    systemctl show --value --property "$1" proxytrace
+}
+
+is_active() {
+    [ "$(property ActiveState)" = active ]
+}
+
+# So many requests that need a connect to an address where nobody listens.
+ask_for_the_dead() {
+    for _ in $(seq "$2"); do
+        curl --silent --output /dev/null --max-time 30 "http://127.0.0.1:$1/api/"
+    done
+}
+
+refused_of_api() {
+    has "$1" proxytrace_connect_failures_total 'proxy="nginx.service"' 'upstream="api"' 'cause="refused"'
+}
+
+the_machine_has_systemd_control_groups_v2_and_apparmor() {
+    [ "$(cat /proc/1/comm)" = systemd ]
+    [ "$(stat --file-system --format %T /sys/fs/cgroup)" = cgroup2fs ]
+    [ "$(cat /sys/module/apparmor/parameters/enabled)" = Y ]
+    grep --quiet '(enforce)' /sys/kernel/security/apparmor/profiles
+}
+
+# One of root, whose configuration is partly in a home directory; one of a user, whose home is closed to others.
+proxies_run_before_the_agent_comes() {
+    mkdir -p /home/site
+    cat >/home/site/pages.conf <<-'END'
+	upstream pages { server 127.0.0.1:8081; }
+	END
+    cat >/etc/nginx/conf.d/shop.conf <<-'END'
+	upstream api { server 127.0.0.1:9 max_fails=0; }
+	include /home/site/pages.conf;
+	server {
+	    listen 127.0.0.1:8080;
+	    location /api/ { proxy_pass http://api; }
+	    location / { proxy_pass http://pages; }
+	}
+	server { listen 127.0.0.1:8081; return 200 "page\n"; }
+	END
+    systemctl restart nginx
+
+    useradd --create-home keeper
+    cat >/home/keeper/nginx.conf <<-'END'
+	daemon off;
+	pid /home/keeper/nginx.pid;
+	error_log stderr;
+	events {}
+	http {
+	    access_log off;
+	    client_body_temp_path /home/keeper/body;
+	    proxy_temp_path /home/keeper/proxy;
+	    fastcgi_temp_path /home/keeper/fastcgi;
+	    uwsgi_temp_path /home/keeper/uwsgi;
+	    scgi_temp_path /home/keeper/scgi;
+	    upstream till { server 127.0.0.1:9 max_fails=0; }
+	    server { listen 127.0.0.1:8090; location / { proxy_pass http://till; } }
+	}
+	END
+    chown keeper: /home/keeper/nginx.conf
+    chmod 600 /home/keeper/nginx.conf
+    chmod 700 /home/keeper
+    systemd-run --quiet --unit keeper --uid keeper --gid keeper /usr/sbin/nginx -c /home/keeper/nginx.conf
+    within_patience curl --silent --output /dev/null http://127.0.0.1:8090/
+    [ "$(curl --silent http://127.0.0.1:8080/)" = page ]
+}
+
+the_package_installs_and_starts_the_agent() {
+    dpkg --install "$here/package.deb"
+    is_active
+    [ "$(systemctl is-enabled proxytrace)" = enabled ]
+    [ "$(property Type)" = notify ]
+    proxytrace --version
+}
+
+# The installation comes back when the agent has said that it is ready, so nothing may be missed from here on.
+what_connects_after_the_start_is_counted() {
+    ask_for_the_dead 8080 3
+    within_patience refused_of_api 3
+    within_patience curl --silent --fail --output /dev/null http://127.0.0.1:9947/readyz
+}
+
+the_unit_is_free_of_errors() {
+    local said
+    said=$(systemd-analyze verify --man=no proxytrace.service 2>&1)
+    [ -z "$said" ] || fail "$said"
+}
+
+the_agent_runs_as_its_user_and_keeps_one_capability() {
+    local status
+    status=/proc/$(property MainPID)/status
+    grep --extended-regexp '^(Uid|CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' "$status"
+    [ "$(awk '/^Uid:/ { print $3 }' "$status")" = "$(id --user proxytrace)" ]
+    # CAP_SYS_PTRACE
+    [ "$(awk '/^CapEff:/ { print $2 }' "$status")" = 0000000000080000 ]
+    [ "$(awk '/^NoNewPrivs:/ { print $2 }' "$status")" = 1 ]
+    [ "$(stat --format %U /run/proxytrace /var/lib/proxytrace | sort --unique)" = proxytrace ]
+}
+
+upstreams_have_names_also_those_in_home_directories() {
+    curl --silent --output /dev/null http://127.0.0.1:8080/
+    within_patience has 1 proxytrace_connects_established_total 'proxy="nginx.service"' 'upstream="pages"'
+    ask_for_the_dead 8090 2
+    within_patience has 2 proxytrace_connect_failures_total 'proxy="keeper.service"' 'upstream="till"' 'cause="refused"'
+    has 1 proxytrace_names_ready 'proxy="nginx.service"'
+    has 1 proxytrace_names_ready 'proxy="keeper.service"'
+}
+
+nothing_is_refused_by_the_sandbox() {
+    # The agent's own words, from its warnings on.
+    local said
+    said=$(journalctl --unit proxytrace --output cat --no-pager | grep --extended-regexp '\b(WARN|ERROR)\b' || true)
+    [ -z "$said" ] || fail "$said"
+}
+
+routes_are_off() {
+    [ "$(curl --silent --output /dev/null --write-out '%{http_code}' http://127.0.0.1:9947/routes)" = 404 ]
+}
+
+config_is_loaded() {
+    has "$1" proxytrace_agent_config_last_reload_successful
+}
+
+a_reload_takes_a_new_configuration_and_keeps_the_counts() {
+    local before
+    before=$(property MainPID)
+    curl --silent --fail --output /dev/null http://127.0.0.1:9947/routes
+    printf '\n# An edit of the administrator.\nno-routes = true\n' >>"$config"
+    systemctl reload proxytrace
+    within_patience routes_are_off
+    config_is_loaded 1
+    is_active
+    [ "$(property MainPID)" = "$before" ]
+    ask_for_the_dead 8080 1
+    within_patience refused_of_api 4
+}
+
+a_configuration_with_a_fault_changes_nothing() {
+    local before
+    before=$(property MainPID)
+    cp "$config" /root/agent.toml
+    printf 'no-such-key = 1\n' >>"$config"
+    systemctl reload proxytrace
+    within_patience config_is_loaded 0
+    is_active
+    [ "$(property MainPID)" = "$before" ]
+    cp /root/agent.toml "$config"
+    systemctl reload proxytrace
+    within_patience config_is_loaded 1
+    refused_of_api 4
+}
+
+was_restarted() {
+    is_active && [ "$(property NRestarts)" -gt 0 ] && [ "$(property MainPID)" != "$1" ]
+}
+
+the_watchdog_restarts_an_agent_that_hangs() {
+    local before
+    before=$(property MainPID)
+    kill -STOP "$before"
+    within_patience was_restarted "$before"
+    journalctl --unit proxytrace --output cat --no-pager | grep 'Watchdog timeout'
+    ask_for_the_dead 8080 1
+    within_patience refused_of_api 1
+}
+
+an_upgrade_keeps_an_edited_configuration() {
+    local before
+    before=$(property MainPID)
+    # Its default configuration is another one, so dpkg would ask; there is nobody to answer.
+    dpkg --force-confdef --force-confold --install "$here/newer.deb" </dev/null
+    grep 'An edit of the administrator' "$config"
+    [ -e "$config.dpkg-dist" ]
+    is_active
+    [ "$(property MainPID)" != "$before" ]
+    ask_for_the_dead 8080 1
+    within_patience refused_of_api 1
+}
+
+the_agent_stops_at_once() {
+    systemctl stop proxytrace
+    # After TimeoutStopSec= it would have been killed, and this were "timeout".
+    [ "$(property Result)" = success ]
+    [ ! -e /run/proxytrace ]
+}
+
+removal_keeps_the_configuration() {
+    dpkg --remove proxytrace
+    [ -e "$config" ] && [ -d /var/lib/proxytrace ]
+    [ "$(property ActiveState)" = inactive ]
+    [ ! -e /usr/bin/proxytrace ]
+}
+
+purge_leaves_only_the_user() {
+    local left
+    dpkg --purge proxytrace
+    systemctl daemon-reload
+    [ "$(property LoadState)" = not-found ]
+    left=$(find /etc /usr /var /run -name '*proxytrace*' -not -path '/run/systemd/*' -not -path '/var/log/*' -not -path '/var/lib/dpkg/*')
+    [ -z "$left" ] || fail "$left"
+    id proxytrace
+}
+
+if [ $# -gt 0 ]; then
+    set -euo pipefail
+    "$1"
+    exit
+fi
+
+echo "smoke: kernel $(uname -rv), $(systemctl --version | head --lines 1)"
+for step in $steps; do
+    began=$SECONDS
+    if output=$(bash "$0" "$step" 2>&1); then
+        verdict=passed
+    else
+        verdict=failed
+    fi
+    # Lines of others never begin with ours.
+    [ -z "$output" ] || echo "$output" | sed 's/^/    /'
+    echo "smoke: $verdict $step $((SECONDS - began)) s"
+    [ "$verdict" = passed ] || journalctl --unit proxytrace --no-pager --lines 40 | sed 's/^/    /'
+done
+echo "smoke: end"
