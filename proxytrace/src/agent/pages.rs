@@ -11,7 +11,7 @@ use crate::{
         AttachedHook,
         hooks::{NO_WAY, Via},
     },
-    metrics::{self, Format, HookLabels},
+    metrics::{self, Format, HistogramBy, HookLabels},
     model::Finding,
     watch::{View, Watch},
 };
@@ -43,9 +43,9 @@ impl Material {
         })
     }
 
-    fn render(self) -> anyhow::Result<String> {
+    fn render(self, histogram_by: HistogramBy) -> anyhow::Result<String> {
         Ok(match self {
-            Self::Metrics(view, hooks, format) => metrics::render(*view, hooks, format)?,
+            Self::Metrics(view, hooks, format) => metrics::render(*view, hooks, histogram_by, format)?,
             Self::Findings(findings) => {
                 let views: Vec<_> = findings.iter().map(FindingView::new).collect();
                 serde_json::to_string(&views)?
@@ -66,14 +66,19 @@ pub struct Ask {
 
 /// The pages of a running trace.
 #[derive(Debug)]
-pub struct Pages(pub mpsc::Sender<Ask>);
+pub struct Pages {
+    /// Asks the thread that owns it.
+    pub asks: mpsc::Sender<Ask>,
+    /// Of what connect times are histograms.
+    pub histogram_by: HistogramBy,
+}
 
 impl Source for Pages {
     fn render(&mut self, page: Page) -> anyhow::Result<String> {
         const ENDS: &str = "the agent ends";
         let (answer, material) = oneshot::channel();
-        self.0.blocking_send(Ask { page, answer }).ok().context(ENDS)?;
-        material.blocking_recv().context(ENDS)??.render()
+        self.asks.blocking_send(Ask { page, answer }).ok().context(ENDS)?;
+        material.blocking_recv().context(ENDS)??.render(self.histogram_by)
     }
 }
 

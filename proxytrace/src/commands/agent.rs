@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::{
-    mpsc::{self, Receiver, Sender},
+    mpsc::{self, Receiver},
     oneshot,
 };
 
@@ -27,6 +27,7 @@ use crate::{
     },
     http::{self, Renderer},
     logging::Way,
+    metrics::HistogramBy,
     session::Session,
     threads::{self, Crew},
 };
@@ -44,6 +45,9 @@ pub struct Args {
     /// under `~other`.
     #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
     max_addresses: u32,
+    /// Of what connect times are histograms: of each upstream, or of each address, with twice as many series.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, env = "PROXYTRACE_HISTOGRAM_BY")]
+    histogram_by: HistogramBy,
     #[command(flatten)]
     tracing: Tracing,
 }
@@ -65,7 +69,7 @@ impl Run for Args {
     }
 }
 
-async fn run(Args { listen, max_addresses, tracing }: &Args) -> anyhow::Result<()> {
+async fn run(Args { listen, max_addresses, histogram_by, tracing }: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::start()?;
     // Before anything is attached: a second agent on the same port leaves at once.
     let listener = TcpListener::bind(listen).map_err(|error| {
@@ -90,7 +94,8 @@ async fn run(Args { listen, max_addresses, tracing }: &Args) -> anyhow::Result<(
     let (confine, confined) = oneshot::channel();
     give_up_privileges(tracing, session, |session| {
         start_work(&crew, session, asked, &health)?;
-        start_serving(&crew, listener, &health, ask, confined)
+        let pages = Pages { asks: ask, histogram_by: *histogram_by };
+        start_serving(&crew, listener, &health, pages, confined)
     })?;
     // Whoever has asked meanwhile waits in the listener's backlog.
     let _ = confine.send(());
@@ -131,7 +136,7 @@ fn start_serving(
     crew: &Crew,
     listener: TcpListener,
     health: &Arc<Health>,
-    ask: Sender<Ask>,
+    pages: Pages,
     confined: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     let (renderer, wanted) = Renderer::new();
@@ -139,7 +144,7 @@ fn start_serving(
     threads::start_without_capabilities("pages", move || {
         Ok(move || {
             let _member = member;
-            http::render(wanted, Pages(ask));
+            http::render(wanted, pages);
         })
     })?;
     let (member, health) = (crew.member("http"), Arc::clone(health));
