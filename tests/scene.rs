@@ -293,19 +293,33 @@ impl Watch {
 /// The agent comes to count this for that proxy and address; gives the scrape that says so.
 #[track_caller]
 pub(crate) fn counted(agent: &Agent, proxy: &str, address: &str, expected: &Account) -> Metrics {
-    let mut last = Account::default();
+    let (mut last, mut measured) = (Account::default(), Vec::new());
     // The proxy may close a socket a moment after its client has the answer.
     let metrics = wait::within(SOON, || {
         let metrics = agent.metrics();
         last = metrics.account(proxy, address);
         assert!(last.balances(), "at every moment: {last:?}");
-        (last == *expected).then_some(metrics)
+        measured = measured_of(&metrics, proxy, address);
+        (last == *expected && measured.iter().all(|(_, times, established)| times == established))
+            .then_some(metrics)
     });
-    let Some(metrics) = metrics else { panic!("{proxy} {address}: {last:?} instead of {expected:?}") };
-    let labels = [("proxy", proxy), ("address", address)];
-    let measured = metrics.count("proxytrace_connect_duration_seconds_count", &labels);
-    assert_eq!(measured, expected.established, "every established handshake is in the histogram");
+    let Some(metrics) = metrics else {
+        panic!("{proxy} {address}: {last:?} instead of {expected:?}; measured and established: {measured:?}")
+    };
     metrics
+}
+
+/// Of each upstream of that proxy and address: how many connect times its histogram has, and how many connects were established.
+fn measured_of(metrics: &Metrics, proxy: &str, address: &str) -> Vec<(String, u64, u64)> {
+    let labels = [("proxy", proxy), ("address", address)];
+    let upstreams = metrics.values_of("upstream", "proxytrace_connect_attempts_total", &labels);
+    let counts = |upstream: String| {
+        let of = |name| metrics.count(name, &[("proxy", proxy), ("upstream", &upstream)]);
+        let times = of("proxytrace_connect_duration_seconds_count");
+        let established = of("proxytrace_connects_established_total");
+        (upstream, times, established)
+    };
+    upstreams.into_iter().map(counts).collect()
 }
 
 /// The agent comes to count just what a client says that it did, and has lost nothing on the way.

@@ -14,7 +14,7 @@ use crate::{
         AttachedHook,
         hooks::{NO_WAY, Via},
     },
-    metrics::{self, ConfigRead, Format, HookLabels},
+    metrics::{self, ConfigRead, Format, HistogramBy, HookLabels},
     model::Finding,
     watch::{View, Watch},
 };
@@ -46,9 +46,11 @@ impl Material {
         })
     }
 
-    fn render(self, config: ConfigRead) -> anyhow::Result<String> {
+    fn render(self, histogram_by: HistogramBy, config: ConfigRead) -> anyhow::Result<String> {
         Ok(match self {
-            Self::Metrics(view, hooks, format) => metrics::render(*view, hooks, config, format)?,
+            Self::Metrics(view, hooks, format) => {
+                metrics::render(*view, hooks, histogram_by, config, format)?
+            }
             Self::Findings(findings) => {
                 let views: Vec<_> = findings.iter().map(FindingView::new).collect();
                 serde_json::to_string(&views)?
@@ -72,6 +74,8 @@ pub struct Ask {
 pub struct Pages {
     /// Asks the thread that owns it.
     pub asks: mpsc::Sender<Ask>,
+    /// Of what connect times are histograms.
+    pub histogram_by: HistogramBy,
     /// How reading the agent's configuration went.
     pub outcome: Arc<Outcome>,
 }
@@ -81,7 +85,7 @@ impl Source for Pages {
         const ENDS: &str = "the agent ends";
         let (answer, material) = oneshot::channel();
         self.asks.blocking_send(Ask { page, answer }).ok().context(ENDS)?;
-        material.blocking_recv().context(ENDS)??.render(self.outcome.now())
+        material.blocking_recv().context(ENDS)??.render(self.histogram_by, self.outcome.now())
     }
 }
 

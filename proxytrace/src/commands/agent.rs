@@ -31,6 +31,7 @@ use crate::{
     config_file::Again,
     http::{self, Answers, Listen, Renderer, Serving, Settings},
     logging::Way,
+    metrics::HistogramBy,
     session::Session,
     threads::{self, Crew},
 };
@@ -58,6 +59,9 @@ pub struct Args {
     /// under `~other`.
     #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
     max_addresses: u32,
+    /// Of what connect times are histograms: of each upstream, or of each address, with twice as many series.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, env = "PROXYTRACE_HISTOGRAM_BY")]
+    histogram_by: HistogramBy,
     #[command(flatten)]
     tracing: Tracing,
     /// How the command line is read again, where it names a file.
@@ -88,7 +92,7 @@ impl Run for Args {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { listen, max_addresses, tracing, serving, again, .. } = args;
+    let Args { listen, max_addresses, histogram_by, tracing, serving, again, .. } = args;
     let mut crew = Crew::new();
     let shutdown = Shutdown::start()?;
     let notifier = Arc::new(Notifier::from_environment()?);
@@ -118,7 +122,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let (confine, confined) = oneshot::channel();
     give_up_privileges(tracing, session, |session| {
         start_work(&crew, session, asked, &health, &notifier)?;
-        let pages = Pages { asks: ask, outcome: reload.outcome };
+        let pages = Pages { asks: ask, histogram_by: *histogram_by, outcome: reload.outcome };
         start_serving(&crew, listener, &health, pages, reload.settings, confined)
     })?;
     // Whoever has asked meanwhile waits in the listener's backlog.

@@ -11,7 +11,7 @@ use crate::{
     generated,
     identity::Source,
     kernel::tables::{TABLES, full_by},
-    metrics::table::METRICS,
+    metrics::{metric::Kind, sizes, table::METRICS},
 };
 
 fn page() -> String {
@@ -24,7 +24,12 @@ fn page() -> String {
     );
     for metric in METRICS {
         let kind = format!("{:?}", metric.kind).to_lowercase();
-        let labels = metric.labels.join(", ");
+        let labels = match (metric.kind, metric.labels) {
+            (Kind::Histogram, [labels @ .., last]) => {
+                format!("{}, on request {last}", labels.join(", "))
+            }
+            (_, labels) => labels.join(", "),
+        };
         writeln!(page, "| `{}` | {kind} | {labels} | {} |", metric.name, metric.help).unwrap();
     }
     let names =
@@ -58,6 +63,7 @@ fn page() -> String {
         names(tables),
     )
     .unwrap();
+    page.push_str(&sizes::section());
     page.push_str(
         "\n## What could not be followed\n\n\
          The values of `why` of `proxytrace_untracked_total`, whether the attempts are counted all the same, what each means, and the \

@@ -123,11 +123,11 @@ impl Family<'_> {
         write(&mut self.encoder.encode_family(&labels.as_slice())?)
     }
 
-    /// The labels with their values, which may be of others' making.
+    /// The labels with their values, which may be of others' making. A histogram may lack the last one.
     fn labels<'v>(&self, values: &[&'v str]) -> Vec<(&'static str, Cow<'v, str>)> {
-        debug_assert_eq!(
-            self.metric.labels.len(),
-            values.len(),
+        let lacking = self.metric.labels.len().checked_sub(values.len());
+        debug_assert!(
+            lacking == Some(0) || (lacking == Some(1) && self.metric.kind == Kind::Histogram),
             "a value for each label of {}",
             self.metric.name
         );

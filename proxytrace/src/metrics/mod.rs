@@ -6,6 +6,8 @@ mod format;
 mod metric;
 mod process;
 mod scrape;
+#[cfg(test)]
+mod sizes;
 mod table;
 mod text;
 
@@ -20,12 +22,12 @@ use prometheus_client::{
 use crate::watch::View;
 pub use format::Format;
 use process::ProcessView;
-pub use scrape::HookLabels;
 use scrape::Scrape;
+pub use scrape::{HistogramBy, HookLabels};
 use table::METRICS;
 
 /// How reading the configuration of the agent went.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ConfigRead {
     /// Whether the last reading could be used.
     pub is_used: bool,
@@ -40,11 +42,13 @@ pub struct ConfigRead {
 pub fn render(
     view: View,
     hooks: Vec<HookLabels>,
+    histogram_by: HistogramBy,
     config: ConfigRead,
     format: Format,
 ) -> Result<String, Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { view, hooks, config, process: ProcessView::now() }));
+    let process = ProcessView::now();
+    registry.register_collector(Box::new(Scrape { view, hooks, histogram_by, config, process }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(match format {
@@ -67,7 +71,7 @@ mod tests {
         outcome::Outcome,
     };
 
-    use super::{ConfigRead, Format, render};
+    use super::{ConfigRead, Format, HistogramBy, render};
     use crate::{
         kernel::tables::Filled,
         model::{Clock, Entry, Key},
@@ -120,8 +124,8 @@ mod tests {
         ];
         let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
         let config = ConfigRead { is_used: false, used_seconds: 1_000.5 };
-        let open = render(view(), hooks(), config, Format::OpenMetrics).unwrap();
-        let text = render(view(), hooks(), config, Format::Text).unwrap();
+        let page = |format| render(view(), hooks(), HistogramBy::Address, config, format).unwrap();
+        let (open, text) = (page(Format::OpenMetrics), page(Format::Text));
         for line in common {
             assert!(open.lines().any(|other| other == line), "{line}\nnot in\n{open}");
             assert!(text.lines().any(|other| other == line), "{line}\nnot in\n{text}");
@@ -131,5 +135,36 @@ mod tests {
         assert!(!text.contains("# EOF"));
         assert!(text.contains("# TYPE proxytrace_connect_attempts_total counter\n"));
         assert!(text.contains("# TYPE proxytrace_build_info gauge\n"));
+    }
+
+    #[test]
+    fn histograms_of_upstreams_are_the_sums_of_those_of_addresses() {
+        let entry = |upstream: &str, address: &str, bucket: usize| {
+            let mut row = Row { duration_sum_ns: 1_000_000_000, ..Row::ZERO };
+            row.durations[bucket] = 1;
+            let key = Key { proxy: "nginx".into(), upstream: upstream.into(), address: address.into() };
+            Entry { key, owner: Owner::HOST_ROOT, row }
+        };
+        let rows = [entry("api", "a", 0), entry("api", "~other", 2), entry("shop", "a", 0)];
+        let mut view = View::of(&rows, Clock::new(0, Timestamp::UNIX_EPOCH));
+        view.departed.insert(rows[0].key.of_upstream(), entry("api", "gone", 2).row);
+        let histogram = |view: &View, by| {
+            let text = render(view.clone(), Vec::new(), by, ConfigRead::default(), Format::Text).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("proxytrace_connect_duration_seconds"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let of_upstreams = histogram(&view, HistogramBy::Upstream);
+        let api = r#"proxy="nginx",upstream="api""#;
+        for line in [
+            format!("proxytrace_connect_duration_seconds_bucket{{le=\"0.00005\",{api}}} 1"),
+            format!("proxytrace_connect_duration_seconds_bucket{{le=\"+Inf\",{api}}} 3"),
+            format!("proxytrace_connect_duration_seconds_count{{{api}}} 3"),
+            format!("proxytrace_connect_duration_seconds_sum{{{api}}} 3.0"),
+        ] {
+            assert!(of_upstreams.contains(&line), "{line}\nnot in\n{}", of_upstreams.join("\n"));
+        }
+        let of_addresses = histogram(&view, HistogramBy::Address);
+        assert_eq!(of_upstreams.len() * rows.len(), of_addresses.len() * 2);
+        assert!(of_addresses.iter().all(|line| line.contains("address=")));
     }
 }

@@ -1,6 +1,6 @@
 //! What one scrape shows.
 
-use std::fmt::Error;
+use std::{collections::BTreeMap, fmt::Error};
 
 use proxytrace_ebpf::abi::Row;
 
@@ -10,11 +10,22 @@ use crate::watch::{ProxyView, View};
 /// A hook and how it is attached, as labels.
 pub type HookLabels = (&'static str, &'static str);
 
+/// Of what connect times are histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum HistogramBy {
+    /// Of each upstream of a proxy, over all its addresses.
+    #[default]
+    Upstream,
+    /// Of each address: twice as many series.
+    Address,
+}
+
 /// What one scrape shows.
 #[derive(Debug)]
 pub(super) struct Scrape {
     pub(super) view: View,
     pub(super) hooks: Vec<HookLabels>,
+    pub(super) histogram_by: HistogramBy,
     pub(super) config: ConfigRead,
     /// `None` where /proc is not readable.
     pub(super) process: Option<ProcessView>,
@@ -30,6 +41,26 @@ impl Scrape {
             .series
             .iter()
             .try_for_each(|(key, series)| sample(&[&key.proxy, &key.upstream, &key.address], series))
+    }
+
+    /// Samples of each histogram, with the values of the labels that distinguish them.
+    pub(super) fn each_histogram(
+        &self,
+        mut sample: impl FnMut(&[&str], &Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match self.histogram_by {
+            HistogramBy::Address => self.each_address(|labels, series| sample(labels, series)),
+            HistogramBy::Upstream => {
+                let mut sums: BTreeMap<[&str; 2], Row> = BTreeMap::new();
+                let gone =
+                    self.view.departed.iter().map(|((proxy, upstream), row)| ([&**proxy, upstream], row));
+                let series = self.view.series.iter().map(|(key, row)| ([&*key.proxy, &key.upstream], row));
+                for (labels, row) in gone.chain(series) {
+                    sums.entry(labels).or_insert(Row::ZERO).add(row);
+                }
+                sums.iter().try_for_each(|(labels, sum)| sample(labels, sum))
+            }
+        }
     }
 
     /// Samples of each proxy, with its name.

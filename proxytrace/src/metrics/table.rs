@@ -53,9 +53,9 @@ pub(super) const METRICS: &[Metric] = &[
         name: "proxytrace_connect_duration_seconds",
         kind: Kind::Histogram,
         labels: &["proxy", "upstream", "address"],
-        help: "How long completed handshakes took",
+        help: "How long completed handshakes took, by upstream, or by address where the agent runs with --histogram-by address",
         sample: |scrape, family| {
-            scrape.each_address(|labels, series| {
+            scrape.each_histogram(|labels, series| {
                 let bounds = DURATION_BOUNDS_NS.into_iter().map(seconds).chain([f64::INFINITY]);
                 let buckets: Vec<_> = bounds.zip(series.durations).collect();
                 // Not the count of outcomes: the buckets may have been read a moment later.

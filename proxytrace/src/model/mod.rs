@@ -22,7 +22,7 @@ pub use record::{
     Worker,
 };
 pub use record_totals::RecordTotals;
-pub use series::{Entry, Key, SeriesStore};
+pub use series::{Entry, Key, SeriesStore, UpstreamKey};
 
 /// The upstream of an attempt that goes where the proxy's configuration names nothing.
 pub const UNDECLARED_UPSTREAM: &str = "undeclared";

@@ -3,6 +3,7 @@
 //! It keeps the ledger small without losing a count: rows that are not used any more are carried over into the store and
 //! forgotten in the kernel, and a series goes away once all its rows have and it was not used for long. Where the capacity
 //! for series is used up, addresses are summed, by proxy and upstream; where that for sums is used up, in one sum of all proxies.
+//! What a series counted that has gone is kept as long as its upstream has another: a sum over an upstream never falls.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -27,11 +28,20 @@ pub struct Key {
     pub address: Arc<str>,
 }
 
+/// A proxy's name and that of one of its upstreams.
+pub type UpstreamKey = (Arc<str>, Arc<str>);
+
 impl Key {
     /// What a proxy connected to while the kernel had no capacity for the address.
     #[must_use]
     pub fn other(proxy: Arc<str>) -> Self {
         Self { proxy, upstream: OTHER.into(), address: OTHER.into() }
+    }
+
+    /// The upstream that it is a part of.
+    #[must_use]
+    pub fn of_upstream(&self) -> UpstreamKey {
+        (Arc::clone(&self.proxy), Arc::clone(&self.upstream))
     }
 }
 
@@ -46,6 +56,8 @@ pub struct SeriesStore {
     sums: BTreeMap<Key, Sum>,
     /// Capacity for sums: names of proxies may come and go without end.
     apart: Capacity,
+    /// What series counted that have gone away, of upstreams that have others.
+    departed: BTreeMap<UpstreamKey, Row>,
 }
 
 /// Sums of so many proxies and upstreams of one owner.
@@ -88,7 +100,14 @@ impl SeriesStore {
     #[must_use]
     pub fn new(max_addresses: usize, idle_ns: u64) -> Self {
         let (own, apart) = (Capacity::new(max_addresses), Capacity::new(MAX_SUMS));
-        Self { idle_ns, admitted: HashMap::new(), own, sums: BTreeMap::new(), apart }
+        Self {
+            idle_ns,
+            admitted: HashMap::new(),
+            own,
+            sums: BTreeMap::new(),
+            apart,
+            departed: BTreeMap::new(),
+        }
     }
 
     /// Decides where what is counted of an address goes: into a series of its own, where there is capacity, or into a sum.
@@ -134,29 +153,50 @@ impl SeriesStore {
         all
     }
 
+    /// What series counted that have gone away, of upstreams that have others: who sums over an upstream adds it, or the sum
+    /// would fall, and Prometheus would take that for a restart.
+    #[must_use]
+    pub const fn departed(&self) -> &BTreeMap<UpstreamKey, Row> {
+        &self.departed
+    }
+
     /// Drops the addresses that are not `kept`, as they have a row or are declared, and were not used for long; and the sums that
     /// are of none that are left.
     pub fn drop_idle(&mut self, now_ns: u64, kept: &HashSet<&Key>) {
-        let Self { own, idle_ns, sums, apart, .. } = self;
+        let Self { own, idle_ns, sums, apart, departed, .. } = self;
+        let mut has_changed = false;
+        let mut leave = |key: &Key, carried: &Row| {
+            has_changed = true;
+            departed.entry(key.of_upstream()).or_insert(Row::ZERO).add(carried);
+        };
         self.admitted.retain(|key, admitted| {
             let last_ns = admitted.carried.last_attempt_ns;
             let is_recent = admitted.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
             let is_kept = kept.contains(key) || is_recent;
             if !is_kept && admitted.sum.is_none() {
                 own.give_back(admitted.owner);
+                leave(key, &admitted.carried);
             }
             if let Some(sum) = admitted.sum.as_ref().and_then(|sum| sums.get_mut(sum)) {
                 sum.last_ns = now_ns;
             }
             is_kept
         });
-        sums.retain(|_, sum| {
+        sums.retain(|key, sum| {
             let is_kept = now_ns.saturating_sub(sum.last_ns) < *idle_ns;
+            if !is_kept {
+                leave(key, &sum.carried);
+            }
             if let Some(owner) = sum.owner.filter(|_| !is_kept) {
                 apart.give_back(owner);
             }
             is_kept
         });
+        if has_changed {
+            let own = self.admitted.iter().filter(|(_, admitted)| admitted.sum.is_none()).map(|(key, _)| key);
+            let left: HashSet<UpstreamKey> = own.chain(self.sums.keys()).map(Key::of_upstream).collect();
+            self.departed.retain(|upstream, _| left.contains(upstream));
+        }
         if self.admitted.capacity() / 4 > self.admitted.len() {
             self.admitted.shrink_to_fit();
         }
@@ -295,6 +335,36 @@ mod tests {
         );
         let series = store.update(HOUR + 2, &rows, &[]);
         assert_eq!((attempts(&series, "a"), attempts(&series, "b")), (None, Some(7)));
+    }
+
+    /// What an upstream's series sum up to, and what has gone.
+    fn of_upstream(store: &SeriesStore, series: &BTreeMap<Key, Row>) -> (u64, u64) {
+        let gone = store.departed().values().map(|row| row.attempts).sum();
+        (series.values().map(|row| row.attempts).sum::<u64>() + gone, gone)
+    }
+
+    #[test]
+    fn the_sum_over_an_upstream_never_falls_while_it_has_a_series() {
+        let mut store = SeriesStore::new(1, HOUR);
+        // One with a series of its own, two in a sum.
+        let mut rows = vec![row("a", 7, 7, 1), row("b", 5, 5, 1), row("c", 3, 3, 1)];
+        let series = store.update(1, &rows, &[]);
+        assert_eq!((series.len(), of_upstream(&store, &series)), (2, (15, 0)));
+        carry_first(&mut store, &mut rows);
+        let series = store.update(HOUR + 2, &rows, &[]);
+        assert_eq!((attempts(&series, "a"), of_upstream(&store, &series)), (None, (15, 7)));
+        // There is room for another; the sum ends an hour after what it was of.
+        rows.push(row("d", 2, 2, 2 * HOUR));
+        store.update(2 * HOUR, &rows, &[]);
+        carry_first(&mut store, &mut rows);
+        carry_first(&mut store, &mut rows);
+        store.update(2 * HOUR, &rows, &[]);
+        let series = store.update(4 * HOUR, &rows, &[]);
+        assert_eq!((attempts(&series, OTHER), of_upstream(&store, &series)), (None, (17, 15)));
+        // With its last series, all of it goes.
+        carry_first(&mut store, &mut rows);
+        let series = store.update(6 * HOUR, &rows, &[]);
+        assert_eq!((series.len(), of_upstream(&store, &series)), (0, (0, 0)));
     }
 
     #[test]

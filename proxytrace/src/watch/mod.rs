@@ -150,6 +150,7 @@ impl Watch {
         let declared = self.declared(&snapshot, &living);
         Ok(View {
             series: self.series(&snapshot, &declared),
+            departed: self.rows.departed().clone(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
             findings: self.findings().map(|finding| finding.subject.clone()).collect(),
             proxies: self.proxies(&snapshot, &living),

@@ -10,7 +10,7 @@ use proxytrace_ebpf::abi::{Owner, Row, RowKey};
 use super::{Limits, Watch};
 use crate::{
     kernel::{Error, Snapshot},
-    model::{Address, Entry, Key, SeriesStore},
+    model::{Address, Entry, Key, SeriesStore, UpstreamKey},
 };
 
 /// What a row is called.
@@ -81,6 +81,11 @@ impl Rows {
     /// The same of the row `~other` of a proxy that has ended.
     pub(super) fn carry_other(&mut self, proxy: Arc<str>, owner: Owner, counts: &Row) {
         self.store.carry(&Entry { key: Key::other(proxy), owner, row: *counts });
+    }
+
+    /// What series counted that have gone away, of upstreams that have others.
+    pub(super) const fn departed(&self) -> &BTreeMap<UpstreamKey, Row> {
+        self.store.departed()
     }
 
     /// Forgets the names of all rows but these.

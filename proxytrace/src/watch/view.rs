@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proxytrace_ebpf::abi::{Loss, Row};
 
 use crate::kernel::tables::Filled;
-use crate::model::{Clock, Key, Subject};
+use crate::model::{Clock, Key, Subject, UpstreamKey};
 #[cfg(test)]
 use crate::model::{Entry, SeriesStore};
 
@@ -14,6 +14,8 @@ use crate::model::{Entry, SeriesStore};
 pub struct View {
     /// What was counted, and of what is declared.
     pub series: BTreeMap<Key, Row>,
+    /// What series counted that have gone away, of upstreams that have others.
+    pub departed: BTreeMap<UpstreamKey, Row>,
     /// The addresses that the newest known configurations name.
     pub declared: Vec<Key>,
     /// What is wrong.
@@ -80,6 +82,7 @@ impl View {
         let series = SeriesStore::new(rows.len(), u64::MAX).view(all, &[]);
         Self {
             series,
+            departed: BTreeMap::new(),
             declared: Vec::new(),
             findings: Vec::new(),
             proxies: BTreeMap::new(),
