@@ -134,6 +134,9 @@ impl Watch {
         self.follow_names()?;
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
+        for doubt in self.names.take_doubts() {
+            tracing::warn!("{doubt}");
+        }
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
         let records = self.detect(&snapshot, &living)?;
