@@ -39,6 +39,10 @@ use crate::{
 /// Series of addresses that are neither declared nor used for so long go away.
 const SERIES_KEPT: Duration = Duration::from_secs(3600);
 
+/// What is kept of a proxy that has ended goes away after so long: a pod does not come back, and Prometheus has scraped its last counts
+/// by then. A service that is restarted meanwhile goes on with its series.
+const ENDED_KEPT: Duration = Duration::from_secs(300);
+
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -110,6 +114,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         established: false,
         max_addresses: *max_addresses as usize,
         series_kept: SERIES_KEPT,
+        ended_kept: ENDED_KEPT,
     };
     let (session, mut pump) = tracing::start(tracing, wanted)?;
     log_start(&session, &listener)?;
