@@ -13,6 +13,8 @@ pub mod tables;
 mod attach;
 mod batch;
 mod clock;
+#[cfg(test)]
+mod embedded;
 mod entering;
 mod error;
 mod events;
