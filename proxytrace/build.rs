@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
 
 /// The package and binary of the kernel half.
 const PACKAGE: &str = "proxytrace-ebpf";
@@ -31,9 +35,34 @@ fn main() -> anyhow::Result<()> {
         }
         Err(_) => build(&out).context("build the kernel half (`cargo xtask setup` brings what it needs)")?,
     };
-    fs::copy(&object, out.join(BINARY))
-        .with_context(|| format!("copy {}; {OBJECT_VARIABLE} takes an absolute path", object.display()))?;
-    Ok(())
+    let built = fs::read(&object)
+        .with_context(|| format!("read {}; {OBJECT_VARIABLE} takes an absolute path", object.display()))?;
+    let slim = without_debug_information(&built).with_context(|| format!("strip {}", object.display()))?;
+    fs::write(out.join(BINARY), slim).context("write the kernel half to OUT_DIR")
+}
+
+/// The object without what only debuggers read, which is nine tenths of it. The kernel reads `.BTF` and `.BTF.ext`; those, like
+/// everything else, stay as they are.
+fn without_debug_information(object: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut builder = Builder::read(object)?;
+    let is_debug = |name: &[u8]| {
+        let name = name.strip_prefix(b".rel").unwrap_or(name);
+        name.starts_with(b".debug_")
+    };
+    for section in &mut builder.sections {
+        section.delete = is_debug(&section.name);
+    }
+    // Symbols of the sections that are gone.
+    builder.delete_orphans();
+    // LLVM keeps the names of sections among those of symbols, which this writer cannot.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut slim = Vec::new();
+    builder.write(&mut slim)?;
+    Ok(slim)
 }
 
 /// Runs cargo once more, for the target that the kernel half is for.
@@ -67,6 +96,9 @@ fn build(out: &Path) -> anyhow::Result<PathBuf> {
                 target,
             ])
             .args(["-Z", "build-std=core"])
+            // The object names source files, for what the kernel says where it refuses a program: the same wherever it was built.
+            .args(["-Z", "trim-paths"])
+            .env("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all")
             .args(more)
             .arg("--target-dir")
             .arg(&directory)

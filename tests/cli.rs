@@ -126,6 +126,67 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
     assert_eq!(code, Some(0), "{stderr}");
 }
 
+#[test]
+fn a_variable_that_nothing_reads_is_named_and_its_value_is_not_shown() {
+    let call = |names: &[&str]| {
+        let mut command = proxytrace::command();
+        command.args(["check", "--no-resolve", "/nowhere"]);
+        ends(command.envs(names.iter().map(|name| (*name, "hush")))).2
+    };
+    let stderr = call(&["PROXYTRACE_LISTN", "PROXYTRACE_TEST_PATIENCE"]);
+    for said in ["PROXYTRACE_LISTN; is PROXYTRACE_LISTEN meant?", "PROXYTRACE_TEST_PATIENCE; --help"] {
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+    assert!(!stderr.contains("hush"), "{stderr}");
+    let stderr = call(&["PROXYTRACE_LOG", "PROXYTRACE_SERVICE_HOST", "PROXYTRACE_SERVICE_PORT_METRICS"]);
+    assert!(!stderr.contains("variable"), "{stderr}");
+}
+
+#[test]
+fn a_shell_completes_commands_and_options_and_offers_nothing_hidden() {
+    let completed = |words: &str| {
+        let script = run(proxytrace::command().args(["completions", "bash"]));
+        // As readline calls it: the words, and which of them is to be completed.
+        let ask = format!(
+            "{script}\nCOMP_WORDS=(proxytrace {words} ''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _proxytrace proxytrace '' ''; echo \"${{COMPREPLY[@]}}\""
+        );
+        run(Command::new("bash").args(["-c", &ask]))
+    };
+    let commands = completed("");
+    let commands: Vec<_> = commands.split_whitespace().collect();
+    assert!(["trace", "agent", "check", "doctor"].iter().all(|name| commands.contains(name)), "{commands:?}");
+    assert!(
+        commands.iter().all(|name| !name.contains("subject") && !name.contains("reader")),
+        "{commands:?}"
+    );
+    assert!(completed("agent").contains("--max-addresses"));
+    for (shell, marks) in [("zsh", "#compdef proxytrace"), ("fish", "complete -c proxytrace")] {
+        let script = run(proxytrace::command().args(["completions", shell]));
+        assert!(script.contains(marks), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let directory = tempfile::tempdir().expect("make a directory");
+    let pages = directory.path().join("man1");
+    run(proxytrace::command().arg("man").arg(&pages));
+    let entries = pages.read_dir().expect("the pages").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    let help = run(proxytrace::command().arg("--help"));
+    let (_, listed) = help.split_once("Commands:\n").expect("a list of commands");
+    let listed = listed.lines().take_while(|line| !line.is_empty());
+    let commands = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let mut expected: Vec<_> = commands.map(|name| format!("proxytrace-{name}.1")).collect();
+    expected.push("proxytrace.1".to_owned());
+    expected.sort();
+    assert_eq!(names, expected);
+    let page = std::fs::read_to_string(pages.join("proxytrace-agent.1")).expect("a page");
+    assert!(page.starts_with(".ie") && page.contains("PROXYTRACE_LISTEN"), "{page}");
+}
+
 /// Runs a command that ends by itself: its exit status, stdout and stderr.
 #[track_caller]
 fn ends(command: &mut Command) -> (Option<i32>, String, String) {

@@ -9,7 +9,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 
 use crate::{
     check::source::Unreadable,
-    commands::{Run, agent, check, doctor, reader, replay, subject, trace},
+    commands::{Call, Run, agent, check, completions, doctor, man, reader, replay, subject, trace},
     config_file::{self, Again},
     escape,
     exit::Failure,
@@ -17,6 +17,7 @@ use crate::{
     logging::{self, Log},
     memory,
     recording::Unusable,
+    variables,
 };
 
 /// Watches what nginx really connects to, and says within a second which upstream fails and why.
@@ -38,9 +39,9 @@ macro_rules! commands {
         }
 
         impl Command {
-            fn run(&self, log: &Log) -> anyhow::Result<ExitCode> {
+            fn run(&self, log: &Log, program: &clap::Command) -> anyhow::Result<ExitCode> {
                 match self {
-                    $(Self::$name(args) => run(args, log),)+
+                    $(Self::$name(args) => run(args, log, program),)+
                 }
             }
         }
@@ -58,6 +59,10 @@ commands! {
     Check => check;
     /// Report what this host lets proxytrace do, what each gap costs, and how to fix it.
     Doctor => doctor;
+    /// Print what a shell reads to complete the command line.
+    Completions => completions;
+    /// Write the manual pages.
+    Man => man;
     /// The process that the self-test of `doctor` looks at.
     #[command(hide = true, name = subject::COMMAND)]
     Subject => subject;
@@ -69,7 +74,9 @@ commands! {
 /// Reads the command line and the environment, runs the command, and turns its result into an exit status.
 pub fn main() -> ExitCode {
     memory::keep_nothing_large();
-    let (code, last_words) = match read().and_then(|Cli { log, command }| command.run(&log)) {
+    let program = Cli::command();
+    let (code, last_words) = match read(&program).and_then(|Cli { log, command }| command.run(&log, &program))
+    {
         Ok(code) => (code, String::new()),
         Err(error) => match failure_of(&error) {
             None => (ExitCode::SUCCESS, String::new()),
@@ -84,9 +91,9 @@ pub fn main() -> ExitCode {
 }
 
 /// The command line; an agent's with the configuration file that it names.
-fn read() -> anyhow::Result<Cli> {
+fn read(program: &clap::Command) -> anyhow::Result<Cli> {
     let from = |matches: &ArgMatches| Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
-    let command = without_empty_variables(Cli::command());
+    let command = without_empty_variables(program.clone());
     let cli = from(&command.clone().get_matches());
     let Command::Agent(agent::Args { config: Some(path), .. }) = &cli.command else { return Ok(cli) };
     let again = Again::new(command, "agent", path.clone());
@@ -97,9 +104,15 @@ fn read() -> anyhow::Result<Cli> {
     Ok(cli)
 }
 
-fn run<C: Run>(command: &C, log: &Log) -> anyhow::Result<ExitCode> {
+fn run<C: Run>(command: &C, log: &Log, program: &clap::Command) -> anyhow::Result<ExitCode> {
     logging::start(log, C::LOG_LEVEL, C::LOG_WAY)?;
-    command.run(log.quiet)
+    if C::BY_A_PERSON {
+        let mut known = variables::of(program);
+        known.insert(logging::VARIABLE);
+        let set: Vec<_> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        variables::unknown(&set, &known).iter().for_each(|unknown| tracing::warn!("{unknown}"));
+    }
+    command.run(Call { quiet: log.quiet, program })
 }
 
 /// A variable that is set to nothing counts as not set: it is what a template leaves behind that has no value for it.

@@ -16,6 +16,7 @@
 //! * [`programs`]: how processes of proxies are known.
 //! * [`reader`]: reads the configuration that a running nginx uses, in a process of its own.
 //! * [`capacity`]: how capacity is shared between owners.
+//! * [`variables`]: variables of the environment that nothing reads.
 //! * [`memory`]: what the C library keeps of it.
 //! * [`privilege`]: what is given up once a trace runs.
 //! * [`kernel`]: the kernel half, loaded, attached and read; the only module that knows aya.
@@ -54,6 +55,7 @@ pub(crate) mod reader;
 pub(crate) mod recording;
 pub(crate) mod session;
 pub(crate) mod threads;
+pub(crate) mod variables;
 pub(crate) mod watch;
 
 pub use cli::main;

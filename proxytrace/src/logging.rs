@@ -23,6 +23,9 @@ const MAX_QUEUED: usize = 1 << 20;
 /// How long the end of the program waits for what is queued.
 const FLUSH: Duration = Duration::from_millis(200);
 
+/// The variable that says in detail what is logged.
+pub const VARIABLE: &str = "PROXYTRACE_LOG";
+
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -73,7 +76,7 @@ pub enum Way {
     Queued,
 }
 
-/// Starts logging. `usual` is the level where nothing else is asked for; `PROXYTRACE_LOG` overrides it in detail.
+/// Starts logging. `usual` is the level where nothing else is asked for; [`VARIABLE`] overrides it in detail.
 ///
 /// # Errors
 /// The thread that writes could not be started.
@@ -111,7 +114,7 @@ fn filter(log: &Log, usual: &str) -> EnvFilter {
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    EnvFilter::try_from_env("PROXYTRACE_LOG").unwrap_or_else(|_| {
+    EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| {
         // Of the libraries, only what is wrong.
         EnvFilter::new(format!("warn,proxytrace={level}"))
     })

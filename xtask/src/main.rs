@@ -1,4 +1,4 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm | package`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm | dist | package`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
@@ -29,6 +29,8 @@ enum Command {
     Bench,
     /// Write THIRD-PARTY-NOTICES.md anew, from the packages that are in the program
     Notices,
+    /// Build the files that a release consists of: static programs, archives, bills of materials, checksums
+    Dist(xtask_dist::Args),
     /// Run the stories of the kernel half on other kernels, in virtual machines
     Vm(xtask_vm::Args),
     /// Make the Debian package, and try it
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo => show::run(show::DEMO),
         Command::Bench => show::run(show::BENCH),
         Command::Notices => notices::run(),
+        Command::Dist(args) => setup::run().and_then(|()| xtask_dist::run(&args)),
         Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
         Command::Package(args) => setup::run().and_then(|()| xtask_package::run(args)),
     };

@@ -14,9 +14,15 @@ const FILE: &str = "THIRD-PARTY-NOTICES.md";
 
 /// What is in the program: a package with what it depends on, for each target that it is built for.
 const SHIPPED: &[(&str, &str)] = &[
-    ("proxytrace", "x86_64-unknown-linux-gnu"),
-    ("proxytrace", "aarch64-unknown-linux-gnu"),
+    ("proxytrace", "x86_64-unknown-linux-musl"),
+    ("proxytrace", "aarch64-unknown-linux-musl"),
     ("proxytrace-ebpf", "bpfel-unknown-none"),
+];
+
+/// What a static program has of others beside packages: its name, licence and origin, and its notice where the licence asks for one.
+const LIBRARIES: &[(&str, &str, &str, Option<&str>)] = &[
+    ("musl (C library)", "MIT", "https://musl.libc.org", Some(include_str!("notices/musl.txt"))),
+    ("libunwind (of LLVM)", "Apache-2.0 WITH LLVM-exception", "https://github.com/llvm/llvm-project", None),
 ];
 
 /// What the names of files begin with that a licence asks to be handed on.
@@ -57,7 +63,12 @@ fn text() -> Result<String> {
 }
 
 fn packages() -> Result<BTreeMap<String, Package>> {
-    let mut all = BTreeMap::new();
+    let libraries = LIBRARIES.iter().map(|(name, licence, repository, text)| {
+        let texts = text.iter().map(|text| text.trim_end().to_owned()).collect();
+        let package = Package { licence: (*licence).to_owned(), repository: (*repository).to_owned(), texts };
+        ((*name).to_owned(), package)
+    });
+    let mut all: BTreeMap<_, _> = libraries.collect();
     for (root, target) in SHIPPED {
         let args = ["metadata", "--format-version", "1", "--locked", "--filter-platform", target];
         let output = cargo::cargo(&args).output().context("run cargo metadata")?;
@@ -148,7 +159,7 @@ mod tests {
     fn the_notices_are_those_of_the_packages_in_the_program() {
         let written = std::fs::read_to_string(cargo::root().join(FILE)).unwrap();
         assert!(written == text().unwrap(), "{FILE} is stale: cargo xtask notices");
-        for package in ["aya ", "aya-ebpf ", "tokio ", "serde "] {
+        for package in ["aya ", "aya-ebpf ", "tokio ", "serde ", "musl "] {
             assert!(written.contains(&format!("\n| {package}")), "{package}");
         }
         assert!(!written.contains("\n| proptest "), "what only tests use is not in the program");

@@ -62,6 +62,8 @@ impl Machine {
             Check::Program(name) => shell::is_installed(name),
             Check::File(path) => Path::new(path).exists(),
             Check::InSysroot(path) => self.sysroot.join(path).exists(),
+            Check::Crate { name, version } => shell::output(&mut cargo::cargo(&["install", "--list"]))
+                .is_ok_and(|list| list.lines().any(|line| line == format!("{name} v{version}:"))),
             Check::InTarget(path) => self.target.join(path).exists(),
             Check::Version { program, version } => shell::output(Command::new(program).arg("--version"))
                 .is_ok_and(|printed| printed.split_whitespace().any(|word| word == version)),
@@ -77,6 +79,11 @@ impl Machine {
                 Step::Component(name) => {
                     shell::run(
                         Command::new("rustup").args(["component", "add", name]).current_dir(cargo::root()),
+                    )?;
+                }
+                Step::Library(target) => {
+                    shell::run(
+                        Command::new("rustup").args(["target", "add", target]).current_dir(cargo::root()),
                     )?;
                 }
                 Step::RustSrc => rust_src::install(&self.sysroot)?,

@@ -17,6 +17,10 @@ pub(crate) struct Args {
     #[arg(long)]
     stories: bool,
 
+    /// Run the stories with the static program of a release (`cargo xtask dist`), not with this machine's own
+    #[arg(long)]
+    dist: bool,
+
     /// Also a few stories on other kernels, attached in each way (`cargo xtask vm` runs all): up to 25 minutes more
     #[arg(long, conflicts_with = "filter")]
     kernels: bool,
@@ -96,7 +100,7 @@ const TRUTH_TABLE: &[&str] = &[
 /// The stories that go on for long. They mostly wait, so all of them at once.
 const QUIET: &[&str] = &["quiet::", "--test-threads=8"];
 
-pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
+pub(crate) fn run(Args { stories, dist, kernels, long, filter }: Args) -> Result<()> {
     setup::run()?;
     for gate in GATES.iter().filter(|_| !stories) {
         announce(gate.what);
@@ -108,7 +112,7 @@ pub(crate) fn run(Args { stories, kernels, long, filter }: Args) -> Result<()> {
         check_advisories()?;
     }
     announce("the release build");
-    let proxytrace = cargo::build(Target::Own, "proxytrace")?;
+    let proxytrace = if dist { xtask_dist::own_program()? } else { cargo::build(Target::Own, "proxytrace")? };
 
     announce("stories");
     run_stories(&proxytrace, &filter, &[])?;

@@ -15,7 +15,7 @@ use tokio::sync::{
 };
 
 use super::{
-    Run, block_on,
+    Call, Run, block_on,
     options::Tracing,
     shutdown::Shutdown,
     tracing::{self, Wanted, give_up_privileges, trees},
@@ -108,7 +108,7 @@ impl Run for Args {
     ///
     /// # Errors
     /// The address is taken, the host does not let us trace, or a part of the agent has ended.
-    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+    fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
         if self.check_config {
             // A file of --config that cannot be used has ended it before.
             self.serving.load().1?;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Run, options::seconds};
+use super::{Call, Run, options::seconds};
 use crate::{
     check::{
         Finding, Subject, difference, findings, probe,
@@ -47,7 +47,7 @@ impl Run for Args {
     ///
     /// # Errors
     /// A configuration may not be read, or standard output is gone.
-    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+    fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
         if self.config == Path::new("-") && self.against.as_deref() == Some(Path::new("-")) {
             return Err(source::Unreadable::both_from_stdin().into());
         }

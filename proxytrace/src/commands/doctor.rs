@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Run, block_on, display::stdout_colour, options::Tracing};
+use super::{Call, Run, block_on, display::stdout_colour, options::Tracing};
 use crate::{
     doctor::{self, report::Verdict},
     exit::Failure,
@@ -28,7 +28,7 @@ impl Run for Args {
     ///
     /// # Errors
     /// /proc is not readable, or standard output is gone.
-    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+    fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
         let config = self.tracing.nginx_config.clone();
         let report = block_on(doctor::examine(&self.tracing.options(false), config))?;
         let mut out = io::stdout().lock();

@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod check;
+pub mod completions;
 pub mod doctor;
+pub mod man;
 pub mod reader;
 pub mod replay;
 pub mod subject;
@@ -23,12 +25,23 @@ pub trait Run {
     const LOG_LEVEL: &str = "warn";
     /// How log lines get to standard error.
     const LOG_WAY: Way = Way::Direct;
+    /// Whether somebody else than proxytrace itself calls it, and is to hear of variables that nothing reads.
+    const BY_A_PERSON: bool = true;
 
-    /// Runs it; `quiet` leaves out notes.
+    /// Runs it.
     ///
     /// # Errors
     /// What went wrong: [`crate::cli`] says which exit status that means.
-    fn run(&self, quiet: bool) -> anyhow::Result<ExitCode>;
+    fn run(&self, call: Call<'_>) -> anyhow::Result<ExitCode>;
+}
+
+/// What a command gets beside its options.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Whether notes are left out.
+    pub quiet: bool,
+    /// The whole command line, for what is made from it.
+    pub program: &'a clap::Command,
 }
 
 /// Everything runs on one thread: what is read comes from one ring buffer, and a proxy host's CPUs are the proxy's.

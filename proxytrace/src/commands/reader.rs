@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::Run;
+use super::{Call, Run};
 use crate::reader::serve;
 pub use crate::reader::serve::COMMAND;
 
@@ -15,7 +15,9 @@ pub struct Args {
 }
 
 impl Run for Args {
-    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+    const BY_A_PERSON: bool = false;
+
+    fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
         serve::run(self.once).map(|()| ExitCode::SUCCESS)
     }
 }

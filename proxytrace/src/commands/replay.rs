@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Run, display::Display, options::Show};
+use super::{Call, Run, display::Display, options::Show};
 use crate::{
     findings::Replayed,
     model::RecordTotals,
@@ -36,7 +36,7 @@ impl Run for Args {
     ///
     /// # Errors
     /// Standard output is gone; or, after all was shown, that some recordings could not be read or are damaged.
-    fn run(&self, quiet: bool) -> anyhow::Result<ExitCode> {
+    fn run(&self, Call { quiet, .. }: Call<'_>) -> anyhow::Result<ExitCode> {
         let mut replay = Replay {
             display: Display::new(&self.show, quiet),
             totals: RecordTotals::default(),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::Run;
+use super::{Call, Run};
 use crate::doctor::subject;
 pub use crate::doctor::subject::COMMAND;
 
@@ -11,7 +11,9 @@ pub use crate::doctor::subject::COMMAND;
 pub struct Args {}
 
 impl Run for Args {
-    fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
+    const BY_A_PERSON: bool = false;
+
+    fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
         subject::run().map(|()| ExitCode::SUCCESS)
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
-    Run, block_on,
+    Call, Run, block_on,
     display::Display,
     options::{Show, Tracing, seconds},
     shutdown::Shutdown,
@@ -64,7 +64,7 @@ impl Run for Args {
     const LOG_WAY: Way = Way::Queued;
 
     /// Runs until it is interrupted, or has shown as much as was asked for.
-    fn run(&self, quiet: bool) -> anyhow::Result<ExitCode> {
+    fn run(&self, Call { quiet, .. }: Call<'_>) -> anyhow::Result<ExitCode> {
         block_on(run(self, quiet))
     }
 }

@@ -14,6 +14,8 @@ pub mod tables;
 mod attach;
 mod batch;
 mod clock;
+#[cfg(test)]
+mod embedded;
 mod entering;
 mod error;
 mod events;

@@ -24,6 +24,11 @@ pub(super) enum Check {
         version: &'static str,
     },
     InSysroot(&'static str),
+    /// A crate with programs that do not say their own version.
+    Crate {
+        name: &'static str,
+        version: &'static str,
+    },
     /// In the target directory.
     InTarget(&'static str),
 }
@@ -40,6 +45,8 @@ pub(super) enum Step {
         place: &'static str,
     },
     Component(&'static str),
+    /// The standard library for another target.
+    Library(&'static str),
     RustSrc,
     Crate {
         args: &'static [&'static str],
@@ -112,6 +119,52 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &[
             "a prebuilt binary from https://github.com/EmbarkStudios/cargo-deny/releases, put into ~/.cargo/bin",
         ],
+    },
+    Need {
+        name: "static library for x86-64",
+        why: "the programs of a release run on any Linux, whatever its C library",
+        check: Check::InSysroot("lib/rustlib/x86_64-unknown-linux-musl/lib"),
+        steps: &[Step::Library("x86_64-unknown-linux-musl")],
+        otherwise: &[
+            "the component rust-std of the pinned toolchain for x86_64-unknown-linux-musl, unpacked into its sysroot",
+        ],
+    },
+    Need {
+        name: "static library for arm64",
+        why: "the same for another architecture",
+        check: Check::InSysroot("lib/rustlib/aarch64-unknown-linux-musl/lib"),
+        steps: &[Step::Library("aarch64-unknown-linux-musl")],
+        otherwise: &[
+            "the component rust-std of the pinned toolchain for aarch64-unknown-linux-musl, unpacked into its sysroot",
+        ],
+    },
+    Need {
+        name: "cargo-auditable",
+        why: "puts the list of its packages into a program, for scanners",
+        check: Check::Crate { name: "cargo-auditable", version: "0.7.7" },
+        steps: &[Step::Crate { args: &["cargo-auditable", "--version", "0.7.7"], env: &[] }],
+        otherwise: &["the same version by `cargo binstall`, which notes what it installs as well"],
+    },
+    Need {
+        name: "cargo-cyclonedx",
+        why: "writes the bill of materials of a release",
+        check: Check::Crate { name: "cargo-cyclonedx", version: "0.5.9" },
+        steps: &[Step::Crate { args: &["cargo-cyclonedx", "--version", "0.5.9"], env: &[] }],
+        otherwise: &["the same version by `cargo binstall`, which notes what it installs as well"],
+    },
+    Need {
+        name: "minisign",
+        why: "signs the checksums of a release, and checks the signature in a test",
+        check: Check::Program("minisign"),
+        steps: &[Step::Packages { names: &["minisign"], services: &[] }],
+        otherwise: &["the package minisign of any distribution"],
+    },
+    Need {
+        name: "qemu's user mode",
+        why: "runs the program of a release that is for another architecture",
+        check: Check::Program("qemu-aarch64"),
+        steps: &[Step::Packages { names: &["qemu-user"], services: &[] }],
+        otherwise: &["qemu-aarch64 and qemu-x86_64 7.2 or newer of any distribution"],
     },
     Need {
         name: "nginx",
@@ -387,6 +440,7 @@ impl fmt::Display for Step {
                 write!(f, "apt-get download {names} && dpkg-deb --extract each of them to target/{place}")
             }
             Self::Component(name) => write!(f, "rustup component add {name}"),
+            Self::Library(target) => write!(f, "rustup target add {target}"),
             Self::RustSrc => write!(f, "rustup component add rust-src"),
             Self::Crate { args, env } => {
                 for (name, value) in *env {

@@ -7,7 +7,7 @@ use super::crates::{self, Crate, Link};
 /// The modules of the program, from the lowest to the highest. Each names only itself and what comes before it.
 #[rustfmt::skip]
 const ORDER: &[&str] = &[
-    "memory", "escape", "capacity", "exit", "programs", "privilege", "threads", "logging", "config_file",
+    "memory", "variables", "escape", "capacity", "exit", "programs", "privilege", "threads", "logging", "config_file",
     "model", "declared", "nginx", "findings",
     "kernel", "identity", "reader", "naming", "recording",
     "watch", "session",
