@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use proxytrace_tests::child::{self, Guarded};
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, proxy_to};
-use proxytrace_tests::proxytrace::{Agent, Trace};
+use proxytrace_tests::proxytrace::{self, Agent, Trace};
 use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON};
 
@@ -75,6 +75,26 @@ fn a_unit_is_what_the_system_has_started_and_not_what_a_user_calls_a_group() {
     let _processes = [start(&forged), start(&real)];
 
     check(&name, &[(&name, "process"), (&unit, "unit")]);
+}
+
+#[test]
+fn from_a_control_group_namespace_of_its_own_as_in_a_container_units_are_seen_as_well() {
+    let (name, unit) = (scratch::unique_name("ptu"), format!("{}.service", scratch::unique_name("ptu")));
+    let netns = Netns::new();
+    let (real, own) = (Group::new(&format!("system.slice/{unit}")), Group::new(&scratch::unique_name("ptu")));
+    let directory = scratch::directory();
+    let program = scratch::alias(Path::new("/bin/bash"), directory.path(), &name);
+    let _process = connecting(&mut real.command(&program), &netns);
+
+    // The path of the unit's group begins with `/..` there.
+    let mut inside = own.command(Path::new("unshare"));
+    inside.arg("--cgroup").arg(proxytrace::binary());
+    let agent = Agent::by(inside, &["--process", &name]);
+    let counted = || agent.metrics().count("proxytrace_connect_attempts_total", &[("proxy", &unit)]);
+    wait::until_true("an attempt of the unit", SOON * 2, || counted() > 0);
+    let sources = agent.metrics().values_of("name_source", "proxytrace_proxy_info", &[("proxy", &unit)]);
+    assert_eq!(sources, ["unit"]);
+    agent.stop();
 }
 
 #[test]
