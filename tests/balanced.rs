@@ -24,6 +24,8 @@ over_both_families! {
     an_address_that_means_this_host_is_named_as_it_is_declared,
     a_service_is_followed_by_its_backend_where_connect_is_not_seen,
     clients_of_a_service_are_counted_by_its_address_however_they_connect,
+    a_service_that_is_translated_behind_connect_is_followed_by_its_own_address,
+    behind_a_transparent_redirect_every_connect_is_established,
 }
 
 /// An address that leads nowhere but for the balancer.
@@ -183,4 +185,53 @@ fn clients_of_a_service_are_counted_by_its_address_however_they_connect(family: 
         watch.agrees_with(&truth);
         watch.end();
     }
+}
+
+/// nginx in front of the service, whose packets are sent elsewhere by `rule`, as kube-proxy's or Istio's.
+fn translated(stage: &Stage, rule: &str) -> Scene {
+    let (service, host) =
+        (service(stage.family), stage.family.pick("198.51.100.1/32", "2001:db8:100::1/128"));
+    stage.proxy.ip(&format!("route add {host} dev eth0"));
+    stage.proxy.translate(&format!("tcp dport 80 {rule}"));
+    let location = server("location / { proxy_pass http://svc; }");
+    let mut scene =
+        Scene::with(&stage.proxy, &service, &format!("upstream svc {{ server {service}; }} {location}"));
+    scene.watch.named = Named::As("svc");
+    scene
+}
+
+fn a_service_that_is_translated_behind_connect_is_followed_by_its_own_address(family: Family) {
+    let stage = Stage::new(family);
+    let (service, backend) = (service(family), stage.upstream_address(8080));
+    let scene = translated(&stage, &format!("dnat {} to {backend}", family.pick("ip", "ip6")));
+
+    scene.gets(1, 502);
+    let refused = Expected::at_once("refused", 111).from(local_host(family));
+    let record = scene.watch.saw_next(&service, &refused);
+    assert_eq!(record.backend, None, "the socket knows of no other address: {record:?}");
+
+    let _upstream = Backend::start(&stage.upstream, &backend, Manner::Answer);
+    scene.gets(1, 200);
+    let established = Expected::at_once("established", 0).from(local_host(family));
+    let record = scene.watch.saw_next(&service, &established);
+    assert_eq!(record.backend, None, "{record:?}");
+    assert_eq!(scene.watch.agent.metrics().addresses(scene.nginx.name()), [&*service]);
+    scene.end();
+}
+
+fn behind_a_transparent_redirect_every_connect_is_established(family: Family) {
+    let stage = Stage::new(family);
+    // Nobody is at the service's address: it is the sidecar that takes the connection, and ends it.
+    let sidecar = family.address(family.pick("127.0.0.1", "::1"), 15001);
+    let _sidecar = Backend::start(&stage.proxy, &sidecar, Manner::CloseUnanswered);
+    let scene = translated(&stage, "redirect to :15001");
+    let service = service(family);
+
+    scene.gets(1, 502);
+    let established = Expected::at_once("established", 0).from(local_host(family));
+    let record = scene.watch.saw_next(&service, &established);
+    assert_eq!(record.backend, None, "{record:?}");
+    let record = scene.watch.trace.next_of("broken");
+    assert_eq!((&*record.address, &*record.cause), (&*service, "closed_before_response"), "{record:?}");
+    scene.end();
 }

@@ -146,6 +146,25 @@ fn routing_that_changes_is_reported_and_reformatting_is_not() {
 }
 
 #[test]
+fn users_and_passwords_in_targets_are_not_shown() {
+    let place = Place::new();
+    let config = |targets: [&str; 2]| {
+        let [one, other] = targets;
+        format!(
+            "http {{ server {{ listen 80; location /a {{ proxy_pass {one}; }} location /b {{ proxy_pass {other}; }} }} }}"
+        )
+    };
+    let secret = ["http://svc:hunter2@10.0.0.5", "https://svc:hunter2@$host:8443/x?key=hunter2"];
+    let (old, new) = (config(["http://10.0.0.5", "http://10.0.0.6"]), config(secret));
+    let (old, new) = (place.write("old.conf", &old), place.write("new.conf", &new));
+    for format in ["text", "json", "github"] {
+        let (_, stdout, stderr) = place.check(&["--format", format, "--against", &old, &new]);
+        assert!(stdout.contains("$host:8443"), "{format}: {stdout}{stderr}");
+        assert!(!stdout.contains("hunter2") && !stderr.contains("hunter2"), "{format}: {stdout}{stderr}");
+    }
+}
+
+#[test]
 fn the_output_of_nginx_t_is_read_from_a_file_and_from_standard_input() {
     let place = Place::new();
     place.write_as_is("api.conf", "upstream api { server 10.0.0.5:8080 down; }\n");

@@ -77,6 +77,26 @@ fn a_unit_is_what_the_system_has_started_and_not_what_a_user_calls_a_group() {
     check(&name, &[(&name, "process"), (&unit, "unit")]);
 }
 
+#[test]
+fn a_name_that_any_container_can_choose_is_said_to_be_one() {
+    let (name, netns) = (scratch::unique_name("ptn"), Netns::new());
+    let directory = scratch::directory();
+    let program = scratch::alias(Path::new("/bin/bash"), directory.path(), &name);
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--pid", "--fork", "--kill-child"]).arg(&program);
+    let _process = connecting(&mut elsewhere, &netns);
+
+    let agent = Agent::start(&["--process", &name]);
+    let words = format!("proxy {name}@0, process ");
+    let is_said = || {
+        agent.stderr().lines().any(|line| line.contains(&words) && line.contains("which others can as well"))
+    };
+    wait::until_true("it to say so", SOON, is_said);
+    let sources = agent.metrics().values_of("name_source", "proxytrace_proxy_info", &[]);
+    assert_eq!(sources, ["process"]);
+    agent.stop();
+}
+
 /// An agent that starts now sees these proxies, by name and who says so, and of each one attempt at least.
 #[track_caller]
 fn check(process: &str, expected: &[(&str, &str)]) {

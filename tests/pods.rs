@@ -9,7 +9,7 @@ use std::process::Command;
 use proxytrace_tests::child::Guarded;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, proxy_to};
-use proxytrace_tests::proxytrace::{Agent, Trace};
+use proxytrace_tests::proxytrace::{self, Agent, Trace};
 use proxytrace_tests::wait::{self, SOON};
 use proxytrace_tests::{child, scratch};
 use tempfile::TempDir;
@@ -19,6 +19,10 @@ const CLOSED: &str = "127.0.0.1:8081";
 
 const UID: &str = "b45a2975-8186-11e7-a555-02c7d673a0c1";
 const CONTAINER_ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// What is said of a name that the container claims, as the host's directory of logs has nothing of it; and where it claims none.
+const CLAIMED: &str = "its namespace and pod are what its own files say, as the host does not: ";
+const UNNAMED: &str = "it is called by its container's id, as the name of its pod is not known: ";
 
 /// The container has an /etc, a /dev and a /run of its own; then it becomes the program that the arguments name.
 const START: &str = r#"
@@ -59,13 +63,13 @@ const USUAL: Files = Files {
 
 #[test]
 fn a_proxy_in_kubernetes_is_called_by_its_namespace_pod_and_container() {
-    check(&USUAL, "shop/edge-0/edge@0123456789ab", ["shop", "edge-0", "edge", "pod_claimed"]);
+    check(&USUAL, "shop/edge-0/edge@0123456789ab", ["shop", "edge-0", "edge", "pod_claimed"], CLAIMED);
 }
 
 #[test]
 fn without_a_service_account_and_a_hostname_file_the_resolver_file_of_kubelet_names_it() {
     let files = Files { account: None, hostname: None, ..USUAL };
-    check(&files, "other/edge-1/edge@0123456789ab", ["other", "edge-1", "edge", "pod_claimed"]);
+    check(&files, "other/edge-1/edge@0123456789ab", ["other", "edge-1", "edge", "pod_claimed"], CLAIMED);
 }
 
 #[test]
@@ -75,18 +79,19 @@ fn with_the_hosts_name_it_keeps_the_name_of_its_container() {
         hosts: "# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n10.0.0.7\tnode-7\n",
         ..USUAL
     };
-    check(&files, "container:0123456789ab", ["", "", "0123456789ab", "container"]);
+    check(&files, "container:0123456789ab", ["", "", "0123456789ab", "container"], UNNAMED);
 }
 
 #[test]
 fn what_is_mounted_from_another_pod_makes_no_container_one_of_that_pod() {
     let files = Files { group_uid: "0badc0ff-8186-11e7-a555-02c7d673a0c1", ..USUAL };
-    check(&files, "container:0123456789ab", ["", "", "0123456789ab", "container"]);
+    let doubt = "mountinfo names no container of pod 0badc0ff-8186-11e7-a555-02c7d673a0c1";
+    check(&files, "container:0123456789ab", ["", "", "0123456789ab", "container"], doubt);
 }
 
 /// Both who is there before the container and who comes later call it so, from the first record on.
 #[track_caller]
-fn check(files: &Files, name: &str, labels: [&str; 4]) {
+fn check(files: &Files, name: &str, labels: [&str; 4], doubt: &str) {
     let (netns, container) = (Netns::new(), Container::new(files));
     let mut nginx = Nginx::prepare(Default::default(), &proxy_to(CLOSED, ""));
     let arguments = ["--process", nginx.name(), "--all"].map(str::to_owned);
@@ -102,6 +107,21 @@ fn check(files: &Files, name: &str, labels: [&str; 4]) {
     for trace in [&early, &late] {
         let record = trace.next_of("connect");
         assert_eq!((&*record.proxy, &*record.outcome), (name, "refused"));
+    }
+    // That the name is the container's own claim, or less than it should be, is said and why.
+    let is_said = |stderr: String| {
+        let about = format!("proxy {name}, process ");
+        stderr.lines().any(|line| line.contains(&about) && line.contains(doubt))
+    };
+    for stderr in [&|| early.stderr(), &|| late.stderr(), &|| agent.stderr()] as [&dyn Fn() -> String; 3] {
+        wait::until_true("it to say so", SOON, || is_said(stderr()));
+    }
+    let output = proxytrace::command().args(["doctor", "--process", nginx.name()]).output();
+    let output = output.expect("run doctor");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    for words in ["lacks   pod names ", &format!("1 running: {name} (pid "), &format!("costs: {name}: ")] {
+        assert!(report.contains(words), "{words} is not in:\n{report}");
     }
     let metrics = agent.metrics();
     let [namespace, pod, container, source] = labels;

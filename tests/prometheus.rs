@@ -23,11 +23,16 @@ impl Prometheus {
 
     /// The same with more in its configuration.
     pub(crate) fn with(target: u16, more: &str) -> Self {
+        Self::with_job("", target, more)
+    }
+
+    /// The same with more in the job: how it scrapes.
+    pub(crate) fn with_job(job: &str, target: u16, more: &str) -> Self {
         let (port, directory) = (scratch::free_port(), scratch::directory());
         let file = |name: &str| directory.path().join(name).display().to_string();
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
-             scrape_configs: [{{ job_name: proxytrace, static_configs: [{{ targets: ['127.0.0.1:{target}'] }}] }}]\n{more}"
+             scrape_configs: [{{ job_name: proxytrace, static_configs: [{{ targets: ['127.0.0.1:{target}'] }}], {job} }}]\n{more}"
         );
         fs::write(file("prometheus.yml"), config).expect("configure Prometheus");
         let process = Guarded::spawn(

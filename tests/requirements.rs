@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use proxytrace_tests::proxytrace;
+use proxytrace_tests::{filter, proxytrace};
 
 /// Runs `trace` behind `unshare ARGUMENTS`, after `prepare` has changed what it will find there, and expects it to
 /// refuse in these words.
@@ -47,4 +47,22 @@ fn a_kernel_without_ring_buffer_is_refused_as_too_old() {
 fn a_pid_namespace_that_is_not_the_hosts_is_refused() {
     let words = ["cannot trace", "pid namespace", "hostPID: true", "--pid=host"];
     refuses(&["--pid", "--fork", "--mount-proc"], "true", &words);
+}
+
+#[test]
+fn capabilities_in_a_user_namespace_of_its_own_are_said_to_count_for_nothing() {
+    let words = ["cannot trace", "user namespace", "rootless"];
+    refuses(&["--user", "--map-root-user"], "true", &words);
+}
+
+#[test]
+fn a_filter_that_refuses_bpf_is_blamed_and_not_the_capabilities() {
+    let mut command = proxytrace::command();
+    filter::refuse(command.args(["trace", "--duration", "1"]), &[libc::SYS_bpf]);
+    let output = command.output().expect("run trace");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    for words in ["a seccomp filter refuses bpf()", "although CAP_BPF is granted", "seccomp=unconfined"] {
+        assert!(stderr.contains(words), "{words} is not in: {stderr}");
+    }
 }

@@ -14,7 +14,7 @@
 //! - [`quotas`]: what one user's processes take up, another's do not lack
 //! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
 //! - [`replay`]: what is recorded, and shown again
-//! - [`settings`], [`service`]: the agent's own configuration, and the service manager that it runs under
+//! - [`settings`], [`secured`], [`service`]: the agent's own configuration, whom it serves, and the service manager that it runs under
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
 //! - [`stalls`]: nobody keeps it waiting
 //! - [`cost`], [`wakeups`], [`guests`]: what it costs, and how it gets along with others
@@ -64,6 +64,7 @@ mod replay;
 mod requirements;
 mod routing;
 mod rules;
+mod secured;
 mod service;
 mod settings;
 mod soak;

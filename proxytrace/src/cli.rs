@@ -13,7 +13,7 @@ use crate::{
     config_file::{self, Again},
     escape,
     exit::Failure,
-    kernel,
+    http, kernel,
     logging::{self, Log},
     memory,
     recording::Unusable,
@@ -118,6 +118,7 @@ fn failure_of(error: &anyhow::Error) -> Option<Failure> {
         return None;
     }
     if error.is::<config_file::Error>()
+        || error.is::<http::Unusable>()
         || error.is::<Unreadable>()
         || error.is::<replay::Unreadable>()
         || error.is::<Unusable>()

@@ -9,7 +9,7 @@
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as planned and counts what came of it
 //! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
-//! - [`bpf`]: what a process keeps in the kernel
+//! - [`filter`]: what a container engine keeps from a process; [`bpf`]: what a process keeps in the kernel
 //! - [`supervisor`]: the demo and the bench leave nothing behind
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
@@ -28,6 +28,7 @@ pub mod proxytrace;
 pub mod client;
 
 pub mod balancer;
+pub mod filter;
 mod program;
 pub mod sockmap;
 

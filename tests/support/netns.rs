@@ -80,6 +80,14 @@ impl Netns {
         self.enter(|| run(Command::new("nft").arg(ruleset)));
     }
 
+    /// Translates destinations of what is sent from inside by `rules`, the body of a chain, one a line.
+    #[track_caller]
+    pub fn translate(&self, rules: &str) {
+        let chain = format!("chain output {{\ntype nat hook output priority -100\n{rules}\n}}");
+        let ruleset = format!("table inet proxytrace-nat {{\n{chain}\n}}\n");
+        self.enter(|| run(Command::new("nft").arg(ruleset)));
+    }
+
     /// Sets a `net.*` kernel parameter of this namespace.
     #[track_caller]
     pub fn sysctl(&self, key: &str, value: &str) {

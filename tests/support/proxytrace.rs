@@ -285,22 +285,55 @@ impl Agent {
     #[track_caller]
     pub fn by(mut command: Command, arguments: &[&str]) -> Self {
         let port = scratch::free_port();
+        let agent = Self::spawn(&mut command, &format!("127.0.0.1:{port}"), port, arguments);
+        agent.once(|agent| {
+            TcpStream::connect(("127.0.0.1", port)).is_ok() && agent.get("/readyz").status == 200
+        })
+    }
+
+    /// The same for one that does not answer everybody, on a free port: its own probe says that it is ready.
+    #[must_use]
+    #[track_caller]
+    pub fn secured(arguments: &[&str]) -> Self {
+        let port = scratch::free_port();
+        Self::secured_at(&format!("127.0.0.1:{port}"), port, arguments)
+    }
+
+    /// The same at an address with that port.
+    #[must_use]
+    #[track_caller]
+    pub fn secured_at(listen: &str, port: u16, arguments: &[&str]) -> Self {
+        let agent = Self::spawn(&mut command(), listen, port, arguments);
+        agent.once(|_| {
+            let mut probe = command();
+            probe.args(["agent", "--probe", "readyz", "--listen", listen]).args(arguments);
+            probe.output().expect("run a probe").status.success()
+        })
+    }
+
+    #[track_caller]
+    fn spawn(command: &mut Command, listen: &str, port: u16, arguments: &[&str]) -> Self {
         let mut child = Guarded::spawn(
             command
-                .args(["agent", "--listen", &format!("127.0.0.1:{port}")])
+                .args(["agent", "--listen", listen])
                 .args(arguments)
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped()),
         );
         let stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
-        let mut agent = Self { child, port, stderr };
+        Self { child, port, stderr }
+    }
+
+    /// It, when it is ready.
+    #[track_caller]
+    fn once(mut self, is_ready: impl Fn(&Self) -> bool) -> Self {
         wait::until_true("the agent to be ready", SOON, || {
-            if let Some(status) = agent.child.ended() {
-                panic!("the agent ended with {status}: {}", agent.stderr.whole());
+            if let Some(status) = self.child.ended() {
+                panic!("the agent ended with {status}: {}", self.stderr.whole());
             }
-            TcpStream::connect(("127.0.0.1", port)).is_ok() && agent.get("/readyz").status == 200
+            is_ready(&self)
         });
-        agent
+        self
     }
 
     /// Its process id.

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
     },
     time::Duration,
 };
@@ -22,7 +23,7 @@ use tokio::{
 use super::notify::Notifier;
 use crate::{
     config_file::{Again, Values},
-    http::{Serving, Settings},
+    http::{Files, Serving, Settings},
     logging::{self, Log},
     metrics::ConfigRead,
     threads::{self, Crew},
@@ -30,7 +31,7 @@ use crate::{
 
 /// What SIGHUP changes, by its key. The rest is said to need a restart: it was settled before privileges were given up, or counts
 /// would be lost.
-pub const CHANGEABLE: &[&str] = &["verbose", "quiet", "no-routes", "no-findings"];
+pub const CHANGEABLE: &[&str] = &["verbose", "quiet", "web-config", "no-routes", "no-findings"];
 
 /// How often it is looked whether a file has changed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -90,8 +91,7 @@ pub fn start(
 ) -> anyhow::Result<Started> {
     let (member, notifier) = (crew.member("reload"), Arc::clone(notifier));
     let (attached, is_attached) = oneshot::channel();
-    let (settings, outcome) = (Settings::new(serving.load()), Arc::new(Outcome::new()));
-    let started = Started { settings: settings.clone(), outcome: Arc::clone(&outcome), attached };
+    let (sender, receiver) = mpsc::sync_channel(1);
     threads::start_without_capabilities("reload", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hangup = {
@@ -99,7 +99,11 @@ pub fn start(
             signal(SignalKind::hangup()).context("handle signals")?
         };
         let running = again.as_ref().map(|again| anyhow::Ok(again.values(&again.read()?))).transpose()?;
-        let reload = Reload { serving, again, running: running.unwrap_or_default(), settings, outcome };
+        let (files, served) = serving.load();
+        let (settings, outcome) = (Settings::new(served?), Arc::new(Outcome::new()));
+        sender.send((settings.clone(), Arc::clone(&outcome)))?;
+        let running = running.unwrap_or_default();
+        let reload = Reload { serving, files, again, running, settings, outcome };
         Ok(move || {
             let _member = member;
             runtime.block_on(async {
@@ -109,11 +113,14 @@ pub fn start(
             });
         })
     })?;
-    Ok(started)
+    let (settings, outcome) = receiver.recv().context("the configuration was not read")?;
+    Ok(Started { settings, outcome, attached })
 }
 
 struct Reload {
     serving: Serving,
+    /// What was read for that.
+    files: Files,
     again: Option<Again>,
     /// What is in use, by key.
     running: Values,
@@ -128,16 +135,19 @@ impl Reload {
             tokio::select! {
                 Some(()) = hangup.recv() => {
                     notifier.reloading();
-                    self.read_again();
+                    let read = self.read();
+                    self.note(&read);
                     notifier.ready();
                 }
-                _ = look.tick() => {}
+                _ = look.tick() => if self.files.have_changed() {
+                    let read = self.serve(self.serving.clone());
+                    self.note(&read);
+                }
             }
         }
     }
 
-    fn read_again(&mut self) {
-        let read = self.read();
+    fn note(&self, read: &anyhow::Result<()>) {
         self.outcome.note(read.is_ok());
         match read {
             Ok(()) => tracing::info!("read the configuration again"),
@@ -148,13 +158,12 @@ impl Reload {
     }
 
     fn read(&mut self) -> anyhow::Result<()> {
-        let Some(again) = &self.again else { return Ok(()) };
+        let Some(again) = self.again.clone() else { return self.serve(self.serving.clone()) };
         let matches = again.read()?;
         let values = again.values(&matches);
         let (_, of_agent) = matches.subcommand().context("the command line is no agent's")?;
         let (serving, log) = options(of_agent)?;
-        self.settings.change(serving.load());
-        self.serving = serving;
+        self.serve(serving)?;
         logging::change_level(&log);
         for key in differing(&self.running, &values) {
             if CHANGEABLE.contains(&key) {
@@ -170,6 +179,15 @@ impl Reload {
                 None => self.running.remove(*key),
             };
         }
+        Ok(())
+    }
+
+    /// Serves as the options say, if what they name can be used.
+    fn serve(&mut self, serving: Serving) -> anyhow::Result<()> {
+        let (files, served) = serving.load();
+        // What cannot be used is tried again when it has changed.
+        (self.files, self.serving) = (files, serving);
+        self.settings.change(served?);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{finding::Finding, rules, subject::Subject};
 use crate::{
-    declared::{Addresses, Endpoint, Peer, Routes, Upstream},
+    declared::{Addresses, Endpoint, Peer, Routes, Upstream, without_secrets},
     model::Address,
     nginx::{upstreams::FaultKind, url::Error},
 };
@@ -25,7 +25,7 @@ pub(super) fn find(
 
 fn refused(subject: &Subject, findings: &mut Vec<Finding>) {
     for fault in &subject.faults {
-        let text = &fault.text;
+        let text = without_secrets(&fault.text);
         let (rule, what, fix) = match &fault.kind {
             FaultKind::Address(error) => (
                 &rules::BAD_ADDRESS,
@@ -92,7 +92,7 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             let upstream = routes.upstreams.get(index).filter(|upstream| upstream.is_implicit)?;
             upstream.peers.iter().find(|peer| peer.resolve).and_then(|peer| peer.endpoint.host())
         };
-        let text = &route.target.text;
+        let text = without_secrets(&route.target.text);
         let what = if let Some(host) = route.target.upstreams.iter().find_map(named) {
             format!(
                 "requests that {text} sends to \"{host}\" fail with 502: nothing resolves names while nginx runs"

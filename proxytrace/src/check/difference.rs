@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::declared::{Endpoint, Peer, Route, Routes, Server};
+use crate::declared::{Endpoint, Peer, Route, Routes, Server, without_secrets};
 
 /// Upstreams of a route with their peers, and what stays open.
 type Targets = BTreeMap<String, Vec<String>>;
@@ -156,7 +156,7 @@ fn named(routes: &Routes, leads: &[Lead<'_>]) -> Targets {
             targets.entry(upstream.name.clone()).or_default().extend(peers);
         }
         for text in *open {
-            targets.entry(text.clone()).or_default();
+            targets.entry(without_secrets(text)).or_default();
         }
     }
     targets

@@ -13,6 +13,7 @@ use crate::{
 
 /// What stands for an option without a default.
 const EXAMPLES: &[(&str, &str)] = &[
+    ("web-config", "\"/etc/proxytrace/web.yml\""),
     ("process", "[\"nginx\"]"),
     ("pid", "[1234]"),
     ("nginx-config", "\"/etc/nginx/nginx.conf\""),

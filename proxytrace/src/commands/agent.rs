@@ -29,7 +29,8 @@ use crate::{
         work::work,
     },
     config_file::Again,
-    http::{self, Answers, Listen, Renderer, Serving, Settings},
+    exit::Failure,
+    http::{self, Answers, Listen, Passwords, Renderer, Served, Serving, Settings},
     logging::Way,
     metrics::HistogramBy,
     session::Session,
@@ -39,6 +40,10 @@ use crate::{
 /// Series of addresses that are neither declared nor used for so long go away.
 const SERIES_KEPT: Duration = Duration::from_secs(3600);
 
+/// What is kept of a proxy that has ended goes away after so long: a pod does not come back, and Prometheus has scraped its last counts
+/// by then. A service that is restarted meanwhile goes on with its series.
+const ENDED_KEPT: Duration = Duration::from_secs(300);
+
 /// Options of `proxytrace agent`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -46,9 +51,13 @@ pub struct Args {
     /// precedence. SIGHUP reads it again.
     #[arg(long, value_name = "FILE", env = "PROXYTRACE_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Only check --config, and exit with 0 if it can be used.
+    /// Only check --config and --web-config, and exit with 0 if they can be used, otherwise with 2.
     #[arg(long)]
     check_config: bool,
+    /// Only ask the agent that runs on this host with these options, and exit with 0 if it says that it is well: for probes that
+    /// run a command.
+    #[arg(long, value_name = "PAGE", value_enum, conflicts_with = "check_config")]
+    probe: Option<Probe>,
     /// Where to serve /metrics, /findings, /routes, /healthz and /readyz: an address and port, or :9947 for all addresses of IPv4
     /// and IPv6.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9947", env = "PROXYTRACE_LISTEN")]
@@ -69,6 +78,24 @@ pub struct Args {
     pub again: Option<Again>,
 }
 
+/// What is asked of a running agent.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Probe {
+    /// Whether it is alive.
+    Healthz,
+    /// Whether it is ready.
+    Readyz,
+}
+
+impl Probe {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Healthz => "/healthz",
+            Self::Readyz => "/readyz",
+        }
+    }
+}
+
 /// How often the main loop comes round where nothing happens.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -83,9 +110,16 @@ impl Run for Args {
     /// The address is taken, the host does not let us trace, or a part of the agent has ended.
     fn run(&self, _: bool) -> anyhow::Result<ExitCode> {
         if self.check_config {
-            // What cannot be used has ended it before.
+            // A file of --config that cannot be used has ended it before.
+            self.serving.load().1?;
             writeln!(io::stdout(), "the configuration can be used")?;
             return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(probe) = self.probe {
+            let (is_well, text) =
+                http::probe(self.listen.from_this_host(), self.serving.has_tls()?, probe.path())?;
+            write!(io::stdout(), "{text}")?;
+            return Ok(if is_well { ExitCode::SUCCESS } else { Failure::Failed.into() });
         }
         block_on(run(self)).map(|()| ExitCode::SUCCESS)
     }
@@ -110,12 +144,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         established: false,
         max_addresses: *max_addresses as usize,
         series_kept: SERIES_KEPT,
+        ended_kept: ENDED_KEPT,
     };
     let (session, mut pump) = tracing::start(tracing, wanted)?;
-    log_start(&session, &listener)?;
-    if !listen.is_loopback() {
-        ::tracing::warn!("whoever reaches {listen} can read /metrics, without TLS and without a password");
-    }
+    log_start(&session, &listener, &reload.settings.now())?;
 
     let health = Arc::new(Health::new());
     let (ask, asked) = mpsc::channel(1);
@@ -185,7 +217,15 @@ fn start_serving(
             http::render(wanted, pages);
         })
     })?;
-    let answers = Answers { readiness: Arc::clone(health), renderer, settings };
+    let (passwords, checks) = Passwords::new();
+    let member = crew.member("passwords");
+    threads::start_without_capabilities("passwords", move || {
+        Ok(move || {
+            let _member = member;
+            http::check_passwords(checks);
+        })
+    })?;
+    let answers = Answers { readiness: Arc::clone(health), renderer, settings, passwords };
     let member = crew.member("http");
     threads::start_without_capabilities("http", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -212,11 +252,19 @@ fn max_addresses(text: &str) -> Result<u32, String> {
     }
 }
 
-fn log_start(session: &Session, listener: &TcpListener) -> anyhow::Result<()> {
-    let listen = listener.local_addr()?;
+fn log_start(session: &Session, listener: &TcpListener, served: &Served) -> anyhow::Result<()> {
+    let (listen, scheme) = (listener.local_addr()?, served.scheme());
     match session.watch().roots()?.as_slice() {
-        [] => ::tracing::info!("serving http://{listen}/metrics; no process to trace runs yet"),
-        pids => ::tracing::info!("serving http://{listen}/metrics; tracing {}", trees(pids)),
+        [] => ::tracing::info!("serving {scheme}://{listen}/metrics; no process to trace runs yet"),
+        pids => ::tracing::info!("serving {scheme}://{listen}/metrics; tracing {}", trees(pids)),
+    }
+    match served.protection() {
+        Some(protection) => ::tracing::info!("protected by {protection}"),
+        None if listen.ip().to_canonical().is_loopback() => {}
+        None => ::tracing::warn!(
+            "whoever reaches {listen} can read the metrics: give --web-config, or --listen 127.0.0.1:{}",
+            listen.port()
+        ),
     }
     Ok(())
 }

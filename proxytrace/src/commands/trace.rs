@@ -73,8 +73,13 @@ async fn run(args: &Args, quiet: bool) -> anyhow::Result<ExitCode> {
     let Args { show, duration, count, record, record_max, tracing } = args;
     let shutdown = Shutdown::start()?;
     let established = show.wants_established();
-    let wanted =
-        Wanted { records: true, established, max_addresses: MAX_ADDRESSES, series_kept: Duration::MAX };
+    let wanted = Wanted {
+        records: true,
+        established,
+        max_addresses: MAX_ADDRESSES,
+        series_kept: Duration::MAX,
+        ended_kept: Duration::MAX,
+    };
     let (session, mut pump) = tracing::start(tracing, wanted)?;
     let header = recording::header(established).context("ask for the host's name")?;
     let create = |path: &PathBuf| {

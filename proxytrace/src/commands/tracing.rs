@@ -20,6 +20,8 @@ pub(super) struct Wanted {
     pub(super) max_addresses: usize,
     /// How long a series is kept that is neither declared nor used.
     pub(super) series_kept: Duration,
+    /// How long anything is kept of a proxy that has ended.
+    pub(super) ended_kept: Duration,
 }
 
 /// Attaches everything, with all privileges.
@@ -27,7 +29,8 @@ pub(super) struct Wanted {
 /// # Errors
 /// The host does not let us trace.
 pub(super) fn start(options: &Tracing, wanted: Wanted) -> anyhow::Result<(Session, Pump)> {
-    let limits = Limits { max_addresses: wanted.max_addresses, series_kept: wanted.series_kept };
+    let Wanted { max_addresses, series_kept, ended_kept, .. } = wanted;
+    let limits = Limits { max_addresses, series_kept, ended_kept };
     let (watch, events, replies) =
         Watch::start(&options.options(wanted.established), options.nginx_config.clone(), limits)?;
     Ok(Session::new(watch, events, replies, wanted.records))

@@ -12,4 +12,4 @@ pub use names::AddressNames;
 pub use routes::{
     Addresses, Context, Endpoint, MAX_ENTRIES, Other, Peer, Resolver, Route, Routes, Server, Target, Upstream,
 };
-pub use view::RoutesView;
+pub use view::{RoutesView, without_secrets};

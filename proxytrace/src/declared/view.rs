@@ -126,7 +126,8 @@ impl RoutesView {
 }
 
 /// A target without the user and password before its host, and without what follows a `?`.
-fn without_secrets(target: &str) -> String {
+#[must_use]
+pub fn without_secrets(target: &str) -> String {
     let (shown, _) = target.split_once('?').unwrap_or((target, ""));
     let (scheme, rest) = shown.find("://").map_or(("", shown), |end| shown.split_at(end + 3));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

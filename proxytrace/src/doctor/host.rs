@@ -2,12 +2,9 @@
 
 use std::{fs, path::Path};
 
-use proxytrace_ebpf::abi::root_pid;
-
-use super::report::Check;
+use super::{confined, report::Check};
 use crate::kernel::{
     self, btf,
-    processes::{self, Wanted},
     requirements::{self, CAPABILITIES, Capability, SYS_PTRACE, SYS_RESOURCE},
 };
 
@@ -16,16 +13,15 @@ pub(super) fn kernel() -> anyhow::Result<String> {
     Ok(nix::sys::utsname::uname()?.release().to_string_lossy().into_owned())
 }
 
-/// Everything but the hooks, in the order in which one thing makes the next possible.
-pub(super) fn checks(wanted: &Wanted) -> anyhow::Result<Vec<Check>> {
+/// Everything but names and hooks, in the order in which one thing makes the next possible.
+pub(super) fn checks() -> anyhow::Result<Vec<Check>> {
     let mut checks = vec![Check::ok("kernel", format!("{} {}", kernel()?, std::env::consts::ARCH))];
     checks.push(type_information());
     checks.push(lockdown());
     checks.push(capabilities()?);
+    checks.extend(confined::checks());
     checks.push(proc()?);
-    checks.push(pid_namespace());
     checks.push(control_groups());
-    checks.push(proxies(wanted)?);
     Ok(checks)
 }
 
@@ -75,8 +71,10 @@ fn optional_capabilities(name: &'static str, held: u64) -> Check {
         return Check::ok(name, names(&has));
     }
     let costs = lacks.iter().map(|one| format!("without {}: {}", one.name, one.without));
+    let costs = costs.collect::<Vec<_>>().join("; ");
     let fix = format!("grant {}", names(&lacks));
-    Check::lacks(name, names(&has), costs.collect::<Vec<_>>().join("; "), fix)
+    let check = if lacks.iter().any(|one| one.reveals) { Check::lacks } else { Check::costs };
+    check(name, names(&has), costs, fix)
 }
 
 /// Mounted with `hidepid`, /proc shows processes of others only to whom it may.
@@ -102,15 +100,6 @@ fn proc() -> anyhow::Result<Check> {
     })
 }
 
-fn pid_namespace() -> Check {
-    const NAME: &str = "pid namespace";
-    if requirements::in_host_pid_namespace() {
-        return Check::ok(NAME, "the host's");
-    }
-    let fix = "hostPID: true in Kubernetes, --pid=host with a container engine";
-    Check::cannot(NAME, "not the host's: pids here mean other processes to the kernel", fix)
-}
-
 /// Proxies get their names from the control group of their unit or container.
 fn control_groups() -> Check {
     const NAME: &str = "control groups";
@@ -126,34 +115,14 @@ fn control_groups() -> Check {
     }
 }
 
-fn proxies(wanted: &Wanted) -> anyhow::Result<Check> {
-    const NAME: &str = "proxies";
-    let found = wanted.select(&processes::running()?, 0);
-    let mut roots: Vec<_> = found.iter().map(|(_, process)| root_pid(process.proxy)).collect();
-    roots.sort_unstable();
-    roots.dedup();
-    let names = || wanted.names.join(" or ");
-    Ok(match roots.as_slice() {
-        [] if wanted.names.is_empty() => Check::ok(NAME, "none of the given pids runs"),
-        [] => Check::ok(NAME, format!("none named {} runs; one that starts later is noticed", names())),
-        roots => {
-            let roots: Vec<_> = roots.iter().map(u32::to_string).collect();
-            Check::ok(NAME, format!("{} running: pid {}", roots.len(), roots.join(", ")))
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::{checks, optional_capabilities};
-    use crate::{
-        doctor::report::State,
-        kernel::{processes::Wanted, requirements::CAPABILITIES},
-    };
+    use crate::{doctor::report::State, kernel::requirements::CAPABILITIES};
 
     #[test]
     fn every_question_has_an_answer() {
-        let checks = checks(&Wanted::default()).unwrap();
+        let checks = checks().unwrap();
         assert!(checks.iter().all(|check| !check.found.is_empty()), "{checks:?}");
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();
         assert!(names.starts_with(&["kernel", "type information", "lockdown"]), "{names:?}");
@@ -167,7 +136,12 @@ mod tests {
             let check = optional_capabilities("capabilities", all & !capability.mask());
             assert!(!check.found.contains(capability.name), "{check:?}");
             let is_missed = !capability.required && capability.name != "CAP_SYS_RESOURCE";
-            assert_eq!(check.state, if is_missed { State::Lacks } else { State::Ok }, "{check:?}");
+            let expected = match (is_missed, capability.reveals) {
+                (false, _) => State::Ok,
+                (true, false) => State::Costs,
+                (true, true) => State::Lacks,
+            };
+            assert_eq!(check.state, expected, "{check:?}");
             if is_missed {
                 let costs = format!("without {}: {}", capability.name, capability.without);
                 assert_eq!((check.costs, check.fix), (costs, format!("grant {}", capability.name)));

@@ -1,31 +1,36 @@
 //! What this host lets proxytrace do: checked, and proven by a connect that every hook must see.
 //!
-//! * [`report`]: what is found, pure. * [`host`]: asks the host. * [`subject`]: the process that the self-test watches.
+//! * [`report`]: what is found, pure. * [`host`]: asks the host. * [`confined`]: what confines this process. * [`names`]: asks for the
+//!   names of the proxies that run, as a trace does. * [`subject`]: the process that the self-test watches.
 
 pub mod report;
 pub mod subject;
 
+mod confined;
 mod host;
+mod names;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use proxytrace_ebpf::{hooks::Place, outcome::Outcome};
 
-use crate::kernel::{AttachedHook, Options, Snapshot, Tracer, processes::Wanted};
+use crate::kernel::{AttachedHook, Options, Snapshot, Tracer, hooks::Via, processes::Wanted};
 use report::{Check, HookCheck, Report, State};
 use subject::Subject;
 
 /// How long the self-test may take; it needs a little more than the second after which a SYN is sent again.
 const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Examines the host as it would be traced with `options`. Needs a runtime.
+/// Examines the host as it would be traced with `options`, and with this configuration instead of those that proxies name.
+/// Needs a runtime.
 ///
 /// # Errors
 /// Something that has to be read even on a host that allows nothing: the kernel's release, /proc.
-pub fn examine(options: &Options) -> anyhow::Result<Report> {
-    let mut checks = host::checks(&options.wanted)?;
+pub async fn examine(options: &Options, config: Option<PathBuf>) -> anyhow::Result<Report> {
+    let mut checks = host::checks()?;
     let mut hooks = Vec::new();
     if !checks.iter().any(|check| check.state == State::Cannot) {
+        checks.extend(names::checks(&options.wanted, config).await?);
         let (check, found) = self_test(options);
         checks.push(check);
         hooks = found;
@@ -54,8 +59,9 @@ fn self_test(options: &Options) -> (Check, Vec<HookCheck>) {
     };
     let done = subject.finish(SELF_TEST_TIMEOUT);
     let seen = tracer.seen();
+    let perf = confined::perf_events();
     let hooks = |seen: Option<&[u64; Place::ALL.len()]>| {
-        tracer.hooks().iter().map(|hook| hook_check(hook, seen)).collect()
+        tracer.hooks().iter().map(|hook| hook_check(hook, seen, perf.as_deref())).collect()
     };
     let outcome = done.and_then(|()| Ok((seen?, tracer.snapshot()?)));
     match outcome {
@@ -87,7 +93,12 @@ fn ledger_check(name: &'static str, snapshot: &Snapshot) -> Check {
     )
 }
 
-fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::ALL.len()]>) -> HookCheck {
+/// How a hook came out, by what its programs have `seen`; `perf` says what opening an event takes here beyond the usual.
+fn hook_check(
+    attached: &AttachedHook,
+    seen: Option<&[u64; Place::ALL.len()]>,
+    perf: Option<&str>,
+) -> HookCheck {
     let AttachedHook { hook, rung, refusals } = attached;
     let least = |seen: &[u64; Place::ALL.len()]| hook.places.iter().map(|&place| seen[place as usize]).min();
     // Where another hook's program sees the same, it is that one which has been counted.
@@ -95,7 +106,10 @@ fn hook_check(attached: &AttachedHook, seen: Option<&[u64; Place::ALL.len()]>) -
         Some(rung) if !rung.parts.is_empty() => seen.and_then(least),
         _ => None,
     };
-    let needs = refusals.iter().map(|(via, _)| format!("{via} takes {}", via.needs())).collect::<Vec<_>>();
+    let mut needs =
+        refusals.iter().map(|(via, _)| format!("{via} takes {}", via.needs())).collect::<Vec<_>>();
+    let is_forbidden = |(via, reason): &(Via, String)| *via == Via::Kprobe && reason.contains("denied");
+    needs.extend(perf.filter(|_| refusals.iter().any(is_forbidden)).map(str::to_owned));
     let better = needs.join("; ");
     let as_asked_for = || "leave --hook-via out".to_owned();
     let (state, costs, fix) = match rung {
@@ -138,10 +152,11 @@ mod tests {
     fn check(via: Option<Via>, refused: &[Via], seen: [u64; 2], state: State, costs: &str, fix: &str) {
         let hook = all().find(|hook| hook.name == "connect").unwrap();
         let rung = via.map(|via| hook.rungs.iter().find(|rung| rung.via == via).unwrap());
-        let refusals = refused.iter().map(|&via| (via, "no".to_owned())).collect();
+        let refusals =
+            refused.iter().map(|&via| (via, "Permission denied (os error 13)".to_owned())).collect();
         let mut places = [7; Place::ALL.len()];
         [places[Place::ConnectEntered as usize], places[Place::ConnectReturned as usize]] = seen;
-        let found = hook_check(&AttachedHook { hook, rung, refusals }, Some(&places));
+        let found = hook_check(&AttachedHook { hook, rung, refusals }, Some(&places), Some("perf 4"));
         assert_eq!((found.state, found.via), (state, via.map(Via::name)), "{found:?}");
         assert!(found.costs.contains(costs) && found.fix.contains(fix), "{found:?}");
     }
@@ -157,6 +172,7 @@ mod tests {
     fn a_gap_says_what_it_costs_and_how_to_fix_it() {
         let refused = [Via::Fentry, Via::Kprobe];
         check(Some(Via::TpBtf), &refused, [2, 2], State::Costs, "every system call", "CONFIG_KPROBES");
+        check(Some(Via::TpBtf), &refused, [2, 2], State::Costs, "every system call", "; perf 4");
         check(Some(Via::TpBtf), &[], [2, 2], State::Costs, "every system call", "leave --hook-via out");
         check(None, &refused, [0, 0], State::Lacks, "unix sockets", "CONFIG_KPROBES");
         check(None, &[], [0, 0], State::Lacks, "unix sockets", "leave --hook-via out");

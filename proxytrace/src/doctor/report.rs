@@ -22,7 +22,9 @@ pub enum State {
 pub enum Verdict {
     /// Everything is seen, in the best way.
     Full,
-    /// There are gaps.
+    /// Everything is seen, at a price.
+    Costly,
+    /// Something is not seen.
     Degraded,
     /// Tracing is impossible.
     Cannot,
@@ -48,6 +50,17 @@ impl Check {
     #[must_use]
     pub fn ok(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, state: State::Ok, found: found.into(), costs: String::new(), fix: String::new() }
+    }
+
+    /// It works, at a price.
+    #[must_use]
+    pub fn costs(
+        name: &'static str,
+        found: impl Into<String>,
+        costs: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { state: State::Costs, ..Self::lacks(name, found, costs, fix) }
     }
 
     /// Something is not seen.
@@ -116,17 +129,11 @@ impl Report {
         states.sort_by_key(|state| *state as u8);
         let verdict = match states.last() {
             Some(State::Cannot) => Verdict::Cannot,
-            Some(State::Costs | State::Lacks) => Verdict::Degraded,
+            Some(State::Lacks) => Verdict::Degraded,
+            Some(State::Costs) => Verdict::Costly,
             _ => Verdict::Full,
         };
         Self { verdict, kernel, version: env!("CARGO_PKG_VERSION"), checks, hooks }
-    }
-
-    /// Whether something is not seen, rather than seen at a price.
-    #[must_use]
-    pub fn lacks_something(&self) -> bool {
-        let states = self.checks.iter().map(|check| check.state);
-        states.chain(self.hooks.iter().map(|hook| hook.state)).any(|state| state == State::Lacks)
     }
 }
 
@@ -158,20 +165,16 @@ mod tests {
             costs: String::new(),
             fix: String::new(),
         };
-        let check = |checks: Vec<Check>, hooks: Vec<HookCheck>, verdict: Verdict, lacks: bool| {
+        let check = |checks: Vec<Check>, hooks: Vec<HookCheck>, verdict: Verdict| {
             let report = Report::new("6.1.0".to_owned(), checks, hooks);
-            assert_eq!((report.verdict, report.lacks_something()), (verdict, lacks), "{report:?}");
+            assert_eq!(report.verdict, verdict, "{report:?}");
         };
         let ok = || Check::ok("kernel", "6.1.0");
-        check(vec![ok()], vec![hook(State::Ok)], Verdict::Full, false);
-        check(vec![ok()], vec![hook(State::Costs)], Verdict::Degraded, false);
-        check(
-            vec![Check::lacks("cgroup", "none", "", "")],
-            vec![hook(State::Costs)],
-            Verdict::Degraded,
-            true,
-        );
-        check(vec![Check::cannot("btf", "none", ""), ok()], vec![], Verdict::Cannot, false);
+        check(vec![ok()], vec![hook(State::Ok)], Verdict::Full);
+        check(vec![ok()], vec![hook(State::Costs)], Verdict::Costly);
+        check(vec![Check::costs("names", "1", "", "")], vec![], Verdict::Costly);
+        check(vec![Check::lacks("cgroup", "none", "", "")], vec![hook(State::Costs)], Verdict::Degraded);
+        check(vec![Check::cannot("btf", "none", ""), ok()], vec![], Verdict::Cannot);
     }
 
     #[test]

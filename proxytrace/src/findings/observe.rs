@@ -1,6 +1,9 @@
 //! Takes in what is seen of proxies, and says which findings that raises and clears.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -93,6 +96,17 @@ impl Findings {
         self.history.note_living(living);
     }
 
+    /// The proxies that something is kept of.
+    pub fn proxies(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.history.proxies().map(|proxy| &proxy.name)
+    }
+
+    /// Forgets proxies that have ended and do not come back: nobody will see the contrary of what stands of them, which the next
+    /// input clears.
+    pub fn forget(&mut self, gone: &HashSet<Arc<str>>) {
+        self.history.forget(gone);
+    }
+
     /// What is wrong now, each with the newest evidence.
     pub fn active(&self) -> impl Iterator<Item = &Finding> {
         self.active.values()
@@ -118,5 +132,25 @@ impl Findings {
         }
         let cleared = previous.into_values().map(|finding| Change { state: State::Cleared, finding });
         cleared.chain(changes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::findings::scenes::check;
+
+    #[test]
+    fn what_stands_of_a_proxy_that_is_gone_is_cleared() {
+        let scene = check(
+            "gone",
+            "config 0 api 5:8080
+             5 x 0 api 5:8080 refused 2
+             => upstream_down api
+             wait 600
+             =>
+             gone
+             => not upstream_down api",
+        );
+        assert_eq!(scene.findings.proxies().count(), 0);
     }
 }

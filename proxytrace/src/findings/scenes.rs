@@ -9,6 +9,7 @@
 //! - `reload 1` a generation begins, and its configuration is not known; `rejected` one that does not begin
 //! - `restart` the proxy's first process is another, and generations begin at 0
 //! - `wait 60` seconds in which nothing happens
+//! - `gone` the proxy has ended for good
 //!
 //! `=>` says which findings that raised, and with `not` before them cleared, since the last `=>`.
 
@@ -66,6 +67,9 @@ impl Scene {
     fn play(&mut self, line: &str) {
         if let Some(seconds) = line.strip_prefix("wait ") {
             self.now += SignedDuration::from_secs(seconds.parse().unwrap());
+            self.observe(|time| Input::Tick { time, rows: &[] });
+        } else if line == "gone" {
+            self.findings.forget(&["nginx".into()].into());
             self.observe(|time| Input::Tick { time, rows: &[] });
         } else if line == "restart" {
             self.pid += 1;

@@ -98,11 +98,12 @@ impl Connections {
 
     /// Closes those whose time has run out.
     pub(super) fn close_overdue(&self) {
-        let mut table = self.lock();
-        let is_overdue = |connection: &Connection| connection.since.elapsed() >= CLIENT_TIMEOUT;
-        let overdue: Vec<_> =
-            table.open.iter().filter(|(_, connection)| is_overdue(connection)).map(|(id, _)| *id).collect();
-        overdue.into_iter().for_each(|id| table.close(id));
+        self.close_those(|connection| connection.since.elapsed() >= CLIENT_TIMEOUT);
+    }
+
+    /// Closes those that wait for their client's next request.
+    pub(super) fn close_asking(&self) {
+        self.close_those(|connection| connection.phase == Phase::Asks);
     }
 
     /// Closes the one that can best be spared.
@@ -111,6 +112,13 @@ impl Connections {
         if let Some(id) = table.idlest(Phase::rank, |_| true) {
             table.close(id);
         }
+    }
+
+    fn close_those(&self, is_meant: impl Fn(&Connection) -> bool) {
+        let mut table = self.lock();
+        let meant = table.open.iter().filter(|(_, connection)| is_meant(connection)).map(|(id, _)| *id);
+        let meant: Vec<_> = meant.collect();
+        meant.into_iter().for_each(|id| table.close(id));
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -70,12 +70,6 @@ impl Listen {
             Self::Everywhere(port) => (Ipv4Addr::LOCALHOST, port).into(),
         }
     }
-
-    /// Whether only this host reaches it.
-    #[must_use]
-    pub fn is_loopback(self) -> bool {
-        matches!(self, Self::At(address) if address.ip().to_canonical().is_loopback())
-    }
 }
 
 /// A socket of IPv6 that takes IPv4 as well, whatever `net.ipv6.bindv6only` says.
@@ -98,19 +92,18 @@ mod tests {
     use super::Listen;
 
     #[test]
-    fn addresses_are_read_and_say_who_reaches_them() {
-        let check = |text: &str, is_loopback: bool, from_here: &str| {
+    fn addresses_are_read_and_say_where_this_host_reaches_them() {
+        let check = |text: &str, from_here: &str| {
             let listen: Listen = text.parse().unwrap();
             assert_eq!(listen.to_string(), text);
-            assert_eq!(listen.is_loopback(), is_loopback, "{text}");
             assert_eq!(listen.from_this_host().to_string(), from_here, "{text}");
         };
-        check("127.0.0.1:9947", true, "127.0.0.1:9947");
-        check("[::1]:1", true, "[::1]:1");
-        check("0.0.0.0:1", false, "127.0.0.1:1");
-        check("[::]:1", false, "[::1]:1");
-        check("10.0.0.1:1", false, "10.0.0.1:1");
-        check(":9947", false, "127.0.0.1:9947");
+        check("127.0.0.1:9947", "127.0.0.1:9947");
+        check("[::1]:1", "[::1]:1");
+        check("0.0.0.0:1", "127.0.0.1:1");
+        check("[::]:1", "[::1]:1");
+        check("10.0.0.1:1", "10.0.0.1:1");
+        check(":9947", "127.0.0.1:9947");
         for wrong in ["localhost:9947", "9947", ":", "127.0.0.1", ":99999"] {
             assert!(wrong.parse::<Listen>().unwrap_err().contains("write 127.0.0.1:9947"), "{wrong}");
         }

@@ -12,15 +12,16 @@ mod seen;
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use proxytrace_ebpf::abi::Owner;
+use proxytrace_ebpf::abi::{self, Owner};
 
 use crate::escape;
-use pod::Pod;
+use pod::{Located, Pod};
 use seen::{Seen, inspect, of_owner};
 
 /// How long a name waits for what it depends on: where its proxy runs, and, where it is shared, which configuration it has. Both
@@ -101,9 +102,13 @@ pub struct ProxyNames {
     asked: HashMap<u64, Instant>,
     /// Those that run in Kubernetes.
     pods: HashMap<u64, Pod>,
+    /// Why the host does not name their pods.
+    problems: HashMap<u64, String>,
     /// The paths of their configurations, as they see them; `None` for one that has none.
     configurations: HashMap<u64, Option<PathBuf>>,
     given: HashMap<u64, Arc<str>>,
+    /// What people should hear of the names that were given.
+    doubts: Vec<String>,
 }
 
 impl ProxyNames {
@@ -116,8 +121,10 @@ impl ProxyNames {
             seen: HashMap::new(),
             asked: HashMap::new(),
             pods: HashMap::new(),
+            problems: HashMap::new(),
             configurations: HashMap::new(),
             given: HashMap::new(),
+            doubts: Vec::new(),
         }
     }
 
@@ -154,10 +161,11 @@ impl ProxyNames {
         self.asked.insert(proxy, Instant::now());
     }
 
-    /// The answer to that: in Kubernetes, or elsewhere.
-    pub fn found(&mut self, proxy: u64, pod: Option<Pod>) {
+    /// The answer to that.
+    pub fn found(&mut self, proxy: u64, Located { pod, problem }: Located) {
         self.asked.remove(&proxy);
         self.pods.extend(pod.map(|pod| (proxy, pod)));
+        self.problems.extend(problem.map(|problem| (proxy, problem)));
     }
 
     /// The configuration of `proxy` was found, at that path as the proxy sees it, or cannot be. What was known before holds.
@@ -245,7 +253,37 @@ impl ProxyNames {
         let name: Arc<str> =
             numbered.into_iter().find(|name| !taken.contains(&**name)).unwrap_or_default().into();
         self.given.insert(proxy, Arc::clone(&name));
+        if let Some(doubt) = self.doubt(proxy) {
+            self.doubts.push(format!("proxy {name}, process {}: {doubt}", abi::root_pid(proxy)));
+        }
         name
+    }
+
+    /// What people should hear of names that were given since the last time: see [`Self::doubt`].
+    pub fn take_doubts(&mut self) -> Vec<String> {
+        mem::take(&mut self.doubts)
+    }
+
+    /// Why the name of `proxy` is less than it should be, or is one that others can take as well.
+    #[must_use]
+    pub fn doubt(&self, proxy: u64) -> Option<String> {
+        let seen = self.seen.get(&proxy).filter(|seen| !seen.is_errand)?;
+        let late = || "nobody answered in time".to_owned();
+        let why = || self.problems.get(&proxy).cloned().unwrap_or_else(late);
+        match self.identity(proxy).source {
+            Source::PodClaimed => {
+                Some(format!("its namespace and pod are what its own files say, as the host does not: {}", why()))
+            }
+            Source::Container if seen.is_in_pod => {
+                Some(format!("it is called by its container's id, as the name of its pod is not known: {}", why()))
+            }
+            Source::Process if seen.is_elsewhere || self.is_of_another_root(proxy) => Some(
+                "it is called as its process calls itself, which others can as well: it runs in a pid namespace of its own, and no \
+                 control group of the host's says in which container or unit"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
     }
 
     /// What `proxy` is to be called, and how many others are to be called the same that were started before it.
@@ -276,6 +314,11 @@ impl ProxyNames {
         }
         let age = |proxy: u64| (self.seen.get(&proxy).map(|seen| seen.started), proxy);
         (name, same.into_iter().filter(|other| age(*other) < age(proxy)).count())
+    }
+
+    /// Whether it is of the root of a container, as the kernel half says.
+    fn is_of_another_root(&self, proxy: u64) -> bool {
+        self.owners.get(&proxy).is_some_and(|owner| owner.uid == 0 && *owner != Owner::HOST_ROOT)
     }
 
     /// What `proxy` is called where it shares that with nobody.
@@ -317,6 +360,7 @@ impl ProxyNames {
         self.seen.retain(|&proxy, _| keep(proxy));
         self.asked.retain(|&proxy, _| keep(proxy));
         self.pods.retain(|&proxy, _| keep(proxy));
+        self.problems.retain(|&proxy, _| keep(proxy));
         self.configurations.retain(|&proxy, _| keep(proxy));
         self.given.retain(|&proxy, _| keep(proxy));
     }
@@ -330,7 +374,11 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{Identity, Owner, ProxyNames, SETTLE_TIMEOUT, Seen, Source, pod::Pod, seen::fingerprint};
+    use super::{
+        Identity, Owner, ProxyNames, SETTLE_TIMEOUT, Seen, Source,
+        pod::{Located, Pod},
+        seen::fingerprint,
+    };
 
     fn names(proxies: &[(u64, &str, Option<&str>, &str)]) -> ProxyNames {
         let mut names = ProxyNames::new("fallback".to_owned());
@@ -339,7 +387,16 @@ mod tests {
             let fingerprint = fingerprint([b"/", arguments.as_bytes()]);
             let (since, started) = (Instant::now(), *proxy);
             names.owned(*proxy, Owner::HOST_ROOT);
-            names.seen.insert(*proxy, Seen { identity, since, started, fingerprint, is_errand: false });
+            let seen = Seen {
+                identity,
+                since,
+                started,
+                fingerprint,
+                is_errand: false,
+                is_in_pod: false,
+                is_elsewhere: false,
+            };
+            names.seen.insert(*proxy, seen);
             if let Some(path) = configuration {
                 names.configured(*proxy, Some(Path::new(path)));
             }
@@ -355,13 +412,14 @@ mod tests {
         names.asked(1);
         assert!(!names.is_settled(1) && names.is_asking());
         let [namespace, name, container] = ["shop", "edge-0", "nginx"].map(str::to_owned);
-        names.found(1, Some(Pod { namespace, name, container, is_claimed: false }));
+        let pod = Some(Pod { namespace, name, container, is_claimed: false });
+        names.found(1, Located { pod, problem: None });
         assert!(names.is_settled(1) && !names.is_asking());
         assert_eq!(&*names.name(1, &HashSet::from([1])), "shop/edge-0/nginx");
         assert_eq!(names.identity(1).source, Source::Pod);
         assert!(!names.inspect(1, std::process::id()), "it was seen before");
         names.asked(2);
-        names.found(2, None);
+        names.found(2, Located::default());
         assert_eq!(&*names.name(2, &HashSet::from([1, 2])), "nginx");
         names.asked.extend(Instant::now().checked_sub(SETTLE_TIMEOUT).map(|since| (3, since)));
         assert!(names.is_settled(3) && !names.is_asking(), "an answer that does not come is not waited for");
@@ -456,6 +514,33 @@ mod tests {
         names.settle(1..=7, &HashSet::from_iter(1..=5));
         assert_eq!((1..=7).filter(|proxy| names.given(*proxy).is_some()).collect::<Vec<_>>(), settled);
         assert!(names.given(6).unwrap().starts_with("fallback@65534"), "it is not called as root's are");
+    }
+
+    #[test]
+    fn a_name_that_the_host_does_not_vouch_for_is_said_to_be_one() {
+        let mut names =
+            names(&[(1, "nginx", None, ""), (2, "nginx@0", None, ""), (3, "container:0123", None, "")]);
+        for (proxy, source) in [(1, Source::Process), (2, Source::Process), (3, Source::Container)] {
+            names.seen.get_mut(&proxy).unwrap().identity.source = source;
+        }
+        names.seen.get_mut(&2).unwrap().is_elsewhere = true;
+        let doubt = |names: &ProxyNames, proxy: u64| names.doubt(proxy).unwrap_or_default();
+        assert_eq!(doubt(&names, 1), "", "the host's own root");
+        assert!(doubt(&names, 2).contains("which others can as well"));
+        assert_eq!(doubt(&names, 3), "", "an engine's id");
+        names.seen.get_mut(&3).unwrap().is_in_pod = true;
+        assert!(doubt(&names, 3).ends_with("its pod is not known: nobody answered in time"));
+        let [namespace, name, container] = ["shop", "edge-0", "nginx"].map(str::to_owned);
+        let pod = Some(Pod { namespace, name, container, is_claimed: true });
+        names.found(
+            3,
+            Located { pod, problem: Some("look below /proc/1/root: Permission denied".to_owned()) },
+        );
+        assert!(
+            doubt(&names, 3).ends_with("as the host does not: look below /proc/1/root: Permission denied")
+        );
+        names.seen.get_mut(&2).unwrap().is_errand = true;
+        assert_eq!(doubt(&names, 2), "", "it is gone in a moment");
     }
 
     #[test]

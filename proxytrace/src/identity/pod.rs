@@ -16,6 +16,15 @@ pub struct Pod {
     pub is_claimed: bool,
 }
 
+/// Where a proxy runs, as far as it can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// In Kubernetes; `None` elsewhere, and where that is not known.
+    pub pod: Option<Pod>,
+    /// Why the host does not tell the name of the pod that it runs in.
+    pub problem: Option<String>,
+}
+
 impl Pod {
     /// What a proxy in it is called; `container` are the digits of its id. A name that the container claims has them in it,
     /// so that it is never that of the real one, whoever comes first.

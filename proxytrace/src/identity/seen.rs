@@ -25,6 +25,10 @@ pub(super) struct Seen {
     pub(super) fingerprint: u32,
     /// It does an errand and ends, such as `nginx -t`: nobody shares a name with it.
     pub(super) is_errand: bool,
+    /// Its control group is one of a pod.
+    pub(super) is_in_pod: bool,
+    /// It runs in a pid namespace that is not the host's.
+    pub(super) is_elsewhere: bool,
 }
 
 /// What is seen of a proxy by one of its processes, and the configuration that its command line names by an absolute path.
@@ -32,10 +36,13 @@ pub(super) fn inspect(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
     let process = first_of_its_name(Process::new(pid.cast_signed()).ok()?);
     let stat = process.stat().ok()?;
     let place = cgroup::place(&fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).ok()?);
+    let namespace = pid_namespace(&process);
     let (name, source) = match (&place.container, &place.unit) {
         (Some(id), _) => (format!("container:{id}"), Source::Container),
         (None, Some(unit)) => (unit.clone(), Source::Unit),
-        (None, None) => (of_owner(&stat.comm, owner(&process)?), Source::Process),
+        (None, None) => {
+            (of_owner(&stat.comm, Owner::new(process.status().ok()?.ruid, namespace)), Source::Process)
+        }
     };
     let cmdline = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
     let exe = process.exe().unwrap_or_else(|_| stat.comm.into());
@@ -59,6 +66,8 @@ pub(super) fn inspect(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
         started: stat.starttime,
         fingerprint: fingerprint([root.as_os_str().as_encoded_bytes(), &started_with]),
         is_errand: arguments.is_some_and(|arguments| arguments.is_errand),
+        is_in_pod: place.pod_uid.is_some(),
+        is_elsewhere: namespace != Owner::HOST_ROOT.pid_namespace,
     };
     Some((seen, configuration))
 }
@@ -77,13 +86,12 @@ fn first_of_its_name(mut process: Process) -> Process {
     process
 }
 
-/// Whose the process is. Where nobody may know its pid namespace that is the host's.
-fn owner(process: &Process) -> Option<Owner> {
+/// The pid namespace of the process. Where nobody may know it, it is the host's.
+fn pid_namespace(process: &Process) -> u32 {
     let link = fs::read_link(format!("/proc/{}/ns/pid", process.pid)).unwrap_or_default();
     let link = link.to_string_lossy();
     let inode = link.strip_prefix("pid:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-    let namespace = inode.unwrap_or(Owner::HOST_ROOT.pid_namespace);
-    Some(Owner::new(process.status().ok()?.ruid, namespace))
+    inode.unwrap_or(Owner::HOST_ROOT.pid_namespace)
 }
 
 /// What a process is called that nothing else is known of. Its name is its own to choose, so that others' have their user in it:

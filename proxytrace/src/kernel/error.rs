@@ -2,8 +2,17 @@
 
 use super::{
     btf::{self, PATH as BTF_PATH},
+    confinement::{Filter, PidNamespace},
     requirements,
 };
+
+/// What is wrong with another user namespace than the host's.
+pub const USER_NAMESPACE: &str =
+    "this is not the host's user namespace: capabilities in it count for nothing in the kernel";
+
+/// What to do about it.
+pub const USER_NAMESPACE_FIX: &str =
+    "start the container as the host's root, without rootless mode, --userns or userns-remap";
 
 /// Why tracing did not start, or a map could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -12,11 +21,14 @@ pub enum Error {
     #[error("cannot trace: missing capability {0}")]
     NotPermitted(requirements::Missing),
     /// Pids would be those of a container and mean other processes to the kernel.
-    #[error(
-        "cannot trace: this is not the host's pid namespace; start the container with the host's (hostPID: true in \
-         Kubernetes, --pid=host with a container engine)"
-    )]
-    OtherPidNamespace,
+    #[error("cannot trace: this pid namespace is {}; {}", .0.found(), .0.fix())]
+    OtherPidNamespace(PidNamespace),
+    /// The kernel asks for capabilities in the host's user namespace.
+    #[error("cannot trace: {USER_NAMESPACE}; {USER_NAMESPACE_FIX}")]
+    OtherUserNamespace,
+    /// A filter of system calls.
+    #[error("cannot trace: a seccomp filter refuses bpf(), although CAP_BPF is granted; {}", Filter::LIFT)]
+    Filtered,
     /// The kernel lacks its type information.
     #[error(
         "cannot trace: the kernel shows no BTF type information at {BTF_PATH} ({0}); use a kernel built with \

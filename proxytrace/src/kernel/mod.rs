@@ -5,6 +5,7 @@
 //! * [`Events`] is the ring buffer.
 
 pub mod btf;
+pub mod confinement;
 pub mod hooks;
 pub mod processes;
 pub mod requirements;
@@ -41,7 +42,8 @@ use proxytrace_ebpf::{
 use crate::memory;
 pub use attach::AttachedHook;
 pub use clock::{boot_ns, own_boot_ns};
-pub use error::Error;
+use confinement::{Filter, PidNamespace};
+pub use error::{Error, USER_NAMESPACE, USER_NAMESPACE_FIX};
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
@@ -419,7 +421,14 @@ fn check_host() -> Result<(), Error> {
     if let Some(missing) = requirements::missing_capabilities()? {
         return Err(Error::NotPermitted(missing));
     }
-    if requirements::in_host_pid_namespace() { Ok(()) } else { Err(Error::OtherPidNamespace) }
+    if !confinement::in_host_user_namespace() {
+        return Err(Error::OtherUserNamespace);
+    }
+    match PidNamespace::own() {
+        PidNamespace::Host if Filter::own() == Filter::RefusesBpf => Err(Error::Filtered),
+        PidNamespace::Host => Ok(()),
+        other => Err(Error::OtherPidNamespace(other)),
+    }
 }
 
 fn settings(options: &Options) -> Settings {

@@ -13,6 +13,8 @@ pub struct Capability {
     pub bit: u32,
     /// Whether nothing works without it.
     pub required: bool,
+    /// Whether something is not seen without it.
+    pub reveals: bool,
     /// What it is needed for.
     pub why: &'static str,
     /// What is lost without it.
@@ -25,6 +27,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "CAP_BPF",
         bit: 39,
         required: true,
+        reveals: true,
         why: "to load programs and maps",
         without: "nothing works",
     },
@@ -32,6 +35,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "CAP_PERFMON",
         bit: 38,
         required: true,
+        reveals: true,
         why: "to attach them to tracepoints",
         without: "nothing works",
     },
@@ -40,6 +44,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "CAP_SETUID",
         bit: 7,
         required: false,
+        reveals: true,
         why: "to read the files of a proxy as the user of its master, with no other rights",
         without: "only proxies of its own user have named upstreams; those of others are called unknown",
     },
@@ -47,6 +52,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "CAP_SETGID",
         bit: 6,
         required: false,
+        reveals: true,
         why: "to read the files of a proxy with the groups of its master",
         without: "only proxies with its own groups have named upstreams; those of others are called unknown",
     },
@@ -54,20 +60,16 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "CAP_DAC_READ_SEARCH",
         bit: 2,
         required: false,
+        reveals: true,
         why: "to see whether processes of others run set-user-ID programs, and to stand for the rights of a master that may read everybody's files, as root may",
         without: "the upstreams of proxies of other users are called unknown",
     },
-    Capability {
-        name: "CAP_SYS_ADMIN",
-        bit: SYS_ADMIN,
-        required: false,
-        why: "to look up host names in the network namespace of a proxy, and to read in its user namespace, where those are not its own",
-        without: "there, upstreams that are configured by host name are not named, and files are read without what capabilities allow there",
-    },
+    SYS_ADMIN,
     Capability {
         name: "CAP_KILL",
         bit: 5,
         required: false,
+        reveals: false,
         why: "to end a process that takes too long to read for a proxy, and runs as that proxy's user",
         without: "such a process ends itself some seconds later, unless its user stops it",
     },
@@ -79,8 +81,19 @@ pub const SYS_RESOURCE: Capability = Capability {
     name: "CAP_SYS_RESOURCE",
     bit: 24,
     required: false,
+    reveals: false,
     why: "to raise the limit of locked memory, which kernels before 5.11 charge maps to",
     without: "nothing from 5.11 on; before, LimitMEMLOCK=infinity in the systemd unit does the same",
+};
+
+/// For namespaces of others. Whether a proxy has some in which names are looked up is tried, where one runs.
+pub const SYS_ADMIN: Capability = Capability {
+    name: "CAP_SYS_ADMIN",
+    bit: 21,
+    required: false,
+    reveals: false,
+    why: "to look up host names in the network namespace of a proxy, and to read in its user namespace, where those are not its own",
+    without: "there, upstreams that are configured by host name are not named, and files are read without what capabilities allow there",
 };
 
 /// For reading /proc.
@@ -88,6 +101,7 @@ pub const SYS_PTRACE: Capability = Capability {
     name: "CAP_SYS_PTRACE",
     bit: 19,
     required: false,
+    reveals: true,
     why: "to see processes of others where /proc is mounted with hidepid, and to read their configurations",
     without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for; upstreams of proxies of other users are called unknown",
 };
@@ -99,9 +113,6 @@ impl Capability {
         1 << self.bit
     }
 }
-
-/// CAP_SYS_ADMIN, which includes the required ones.
-const SYS_ADMIN: u32 = 21;
 
 /// The capabilities that this process lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,18 +155,9 @@ pub fn held() -> Result<u64, procfs::ProcError> {
 fn missing_in(effective: u64) -> Option<Missing> {
     let has = |bit: u32| effective & (1 << bit) != 0;
     let is_missing =
-        |capability: &&Capability| capability.required && !has(capability.bit) && !has(SYS_ADMIN);
+        |capability: &&Capability| capability.required && !has(capability.bit) && !has(SYS_ADMIN.bit);
     let missing: Vec<_> = CAPABILITIES.iter().filter(is_missing).copied().collect();
     (!missing.is_empty()).then_some(Missing(missing))
-}
-
-/// Whether this process sees the host's pids, as the kernel programs do.
-#[must_use]
-pub fn in_host_pid_namespace() -> bool {
-    /// include/linux/proc_ns.h, PROC_PID_INIT_INO.
-    const INITIAL: &str = "pid:[4026531836]";
-    // Where it cannot be read there is no /proc, and everything else will say so.
-    std::fs::read_link("/proc/self/ns/pid").map_or(true, |link| link.as_os_str() == INITIAL)
 }
 
 #[cfg(test)]

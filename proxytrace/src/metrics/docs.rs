@@ -57,7 +57,10 @@ fn page() -> String {
          - `table`: {}.\n\
          - `why`: below.\n\n\
          For every series `attempts = established + failures of all causes + in flight`. Every cause is 0, not absent, \
-         once an address is known; an address that is not declared and was not used for an hour goes away.\n",
+         once an address is known; an address that is not declared and was not used for an hour goes away. What is \
+         known of a proxy that has ended, its findings among it, goes away five to seven minutes later: after a last scrape, and \
+         before churning pods use up `--max-addresses`. One of the same name that starts before that goes on with its series; later, \
+         they begin at 0.\n",
         names(causes),
         names(broken),
         names(tables),

@@ -160,18 +160,20 @@ impl SeriesStore {
         &self.departed
     }
 
-    /// Drops the addresses that are not `kept`, as they have a row or are declared, and were not used for long; and the sums that
-    /// are of none that are left.
-    pub fn drop_idle(&mut self, now_ns: u64, kept: &HashSet<&Key>) {
+    /// Drops the addresses that are not `kept`, as they have a row or are declared, and were not used for long, or are of proxies
+    /// that are `gone`; and the sums that are of none that are left.
+    pub fn drop_idle(&mut self, now_ns: u64, kept: &HashSet<&Key>, gone: &HashSet<Arc<str>>) {
         let Self { own, idle_ns, sums, apart, departed, .. } = self;
         let mut has_changed = false;
         let mut leave = |key: &Key, carried: &Row| {
             has_changed = true;
             departed.entry(key.of_upstream()).or_insert(Row::ZERO).add(carried);
         };
+        let is_recent =
+            |key: &Key, last_ns: u64| now_ns.saturating_sub(last_ns) < *idle_ns && !gone.contains(&key.proxy);
         self.admitted.retain(|key, admitted| {
             let last_ns = admitted.carried.last_attempt_ns;
-            let is_recent = admitted.sum.is_none() && now_ns.saturating_sub(last_ns) < *idle_ns;
+            let is_recent = admitted.sum.is_none() && is_recent(key, last_ns);
             let is_kept = kept.contains(key) || is_recent;
             if !is_kept && admitted.sum.is_none() {
                 own.give_back(admitted.owner);
@@ -182,8 +184,10 @@ impl SeriesStore {
             }
             is_kept
         });
+        let used: HashSet<&Key> =
+            self.admitted.values().filter_map(|admitted| admitted.sum.as_ref()).collect();
         sums.retain(|key, sum| {
-            let is_kept = now_ns.saturating_sub(sum.last_ns) < *idle_ns;
+            let is_kept = used.contains(key) || is_recent(key, sum.last_ns);
             if !is_kept {
                 leave(key, &sum.carried);
             }
@@ -200,6 +204,11 @@ impl SeriesStore {
         if self.admitted.capacity() / 4 > self.admitted.len() {
             self.admitted.shrink_to_fit();
         }
+    }
+
+    /// The proxies that anything is kept of.
+    pub fn proxies(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.admitted.keys().chain(self.sums.keys()).map(|key| &key.proxy)
     }
 
     /// Takes over what a row counted that the kernel has forgotten.
@@ -252,7 +261,7 @@ mod tests {
             rows.iter().for_each(|entry| self.admit(&entry.key, entry.owner));
             let kept: HashSet<&Key> =
                 rows.iter().map(|entry| &entry.key).chain(declared.iter().map(|(_, key)| key)).collect();
-            self.drop_idle(now_ns, &kept);
+            self.drop_idle(now_ns, &kept, &HashSet::new());
             self.view(rows.iter().map(Entry::parts), declared)
         }
     }
@@ -365,6 +374,32 @@ mod tests {
         carry_first(&mut store, &mut rows);
         let series = store.update(6 * HOUR, &rows, &[]);
         assert_eq!((series.len(), of_upstream(&store, &series)), (0, (0, 0)));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_proxy_that_is_gone_goes_away_and_makes_place() {
+        let mut store = SeriesStore::new(1, HOUR);
+        let mut of = |proxy: &str, address: &str| {
+            let Entry { key, owner, row } = row(address, 1, 1, 1);
+            let key = Key { proxy: proxy.into(), ..key };
+            store.carry(&Entry { key, owner, row });
+        };
+        of("shop/edge-0/nginx", "a");
+        of("shop/edge-0/nginx", "b");
+        of("nginx.service", "a");
+        let count = |store: &SeriesStore| store.view(std::iter::empty(), &[]).len();
+        let gone = HashSet::from(["shop/edge-0/nginx".into()]);
+        assert_eq!(count(&store), 3, "an address, a sum, and a sum of the other proxy");
+        let held = Key { proxy: "shop/edge-0/nginx".into(), ..key("b") };
+        store.drop_idle(2, &HashSet::from([&held]), &gone);
+        assert_eq!(count(&store), 2, "something is still counted in its sum");
+        store.drop_idle(2, &HashSet::new(), &gone);
+        assert_eq!(count(&store), 1);
+        assert!(store.proxies().all(|proxy| &**proxy == "nginx.service"));
+        store.drop_idle(2, &HashSet::new(), &HashSet::from(["nginx.service".into()]));
+        assert_eq!((count(&store), store.apart.take(Owner::HOST_ROOT)), (0, true));
+        let series = store.update(3, &[row("a", 4, 4, 3)], &[]);
+        assert_eq!(attempts(&series, "a"), Some(4), "there is place for a series again, which begins anew");
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub fn diagnosis(report: &Report, colour: Colour) -> String {
 fn verdict(report: &Report) -> &'static str {
     match report.verdict {
         Verdict::Full => "full: everything is seen, in the best way",
-        Verdict::Degraded if report.lacks_something() => "degraded: not everything is seen",
-        Verdict::Degraded => "degraded: everything is seen, at a price",
+        Verdict::Costly => "everything is seen, at a price",
+        Verdict::Degraded => "degraded: not everything is seen",
         Verdict::Cannot => "cannot trace on this host",
     }
 }
@@ -76,7 +76,7 @@ mod tests {
         };
         let report = Report::new("6.1.0".to_owned(), vec![Check::ok("kernel", "6.1.0 x86_64")], vec![hook]);
         let expected = "\
-degraded: everything is seen, at a price
+everything is seen, at a price
 
 STATE   HOST               FOUND
 ok      kernel             6.1.0 x86_64

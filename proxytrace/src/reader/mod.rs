@@ -46,6 +46,15 @@ pub(crate) mod tests;
 pub use holder::Owner;
 pub use protocol::{Answer, GenerationId, Lookup, Question, Reply, Request};
 
+/// How many pods the host keeps logs of, from which the names of pods are taken: read as the reader reads them, with the rights of
+/// this process.
+///
+/// # Errors
+/// The directory is not there (`NotFound`), or why it cannot be read.
+pub fn pods_of_host() -> std::io::Result<usize> {
+    pod::count_of_host()
+}
+
 /// Reads an answer of a name server in each of the ways in which one is read.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn read_dns_answer(message: &[u8]) {

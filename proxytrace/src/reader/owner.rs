@@ -145,7 +145,7 @@ impl Process {
     pub(super) fn exe(&self) -> Result<PathBuf, Refusal> {
         self.entry
             .exe()
-            .map_err(failed("look at its program; that takes CAP_SYS_PTRACE (`proxytrace doctor`)"))
+            .map_err(failed("look at its program; that takes CAP_SYS_PTRACE, and no profile of AppArmor that denies it (`proxytrace doctor`)"))
     }
 
     /// Its arguments, or the title that it gave itself.

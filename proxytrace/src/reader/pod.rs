@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
+    io::{self, Read as _},
     path::Path,
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::identity::{
     cgroup,
-    pod::{self, Pod, checked, host_of_hosts, namespace_of_resolver, of_logs},
+    pod::{self, Located, Pod, checked, host_of_hosts, namespace_of_resolver, of_logs},
 };
 
 /// Where kubelet keeps a directory for each pod, unless its `podLogsDir` says otherwise.
@@ -32,48 +32,65 @@ fn uid_of(pid: u32) -> Option<String> {
     cgroup::place(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?).pod_uid
 }
 
-fn container_of(pid: u32, uid: &str) -> Option<String> {
+fn container_of(pid: u32, uid: &str) -> Result<String, String> {
     let mut mounts = String::new();
-    let table = File::open(format!("/proc/{pid}/mountinfo")).ok()?;
-    table.take(MAX_MOUNTINFO).read_to_string(&mut mounts).ok()?;
-    pod::container(&mounts, uid)
+    let path = format!("/proc/{pid}/mountinfo");
+    let read = File::open(&path).and_then(|table| table.take(MAX_MOUNTINFO).read_to_string(&mut mounts));
+    read.map_err(|error| format!("{path}: {error}"))?;
+    pod::container(&mounts, uid).ok_or_else(|| format!("{path} names no container of pod {uid}"))
 }
 
 /// Where the first of the processes runs that is in a pod, if all of that is known. The host's logs are looked at with our
 /// own rights, the container's files with those of its process.
-pub(super) fn of_any(pids: &[u32]) -> Option<Pod> {
-    let place = |pid: u32| {
-        let uid = uid_of(pid)?;
-        let container = container_of(pid, &uid)?;
-        Some((pid, uid, container))
+pub(super) fn of_any(pids: &[u32]) -> Located {
+    let in_pod = pids.iter().find_map(|&pid| Some((pid, uid_of(pid)?)));
+    let Some((pid, uid)) = in_pod else { return Located::default() };
+    let container = match container_of(pid, &uid) {
+        Ok(container) => container,
+        Err(problem) => return Located { pod: None, problem: Some(problem) },
     };
-    let (pid, uid, container) = pids.iter().copied().find_map(place)?;
-    let by_logs = Root::of_host().ok().and_then(|host| names_in_logs(&host, &uid, &container));
-    let inside = || {
-        let has_host_name = has_host_name_of_its_own(pid);
-        let opened = Process::open(pid).and_then(|process| process.become_owner(Wanted::default()));
-        names_inside(&opened.ok()?.root, has_host_name)
+    let by_host = host_root().and_then(|host| names_in_logs(&host, &uid, &container));
+    let (names, problem) = match by_host {
+        Ok(names) => (Some((names, false)), None),
+        Err(problem) => (claimed_names(pid).map(|names| (names, true)), Some(problem)),
     };
-    let ((namespace, name), is_claimed) = match by_logs {
-        Some(names) => (names, false),
-        None => (inside()?, true),
-    };
-    Some(Pod { namespace, name, container, is_claimed })
+    let pod = names.map(|((namespace, name), is_claimed)| Pod { namespace, name, container, is_claimed });
+    Located { pod, problem }
+}
+
+/// How many directories the host keeps for pods.
+///
+/// # Errors
+/// They cannot be read, and why.
+pub(super) fn count_of_host() -> io::Result<usize> {
+    let names = Root::of_host()?.list(Path::new(LOGS))?;
+    Ok(names.iter().filter(|name| *name != "." && *name != "..").count())
+}
+
+fn host_root() -> Result<Root, String> {
+    Root::of_host().map_err(|error| format!("look below /proc/1/root: {error}"))
 }
 
 /// What the host keeps for that container of the pod: a container can mount what it likes, but not have logs there.
-fn names_in_logs(host: &Root, uid: &str, container: &str) -> Option<(String, String)> {
+fn names_in_logs(host: &Root, uid: &str, container: &str) -> Result<(String, String), String> {
     let logs = Path::new(LOGS);
-    let names = host.list(logs).ok()?;
+    let names = host.list(logs).map_err(|error| format!("read the host's {LOGS}: {error}"))?;
     let end = format!("_{uid}");
     let mut of_uid: Vec<_> =
         names.iter().filter_map(|name| name.to_str()).filter(|name| name.ends_with(&end)).collect();
     if of_uid.len() > MAX_LOGS {
-        return None;
+        return Err(format!("the host's {LOGS} has {} directories of pod {uid}", of_uid.len()));
     }
     of_uid.sort_unstable();
     let mut of_container = of_uid.into_iter().filter(|name| host.exists(&logs.join(name).join(container)));
-    of_container.find_map(|name| of_logs(name, uid))
+    let found = of_container.find_map(|name| of_logs(name, uid));
+    found.ok_or_else(|| format!("the host's {LOGS} has nothing of pod {uid}, container {container}"))
+}
+
+fn claimed_names(pid: u32) -> Option<(String, String)> {
+    let has_host_name = has_host_name_of_its_own(pid);
+    let opened = Process::open(pid).and_then(|process| process.become_owner(Wanted::default()));
+    names_inside(&opened.ok()?.root, has_host_name)
 }
 
 /// What the container's own files say; with the host's network its host name is the node's.
@@ -96,7 +113,7 @@ fn has_host_name_of_its_own(pid: u32) -> bool {
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{names_in_logs, names_inside};
+    use super::{Located, names_in_logs, names_inside};
     use crate::reader::root::Root;
 
     const UID: &str = "b45a2975-8186-11e7-a555-02c7d673a0c1";
@@ -123,10 +140,14 @@ mod tests {
             (&format!("var/log/pods/shop_edge-0_{UID}/edge/0.log"), ""),
             ("var/log/pods/shop_edge-1_c0ffee00-8186-11e7-a555-02c7d673a0c1/edge/0.log", ""),
         ]);
-        assert_eq!(names_in_logs(&host, UID, "edge"), Some(pair(("shop", "edge-0"))));
-        assert_eq!(names_in_logs(&host, UID, "payments"), None, "it has no such container");
-        assert_eq!(names_in_logs(&host, "00000000-8186-11e7-a555-02c7d673a0c1", "edge"), None);
-        assert_eq!(names_in_logs(&root(&[]).1, UID, "edge"), None);
+        assert_eq!(names_in_logs(&host, UID, "edge"), Ok(pair(("shop", "edge-0"))));
+        let refused = |host: &Root, uid: &str, container: &str, why: &str| {
+            let error = names_in_logs(host, uid, container).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        };
+        refused(&host, UID, "payments", "has nothing of pod");
+        refused(&host, "00000000-8186-11e7-a555-02c7d673a0c1", "edge", "has nothing of pod");
+        refused(&root(&[]).1, UID, "edge", "No such file");
     }
 
     #[test]
@@ -150,6 +171,6 @@ mod tests {
     #[test]
     fn a_process_in_no_control_group_of_a_pod_is_in_none() {
         assert!(Path::new("/proc/self/mountinfo").exists());
-        assert_eq!(super::of_any(&[std::process::id()]), None);
+        assert_eq!(super::of_any(&[std::process::id()]), Located::default());
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::holder::Owner;
 use crate::{
     declared::{Configuration, Endpoint, Resolved, Resolver, Routes},
-    identity::pod::Pod,
+    identity::pod::Located,
 };
 
 /// How long a question may be, in bytes as JSON.
@@ -77,7 +77,7 @@ impl Question {
         match self {
             Self::Configuration | Self::Addresses(_) => Answer::Unreadable(why),
             Self::Rejection(asked_ns) => Answer::Rejection { asked_ns: *asked_ns, reason: None },
-            Self::Pod => Answer::Pod(None),
+            Self::Pod => Answer::Pod(Located { pod: None, problem: Some(why) }),
         }
     }
 }
@@ -119,8 +119,8 @@ pub enum Answer {
         /// One line: what nginx says, or what stands in the configuration. `None` where neither could be had.
         reason: Option<String>,
     },
-    /// To [`Question::Pod`]: in Kubernetes, or elsewhere, or nobody knows.
-    Pod(Option<Pod>),
+    /// To [`Question::Pod`].
+    Pod(Located),
     /// The configuration could not be read, and why, with file and line where there is one.
     Unreadable(String),
     /// None of the processes is still there and of a proxy whose configuration can be read.

@@ -43,8 +43,8 @@ impl Watch {
     /// A map could not be read.
     pub fn answer(&mut self, reply: Reply) -> Result<(), Error> {
         let of = reply.id;
-        if let Answer::Pod(pod) = reply.answer {
-            self.names.found(of.proxy, pod);
+        if let Answer::Pod(located) = reply.answer {
+            self.names.found(of.proxy, located);
             return Ok(());
         }
         if let Answer::Rejection { asked_ns, reason } = reply.answer {

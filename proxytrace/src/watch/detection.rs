@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     mem,
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -72,6 +73,16 @@ impl Detection {
     /// The proxies of which something has happened that findings have not been shown.
     pub(super) fn awaited(&self) -> impl Iterator<Item = u64> {
         self.happened.iter().map(Happened::proxy)
+    }
+
+    /// The proxies that findings keep anything of.
+    pub(super) fn proxies(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.findings.proxies()
+    }
+
+    /// Nothing is kept of these proxies any more; what stands of them is cleared at the next tick.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>) {
+        self.findings.forget(gone);
     }
 
     /// What stands.

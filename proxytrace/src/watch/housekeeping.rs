@@ -3,7 +3,8 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,16 +31,45 @@ const IDLE_NS: u64 = 3_600_000_000_000;
 /// Twice as long as the kernel half wants it.
 const SOON_NS: u64 = 2 * RETIRES_AFTER_NS;
 
-/// When it was done last.
+/// When it was done last, and what is to go.
 #[derive(Debug)]
 pub(super) struct Housekeeping {
     turned: Instant,
     was_thorough: Instant,
+    ended: Ended,
+}
+
+/// The names of proxies that have ended, of which something is kept still, since when. Another that is called the same goes on with
+/// what is kept: a service that was restarted.
+#[derive(Debug)]
+struct Ended {
+    kept: Duration,
+    since: HashMap<Arc<str>, Instant>,
 }
 
 impl Housekeeping {
-    pub(super) fn new() -> Self {
-        Self { turned: Instant::now(), was_thorough: Instant::now() }
+    /// What is kept of a proxy that has ended is `kept` for so long.
+    pub(super) fn new(kept: Duration) -> Self {
+        let ended = Ended { kept, since: HashMap::new() };
+        Self { turned: Instant::now(), was_thorough: Instant::now(), ended }
+    }
+}
+
+impl Ended {
+    /// Of the proxies that something is `known` of those that are not `living`, and have not been for long.
+    fn gone(
+        &mut self,
+        now: Instant,
+        known: &HashSet<Arc<str>>,
+        living: &HashSet<Arc<str>>,
+    ) -> HashSet<Arc<str>> {
+        let has_ended = |name: &Arc<str>| known.contains(name) && !living.contains(name);
+        self.since.retain(|name, _| has_ended(name));
+        for name in known.iter().filter(|name| has_ended(name)) {
+            self.since.entry(Arc::clone(name)).or_insert(now);
+        }
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= self.kept;
+        self.since.iter().filter(|(_, since)| is_over(since)).map(|(name, _)| Arc::clone(name)).collect()
     }
 }
 
@@ -61,7 +91,9 @@ impl Watch {
         if is_thorough {
             self.housekeeping.was_thorough = Instant::now();
             let declared = self.declared(snapshot, living);
-            self.rows.drop_idle(boot_ns(), &declared);
+            let gone = self.gone(living);
+            self.rows.drop_idle(boot_ns(), &declared, &gone);
+            self.detection.forget(&gone);
             // What comes and goes leaves holes in it, which would grow with the hours.
             memory::give_back();
         }
@@ -82,6 +114,13 @@ impl Watch {
         let named: HashSet<u64> = counted.chain(held).chain(self.detection.awaited()).collect();
         self.names.retain(|proxy| living.contains(&proxy) || named.contains(&proxy));
         Ok(())
+    }
+
+    /// The proxies that have ended so long ago that nothing is to be kept of them.
+    fn gone(&mut self, living: &HashSet<u64>) -> HashSet<Arc<str>> {
+        let known = self.rows.proxies().chain(self.detection.proxies()).cloned().collect();
+        let living = living.iter().filter_map(|proxy| self.names.given(*proxy)).collect();
+        self.housekeeping.ended.gone(Instant::now(), &known, &living)
     }
 
     /// The rows that nothing counts in at the moment, and that are not expected to be used: of a generation without processes at
@@ -115,5 +154,44 @@ impl Watch {
             idle.retain(|idle| !connected.contains(&idle.row));
         }
         Ok(idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{HashMap, HashSet},
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use super::Ended;
+
+    #[test]
+    fn a_proxy_is_gone_when_none_of_its_name_has_lived_for_long() {
+        const KEPT: Duration = Duration::from_secs(300);
+        let mut ended = Ended { kept: KEPT, since: HashMap::new() };
+        let begin = Instant::now();
+        let mut turn = |after: u64, known: &[&str], living: &[&str]| {
+            let set =
+                |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<HashSet<Arc<str>>>();
+            let now = begin + Duration::from_secs(after);
+            let mut gone: Vec<_> =
+                ended.gone(now, &set(known), &set(living)).iter().map(ToString::to_string).collect();
+            gone.sort();
+            gone
+        };
+        let known = ["edge-0", "nginx.service"];
+        assert!(turn(0, &known, &known).is_empty());
+        assert!(turn(60, &known, &[]).is_empty(), "both have just ended");
+        assert!(turn(120, &known, &["nginx.service"]).is_empty(), "one was restarted");
+        assert!(turn(359, &known, &["nginx.service"]).is_empty());
+        assert_eq!(turn(360, &known, &[]), ["edge-0"]);
+        assert!(turn(361, &known[1..], &[]).is_empty(), "the other has ended a second ago");
+        assert_eq!(
+            turn(660, &known, &[]),
+            ["nginx.service"],
+            "nothing is remembered of what nothing is kept of"
+        );
     }
 }

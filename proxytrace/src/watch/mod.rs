@@ -67,6 +67,8 @@ pub struct Limits {
     pub max_addresses: usize,
     /// Each is kept until it was neither declared nor used for so long.
     pub series_kept: Duration,
+    /// What is kept of a proxy, its series and its findings, is kept for so long after it has ended.
+    pub ended_kept: Duration,
 }
 
 impl Watch {
@@ -93,7 +95,7 @@ impl Watch {
             naming: Naming::new(reader, config),
             held: held::Held::default(),
             detection: detection::Detection::new(),
-            housekeeping: housekeeping::Housekeeping::new(),
+            housekeeping: housekeeping::Housekeeping::new(limits.ended_kept),
             has_started: false,
             is_last: false,
             unnamed: Vec::new(),
@@ -132,6 +134,9 @@ impl Watch {
         self.follow_names()?;
         let snapshot = self.tracer.snapshot()?;
         let living = self.look_at(&snapshot);
+        for doubt in self.names.take_doubts() {
+            tracing::warn!("{doubt}");
+        }
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
         let records = self.detect(&snapshot, &living)?;

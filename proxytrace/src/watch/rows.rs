@@ -93,11 +93,16 @@ impl Rows {
         self.named.retain(|row, _| rows.contains(row));
     }
 
-    /// Drops the series that have no row, are not declared and were not used for long.
-    pub(super) fn drop_idle(&mut self, now_ns: u64, declared: &[(Owner, Key)]) {
+    /// The proxies that have series.
+    pub(super) fn proxies(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.store.proxies()
+    }
+
+    /// Drops the series that have no row, are not declared and were not used for long, or are of proxies that are `gone`.
+    pub(super) fn drop_idle(&mut self, now_ns: u64, declared: &[(Owner, Key)], gone: &HashSet<Arc<str>>) {
         let Self { named, store } = self;
         let kept = named.values().map(|(key, _)| key).chain(declared.iter().map(|(_, key)| key)).collect();
-        store.drop_idle(now_ns, &kept);
+        store.drop_idle(now_ns, &kept, gone);
     }
 }
 

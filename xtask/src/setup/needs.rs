@@ -191,6 +191,20 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &["the package nftables of any distribution"],
     },
     Need {
+        name: "openssl",
+        why: "makes certificates for the stories about TLS",
+        check: Check::Program("openssl"),
+        steps: &[Step::Packages { names: &["openssl"], services: &[] }],
+        otherwise: &["the package openssl, 3.0 or newer, of any distribution"],
+    },
+    Need {
+        name: "curl",
+        why: "a client that speaks TLS and has a certificate, for the same stories",
+        check: Check::Program("curl"),
+        steps: &[Step::Packages { names: &["curl"], services: &[] }],
+        otherwise: &["the package curl of any distribution"],
+    },
+    Need {
         name: "dnsmasq",
         why: "the name server of a story in which a host moves",
         check: Check::Program("dnsmasq"),

@@ -11,7 +11,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("aya::", &["proxytrace/src/kernel/"]),
     ("prometheus_client::", &["proxytrace/src/metrics/"]),
     ("caps::", &["proxytrace/src/privilege/"]),
-    ("seccompiler::", &["proxytrace/src/privilege/"]),
+    ("seccompiler::", &["proxytrace/src/privilege/", "tests/support/filter.rs"]),
     ("aya_ebpf::", &["proxytrace-ebpf/src/"]),
     // Another proxy's configuration is one more reader beside nginx's.
     ("nginx_conf::", NGINX),

@@ -12,7 +12,7 @@ mod upstream;
 mod usage;
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -70,6 +70,11 @@ impl History {
             }
         }
         self.living = Some(living);
+    }
+
+    /// Forgets these proxies.
+    pub(super) fn forget(&mut self, gone: &HashSet<Arc<str>>) {
+        self.proxies.retain(|name, _| !gone.contains(name));
     }
 
     fn capacity(&self) -> Capacity {
