@@ -49,16 +49,17 @@ impl Prometheus {
 
     /// Asks until the result is good, which takes a scrape.
     pub(crate) fn asks_until(&self, query: &str, good: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        wait::until(query, wait::SOON * 3, || {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-            http::ask(&mut stream, &format!("/api/v1/query?query={}", percent_encoded(query)), &[]);
-            let answer = http::answer(&mut stream);
-            // While it starts, it says so.
-            let answer: Value =
-                (answer.status == 200).then(|| serde_json::from_str(&answer.body))?.expect("JSON");
-            let result = answer["data"]["result"].as_array()?.clone();
-            good(&result).then_some(result)
-        })
+        wait::until(query, wait::SOON * 3, || self.result(query).filter(|result| good(result)))
+    }
+
+    /// What it answers now; `None` while it starts, or to what is no query.
+    pub(crate) fn result(&self, query: &str) -> Option<Vec<Value>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        http::ask(&mut stream, &format!("/api/v1/query?query={}", percent_encoded(query)), &[]);
+        let answer = http::answer(&mut stream);
+        let answer: Value =
+            (answer.status == 200).then(|| serde_json::from_str(&answer.body))?.expect("JSON");
+        answer["data"]["result"].as_array().cloned()
     }
 }
 

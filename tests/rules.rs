@@ -93,7 +93,7 @@ fn links_between_pages_lead_somewhere() {
     let mut links = 0;
     let mut pages = files("docs");
     pages.extend(files("docs/runbooks"));
-    pages.push(root().join("deploy/prometheus/README.md"));
+    pages.extend(["prometheus", "grafana"].map(|part| root().join(format!("deploy/{part}/README.md"))));
     for page in pages {
         for link in text(&page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {

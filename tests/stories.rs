@@ -12,7 +12,7 @@
 //! - [`ledger`], [`storm`], [`crowd`]: every count is exact, also when nobody could follow
 //! - [`housekeeping`]: nothing grows with reloads, and what is forgotten was counted
 //! - [`quotas`]: what one user's processes take up, another's do not lack
-//! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on
+//! - [`metrics`], [`trace`]: what monitoring systems and people get to see; [`rules`], [`alerts`]: what monitoring systems alert on, [`dashboard`]: and show
 //! - [`replay`]: what is recorded, and shown again
 //! - [`settings`], [`secured`], [`service`]: the agent's own configuration, whom it serves, and the service manager that it runs under
 //! - [`cli`], [`requirements`], [`doctor`]: what happens when it is called wrongly or on the wrong host
@@ -40,6 +40,7 @@ mod configurations;
 mod cost;
 mod crossing;
 mod crowd;
+mod dashboard;
 mod disclosure;
 mod doctor;
 mod fairness;

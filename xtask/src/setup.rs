@@ -4,6 +4,7 @@ mod apt;
 mod needs;
 mod rust_src;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -99,6 +100,19 @@ impl Machine {
                     shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
                     shell::run(
                         Command::new(environment.join("bin/pip")).args(["install", "--quiet", package]),
+                    )?;
+                }
+                Step::Node { lock, environment } => {
+                    let environment = self.target.join(environment);
+                    fs::create_dir_all(&environment)?;
+                    for name in ["package.json", "package-lock.json"] {
+                        fs::copy(cargo::root().join(lock).join(name), environment.join(name))?;
+                    }
+                    // Scripts of packages would run as whoever sets up.
+                    shell::run(
+                        Command::new("npm")
+                            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"])
+                            .arg(&environment),
                     )?;
                 }
             }

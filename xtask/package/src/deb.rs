@@ -10,37 +10,62 @@ use xtask_tools::{cargo, shell};
 
 use crate::{copyright, file_system};
 
-/// What the program in the package is built for, as rustc calls it.
-const TRIPLE: &str = "x86_64-unknown-linux-musl";
+/// What a package is for.
+pub(crate) struct Target {
+    /// As Debian calls it.
+    pub(crate) arch: &'static str,
+    /// As `cargo xtask dist` calls it.
+    dist: &'static str,
+    /// As rustc calls it.
+    triple: &'static str,
+}
 
-/// Where `proxytrace/Cargo.toml` finds what is not in the checkout, below the target directory: cargo-deb puts that of [`TRIPLE`]
-/// before a path that begins with `target/release/`.
+pub(crate) const TARGETS: &[Target] = &[
+    Target { arch: "amd64", dist: "x86_64-linux-musl", triple: "x86_64-unknown-linux-musl" },
+    Target { arch: "arm64", dist: "aarch64-linux-musl", triple: "aarch64-unknown-linux-musl" },
+];
+
+/// Where `proxytrace/Cargo.toml` finds what is not in the checkout, below the target directory: cargo-deb puts that of an
+/// architecture before a path that begins with `target/release/`.
 const STAGE: &str = "release/package";
+
+/// What is taken from what `cargo xtask dist` made.
+const FROM_DIST: &[&str] = &["proxytrace", "man", "completions"];
 
 /// Who answers for the package, as in `proxytrace/Cargo.toml`.
 const MAINTAINER: &str = "proxytrace maintainers <proxytrace@users.noreply.github.com>";
 
-/// The shells, with the names that Debian gives the files that complete words in them.
-const COMPLETIONS: &[&str] = &["bash", "zsh", "fish"];
-
 /// A line more for the default configuration of a newer package.
 const NEWER_DEFAULT: &str = "\n# A default of the newer package.\n";
 
-/// Makes the package of what `cargo xtask dist` made, and says where it is.
-pub(crate) fn make() -> Result<PathBuf> {
-    let target = cargo::target_dir()?;
-    let stage = target.join(TRIPLE).join(STAGE);
+impl Target {
+    /// The directory that `cargo xtask dist` made, if it did.
+    fn made(&self, target: &Path) -> Option<PathBuf> {
+        let directory = target.join("dist").join(format!("proxytrace-{}-{}", version(), self.dist));
+        directory.join("proxytrace").is_file().then_some(directory)
+    }
+}
+
+/// Makes a package of everything that `cargo xtask dist` made; gives where each is.
+pub(crate) fn make() -> Result<Vec<(&'static Target, PathBuf)>> {
+    let directory = cargo::target_dir()?;
+    let made = TARGETS.iter().filter_map(|target| Some((target, target.made(&directory)?)));
+    let packages: Vec<_> = made
+        .map(|(target, made)| Ok((target, make_for(target, &made, &directory)?)))
+        .collect::<Result<_>>()?;
+    if packages.is_empty() {
+        bail!("there is no program in {}: run `cargo xtask dist`", directory.join("dist").display());
+    }
+    Ok(packages)
+}
+
+fn make_for(Target { arch, triple, .. }: &Target, made: &Path, directory: &Path) -> Result<PathBuf> {
+    let stage = directory.join(triple).join(STAGE);
     file_system::remove(&stage)?;
-    for directory in ["man", "completions"] {
-        fs::create_dir_all(stage.join(directory)).with_context(|| format!("create {}", stage.display()))?;
-    }
-    let program = stage.join("proxytrace");
-    fs::copy(built(&target)?, &program).context("copy the program")?;
-    shell::run(Command::new(&program).arg("man").arg(stage.join("man")))?;
-    for name in COMPLETIONS {
-        let script = shell::output(Command::new(&program).args(["completions", name]))?;
-        write(&stage.join("completions").join(name), &script)?;
-    }
+    fs::create_dir_all(&stage).with_context(|| format!("create {}", stage.display()))?;
+    let mut copy = Command::new("cp");
+    copy.arg("--recursive").args(FROM_DIST.iter().map(|name| made.join(name))).arg(&stage);
+    shell::run(&mut copy)?;
     let committed = committed()?;
     write(&stage.join("copyright"), &copyright::text(cargo::root())?)?;
     write(&stage.join("changelog.Debian"), &changelog(&rfc_date(&committed)?))?;
@@ -48,22 +73,12 @@ pub(crate) fn make() -> Result<PathBuf> {
     fs::copy(cargo::root().join("THIRD-PARTY-NOTICES.md"), &notices).context("copy the notices")?;
     compress([notices, stage.join("changelog.Debian")].into_iter().chain(files_in(&stage.join("man"))?))?;
 
-    let output = target.join("dist").join(format!("proxytrace_{}-1_amd64.deb", version()));
+    let output = directory.join("dist").join(format!("proxytrace_{}-1_{arch}.deb", version()));
     let mut cargo_deb =
         cargo::cargo(&["deb", "--quiet", "--no-build", "--no-strip", "--package", "proxytrace"]);
-    cargo_deb.args(["--target", TRIPLE, "--output"]).arg(&output).env("SOURCE_DATE_EPOCH", committed);
+    cargo_deb.args(["--target", triple, "--output"]).arg(&output).env("SOURCE_DATE_EPOCH", committed);
     shell::run(&mut cargo_deb)?;
     Ok(output)
-}
-
-/// The program that is shipped.
-fn built(target: &Path) -> Result<PathBuf> {
-    let directory = format!("proxytrace-{}-x86_64-linux-musl", version());
-    let program = target.join("dist").join(directory).join("proxytrace");
-    if !program.is_file() {
-        bail!("{} is not there: make it with `cargo xtask dist`", program.display());
-    }
-    Ok(program)
 }
 
 /// Makes a package of this one whose version is higher, and whose default configuration is another: what an upgrade meets.

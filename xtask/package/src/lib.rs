@@ -1,4 +1,4 @@
-//! `cargo xtask package`: makes the Debian package, and tries it.
+//! `cargo xtask package`: makes the Debian packages, and tries that of this machine.
 //!
 //! What is in the package is a table in `proxytrace/Cargo.toml`. A way to try it is a line of [`CHECKS`].
 
@@ -18,7 +18,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
-use xtask_tools::cargo;
+use xtask_tools::{cargo, private_apt};
 
 /// A way to try a package.
 struct Check {
@@ -41,21 +41,26 @@ pub struct Args {
     check: Option<Vec<String>>,
 }
 
-/// Makes the package from what `cargo xtask dist` made, and tries it as asked for.
+/// Makes a package of each program that `cargo xtask dist` made, and tries this machine's as asked for.
 ///
 /// # Errors
 /// It could not be made, or something is not as it must be.
 pub fn run(Args { check: asked }: Args) -> Result<()> {
-    let package = deb::make()?;
-    println!("package: {}", package.display());
+    let packages = deb::make()?;
+    for (_, package) in &packages {
+        println!("package: {}", package.display());
+    }
     let Some(asked) = asked else { return Ok(()) };
+    let own = packages.iter().find(|(target, _)| target.arch == private_apt::OWN);
+    let (_, package) =
+        own.with_context(|| format!("there is no package for {}, so none to try", private_apt::OWN))?;
     let work = cargo::target_dir()?.join("package");
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
     for Check { name, run } in
         CHECKS.iter().filter(|check| asked.is_empty() || asked.iter().any(|asked| asked == check.name))
     {
         println!("package: {name}");
-        run(&package, &work).with_context(|| format!("{name} is not content with {}", package.display()))?;
+        run(package, &work).with_context(|| format!("{name} is not content with {}", package.display()))?;
     }
     Ok(())
 }

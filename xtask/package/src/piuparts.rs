@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use xtask_tools::shell;
 
 use crate::file_system::{self, SUITE};
@@ -18,12 +19,14 @@ pub(crate) fn check(package: &Path, work: &Path) -> Result<()> {
     let mut piuparts = shell::as_root("piuparts")?;
     piuparts.args(["--distribution", SUITE, "--keep-sources-list", "--no-eatmydata", "--no-upgrade-test"]);
     piuparts.arg("--basetgz").arg(&base).arg("--log-file").arg(&log).arg("--tmpdir").arg(work);
-    piuparts.arg("--log-level=error").arg(package);
-    shell::run(&mut piuparts).with_context(|| format!("the log is {}", log.display()))?;
+    piuparts.arg("--log-level=info").arg(package);
+    // It prints what it logs.
+    shell::run(piuparts.stdout(Stdio::null())).with_context(|| format!("the log is {}", log.display()))?;
     let text = fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?;
-    if let Some(last) = text.lines().rfind(|line| line.contains("PASS: All tests.")) {
-        println!("{last}");
-    }
+    let Some(passed) = text.lines().rfind(|line| line.contains("PASS: All tests.")) else {
+        bail!("piuparts ended well without a verdict, see {}", log.display());
+    };
+    println!("{passed}");
     Ok(())
 }
 

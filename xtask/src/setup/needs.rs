@@ -57,6 +57,11 @@ pub(super) enum Step {
         package: &'static str,
         environment: &'static str,
     },
+    /// What a package.json and its lock in a directory of the checkout name, in a directory in the target directory.
+    Node {
+        lock: &'static str,
+        environment: &'static str,
+    },
 }
 
 pub(super) const NEEDS: &[Need] = &[
@@ -293,6 +298,18 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "types of Grafana",
+        why: "show a story that Grafana knows every option of the dashboard",
+        check: Check::InTarget("setup/grafana-13.2.2/node_modules/@grafana/schema/package.json"),
+        steps: &[
+            Step::Packages { names: &["nodejs", "npm"], services: &[] },
+            Step::Node { lock: "tests/grafana", environment: "setup/grafana-13.2.2" },
+        ],
+        otherwise: &[
+            "node 18 or newer in PATH, and the packages that tests/grafana/package-lock.json names in node_modules in that place",
+        ],
+    },
+    Need {
         name: "qemu",
         why: "emulates the machines in which `cargo xtask vm` tries other kernels",
         check: Check::Program("qemu-system-x86_64"),
@@ -452,6 +469,12 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "python3 -m venv target/{environment} && target/{environment}/bin/pip install {package}"
+                )
+            }
+            Self::Node { lock, environment } => {
+                write!(
+                    f,
+                    "cp {lock}/package*.json target/{environment} && npm ci --prefix target/{environment}"
                 )
             }
         }
