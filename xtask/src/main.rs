@@ -1,4 +1,4 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | image | cluster | vm`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
@@ -13,6 +13,7 @@ mod tidy;
 use std::process::ExitCode;
 
 use clap::Parser;
+use xtask_tools::shell;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
@@ -29,6 +30,10 @@ enum Command {
     Bench,
     /// Write THIRD-PARTY-NOTICES.md anew, from the packages that are in the program
     Notices,
+    /// Build the container image from what `dist` made, and run it with podman beside an nginx
+    Image,
+    /// Install the Helm chart on a real cluster of one node, upgrade it and take it away
+    Cluster,
     /// Run the stories of the kernel half on other kernels, in virtual machines
     Vm(xtask_vm::Args),
 }
@@ -41,6 +46,12 @@ fn main() -> ExitCode {
         Command::Demo => show::run(show::DEMO),
         Command::Bench => show::run(show::BENCH),
         Command::Notices => notices::run(),
+        Command::Image => {
+            setup::run().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::image())
+        }
+        Command::Cluster => {
+            setup::run().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::cluster())
+        }
         Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
     };
     if let Err(error) = done {

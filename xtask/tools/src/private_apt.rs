@@ -31,6 +31,12 @@ impl Source {
             .with_context(|| format!("/etc/apt names no Debian mirror to take {suite} from"))?;
         Ok(Self { uri, suite })
     }
+
+    /// The source as apt reads it, of packages (`deb`) or of their sources (`deb-src`).
+    pub fn line(&self, kind: &str) -> String {
+        let Self { uri, suite } = self;
+        format!("{kind} [signed-by={KEYRING}] {uri} {suite} main")
+    }
 }
 
 /// The first source that the machine's own apt has of that kind.
@@ -67,10 +73,7 @@ impl PrivateApt {
             fs::create_dir_all(directory.join(part))
                 .with_context(|| format!("create {}", directory.display()))?;
         }
-        let lines: String = sources
-            .iter()
-            .map(|Source { uri, suite }| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"))
-            .collect();
+        let lines: String = sources.iter().map(|source| source.line("deb") + "\n").collect();
         fs::write(directory.join("sources.list"), lines).context("write the private sources.list")?;
         fs::write(directory.join(STATUS), "").context("write the private list of what is installed")?;
         Ok(Self { directory, arch })
