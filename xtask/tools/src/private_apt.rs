@@ -32,11 +32,11 @@ impl Source {
         Ok(Self { uri, suite })
     }
 
-    /// As a line of apt's sources.list.
+    /// As apt reads it, of packages (`deb`) or of their sources (`deb-src`).
     #[must_use]
-    pub fn line(&self) -> String {
+    pub fn line(&self, kind: &str) -> String {
         let Self { uri, suite } = self;
-        format!("deb [signed-by={KEYRING}] {uri} {suite} main")
+        format!("{kind} [signed-by={KEYRING}] {uri} {suite} main")
     }
 }
 
@@ -74,7 +74,7 @@ impl PrivateApt {
             fs::create_dir_all(directory.join(part))
                 .with_context(|| format!("create {}", directory.display()))?;
         }
-        let lines: String = sources.iter().map(|source| source.line() + "\n").collect();
+        let lines: String = sources.iter().map(|source| source.line("deb") + "\n").collect();
         fs::write(directory.join("sources.list"), lines).context("write the private sources.list")?;
         fs::write(directory.join(STATUS), "").context("write the private list of what is installed")?;
         Ok(Self { directory, arch })
