@@ -99,7 +99,7 @@ fn read(program: &clap::Command) -> anyhow::Result<Cli> {
     let again = Again::new(command, "agent", path.clone());
     let mut cli = from(&again.read()?);
     if let Command::Agent(args) = &mut cli.command {
-        args.again = Some(again);
+        args.again = Some(Box::new(again));
     }
     Ok(cli)
 }

@@ -75,7 +75,7 @@ pub struct Args {
     tracing: Tracing,
     /// How the command line is read again, where it names a file.
     #[arg(skip)]
-    pub again: Option<Again>,
+    pub again: Option<Box<Again>>,
 }
 
 /// What is asked of a running agent.
@@ -117,7 +117,7 @@ impl Run for Args {
         }
         if let Some(probe) = self.probe {
             let (is_well, text) =
-                http::probe(self.listen.from_this_host(), self.serving.has_tls()?, probe.path())?;
+                http::probe(self.listen.on_this_host(), self.serving.has_tls()?, probe.path())?;
             write!(io::stdout(), "{text}")?;
             return Ok(if is_well { ExitCode::SUCCESS } else { Failure::Failed.into() });
         }
@@ -130,7 +130,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let mut crew = Crew::new();
     let shutdown = Shutdown::start()?;
     let notifier = Arc::new(Notifier::from_environment()?);
-    let reload = reload::start(&crew, serving.clone(), again.clone(), &notifier)?;
+    let reload = reload::start(&crew, serving.clone(), again.as_deref().cloned(), &notifier)?;
     // Before anything is attached: a second agent on the same port leaves at once.
     let listener = listen.bind().map_err(|error| {
         let hint = match error.kind() {

@@ -62,7 +62,7 @@ impl Listen {
 
     /// Where somebody on this host reaches it.
     #[must_use]
-    pub fn from_this_host(self) -> SocketAddr {
+    pub fn on_this_host(self) -> SocketAddr {
         match self {
             Self::At(address) if !address.ip().is_unspecified() => address,
             Self::At(address @ SocketAddr::V6(_)) => (Ipv6Addr::LOCALHOST, address.port()).into(),
@@ -96,7 +96,7 @@ mod tests {
         let check = |text: &str, from_here: &str| {
             let listen: Listen = text.parse().unwrap();
             assert_eq!(listen.to_string(), text);
-            assert_eq!(listen.from_this_host().to_string(), from_here, "{text}");
+            assert_eq!(listen.on_this_host().to_string(), from_here, "{text}");
         };
         check("127.0.0.1:9947", "127.0.0.1:9947");
         check("[::1]:1", "[::1]:1");

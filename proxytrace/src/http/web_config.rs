@@ -193,12 +193,12 @@ fn check_keys(value: &Value) -> Result<(), String> {
     for Section { name, supported, unsupported } in SECTIONS {
         let at = name.map_or(Some(value), |name| value.get(name));
         let shown = |key: &str| name.map_or(key.to_owned(), |name| format!("{name}.{key}"));
-        let keys = match at {
+        let mut keys = match at {
             None | Some(Value::Null) if name.is_some() => continue,
             Some(Value::Object(keys)) => keys.keys(),
             _ => return Err(format!("{} is not a table of keys", name.unwrap_or("the file"))),
         };
-        for key in keys.filter(|key| !supported.contains(&&***key)) {
+        if let Some(key) = keys.find(|key| !supported.contains(&&***key)) {
             if unsupported.contains(&&**key) {
                 return Err(format!("{} is not supported; remove it", shown(key)));
             }
