@@ -86,4 +86,5 @@ fn page() -> String {
 #[test]
 fn docs_are_fresh() {
     generated::check("metrics.md", |_| page());
+    generated::check("install/sizing.md", |page| generated::replaced(page, "formula", &sizes::formula()));
 }

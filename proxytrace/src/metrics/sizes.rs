@@ -132,6 +132,16 @@ pub(super) fn section() -> String {
     text
 }
 
+/// The formula of docs/install/sizing.md.
+pub(super) fn formula() -> String {
+    let line = |by| {
+        let Formula { agent, proxy, upstream, address, finding } = Formula::of(by);
+        format!("series = {agent} + {proxy} P + {upstream} U + {address} A + {finding} F")
+    };
+    let [default, on_request] = [HistogramBy::Upstream, HistogramBy::Address].map(line);
+    format!("```text\n{default}\n{on_request}    with --histogram-by address\n```\n")
+}
+
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
 #[test]
