@@ -1,4 +1,4 @@
-//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm | dist | package`.
+//! What developing proxytrace needs: `cargo xtask setup | run | test | demo | bench | notices | vm | dist | package | image | cluster`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
@@ -13,6 +13,7 @@ mod tidy;
 use std::process::ExitCode;
 
 use clap::Parser;
+use xtask_tools::shell;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
@@ -31,6 +32,10 @@ enum Command {
     Notices,
     /// Build the files that a release consists of: static programs, archives, bills of materials, checksums
     Dist(xtask_dist::Args),
+    /// Build the container image from what `dist` made, and run it with podman beside an nginx
+    Image,
+    /// Install the Helm chart on a real cluster of one node, upgrade it and take it away
+    Cluster,
     /// Run the stories of the kernel half on other kernels, in virtual machines
     Vm(xtask_vm::Args),
     /// Make the Debian package, and try it
@@ -46,6 +51,12 @@ fn main() -> ExitCode {
         Command::Bench => show::run(show::BENCH),
         Command::Notices => notices::run(),
         Command::Dist(args) => setup::run().and_then(|()| xtask_dist::run(&args)),
+        Command::Image => {
+            setup::run().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::image())
+        }
+        Command::Cluster => {
+            setup::run().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::cluster())
+        }
         Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
         Command::Package(args) => setup::run().and_then(|()| xtask_package::run(args)),
     };

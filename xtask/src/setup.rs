@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: from a fresh machine to where everything builds and every test runs.
 
 mod apt;
+mod helm;
 mod needs;
 mod rust_src;
 
@@ -88,6 +89,7 @@ impl Machine {
                     )?;
                 }
                 Step::RustSrc => rust_src::install(&self.sysroot)?,
+                Step::Helm => helm::install(&self.target)?,
                 Step::Crate { args, env } => {
                     shell::run(
                         cargo::cargo(&["install", "--locked", "--force"])

@@ -1,11 +1,11 @@
 //! The tables in docs/security.md, made from those in the code; this test keeps them fresh.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, path::Path};
 
 use super::seccomp;
 use crate::{
     generated::{self, replaced},
-    kernel::requirements::CAPABILITIES,
+    kernel::requirements::{CAPABILITIES, SYS_RESOURCE},
 };
 
 fn capabilities() -> String {
@@ -18,6 +18,28 @@ fn capabilities() -> String {
 
 fn system_calls(list: &'static [seccomp::Group]) -> String {
     seccomp::reasons(list).fold(String::new(), |list, why| list + "- " + why + "\n")
+}
+
+/// Where people take the list from, with what goes before it and after it.
+const GRANTED: &[(&str, &str, &str)] = &[
+    ("deploy/kubernetes/chart/templates/daemonset.yaml", "add: [", "{{"),
+    ("deploy/kubernetes/base/proxytrace.yaml", "add: [", "]"),
+    ("docs/security.md", "add: [", "]"),
+    ("docs/install/container.md", "--cap-add=", " "),
+];
+
+#[test]
+fn containers_get_the_capabilities_of_the_table() {
+    // Old kernels need one more, which an engine may not be able to hand on.
+    let expected = CAPABILITIES.iter().filter(|capability| **capability != SYS_RESOURCE);
+    let expected: Vec<_> = expected.map(|capability| capability.name.trim_start_matches("CAP_")).collect();
+    for (file, before, after) in GRANTED {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        let text = fs::read_to_string(path).unwrap();
+        let list = text.split_once(before).unwrap().1.split_once(after).unwrap().0;
+        let granted: Vec<_> = list.split(',').map(str::trim).collect();
+        assert_eq!(granted, expected, "{file}");
+    }
 }
 
 #[test]

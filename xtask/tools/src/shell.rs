@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::iter;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -39,6 +40,16 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words);
     Ok(command)
+}
+
+/// Carries on as root, in this very program, where that is not what we are.
+pub fn become_root() -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    let own = env::current_exe().context("find out which program this is")?;
+    let error = as_root(own)?.args(env::args_os().skip(1)).exec();
+    Err(error).context("become root")
 }
 
 /// What goes before a command so that it runs as root: nothing when we are.
