@@ -17,7 +17,7 @@ use crate::wait;
 const KUBECONFIG: &str = "/repo/xtask/cluster/src/config/kubeconfig.yaml";
 
 /// Where a manifest is written to, in the root.
-pub(crate) const MANIFEST: &str = "/var/lib/cluster/manifest.yaml";
+const MANIFEST: &str = "/var/lib/cluster/manifest.yaml";
 
 /// Where Helm and kubectl are, in the root.
 const TOOLS: &str = "/tools";

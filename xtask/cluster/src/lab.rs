@@ -83,7 +83,7 @@ impl Root {
             "--variant=minbase",
         ]);
         command.arg(format!("--include={}", PACKAGES.join(","))).arg(SUITE).arg(&unfinished);
-        shell::run(command.args(["deb", "deb-src"].map(|kind| uri.line(kind))))?;
+        shell::run(command.args([uri.line(), uri.line_of_sources()]))?;
         fs::rename(&unfinished, &self.directory).context("name the finished root")
     }
 

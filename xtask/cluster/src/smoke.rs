@@ -4,18 +4,13 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use serde_json::Value;
-
-use crate::cluster::{Cluster, MANIFEST};
+use crate::cluster::Cluster;
 use crate::image::Image;
 use crate::lab::Lab;
 use crate::{proxies, wait};
 
 const NAMESPACE: &str = "proxytrace";
 const CHART: &str = "/repo/deploy/kubernetes/chart";
-
-/// The kinds of the Prometheus Operator that the chart has objects of.
-const CRDS: &str = "/repo/deploy/kubernetes/tests/crds";
 
 /// Runs it all.
 pub(crate) fn run(lab: &Lab<'_>, image: &Image) -> Result<()> {
@@ -62,19 +57,6 @@ fn everything(cluster: &Cluster<'_>) -> Result<String> {
         all.lines().filter(|name| !OF_CONTROLLERS.iter().any(|own| name.contains(own))).collect();
     names.sort_unstable();
     Ok(names.join("\n"))
-}
-
-/// Whether all of `part` is in `whole`, which may have more fields: those that have a default.
-fn holds(whole: &Value, part: &Value) -> bool {
-    match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => {
-            part.iter().all(|(name, part)| whole.get(name).is_some_and(|whole| holds(whole, part)))
-        }
-        (Value::Array(whole), Value::Array(part)) => {
-            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| holds(whole, part))
-        }
-        _ => whole == part,
-    }
 }
 
 struct Story<'a> {
@@ -163,8 +145,7 @@ impl Story<'_> {
             let left = cluster.kubectl(&left)?;
             ensure!(left.is_empty(), "uninstalled, and these are left: {left}");
             Ok(())
-        })?;
-        self.keeps_what_the_operator_gets()
+        })
     }
 
     /// The agent's pod: the cluster has one node.
@@ -266,40 +247,6 @@ impl Story<'_> {
             println!("cluster: {:.1} MiB in {file}", bytes / f64::from(1 << 20));
         }
         Ok(())
-    }
-
-    /// The API keeps every field of what goes to the Prometheus Operator: it drops those that a kind does not have. Without Helm, because
-    /// this old API crashes where a kind of others is applied on its side.
-    fn keeps_what_the_operator_gets(&self) -> Result<()> {
-        let cluster = self.cluster;
-        cluster.kubectl(&["create", "--filename", CRDS])?;
-        cluster.kubectl(&["wait", "--for=condition=Established", "--filename", CRDS, "--timeout=60s"])?;
-        for (kind, template) in
-            [("PodMonitor", "templates/podmonitor.yaml"), ("PrometheusRule", "templates/prometheusrule.yaml")]
-        {
-            let api = format!("monitoring.coreos.com/v1/{kind}");
-            let render = [
-                "template",
-                "proxytrace",
-                CHART,
-                "--namespace",
-                NAMESPACE,
-                "--api-versions",
-                &api,
-                "--show-only",
-                template,
-            ];
-            fs::write(cluster.lab.root.path(MANIFEST), cluster.helm(&render)?).context("write a manifest")?;
-            let sent =
-                ["create", "--dry-run=client", "--validate=false", "--output=json", "--filename", MANIFEST];
-            let sent = cluster.kubectl(&sent)?;
-            cluster.kubectl(&["create", "--validate=false", "--filename", MANIFEST])?;
-            let kept = cluster.kubectl(&["get", "--output=json", "--filename", MANIFEST])?;
-            let [sent, kept]: [Value; 2] = [serde_json::from_str(&sent)?, serde_json::from_str(&kept)?];
-            ensure!(holds(&kept["spec"], &sent["spec"]), "{kind} is not kept as sent: {kept}");
-        }
-        println!("cluster: the API keeps PodMonitor and PrometheusRule as they are");
-        cluster.kubectl(&["delete", "--filename", CRDS]).map(drop)
     }
 
     /// What whoever reads of a failure wants to see.

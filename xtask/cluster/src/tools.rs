@@ -47,6 +47,12 @@ impl Tools {
         Command::new(self.path("kubernetes-validate-1.37.0/bin/kubernetes-validate"))
     }
 
+    /// The Python that kubernetes-validate runs with: it has a validator of schemas.
+    #[must_use]
+    pub fn validate_python(&self) -> Command {
+        Command::new(self.path("kubernetes-validate-1.37.0/bin/python"))
+    }
+
     /// checkov: what is unwise.
     #[must_use]
     pub fn checkov(&self) -> Command {

@@ -1,5 +1,7 @@
 //! The manifests for Kubernetes: what Helm makes of the chart is what is written down, valid for each version, and as wise as it can be.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -221,6 +223,40 @@ fn manifests_are_valid_for_each_version_that_they_are_for() {
     let mut validate = tools().validate();
     let output = validate.args(["--strict", "-k", "1.29.0"]).arg(&base).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("'appArmorProfile' was unexpected"));
+}
+
+#[test]
+fn what_the_prometheus_operator_gets_is_what_it_defines() {
+    let check = |manifests: &[PathBuf]| {
+        let mut python = tools().validate_python();
+        python
+            .arg(cargo::root().join("xtask/cluster/tests/definitions.py"))
+            .arg(kubernetes().join("tests/crds"))
+            .args(manifests);
+        python.output().unwrap()
+    };
+    let golden = |name: &str| kubernetes().join("tests").join(format!("{name}.golden.yaml"));
+    let ours = [
+        kubernetes().join("prometheus-operator/proxytrace.yaml"),
+        golden("prometheus-operator"),
+        golden("tls"),
+    ];
+    let checked = check(&ours);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{said}{}", String::from_utf8_lossy(&checked.stderr));
+    assert_eq!(
+        (said.matches("PodMonitor").count(), said.matches("PrometheusRule").count()),
+        (3, 2),
+        "{said}"
+    );
+
+    // It looks: a field that there is not, and a wrong type.
+    let directory = tempfile::tempdir().unwrap();
+    for (right, wrong) in [("jobLabel:", "jobLable:"), ("interval: 15s", "interval: 15")] {
+        let path = directory.path().join("wrong.yaml");
+        fs::write(&path, fs::read_to_string(&ours[0]).unwrap().replacen(right, wrong, 1)).unwrap();
+        assert!(!check(&[path]).status.success(), "{wrong} is not found");
+    }
 }
 
 #[test]

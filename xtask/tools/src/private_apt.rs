@@ -32,9 +32,19 @@ impl Source {
         Ok(Self { uri, suite })
     }
 
-    /// As apt reads it, of packages (`deb`) or of their sources (`deb-src`).
+    /// As a line of apt's sources.list.
     #[must_use]
-    pub fn line(&self, kind: &str) -> String {
+    pub fn line(&self) -> String {
+        self.line_of("deb")
+    }
+
+    /// The same for the packages' sources.
+    #[must_use]
+    pub fn line_of_sources(&self) -> String {
+        self.line_of("deb-src")
+    }
+
+    fn line_of(&self, kind: &str) -> String {
         let Self { uri, suite } = self;
         format!("{kind} [signed-by={KEYRING}] {uri} {suite} main")
     }
@@ -74,7 +84,7 @@ impl PrivateApt {
             fs::create_dir_all(directory.join(part))
                 .with_context(|| format!("create {}", directory.display()))?;
         }
-        let lines: String = sources.iter().map(|source| source.line("deb") + "\n").collect();
+        let lines: String = sources.iter().map(|source| source.line() + "\n").collect();
         fs::write(directory.join("sources.list"), lines).context("write the private sources.list")?;
         fs::write(directory.join(STATUS), "").context("write the private list of what is installed")?;
         Ok(Self { directory, arch })
