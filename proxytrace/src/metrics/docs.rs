@@ -25,10 +25,8 @@ fn page() -> String {
     for metric in METRICS {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         let labels = match (metric.kind, metric.labels) {
-            (Kind::Histogram, [labels @ .., last]) => {
-                format!("{}, on request {last}", labels.join(", "))
-            }
-            (_, labels) => labels.join(", "),
+            // The last one, the address, only on request.
+            (Kind::Histogram, [labels @ .., _]) | (_, labels) => labels.join(", "),
         };
         writeln!(page, "| `{}` | {kind} | {labels} | {} |", metric.name, metric.help).unwrap();
     }

@@ -20,7 +20,7 @@ const KERNEL_HALF: (&str, &str) = ("proxytrace-ebpf", "bpfel-unknown-none");
 pub(crate) fn make(target: &Target, place: &Path) -> Result<String> {
     let mut whole = described(place, PROGRAM, target.triple)?;
     let (package, triple) = KERNEL_HALF;
-    add(&mut whole, described(place, package, triple)?);
+    add(&mut whole, &described(place, package, triple)?);
     // Wherever it was made.
     let text = serde_json::to_string_pretty(&whole)?;
     Ok(text.replace(&format!("file://{}", place.display()), "file:///proxytrace") + "\n")
@@ -38,7 +38,7 @@ fn described(place: &Path, package: &str, triple: &str) -> Result<Value> {
 }
 
 /// Adds what another one has and this one does not.
-fn add(whole: &mut Value, other: Value) {
+fn add(whole: &mut Value, other: &Value) {
     for (list, key) in [("components", "bom-ref"), ("dependencies", "ref")] {
         let Some(known) = whole[list].as_array_mut() else { continue };
         let names: BTreeSet<String> = known.iter().map(|entry| entry[key].to_string()).collect();
@@ -61,7 +61,7 @@ mod tests {
         });
         add(
             &mut whole,
-            json!({
+            &json!({
                 "components": [{"bom-ref": "b"}, {"bom-ref": "c"}],
                 "dependencies": [{"ref": "a"}, {"ref": "c"}],
             }),

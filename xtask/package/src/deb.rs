@@ -141,7 +141,7 @@ fn compress(files: impl Iterator<Item = PathBuf>) -> Result<()> {
 
 fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
-    Ok(entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?)
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 fn read(path: &Path) -> Result<String> {
