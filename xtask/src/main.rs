@@ -19,7 +19,11 @@ use xtask_tools::shell;
 #[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
 enum Command {
     /// Bring this machine to where everything builds and every test runs
-    Setup,
+    Setup {
+        /// Also to where releases are made, and tried in machines and clusters
+        #[arg(long)]
+        releases: bool,
+    },
     /// Build proxytrace and run it with the privileges it needs
     Run(run::Args),
     /// Check everything that CI checks, with the stories last
@@ -44,21 +48,22 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
-        Command::Setup => setup::run(),
+        Command::Setup { releases: false } => setup::run(),
+        Command::Setup { releases: true } => setup::for_releases(),
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Demo => show::run(show::DEMO),
         Command::Bench => show::run(show::BENCH),
         Command::Notices => notices::run(),
-        Command::Dist(args) => setup::run().and_then(|()| xtask_dist::run(&args)),
+        Command::Dist(args) => setup::for_releases().and_then(|()| xtask_dist::run(&args)),
         Command::Image => {
-            setup::run().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::image())
+            setup::for_releases().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::image())
         }
         Command::Cluster => {
-            setup::run().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::cluster())
+            setup::for_releases().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::cluster())
         }
         Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
-        Command::Package(args) => setup::run().and_then(|()| xtask_package::run(args)),
+        Command::Package(args) => setup::for_releases().and_then(|()| xtask_package::run(args)),
     };
     if let Err(error) = done {
         eprintln!("xtask: {error:#}");

@@ -14,15 +14,25 @@ use anyhow::{Result, bail};
 use xtask_tools::{cargo, shell};
 
 use self::apt::Apt;
-use self::needs::{Check, NEEDS, Need, Step};
+use self::needs::{Check, NEEDS, Need, RELEASE_NEEDS, Step};
 
-/// Gets what is missing and says what and why. Where all is there it is a matter of milliseconds,
-/// which is why every other command begins with it.
+/// Gets what is missing of what building and testing needs, and says what and why. Where all is there it is a matter of
+/// milliseconds, which is why every other command begins with it.
 pub(crate) fn run() -> Result<()> {
+    get_missing(NEEDS)
+}
+
+/// The same of what releases need besides. Who only tests need not be able to get it.
+pub(crate) fn for_releases() -> Result<()> {
+    run()?;
+    get_missing(RELEASE_NEEDS)
+}
+
+fn get_missing(needs: &[Need]) -> Result<()> {
     let machine = Machine::look_at()?;
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !machine.has(need)).collect();
+    let missing: Vec<&Need> = needs.iter().filter(|need| !machine.has(need)).collect();
     if missing.is_empty() {
-        eprintln!("setup: nothing to do, this machine has all {} things", NEEDS.len());
+        eprintln!("setup: nothing to do, this machine has all {} things", needs.len());
         return Ok(());
     }
 
@@ -42,7 +52,7 @@ pub(crate) fn run() -> Result<()> {
     if failed > 0 {
         bail!("setup is incomplete: get what is named above, then run `cargo xtask setup` again");
     }
-    eprintln!("setup: done, this machine has all {} things", NEEDS.len());
+    eprintln!("setup: done, this machine has all {} things", needs.len());
     Ok(())
 }
 

@@ -101,7 +101,11 @@ const TRUTH_TABLE: &[&str] = &[
 const QUIET: &[&str] = &["quiet::", "--test-threads=8"];
 
 pub(crate) fn run(Args { stories, dist, kernels, long, filter }: Args) -> Result<()> {
-    setup::run()?;
+    if dist {
+        setup::for_releases()?;
+    } else {
+        setup::run()?;
+    }
     for gate in GATES.iter().filter(|_| !stories) {
         announce(gate.what);
         let mut command = cargo::cargo(gate.cargo);

@@ -68,6 +68,7 @@ pub(super) enum Step {
     },
 }
 
+/// What every build and every test needs.
 pub(super) const NEEDS: &[Need] = &[
     Need {
         name: "rustfmt",
@@ -130,50 +131,11 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
-        name: "static library for x86-64",
-        why: "the programs of a release run on any Linux, whatever its C library",
-        check: Check::InSysroot("lib/rustlib/x86_64-unknown-linux-musl/lib"),
-        steps: &[Step::Library("x86_64-unknown-linux-musl")],
-        otherwise: &[
-            "the component rust-std of the pinned toolchain for x86_64-unknown-linux-musl, unpacked into its sysroot",
-        ],
-    },
-    Need {
-        name: "static library for arm64",
-        why: "the same for another architecture",
-        check: Check::InSysroot("lib/rustlib/aarch64-unknown-linux-musl/lib"),
-        steps: &[Step::Library("aarch64-unknown-linux-musl")],
-        otherwise: &[
-            "the component rust-std of the pinned toolchain for aarch64-unknown-linux-musl, unpacked into its sysroot",
-        ],
-    },
-    Need {
-        name: "cargo-auditable",
-        why: "puts the list of its packages into a program, for scanners",
-        check: Check::Crate { name: "cargo-auditable", version: "0.7.7" },
-        steps: &[Step::Crate { args: &["cargo-auditable", "--version", "0.7.7"], env: &[] }],
-        otherwise: &["the same version by `cargo binstall`, which notes what it installs as well"],
-    },
-    Need {
-        name: "cargo-cyclonedx",
-        why: "writes the bill of materials of a release",
-        check: Check::Crate { name: "cargo-cyclonedx", version: "0.5.9" },
-        steps: &[Step::Crate { args: &["cargo-cyclonedx", "--version", "0.5.9"], env: &[] }],
-        otherwise: &["the same version by `cargo binstall`, which notes what it installs as well"],
-    },
-    Need {
         name: "minisign",
         why: "signs the checksums of a release, and checks the signature in a test",
         check: Check::Program("minisign"),
         steps: &[Step::Packages { names: &["minisign"], services: &[] }],
         otherwise: &["the package minisign of any distribution"],
-    },
-    Need {
-        name: "qemu's user mode",
-        why: "runs the program of a release that is for another architecture",
-        check: Check::Program("qemu-aarch64"),
-        steps: &[Step::Packages { names: &["qemu-user"], services: &[] }],
-        otherwise: &["qemu-aarch64 and qemu-x86_64 7.2 or newer of any distribution"],
     },
     Need {
         name: "nginx",
@@ -302,15 +264,20 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "node and npm",
+        why: "get the types of Grafana, and read the dashboard by them",
+        // Node of another origin brings its own npm, which Debian's conflicts with.
+        check: Check::Program("npm"),
+        steps: &[Step::Packages { names: &["nodejs", "npm"], services: &[] }],
+        otherwise: &["node 18 or newer of any distribution, or from https://nodejs.org/, in PATH"],
+    },
+    Need {
         name: "types of Grafana",
         why: "show a story that Grafana knows every option of the dashboard",
         check: Check::InTarget("setup/grafana-13.2.2/node_modules/@grafana/schema/package.json"),
-        steps: &[
-            Step::Packages { names: &["nodejs", "npm"], services: &[] },
-            Step::Node { lock: "tests/grafana", environment: "setup/grafana-13.2.2" },
-        ],
+        steps: &[Step::Node { lock: "tests/grafana", environment: "setup/grafana-13.2.2" }],
         otherwise: &[
-            "node 18 or newer in PATH, and the packages that tests/grafana/package-lock.json names in node_modules in that place",
+            "the packages that tests/grafana/package-lock.json names, in node_modules in that place, by any other tool",
         ],
     },
     Need {
@@ -400,18 +367,61 @@ pub(super) const NEEDS: &[Need] = &[
         otherwise: &["the package xz or xz-utils of any distribution"],
     },
     Need {
-        name: "cargo-deb",
-        why: "makes the Debian package in `cargo xtask package`",
-        check: Check::Program("cargo-deb"),
-        steps: &[Step::Crate { args: &["cargo-deb", "--version", "3.8.0"], env: &[] }],
-        otherwise: &["the package cargo-deb of any distribution, 3.8 or newer"],
-    },
-    Need {
         name: "systemd-analyze",
         why: "finds faults in the unit of the agent, and says how far it is confined",
         check: Check::Program("systemd-analyze"),
         steps: &[Step::Packages { names: &["systemd"], services: &[] }],
         otherwise: &["the package systemd of any distribution, 252 or newer"],
+    },
+];
+
+/// What releases need besides, and the machines and clusters that they are tried in.
+pub(super) const RELEASE_NEEDS: &[Need] = &[
+    Need {
+        name: "static library for x86-64",
+        why: "the programs of a release run on any Linux, whatever its C library",
+        check: Check::InSysroot("lib/rustlib/x86_64-unknown-linux-musl/lib"),
+        steps: &[Step::Library("x86_64-unknown-linux-musl")],
+        otherwise: &[
+            "the component rust-std of the pinned toolchain for x86_64-unknown-linux-musl, unpacked into its sysroot",
+        ],
+    },
+    Need {
+        name: "static library for arm64",
+        why: "the same for another architecture",
+        check: Check::InSysroot("lib/rustlib/aarch64-unknown-linux-musl/lib"),
+        steps: &[Step::Library("aarch64-unknown-linux-musl")],
+        otherwise: &[
+            "the component rust-std of the pinned toolchain for aarch64-unknown-linux-musl, unpacked into its sysroot",
+        ],
+    },
+    Need {
+        name: "cargo-auditable",
+        why: "puts the list of its packages into a program, for scanners",
+        check: Check::Crate { name: "cargo-auditable", version: "0.7.7" },
+        steps: &[Step::Crate { args: &["cargo-auditable", "--version", "0.7.7"], env: &[] }],
+        otherwise: &["the same version by `cargo binstall`, which notes what it installs as well"],
+    },
+    Need {
+        name: "cargo-cyclonedx",
+        why: "writes the bill of materials of a release",
+        check: Check::Crate { name: "cargo-cyclonedx", version: "0.5.9" },
+        steps: &[Step::Crate { args: &["cargo-cyclonedx", "--version", "0.5.9"], env: &[] }],
+        otherwise: &["the same version by `cargo binstall`, which notes what it installs as well"],
+    },
+    Need {
+        name: "qemu's user mode",
+        why: "runs the program of a release that is for another architecture",
+        check: Check::Program("qemu-aarch64"),
+        steps: &[Step::Packages { names: &["qemu-user"], services: &[] }],
+        otherwise: &["qemu-aarch64 and qemu-x86_64 7.2 or newer of any distribution"],
+    },
+    Need {
+        name: "cargo-deb",
+        why: "makes the Debian package in `cargo xtask package`",
+        check: Check::Program("cargo-deb"),
+        steps: &[Step::Crate { args: &["cargo-deb", "--version", "3.8.0"], env: &[] }],
+        otherwise: &["the package cargo-deb of any distribution, 3.8 or newer"],
     },
     Need {
         name: "lintian",
@@ -530,7 +540,7 @@ mod tests {
 
     #[test]
     fn whoever_cannot_use_our_way_is_offered_another() {
-        for need in NEEDS {
+        for need in NEEDS.iter().chain(RELEASE_NEEDS) {
             assert!(need.ways().len() > 1, "{}", need.name);
         }
     }
