@@ -177,7 +177,8 @@ fn each_command_has_a_manual_page() {
     names.sort();
     let help = run(proxytrace::command().arg("--help"));
     let (_, listed) = help.split_once("Commands:\n").expect("a list of commands");
-    let listed = listed.lines().take_while(|line| !line.is_empty());
+    // A line that is indented further goes on with what the line before says.
+    let listed = listed.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
     let commands = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
     let mut expected: Vec<_> = commands.map(|name| format!("proxytrace-{name}.1")).collect();
     expected.push("proxytrace.1".to_owned());

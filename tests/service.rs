@@ -24,7 +24,7 @@ fn a_service_manager_hears_when_it_is_attached_alive_reading_again_and_ending() 
     let directory = scratch::directory();
     let path = directory.path().join("notify");
     let by_path = UnixDatagram::bind(&path).expect("listen at a path");
-    let name = scratch::unique_name("notify");
+    let name = scratch::unique_name("sd");
     let abstract_name = SocketAddr::from_abstract_name(&name).expect("an abstract name");
     let by_name = UnixDatagram::bind_addr(&abstract_name).expect("listen at an abstract name");
     let netns = Netns::new();
