@@ -25,6 +25,8 @@ pub(crate) fn build(target: &Target, place: &Place) -> Result<PathBuf> {
     let paths = Paths::of(place)?;
     let mut build = cargo::cargo(&["auditable", "build", "--release", "--locked", "--package", "proxytrace"]);
     build.args(["--target", triple, "--target-dir"]).arg(&place.target).current_dir(&place.source);
+    // Takes minutes more than the profile's own, and a tenth off the size.
+    build.env("CARGO_PROFILE_RELEASE_LTO", "fat");
     // That of the toolchain: it links for every architecture, and is the same on every machine.
     build.env(format!("CARGO_TARGET_{variable}_LINKER"), "rust-lld");
     build.env("CARGO_ENCODED_RUSTFLAGS", paths.flags("--remap-path-prefix").join("\x1f"));
