@@ -17,7 +17,7 @@ use rustls::{
 };
 
 /// An agent that answers later is not well.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer about health is no longer, in bytes.
 const MAX_ANSWER: u64 = 64 << 10;
@@ -28,9 +28,9 @@ const MAX_ANSWER: u64 = 64 << 10;
 /// There is no answer.
 pub fn probe(agent: SocketAddr, has_tls: bool, path: &str) -> anyhow::Result<(bool, String)> {
     let ask = || {
-        let stream = TcpStream::connect_timeout(&agent, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = TcpStream::connect_timeout(&agent, ANSWER_TIMEOUT)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         if has_tls { exchange(tls(stream, agent)?, path) } else { exchange(stream, path) }
     };
     let answer =
