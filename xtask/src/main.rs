@@ -39,7 +39,7 @@ enum Command {
     /// Build the container image from what `dist` made, and run it with podman beside an nginx
     Image,
     /// Install the Helm chart on a real cluster of one node, upgrade it and take it away
-    Cluster,
+    Cluster(xtask_cluster::Args),
     /// Run the stories of the kernel half on other kernels, in virtual machines
     Vm(xtask_vm::Args),
     /// Make the Debian package, and try it
@@ -59,9 +59,9 @@ fn main() -> ExitCode {
         Command::Image => {
             setup::for_releases().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::image())
         }
-        Command::Cluster => {
-            setup::for_releases().and_then(|()| shell::become_root()).and_then(|()| xtask_cluster::cluster())
-        }
+        Command::Cluster(args) => setup::for_releases()
+            .and_then(|()| shell::become_root())
+            .and_then(|()| xtask_cluster::cluster(args)),
         Command::Vm(args) => setup::run().and_then(|()| xtask_vm::run(args)),
         Command::Package(args) => setup::for_releases().and_then(|()| xtask_package::run(args)),
     };

@@ -1,18 +1,24 @@
 //! Kubernetes' own programs, built from Debian's source package: no registry has them as binaries.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::lab::{Lab, Network, Root};
 
-/// Where the programs are, in the root.
-pub(crate) const PROGRAMS: &str = "/opt/kubernetes";
+/// Where the programs are, as seen in the root.
+pub(crate) const PROGRAMS: &str = "/lab/kubernetes";
+
+/// The same from outside.
+pub(crate) fn programs(root: &Root) -> PathBuf {
+    root.work.join("kubernetes")
+}
 
 /// Builds them, if they are not there: some ten minutes.
 pub(crate) fn build(root: &Root) -> Result<()> {
-    let programs = root.path(PROGRAMS);
+    let programs = programs(root);
     if programs.exists() {
         return Ok(());
     }

@@ -13,8 +13,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
-use xtask_tools::private_apt::{OWN, PrivateApt, Source};
-use xtask_tools::{cargo, shell};
+use xtask_tools::{cargo, debian, shell};
 
 /// What is in it beside Debian's smallest system. The compiler of Go and dpkg-dev build Kubernetes.
 const PACKAGES: &[&str] = &[
@@ -44,9 +43,6 @@ const PACKAGES: &[&str] = &[
     "socat",
 ];
 
-/// Debian 12: its podman, containerd and runc are those that much of the world still runs.
-const SUITE: &str = "bookworm";
-
 /// A directory with that Debian.
 pub(crate) struct Root {
     /// What these commands keep; the Debian is below it.
@@ -57,34 +53,9 @@ pub(crate) struct Root {
 impl Root {
     /// The one below `work`, made if it is not there: a minute.
     pub(crate) fn made(work: &Path) -> Result<Self> {
-        let root = Self { work: work.to_path_buf(), directory: work.join("root") };
-        if !root.directory.exists() {
-            root.make()?;
-        }
-        Ok(root)
-    }
-
-    fn make(&self) -> Result<()> {
-        eprintln!("cluster: making a Debian with container engines in {}", self.directory.display());
-        let tool = self.work.join("mmdebstrap");
-        if !tool.exists() {
-            let apt = PrivateApt::new(self.work.join("apt"), &[Source::debian(SUITE)?], OWN)?;
-            apt.update()?;
-            apt.unpack(&["mmdebstrap".to_owned()], &tool)?;
-            apt.end()?;
-        }
-        let uri = Source::debian(SUITE)?;
-        let unfinished = self.work.join("root.unfinished");
-        xtask_tools::private_apt::remove(&unfinished)?;
-        let mut command = Command::new(tool.join("usr/bin/mmdebstrap"));
-        command.env("PERL5LIB", tool.join("usr/share/perl5")).args([
-            "--quiet",
-            "--mode=root",
-            "--variant=minbase",
-        ]);
-        command.arg(format!("--include={}", PACKAGES.join(","))).arg(SUITE).arg(&unfinished);
-        shell::run(command.args([uri.line(), uri.line_of_sources()]))?;
-        fs::rename(&unfinished, &self.directory).context("name the finished root")
+        let made =
+            debian::once(work, "debian", PACKAGES, |partial| debian::make(PACKAGES, &partial.join("root")))?;
+        Ok(Self { work: work.to_path_buf(), directory: made.join("root") })
     }
 
     /// A file in it, as seen from outside.

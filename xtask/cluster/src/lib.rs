@@ -11,6 +11,7 @@ mod lab;
 mod oci;
 mod proxies;
 mod smoke;
+mod static_pods;
 mod tools;
 mod wait;
 
@@ -35,17 +36,25 @@ pub fn image() -> Result<()> {
     image::try_with_podman(&lab, &image)
 }
 
+/// What is tried with the chart.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Args {
+    /// Only its pod, run by a kubelet alone, in a machine that QEMU emulates: with AppArmor's default profile and without
+    #[arg(long)]
+    static_pods: bool,
+}
+
 /// Installs the chart on a cluster with Helm, looks at what it does, upgrades it and takes it away again.
 ///
 /// # Errors
 /// Something is not as it must be, or the cluster could not be run.
-pub fn cluster() -> Result<()> {
+pub fn cluster(Args { static_pods }: Args) -> Result<()> {
     let work = work()?;
     let root = Root::made(&work)?;
     kubernetes::build(&root)?;
     let lab = Lab::enter(&root, Network::Own)?;
     let image = image::build(&lab)?;
-    smoke::run(&lab, &image)
+    if static_pods { static_pods::run(&lab, &image) } else { smoke::run(&lab, &image) }
 }
 
 /// Where everything is kept that these commands make, below the target directory.

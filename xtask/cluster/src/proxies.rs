@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::lab::Lab;
 
 /// The same everywhere: an upstream `api` that refuses.
-const CONFIGURATION: &str = include_str!("config/nginx.conf");
+pub(crate) const CONFIGURATION: &str = include_str!("config/nginx.conf");
 
 /// Starts nginx beside the containers, as a service of the host would be.
 pub(crate) fn start_on_host(lab: &Lab<'_>) -> Result<Child> {

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use xtask_tools::{cargo, shell};
+use xtask_tools::{cargo, shell, source_date};
 
-use crate::source;
 use crate::targets::Target;
 
 /// Where something is built.
@@ -32,7 +31,7 @@ pub(crate) fn build(target: &Target, place: &Place) -> Result<PathBuf> {
     build.env("CARGO_ENCODED_RUSTFLAGS", paths.flags("--remap-path-prefix").join("\x1f"));
     build.env(format!("CC_{triple}"), target.c_compiler);
     build.env(format!("CFLAGS_{triple}"), paths.flags("-ffile-prefix-map").join(" "));
-    build.env(source::TIME, source::time()?);
+    build.env(source_date::VARIABLE, source_date::seconds()?);
     shell::run(&mut build)?;
     Ok(place.target.join(triple).join("release/proxytrace"))
 }

@@ -16,8 +16,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use xtask_tools::cargo;
 use xtask_tools::private_apt::remove;
+use xtask_tools::{cargo, source_date};
 
 use self::build::{Paths, Place};
 use self::targets::{TARGETS, Target};
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         tree::fill(&dist.join(&name), target, &program)?;
         let bill = format!("{name}.cdx.json");
         fs::write(dist.join(&bill), sbom::make(target, &copied)?).with_context(|| format!("write {bill}"))?;
-        files.extend([archive::pack(&dist, &name, &source::time()?)?, bill]);
+        files.extend([archive::pack(&dist, &name, &source_date::seconds()?)?, bill]);
     }
     remove(&copied)?;
     print!("{}", sums::write(&dist, &files)?);

@@ -7,9 +7,8 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use xtask_tools::{cargo, shell};
+use xtask_tools::{cargo, shell, source_date};
 
-use crate::source;
 use crate::targets::Target;
 
 /// The halves of the program, by their packages; the kernel's is for its own instruction set.
@@ -30,7 +29,7 @@ pub(crate) fn make(target: &Target, place: &Path) -> Result<String> {
 fn described(place: &Path, package: &str, triple: &str) -> Result<Value> {
     let mut tool = cargo::cargo(&["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"]);
     tool.args(["--no-build-deps", "--target", triple, "--override-filename", "bill"]);
-    tool.current_dir(place).env(source::TIME, source::time()?).stdout(Stdio::null());
+    tool.current_dir(place).env(source_date::VARIABLE, source_date::seconds()?).stdout(Stdio::null());
     shell::run(&mut tool)?;
     let file = place.join(package).join("bill.json");
     let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;

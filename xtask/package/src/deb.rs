@@ -1,14 +1,13 @@
 //! The package: what goes into it besides files of the checkout, and cargo-deb, which makes it.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use xtask_tools::{cargo, shell};
+use xtask_tools::{cargo, debian, shell, source_date};
 
-use crate::{copyright, file_system};
+use crate::copyright;
 
 /// What a package is for.
 pub(crate) struct Target {
@@ -61,12 +60,12 @@ pub(crate) fn make() -> Result<Vec<(&'static Target, PathBuf)>> {
 
 fn make_for(Target { arch, triple, .. }: &Target, made: &Path, directory: &Path) -> Result<PathBuf> {
     let stage = directory.join(triple).join(STAGE);
-    file_system::remove(&stage)?;
+    debian::remove(&stage)?;
     fs::create_dir_all(&stage).with_context(|| format!("create {}", stage.display()))?;
     let mut copy = Command::new("cp");
     copy.arg("--recursive").args(FROM_DIST.iter().map(|name| made.join(name))).arg(&stage);
     shell::run(&mut copy)?;
-    let committed = committed()?;
+    let committed = source_date::seconds()?;
     write(&stage.join("copyright"), &copyright::text(cargo::root())?)?;
     write(&stage.join("changelog.Debian"), &changelog(&rfc_date(&committed)?))?;
     let notices = stage.join("THIRD-PARTY-NOTICES.md");
@@ -76,7 +75,7 @@ fn make_for(Target { arch, triple, .. }: &Target, made: &Path, directory: &Path)
     let output = directory.join("dist").join(format!("proxytrace_{}-1_{arch}.deb", version()));
     let mut cargo_deb =
         cargo::cargo(&["deb", "--quiet", "--no-build", "--no-strip", "--package", "proxytrace"]);
-    cargo_deb.args(["--target", triple, "--output"]).arg(&output).env("SOURCE_DATE_EPOCH", committed);
+    cargo_deb.args(["--target", triple, "--output"]).arg(&output).env(source_date::VARIABLE, committed);
     shell::run(&mut cargo_deb)?;
     Ok(output)
 }
@@ -84,7 +83,7 @@ fn make_for(Target { arch, triple, .. }: &Target, made: &Path, directory: &Path)
 /// Makes a package of this one whose version is higher, and whose default configuration is another: what an upgrade meets.
 pub(crate) fn newer(package: &Path, place: &Path, work: &Path) -> Result<()> {
     let unpacked = work.join("newer");
-    file_system::remove(&unpacked)?;
+    debian::remove(&unpacked)?;
     shell::run(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(&unpacked))?;
     let control = unpacked.join("DEBIAN/control");
     let text = read(&control)?;
@@ -96,7 +95,7 @@ pub(crate) fn newer(package: &Path, place: &Path, work: &Path) -> Result<()> {
     let config = unpacked.join("etc/proxytrace/agent.toml");
     write(&config, &(read(&config)? + NEWER_DEFAULT))?;
     shell::run(Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&unpacked).arg(place))?;
-    file_system::remove(&unpacked)
+    debian::remove(&unpacked)
 }
 
 /// The version of the program; the package's has `-1` behind it.
@@ -116,16 +115,6 @@ fn changelog(date: &str) -> String {
  -- {MAINTAINER}  {date}
 "
     )
-}
-
-/// When the commit was made that the package is of, in seconds since 1970: whoever makes it again gets the same bytes.
-fn committed() -> Result<String> {
-    if let Ok(given) = env::var("SOURCE_DATE_EPOCH") {
-        return Ok(given);
-    }
-    let mut git = Command::new("git");
-    let seconds = shell::output(git.current_dir(cargo::root()).args(["log", "-1", "--format=%ct"]));
-    Ok(seconds.context("set SOURCE_DATE_EPOCH where there is no git")?.trim().to_owned())
 }
 
 fn rfc_date(seconds: &str) -> Result<String> {

@@ -6,7 +6,6 @@
 
 mod copyright;
 mod deb;
-mod file_system;
 mod lintian;
 mod machine;
 mod piuparts;

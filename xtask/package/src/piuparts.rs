@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
+use xtask_tools::debian::{self, SUITE};
 use xtask_tools::shell;
-
-use crate::file_system::{self, SUITE};
 
 /// What the package depends on, so that nothing but the package comes and goes.
 const PACKAGES: &[&str] = &["systemd", "procps"];
@@ -32,8 +31,7 @@ pub(crate) fn check(package: &Path, work: &Path) -> Result<()> {
 
 /// An archive of a small Debian.
 fn base(work: &Path) -> Result<PathBuf> {
-    let directory = file_system::once(work, "base", PACKAGES, |partial| {
-        file_system::make(PACKAGES, &partial.join("root.tar.gz"))
-    })?;
+    let directory =
+        debian::once(work, "base", PACKAGES, |partial| debian::make(PACKAGES, &partial.join("root.tar.gz")))?;
     Ok(directory.join("root.tar.gz"))
 }

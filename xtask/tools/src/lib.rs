@@ -2,5 +2,7 @@
 //! installed.
 
 pub mod cargo;
+pub mod debian;
 pub mod private_apt;
 pub mod shell;
+pub mod source_date;

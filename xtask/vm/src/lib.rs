@@ -5,11 +5,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
 mod arch;
-pub mod console;
+mod console;
 mod cpio;
 mod docs;
 mod doctor;
 mod elf;
+mod guest;
 mod initramfs;
 mod kernels;
 mod machine;
@@ -21,8 +22,8 @@ mod series;
 mod transcript;
 mod user_mode;
 
+pub use self::guest::Guest;
 pub use self::profiles::all_by_raw_tracepoints;
-pub use self::qemu::pc;
 
 use std::fs;
 use std::path::Path;

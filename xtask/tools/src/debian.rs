@@ -1,21 +1,22 @@
-//! The file systems that a package is tried in: made once, of packages from the mirror that this machine's apt is set up with.
+//! Small Debians, in which things are tried: made once, of packages from the mirror that this machine's apt is set up with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use xtask_tools::private_apt::Source;
-use xtask_tools::shell;
 
-/// The release of Debian that the package is tried on.
-pub(crate) const SUITE: &str = "bookworm";
+use crate::private_apt::Source;
+use crate::shell;
+
+/// The release: its systemd, podman, containerd and runc are those that much of the world still runs.
+pub const SUITE: &str = "bookworm";
 const SECURITY: &str = "bookworm-security";
 
-/// Which packages are in it: others may be wanted later.
+/// Which packages are in one: others may be wanted later.
 const CONTENT: &str = "packages";
 
 /// The directory `name` in `work`, made by `make` unless it is there with these packages. It appears whole or not at all.
-pub(crate) fn once(
+pub fn once(
     work: &Path,
     name: &str,
     packages: &[&str],
@@ -26,7 +27,7 @@ pub(crate) fn once(
     if fs::read_to_string(directory.join(CONTENT)).is_ok_and(|had| had == content) {
         return Ok(directory);
     }
-    eprintln!("package: making {} of {content}", directory.display());
+    eprintln!("debian: making {} of {content}", directory.display());
     remove(&directory)?;
     remove(&partial)?;
     fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
@@ -36,17 +37,18 @@ pub(crate) fn once(
     Ok(directory)
 }
 
-/// Makes a small Debian with these packages: in a directory or, by its name, in an archive.
-pub(crate) fn make(packages: &[&str], place: &Path) -> Result<()> {
+/// Makes one with these packages: in a directory or, by its name, in an archive. Its apt knows where the sources of packages are.
+pub fn make(packages: &[&str], place: &Path) -> Result<()> {
     let sources = [SUITE, SECURITY].map(Source::debian).into_iter().collect::<Result<Vec<_>>>()?;
     let mut mmdebstrap = shell::as_root("mmdebstrap")?;
     mmdebstrap.args(["--quiet", "--mode=root", "--variant=minbase"]);
     mmdebstrap.arg(format!("--include={}", packages.join(","))).arg(SUITE).arg(place);
-    shell::run(mmdebstrap.args(sources.iter().map(Source::line)))
+    mmdebstrap.args(sources.iter().flat_map(|source| [source.line(), source.line_of_sources()]));
+    shell::run(&mut mmdebstrap)
 }
 
 /// Removes a directory with what root made in it.
-pub(crate) fn remove(directory: &Path) -> Result<()> {
+pub fn remove(directory: &Path) -> Result<()> {
     if directory.exists() {
         shell::run(
             shell::as_root("rm")?.args(["--recursive", "--force", "--one-file-system"]).arg(directory),
