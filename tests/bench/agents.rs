@@ -1,4 +1,4 @@
-//! What an agent takes: time until it is ready, memory, and scrapes; with one upstream, and with very many.
+//! What an agent takes: time until it is ready, memory, and scrapes; with few addresses and with very many.
 
 use std::time::Instant;
 
@@ -8,51 +8,54 @@ use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::Nginx;
 use proxytrace_tests::proxytrace::Agent;
 
+use crate::Bench;
 use crate::comparison::{Comparison, MEBIBYTES, MILLISECONDS, Unit};
-use crate::many;
+use crate::many::{self, ADDRESSES};
+use crate::report::Point;
 
-const UPSTREAMS: u32 = 2000;
-const ROUNDS: usize = 5;
+/// How many addresses are declared, all of which have series of their own.
+const DECLARED: [u32; 4] = [10, 100, 1_000, 10_000];
 const SCRAPES: usize = 5;
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
-/// How many addresses have series of their own: as many as an agent gives them by default, and all.
-const SERIES: &[(&[&str], &str)] = &[(&[], "1000 series"), (&["--max-addresses", "10000"], "10000 series")];
-
-/// What is measured of an agent, in this order.
-const FIGURES: [(&str, &Unit); 5] = [
-    ("until it is ready", MILLISECONDS),
-    ("memory with its reader's", MEBIBYTES),
-    ("memory in the kernel", MEBIBYTES),
-    ("a scrape", MILLISECONDS),
-    ("the size of a scrape", MEBIBYTES),
+/// What is measured of an agent, in this order, and the plot that shows it.
+const FIGURES: [(&str, &Unit, Option<&str>); 5] = [
+    ("until it is ready", MILLISECONDS, None),
+    ("memory with its reader's", MEBIBYTES, Some("memory")),
+    ("memory in the kernel", MEBIBYTES, Some("memory")),
+    ("a scrape", MILLISECONDS, Some("scrape")),
+    ("the size of a scrape", MEBIBYTES, Some("scrape-size")),
 ];
 
-pub(crate) fn measure() -> Result<Vec<Comparison>> {
+pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let netns = Netns::new();
-    let few = Nginx::start(&netns, &many::routes(1));
-    let many = Nginx::start(&netns, &many::routes(UPSTREAMS));
-    let mut all = Vec::new();
-    for (options, series) in SERIES {
-        let mut comparisons = FIGURES.map(|(what, unit)| {
-            let what = format!("agent, {what}, {series}");
-            Comparison::new(what, unit, ["1 upstream", "2000 upstreams of 5 addresses"])
-        });
-        for _ in 0..ROUNDS {
-            let (one, other) = (figures(&few, options, 1)?, figures(&many, options, UPSTREAMS)?);
-            for (comparison, figures) in comparisons.iter_mut().zip(one.into_iter().zip(other)) {
-                comparison.add(figures.into());
+    let proxies = DECLARED.map(|addresses| Nginx::start(&netns, &many::routes(addresses / ADDRESSES)));
+    let sides = DECLARED.map(|addresses| format!("{addresses} addresses"));
+    let mut comparisons =
+        FIGURES.map(|(what, unit, _)| Comparison::new(format!("agent, {what}"), unit, sides.clone()));
+    for _ in 0..bench.rounds {
+        let figures = proxies.iter().zip(DECLARED).map(|(nginx, addresses)| figures(nginx, addresses));
+        let figures = figures.collect::<Result<Vec<_>>>()?;
+        for (number, comparison) in comparisons.iter_mut().enumerate() {
+            comparison.add(figures.iter().map(|figures| figures[number]).collect::<Vec<_>>());
+        }
+    }
+    for (comparison, (what, _, plot)) in comparisons.into_iter().zip(FIGURES) {
+        let values: Vec<f64> = comparison.figures().map(|(_, figure)| figure).collect();
+        for (addresses, y) in DECLARED.into_iter().zip(values) {
+            if let Some(plot) = plot {
+                bench.point(Point { plot, line: what.to_owned(), x: f64::from(addresses), y });
             }
         }
-        all.extend(comparisons);
+        bench.add(comparison);
     }
-    Ok(all)
+    Ok(())
 }
 
 /// Starts an agent that watches `nginx`, measures it and ends it.
-fn figures(nginx: &Nginx, options: &[&str], upstreams: u32) -> Result<[f64; FIGURES.len()]> {
+fn figures(nginx: &Nginx, addresses: u32) -> Result<[f64; FIGURES.len()]> {
     let start = Instant::now();
-    let agent = Agent::start(&[&["--process", nginx.name()], options].concat());
+    let agent = Agent::start(&["--process", nginx.name(), "--max-addresses", "10000"]);
     let ready = milliseconds(start);
     let scrapes = (0..SCRAPES).map(|_| {
         let start = Instant::now();
@@ -64,7 +67,10 @@ fn figures(nginx: &Nginx, options: &[&str], upstreams: u32) -> Result<[f64; FIGU
     let size = scrapes.last().map_or(0, |(_, size)| *size);
     let metrics = agent.metrics();
     let declared = metrics.sum("proxytrace_upstream_declared", &[]);
-    ensure!(declared > 0.0, "an agent that watches {upstreams} upstreams says that none is declared");
+    ensure!(
+        declared >= f64::from(addresses),
+        "an agent that watches {addresses} addresses says that {declared} are declared"
+    );
     let in_kernel = metrics.sum("proxytrace_kernel_memory_bytes", &[]);
     let figures =
         [ready, memory(agent.pid())? as f64 / MEBIBYTE, in_kernel / MEBIBYTE, best, size as f64 / MEBIBYTE];

@@ -1,51 +1,111 @@
-//! What a process does that is timed: one kind of call, again and again. It prints how many nanoseconds one takes: in the
-//! median of short runs, most of which nobody interrupts also on a busy machine.
+//! What a process does that is timed: one kind of call, again and again. It waits until it is told to begin, and prints how many
+//! nanoseconds a call takes: in the median of short runs, most of which nobody interrupts also on a busy machine.
 
+use std::env;
 use std::hint::black_box;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Instant;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::getppid;
+use proxytrace_tests::child::Guarded;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::scratch;
+use tempfile::TempDir;
 
 use crate::comparison::median;
 
+/// What a caller does.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Calls {
+    /// What a process does that is timed
+    #[arg(long, hide = true, value_enum, default_value_t = Call::Getppid)]
+    call: Call,
+
+    /// In how many runs
+    #[arg(long, hide = true, default_value_t = 1)]
+    runs: u32,
+
+    /// How many calls instead, one after the other
+    #[arg(long, hide = true)]
+    calls: Option<u32>,
+
+    /// How many of those in a second; as many as there can be without it
+    #[arg(long, hide = true, requires = "calls")]
+    rate: Option<u32>,
+}
+
 /// A kind of call.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Call {
     /// A system call that does next to nothing.
     Getppid,
     /// A socket is made, connect() refused at once, and the socket closed. In a network namespace without anybody else.
     Connect,
+    /// A socket is made, connected to a listener of a thread, which closes it, and then closed.
+    Established,
 }
 
 /// Where nobody listens.
 const CLOSED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
-pub(crate) fn make(call: Call, runs: u32) -> Result<()> {
-    let runs: Result<Vec<_>> = (0..runs).map(|_| run(call)).collect();
-    println!("{}", median(runs?));
+/// Does the calls. A second line says that they are done, and how long one took.
+pub(crate) fn make(Calls { call, runs, calls, rate }: Calls) -> Result<()> {
+    let address = match call {
+        Call::Established => listen()?,
+        _ => CLOSED,
+    };
+    println!("waiting");
+    std::io::stdin().read_line(&mut String::new()).context("wait for the beginning")?;
+    let nanoseconds = match calls {
+        Some(calls) => paced(call, address, calls, rate)?,
+        None => {
+            let runs: Result<Vec<_>> = (0..runs).map(|_| run(call, address)).collect();
+            median(runs?)
+        }
+    };
+    println!("{nanoseconds}");
+    // Whoever measures looks at what there is as long as we are here.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
     Ok(())
 }
 
+/// A listener of a thread that closes every connection at once.
+fn listen() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+    let address = listener.local_addr().context("ask for our address")?;
+    thread::spawn(move || listener.incoming().for_each(drop));
+    Ok(address)
+}
+
 /// The nanoseconds of a call in one run, which takes a millisecond or so.
-fn run(call: Call) -> Result<f64> {
-    let start = Instant::now();
+fn run(call: Call, address: SocketAddr) -> Result<f64> {
     let calls = match call {
-        Call::Getppid => {
-            const CALLS: u32 = 5000;
-            (0..CALLS).for_each(|_| {
-                black_box(getppid());
-            });
-            CALLS
-        }
-        Call::Connect => {
-            const CALLS: u32 = 50;
-            (0..CALLS).try_for_each(|_| be_refused())?;
-            CALLS
-        }
+        Call::Getppid => 5000,
+        Call::Connect | Call::Established => 50,
     };
+    paced(call, address, calls, None)
+}
+
+/// The nanoseconds of a call when so many are made, at most so many in a second.
+fn paced(call: Call, address: SocketAddr, calls: u32, rate: Option<u32>) -> Result<f64> {
+    let start = Instant::now();
+    for number in 0..calls {
+        if let Some(rate) = rate {
+            let due = Duration::from_secs_f64(f64::from(number) / f64::from(rate));
+            thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+        match call {
+            Call::Getppid => {
+                black_box(getppid());
+            }
+            Call::Connect => be_refused()?,
+            Call::Established => be_answered(address)?,
+        }
+    }
     Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(calls))
 }
 
@@ -54,5 +114,68 @@ fn be_refused() -> Result<()> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => bail!("connect to {CLOSED}: {error}, where it should be refused"),
         Ok(_) => bail!("somebody listens at {CLOSED}"),
+    }
+}
+
+/// The other side closes first: a port of ours that waits until nothing more can come would be missed soon.
+fn be_answered(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    let _ = stream.read(&mut [0]).context("wait for the end")?;
+    Ok(())
+}
+
+/// A process that makes calls, under a name of its own.
+pub(crate) struct Caller {
+    name: String,
+    process: Guarded,
+    /// It ends when this is closed.
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    _directory: TempDir,
+}
+
+impl Caller {
+    /// Starts it; `options` are those of [`Calls`]. It waits for [`Self::go`].
+    pub(crate) fn start(netns: &Netns, kind: &str, options: &[&str]) -> Result<Self> {
+        let own = env::current_exe().context("find out where this program is")?;
+        let (name, directory) = (scratch::unique_name(kind), scratch::directory());
+        scratch::alias(&own, directory.path(), &name);
+        let mut command = Command::new(directory.path().join(&name));
+        command.args(["--part", "caller"]).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = netns.spawn(&mut command);
+        let stdin = process.inner().stdin.take().context("a pipe")?;
+        let stdout = BufReader::new(process.inner().stdout.take().context("a pipe")?);
+        let mut caller = Self { name, process, stdin, stdout, _directory: directory };
+        let line = caller.line()?;
+        ensure!(line == "waiting", "a caller printed {line:?}");
+        Ok(caller)
+    }
+
+    /// The name of its process.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Has it make its calls; gives how many nanoseconds one took.
+    pub(crate) fn go(&mut self) -> Result<f64> {
+        self.begin()?;
+        self.done()
+    }
+
+    /// Has it begin.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.stdin.write_all(b"go\n").with_context(|| format!("have process {} begin", self.process.pid()))
+    }
+
+    /// Waits until they are made.
+    pub(crate) fn done(&mut self) -> Result<f64> {
+        let line = self.line()?;
+        line.parse().with_context(|| format!("a caller printed {line:?}"))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).context("read what a caller prints")?;
+        Ok(line.trim().to_owned())
     }
 }

@@ -1,57 +1,80 @@
-//! One thing measured on two sides in turns, and how the sides compare. Pure.
+//! One thing measured on several sides in turns, and how the sides compare. Pure.
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// What is measured, and how it is written.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Unit {
     name: &'static str,
+    #[serde(skip)]
     decimals: usize,
     /// Which of two figures of one side counts: of times the shorter and of rates the higher, as whatever else the machine
     /// does only makes them worse; of memory the larger.
+    #[serde(skip)]
     counts: fn(f64, f64) -> f64,
 }
 
 pub(crate) const NANOSECONDS: &Unit = &Unit { name: "ns", decimals: 0, counts: f64::min };
 pub(crate) const MILLISECONDS: &Unit = &Unit { name: "ms", decimals: 1, counts: f64::min };
+pub(crate) const SECONDS: &Unit = &Unit { name: "s", decimals: 2, counts: f64::min };
 pub(crate) const MEBIBYTES: &Unit = &Unit { name: "MiB", decimals: 2, counts: f64::max };
 pub(crate) const PER_SECOND: &Unit = &Unit { name: "per second", decimals: 0, counts: f64::max };
 
-/// Figures of two sides, a pair for each round.
-#[derive(Debug)]
+/// Figures of several sides, one of each in a round.
+#[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
     what: String,
     unit: &'static Unit,
-    sides: [&'static str; 2],
-    rounds: Vec<[f64; 2]>,
-    /// More than that on the second side is a failure.
+    /// The first is what the others are held against.
+    sides: Vec<String>,
+    rounds: Vec<Vec<f64>>,
+    /// More than that on the last side is a failure.
     limit: Option<f64>,
 }
 
 impl Comparison {
-    /// Nothing measured yet. The first side is what the second is held against.
-    pub(crate) fn new(what: impl Into<String>, unit: &'static Unit, sides: [&'static str; 2]) -> Self {
+    /// Nothing measured yet.
+    pub(crate) fn new(
+        what: impl Into<String>,
+        unit: &'static Unit,
+        sides: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let sides = sides.into_iter().map(Into::into).collect();
         Self { what: what.into(), unit, sides, rounds: Vec::new(), limit: None }
     }
 
-    /// The second side must not have more than that.
+    /// The last side must not have more than that.
     pub(crate) fn at_most(self, limit: f64) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// One round's figures.
-    pub(crate) fn add(&mut self, figures: [f64; 2]) {
+    /// One round's figures, as many as there are sides.
+    pub(crate) fn add(&mut self, figures: impl Into<Vec<f64>>) {
+        let figures = figures.into();
+        assert_eq!(figures.len(), self.sides.len(), "{}: a figure of each side", self.what);
         self.rounds.push(figures);
     }
 
     /// Why that is a failure, where it is one.
     pub(crate) fn too_much(&self) -> Option<String> {
-        let (figure, limit) = (self.figure(1), self.limit?);
+        let (last, limit) = (self.sides.len() - 1, self.limit?);
+        let (figure, side) = (self.figure(last), &self.sides[last]);
         let Unit { name, decimals, .. } = self.unit;
-        let [_, side] = self.sides;
         (figure > limit).then(|| {
             format!("{}: {side} takes {figure:.decimals$} {name}, more than {limit:.decimals$}", self.what)
         })
+    }
+
+    /// What is measured.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// The figures that count, of each side by its name.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.sides.iter().enumerate().map(|(side, name)| (name.as_str(), self.figure(side)))
     }
 
     /// The figure of a side that counts.
@@ -59,30 +82,24 @@ impl Comparison {
         self.rounds.iter().map(|figures| figures[side]).reduce(self.unit.counts).unwrap_or(f64::NAN)
     }
 
-    /// The second side by the first.
-    fn ratio(&self) -> f64 {
-        self.figure(1) / self.figure(0)
-    }
-
-    /// In the middle of the rounds: far from the other one where the machine was not quiet.
-    fn median_ratio(&self) -> f64 {
-        median(self.rounds.iter().map(|[one, other]| other / one).collect())
+    /// A side by the first, in the middle of the rounds: far from that of the figures where the machine was not quiet.
+    fn median_ratio(&self, side: usize) -> f64 {
+        median(self.rounds.iter().map(|figures| figures[side] / figures[0]).collect())
     }
 }
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unit { name, decimals, .. } = self.unit;
-        let [one, other] = self.sides;
-        let (with, without) = (self.figure(1), self.figure(0));
-        write!(
-            f,
-            "{}: {one} {without:.decimals$} {name}, {other} {with:.decimals$} {name}, ratio {:.2} (median {:.2} of {} rounds)",
-            self.what,
-            self.ratio(),
-            self.median_ratio(),
-            self.rounds.len()
-        )
+        write!(f, "{}:", self.what)?;
+        for (side, what) in self.sides.iter().enumerate() {
+            let (figure, separator) = (self.figure(side), if side == 0 { "" } else { "," });
+            write!(f, "{separator} {what} {figure:.decimals$} {name}")?;
+            if side > 0 {
+                write!(f, " (ratio {:.2}, median {:.2})", figure / self.figure(0), self.median_ratio(side))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -120,12 +137,15 @@ mod tests {
     #[test]
     fn a_line_has_the_figures_that_count_and_how_they_compare() {
         let times = comparison(NANOSECONDS, &[[100.0, 300.0], [200.0, 220.0], [120.0, 150.0]]);
-        let expected = "connect(): without 100 ns, with 150 ns, ratio 1.50 (median 1.25 of 3 rounds)";
+        let expected = "connect(): without 100 ns, with 150 ns (ratio 1.50, median 1.25)";
         assert_eq!(times.to_string(), expected);
         let rates = comparison(PER_SECOND, &[[1000.0, 900.0], [2000.0, 1000.0]]);
-        let expected =
-            "connect(): without 2000 per second, with 1000 per second, ratio 0.50 (median 0.70 of 2 rounds)";
+        let expected = "connect(): without 2000 per second, with 1000 per second (ratio 0.50, median 0.70)";
         assert_eq!(rates.to_string(), expected);
+        let mut three = Comparison::new("memory", MEBIBYTES, ["one", "two", "three"]);
+        three.add([1.0, 2.0, 4.0]);
+        let expected = "memory: one 1.00 MiB, two 2.00 MiB (ratio 2.00, median 2.00), three 4.00 MiB (ratio 4.00, median 4.00)";
+        assert_eq!(three.to_string(), expected);
     }
 
     #[test]

@@ -7,26 +7,27 @@ use anyhow::{Context, Result, ensure};
 use proxytrace_tests::nginx::{Nginx, Options};
 use proxytrace_tests::proxytrace;
 
+use crate::Bench;
 use crate::comparison::{Comparison, MILLISECONDS};
 use crate::many::{self, ADDRESSES};
 
 const UPSTREAMS: u32 = 2000;
-const ROUNDS: usize = 10;
 
 /// In milliseconds. A reload of such a configuration must have its names within a second.
 const LIMIT: f64 = 1000.0;
 
-pub(crate) fn measure() -> Result<Vec<Comparison>> {
+pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let nginx = Nginx::prepare(Options::default(), &many::routes(UPSTREAMS));
     let what = format!("reading {UPSTREAMS} upstreams of {ADDRESSES} addresses and {UPSTREAMS} locations");
     let sides = ["nginx -t", "proxytrace check"];
     let mut comparison = Comparison::new(what, MILLISECONDS, sides).at_most(LIMIT);
-    for _ in 0..ROUNDS {
+    for _ in 0..bench.rounds {
         let (mut test, mut check) = (nginx.command(), proxytrace::command());
         comparison
             .add([milliseconds(test.arg("-t"))?, milliseconds(check.arg("check").arg(nginx.config()))?]);
     }
-    Ok(vec![comparison])
+    bench.add(comparison);
+    Ok(())
 }
 
 /// How long a command takes, which must succeed.

@@ -1,17 +1,19 @@
-//! What a trace adds to connect(), and to other system calls: for the processes that are traced, and for everybody else.
+//! What is added to connect(), and to other system calls: for the processes that are traced, and for everybody else.
 
-use std::env;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use proxytrace_tests::bpf::Objects;
+use proxytrace_tests::child::Guarded;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::proxytrace::Agent;
-use proxytrace_tests::{child, scratch};
-use tempfile::TempDir;
+use proxytrace_tests::wait;
 
+use crate::Bench;
+use crate::calls::Caller;
 use crate::comparison::{Comparison, NANOSECONDS};
-
-const ROUNDS: usize = 9;
 
 /// The hook that other processes pay for, where it cannot be attached to the one function behind connect().
 const HOOK: &str = "connect";
@@ -19,24 +21,44 @@ const HOOK: &str = "connect";
 /// What it is attached by in turn, after the best way of this host: to every system call, and not at all.
 const OTHER_WAYS: [&str; 2] = ["tp_btf", "none"];
 
-/// Who calls what, and in how many runs in a round: for a part of a second.
-const CALLERS: &[Caller] = &[
-    Caller { what: "connect() refused, traced process", is_traced: true, call: "connect", runs: 400 },
-    Caller { what: "connect() refused, other process", is_traced: false, call: "connect", runs: 400 },
-    Caller { what: "getppid(), traced process", is_traced: true, call: "getppid", runs: 200 },
-    Caller { what: "getppid(), other process", is_traced: false, call: "getppid", runs: 200 },
+/// What is called, and in how many runs in a round: for a part of a second.
+const CALLS: &[Timed] = &[
+    Timed { what: "connect() refused", call: "connect", runs: "400" },
+    Timed { what: "connect() established and closed", call: "established", runs: "200" },
+    Timed { what: "getppid()", call: "getppid", runs: "200" },
 ];
 
-struct Caller {
+struct Timed {
     what: &'static str,
-    is_traced: bool,
     call: &'static str,
-    runs: u32,
+    runs: &'static str,
 }
 
-pub(crate) fn measure() -> Result<Vec<Comparison>> {
-    let place = Place::new()?;
-    let best = Agent::start(&["--process", &place.traced]).metrics();
+/// Who calls: by what its process is called.
+const WHO: [&str; 2] = ["traced process", "other process"];
+
+/// What watches.
+enum Side {
+    Nothing,
+    /// An agent whose hook on connect() is attached in that way.
+    Agent(String),
+    /// A script that counts.
+    Script,
+}
+
+impl Side {
+    fn name(&self) -> String {
+        match self {
+            Self::Nothing => "without".to_owned(),
+            Self::Agent(way) => format!("agent, hook {HOOK} by {way}"),
+            Self::Script => "bpftrace, counting".to_owned(),
+        }
+    }
+}
+
+pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
+    let netns = Netns::new();
+    let best = Agent::start(&["--process", "nobody"]).metrics();
     let mut ways = best.values_of("via", "proxytrace_hook_attached", &[("hook", HOOK)]);
     ways.truncate(1);
     for other in OTHER_WAYS {
@@ -44,61 +66,47 @@ pub(crate) fn measure() -> Result<Vec<Comparison>> {
             ways.push(other.to_owned());
         }
     }
-    let compare = |way: &String| {
-        CALLERS.iter().map(|caller| caller.comparison(&format!("hook {HOOK} by {way}"))).collect::<Vec<_>>()
-    };
-    let mut comparisons: Vec<_> = ways.iter().map(compare).collect();
-    for _ in 0..ROUNDS {
-        for (way, comparisons) in ways.iter().zip(&mut comparisons) {
-            let without = place.nanoseconds()?;
-            let forced = format!("{HOOK}={way}");
-            let agent = Agent::start(&["--process", &place.traced, "--hook-via", &forced]);
-            let with = place.nanoseconds()?;
-            agent.stop();
-            for (comparison, figures) in comparisons.iter_mut().zip(without.into_iter().zip(with)) {
-                comparison.add(figures.into());
+    let sides: Vec<_> =
+        [Side::Nothing].into_iter().chain(ways.into_iter().map(Side::Agent)).chain([Side::Script]).collect();
+    for Timed { what, call, runs } in CALLS {
+        for who in WHO {
+            let what = format!("{what}, {who}");
+            let mut comparison = Comparison::new(what, NANOSECONDS, sides.iter().map(Side::name));
+            for _ in 0..bench.rounds {
+                let figures = sides.iter().map(|side| {
+                    let mut caller = Caller::start(&netns, "cal", &["--call", call, "--runs", runs])?;
+                    let traced = if who == WHO[0] { caller.name().to_owned() } else { "nobody".to_owned() };
+                    side.during(&traced, || caller.go())
+                });
+                comparison.add(figures.collect::<Result<Vec<_>>>()?);
             }
+            bench.add(comparison);
         }
     }
-    Ok(comparisons.into_iter().flatten().collect())
+    Ok(())
 }
 
-impl Caller {
-    fn comparison(&self, way: &str) -> Comparison {
-        Comparison::new(format!("{}, {way}", self.what), NANOSECONDS, ["without an agent", "with one"])
-    }
-}
-
-/// Where the callers run, and what they are called.
-struct Place {
-    netns: Netns,
-    directory: TempDir,
-    traced: String,
-    other: String,
-}
-
-impl Place {
-    fn new() -> Result<Self> {
-        let own = env::current_exe().context("find out where this program is")?;
-        let directory = scratch::directory();
-        let [traced, other] = ["trc", "oth"].map(|kind| {
-            let name = scratch::unique_name(kind);
-            scratch::alias(&own, directory.path(), &name);
-            name
-        });
-        Ok(Self { netns: Netns::new(), directory, traced, other })
-    }
-
-    /// One round: how long a call of each of the callers takes.
-    fn nanoseconds(&self) -> Result<Vec<f64>> {
-        CALLERS.iter().map(|caller| self.call(caller)).collect()
-    }
-
-    fn call(&self, Caller { is_traced, call, runs, .. }: &Caller) -> Result<f64> {
-        let name = if *is_traced { &self.traced } else { &self.other };
-        let mut command = Command::new(self.directory.path().join(name));
-        command.args(["--part", "caller", "--call", call, "--runs", &runs.to_string()]);
-        let printed = self.netns.enter(|| child::run(&mut command));
-        printed.trim().parse().with_context(|| format!("a caller printed {printed:?}"))
+impl Side {
+    /// Does `work` while the processes of that name are watched.
+    fn during<T>(&self, traced: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self {
+            Self::Nothing => work(),
+            Self::Agent(way) => {
+                let agent = Agent::start(&["--process", traced, "--hook-via", &format!("{HOOK}={way}")]);
+                let done = work()?;
+                agent.stop();
+                Ok(done)
+            }
+            Self::Script => {
+                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("count.bt");
+                let mut bpftrace = Command::new("bpftrace");
+                bpftrace.arg(script).arg(traced).stdin(Stdio::null()).stdout(Stdio::null());
+                let watching = Guarded::spawn(bpftrace.stderr(Stdio::null()));
+                let is_there = || Objects::of(watching.pid()).is_complete();
+                wait::until_true("bpftrace to watch", Duration::from_secs(20), is_there);
+                std::thread::sleep(Duration::from_secs(1));
+                work().context("while bpftrace watches")
+            }
+        }
     }
 }

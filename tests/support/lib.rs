@@ -8,7 +8,8 @@
 //! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as planned and counts what came of it
-//! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets
+//! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets; [`empty`]: one that
+//!   does nothing
 //! - [`filter`]: what a container engine keeps from a process; [`bpf`]: what a process keeps in the kernel
 //! - [`supervisor`]: the demo and the bench leave nothing behind
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
@@ -28,6 +29,7 @@ pub mod proxytrace;
 pub mod client;
 
 pub mod balancer;
+pub mod empty;
 pub mod filter;
 mod program;
 pub mod sockmap;

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "nix does not know bpf(2)")]
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -12,6 +12,7 @@ const MAP_CREATE: c_int = 0;
 const MAP_UPDATE: c_int = 2;
 const PROG_LOAD: c_int = 5;
 const PROG_ATTACH: c_int = 8;
+const RAW_TRACEPOINT_OPEN: c_int = 17;
 
 /// The descriptor that a system call has made.
 #[track_caller]
@@ -74,6 +75,14 @@ pub(crate) fn load(kind: u32, attach_type: u32, program: &[u64]) -> OwnedFd {
 pub(crate) fn attach(target: &OwnedFd, program: &OwnedFd, attach_type: u32) {
     let attributes = [number(target), number(program), attach_type, 0];
     bpf(PROG_ATTACH, &attributes).expect("attach a program");
+}
+
+/// Attaches a program to a raw tracepoint, as long as what it gives is open.
+#[track_caller]
+pub(crate) fn open_raw_tracepoint(tracepoint: &CStr, program: &OwnedFd) -> OwnedFd {
+    let attributes = [tracepoint.as_ptr() as u64, u64::from(number(program))];
+    let opened = bpf(RAW_TRACEPOINT_OPEN, &attributes).expect("attach a program to a tracepoint");
+    made("attach a program to a tracepoint", opened)
 }
 
 /// A map of this kind (`enum bpf_map_type`) from numbers to numbers.

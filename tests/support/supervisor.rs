@@ -15,15 +15,16 @@ use nix::unistd::Pid;
 use crate::child::as_pid;
 use crate::netns::Netns;
 
-/// Runs this very program with `--part show`, and cleans up after it. `name` is what the show is called.
+/// Runs this very program with the same arguments and `--part show`, and cleans up after it. `name` is what the show is called.
 ///
 /// # Errors
 /// It failed, or was interrupted.
 pub fn run(name: &str) -> Result<()> {
     let own = env::current_exe().context("find out where this program is")?;
     // A process group of its own, which everything that the show starts belongs to.
-    let mut show =
-        Command::new(own).args(["--part", "show"]).process_group(0).spawn().context("start the show")?;
+    let mut show = Command::new(own);
+    show.args(env::args_os().skip(1)).args(["--part", "show"]).process_group(0);
+    let mut show = show.spawn().context("start the show")?;
     let group = as_pid(show.id());
     kill_when_interrupted(group)?;
 

@@ -30,8 +30,8 @@ enum Command {
     Test(test::Args),
     /// Replay the outage that proxytrace exists for, on a real nginx, and time who notices what
     Demo,
-    /// Measure what proxytrace costs, beside the same without it
-    Bench,
+    /// Measure what proxytrace costs, beside the same without it; `--quick` what does not depend on the clock
+    Bench(show::BenchArgs),
     /// Write THIRD-PARTY-NOTICES.md anew, from the packages that are in the program
     Notices,
     /// Build the files that a release consists of: static programs, archives, bills of materials, checksums
@@ -52,8 +52,8 @@ fn main() -> ExitCode {
         Command::Setup { releases: true } => setup::for_releases(),
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
-        Command::Demo => show::run(show::DEMO),
-        Command::Bench => show::run(show::BENCH),
+        Command::Demo => show::demo(),
+        Command::Bench(args) => show::bench(&args),
         Command::Notices => notices::run(),
         Command::Dist(args) => setup::for_releases().and_then(|()| xtask_dist::run(&args)),
         Command::Image => {

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use xtask_tools::{cargo, shell};
 
 use self::apt::Apt;
-use self::needs::{Check, NEEDS, Need, RELEASE_NEEDS, Step};
+use self::needs::{BENCH_NEEDS, Check, NEEDS, Need, RELEASE_NEEDS, Step};
 
 /// Gets what is missing of what building and testing needs, and says what and why. Where all is there it is a matter of
 /// milliseconds, which is why every other command begins with it.
@@ -26,6 +26,11 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn for_releases() -> Result<()> {
     run()?;
     get_missing(RELEASE_NEEDS)
+}
+
+/// The same of what the bench measures with and compares with.
+pub(crate) fn for_bench() -> Result<()> {
+    get_missing(BENCH_NEEDS)
 }
 
 fn get_missing(needs: &[Need]) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -10,6 +11,7 @@ use xtask_tools::cargo::{self, Target};
 use xtask_tools::shell;
 
 use crate::setup;
+use crate::show::BENCH;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -118,6 +120,11 @@ pub(crate) fn run(Args { stories, dist, kernels, long, filter }: Args) -> Result
     announce("the release build");
     let proxytrace = if dist { xtask_dist::own_program()? } else { cargo::build(Target::Own, "proxytrace")? };
 
+    if !stories {
+        announce("what it costs, as far as that does not depend on the clock");
+        run_quick_bench(&proxytrace)?;
+    }
+
     announce("stories");
     run_stories(&proxytrace, &filter, &[])?;
     if filter.is_empty() {
@@ -154,14 +161,28 @@ fn check_advisories() -> Result<()> {
 /// Where cargo-deny keeps them, below cargo's directory.
 const ADVISORIES: &str = "advisory-dbs";
 
+/// Compares what the programs in the kernel cost with what is committed.
+fn run_quick_bench(proxytrace: &Path) -> Result<()> {
+    let mut command = cargo::cargo(&["run", "--quiet", "--package", BENCH, "--locked"]);
+    run_as_root(&mut command)?;
+    command.env(cargo::BINARY, proxytrace).args(["--", "--quick"]);
+    shell::run(&mut command).context("it costs more than it did")
+}
+
+/// Has cargo start as root what it builds as the user.
+fn run_as_root(command: &mut Command) -> Result<()> {
+    let runner = shell::root_runner()?;
+    if !runner.is_empty() {
+        // Cargo builds as the user, and starts only the finished program through this.
+        command.args(["--config", &format!(r#"target."cfg(all())".runner = {runner:?}"#)]);
+    }
+    Ok(())
+}
+
 /// Runs the stories that pass the filter.
 fn run_stories(proxytrace: &Path, filter: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -> Result<()> {
     let mut command = cargo::cargo(&["test", "--package", STORIES, "--test", "stories", "--locked"]);
-    let runner = shell::root_runner()?;
-    if !runner.is_empty() {
-        // Cargo builds as the user, and starts only the finished test binary through this.
-        command.args(["--config", &format!(r#"target."cfg(all())".runner = {runner:?}"#)]);
-    }
+    run_as_root(&mut command)?;
     // Shown also when all is well: why a story was skipped, and what things cost.
     command.env(cargo::BINARY, proxytrace).envs(env.iter().copied()).envs(strictness());
     shell::run(command.args(["--", "--show-output"]).args(filter)).context("a story failed")

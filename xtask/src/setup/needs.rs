@@ -453,6 +453,31 @@ pub(super) const RELEASE_NEEDS: &[Need] = &[
     },
 ];
 
+/// What the bench needs besides: what asks, and what people would use instead of ours.
+pub(super) const BENCH_NEEDS: &[Need] = &[
+    Need {
+        name: "wrk",
+        why: "keeps nginx busy in the bench",
+        check: Check::Program("wrk"),
+        steps: &[Step::Packages { names: &["wrk"], services: &[] }],
+        otherwise: &["the package wrk of any distribution, or built from https://github.com/wg/wrk"],
+    },
+    Need {
+        name: "strace",
+        why: "is what many would use instead, so the bench measures it as well",
+        check: Check::Program("strace"),
+        steps: &[Step::Packages { names: &["strace"], services: &[] }],
+        otherwise: &["the package strace of any distribution"],
+    },
+    Need {
+        name: "tcpconnect, tcpstates and tcptracer",
+        why: "so are these of bcc's libbpf-tools",
+        check: Check::Program("tcptracer"),
+        steps: &[Step::Packages { names: &["libbpf-tools"], services: &[] }],
+        otherwise: &["built from https://github.com/iovisor/bcc, libbpf-tools, into a directory of PATH"],
+    },
+];
+
 /// All packages of modules for nginx in Debian 12.
 const NGINX_MODULES: &[&str] = &[
     "libnginx-mod-http-auth-pam",
@@ -540,7 +565,7 @@ mod tests {
 
     #[test]
     fn whoever_cannot_use_our_way_is_offered_another() {
-        for need in NEEDS.iter().chain(RELEASE_NEEDS) {
+        for need in NEEDS.iter().chain(RELEASE_NEEDS).chain(BENCH_NEEDS) {
             assert!(need.ways().len() > 1, "{}", need.name);
         }
     }

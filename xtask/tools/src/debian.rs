@@ -1,5 +1,7 @@
 //! Small Debians, in which things are tried: made once, of packages from the mirror that this machine's apt is set up with.
 
+#![allow(clippy::print_stderr, reason = "it takes a minute, which whoever typed the command wants to know")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

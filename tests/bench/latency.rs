@@ -1,0 +1,91 @@
+//! How soon one learns of something: the first record after the start, a failure as a record and as a count, and an upstream that is down.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, proxy_to};
+use proxytrace_tests::proxytrace::{Agent, Trace};
+use proxytrace_tests::wait;
+
+use crate::Bench;
+use crate::comparison::{Comparison, MILLISECONDS};
+
+/// In the order of the figures. The upstream is asked ten times a second when it goes down.
+const SIDES: [&str; 4] =
+    ["start to first record", "failure to record", "failure to count", "outage to finding"];
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
+    let mut comparison = Comparison::new("how soon it is known", MILLISECONDS, SIDES);
+    for _ in 0..bench.rounds {
+        comparison.add([first_record(), record(), count(), finding()]);
+    }
+    bench.add(comparison);
+    Ok(())
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+/// An nginx whose upstream refuses.
+fn scene() -> (Netns, Nginx) {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &proxy_to("127.0.0.1:8081", ""));
+    (netns, nginx)
+}
+
+fn first_record() -> f64 {
+    let (_netns, nginx) = scene();
+    let start = Instant::now();
+    let trace = Trace::start(&["--process", nginx.name()]);
+    nginx.get("/");
+    let _ = trace.next_of("connect");
+    milliseconds(start)
+}
+
+fn record() -> f64 {
+    let (_netns, nginx) = scene();
+    let trace = Trace::start(&["--process", nginx.name()]);
+    // The first waits for the proxy's name.
+    nginx.get("/");
+    let _ = trace.next_of("connect");
+    thread::sleep(PAUSE);
+    let start = Instant::now();
+    nginx.get("/");
+    let _ = trace.next_of("connect");
+    milliseconds(start)
+}
+
+fn count() -> f64 {
+    let (_netns, nginx) = scene();
+    let agent = Agent::start(&["--process", nginx.name()]);
+    let refused = || agent.metrics().sum("proxytrace_connect_failures_total", &[("cause", "refused")]);
+    nginx.get("/");
+    wait::until_true("the first failure to be counted", Duration::from_secs(5), || refused() >= 1.0);
+    thread::sleep(PAUSE);
+    let start = Instant::now();
+    nginx.get("/");
+    while refused() < 2.0 {
+        thread::sleep(Duration::from_micros(200));
+    }
+    milliseconds(start)
+}
+
+/// From the first request that an upstream refuses.
+fn finding() -> f64 {
+    let (_netns, nginx) = scene();
+    let trace = Trace::start(&["--process", nginx.name()]);
+    let start = Instant::now();
+    loop {
+        nginx.get("/");
+        if trace.within(PAUSE).is_some_and(|record| record.kind == "finding") {
+            return milliseconds(start);
+        }
+        if start.elapsed() > Duration::from_secs(60) {
+            return f64::NAN;
+        }
+    }
+}
