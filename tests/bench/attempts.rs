@@ -13,6 +13,9 @@ use crate::comparison::{Comparison, SECONDS};
 use crate::programs::WAYS;
 use crate::report::Point;
 
+/// What the first comparison is called.
+pub(crate) const OF_A_MILLION: &str = "the agent's processes, for a million attempts";
+
 /// As many attempts as there can be, of each kind.
 const ATTEMPTS: u32 = 100_000;
 
@@ -22,7 +25,7 @@ const SECONDS_EACH: u32 = 2;
 
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let sides = WAYS.map(|(way, _)| way);
-    let mut comparison = Comparison::new("the agent's processes, for a million attempts", SECONDS, sides);
+    let mut comparison = Comparison::new(OF_A_MILLION, SECONDS, sides);
     for _ in 0..bench.rounds {
         let round = WAYS.map(|(_, call)| Ok(taken(call, ATTEMPTS, None)?.0 * 1e6 / f64::from(ATTEMPTS)));
         comparison.add(round.into_iter().collect::<Result<Vec<_>>>()?);

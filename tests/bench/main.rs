@@ -15,6 +15,7 @@ mod connects;
 mod latency;
 mod loads;
 mod many;
+mod paper;
 mod plots;
 mod programs;
 mod quick;
@@ -93,6 +94,8 @@ const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "connects", run: connects::measure },
     Measurement { name: "workers", run: loads::workers },
     Measurement { name: "loads", run: loads::measure },
+    // From figures of the others: alone there is none.
+    Measurement { name: "paper", run: paper::measure },
 ];
 
 /// What was measured so far, and how it is to be.
@@ -158,6 +161,12 @@ impl Bench {
     fn add(&mut self, comparison: Comparison) {
         self.say(&comparison.to_string());
         self.comparisons.push(comparison);
+    }
+
+    /// What was measured under that name.
+    fn comparison(&self, what: &str) -> Result<&Comparison> {
+        let found = self.comparisons.iter().find(|comparison| comparison.what() == what);
+        found.with_context(|| format!("nothing was measured that is called {what:?}"))
     }
 
     /// A place in a plot.

@@ -61,10 +61,19 @@ pub(crate) const WAYS: [(&str, &str); 2] = [("established", "established"), ("re
 /// What each program takes for an attempt: runs, and nanoseconds without what the statistics take themselves.
 #[derive(Debug, Serialize)]
 pub(crate) struct Cost {
-    way: &'static str,
+    pub(crate) way: &'static str,
     program: String,
     runs: f64,
     nanoseconds: f64,
+    /// What it takes to come to it and back, for all runs.
+    dispatch: f64,
+}
+
+impl Cost {
+    /// The nanoseconds that an attempt takes longer for it.
+    pub(crate) fn with_dispatch(&self) -> f64 {
+        self.nanoseconds + self.dispatch
+    }
 }
 
 /// How many attempts are made at once.
@@ -90,7 +99,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
                 "programs, an attempt that is {way}: {program}: {runs:.2} runs, {nanoseconds:.0} ns"
             ));
             (all_runs, all_nanoseconds) = (all_runs + runs, all_nanoseconds + nanoseconds);
-            bench.costs.push(Cost { way, program, runs, nanoseconds });
+            bench.costs.push(Cost { way, program, runs, nanoseconds, dispatch: runs * dispatch });
         }
         bench.say(&format!(
             "programs, an attempt that is {way}: {all_runs:.1} runs, {all_nanoseconds:.0} ns, and {:.0} ns to come there and back",

@@ -1,7 +1,7 @@
 //! What came out, for people, for programs and as pictures: docs/performance.md, docs/performance.json and docs/images/performance-*.svg.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -40,14 +40,14 @@ pub(crate) fn write(bench: &Bench, machine: &str, date: &str) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let Bench { comparisons, costs, points, notes, .. } = bench;
     let report = Report { machine, date, comparisons, costs, points, notes };
-    write_file(docs.join("performance.json"), &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    write_file(&docs.join("performance.json"), &(serde_json::to_string_pretty(&report)? + "\n"))?;
     plots::draw(points, &docs.join("images"))?;
     let page = docs.join("performance.md");
     let text = fs::read_to_string(&page).with_context(|| format!("read {}", page.display()))?;
     let figures = format!("```console\n$ cargo xtask bench\n{}```\n", bench.printed);
     let text =
         put(&text, &figures).with_context(|| format!("{} has no place for figures", page.display()))?;
-    write_file(page, &text)
+    write_file(&page, &text)
 }
 
 /// The page with other figures.
@@ -57,8 +57,8 @@ fn put(page: &str, figures: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}{figures}{END}{after}"))
 }
 
-fn write_file(path: PathBuf, text: &str) -> Result<()> {
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+fn write_file(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     println!("bench: wrote {}", path.display());
     Ok(())
 }
