@@ -1,6 +1,8 @@
 //! The program, built so that the same source gives the same bytes on every machine with the pinned toolchain.
 
 use std::env;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,14 +28,28 @@ pub(crate) fn build(target: &Target, place: &Place) -> Result<PathBuf> {
     build.args(["--target", triple, "--target-dir"]).arg(&place.target).current_dir(&place.source);
     // Takes minutes more than the profile's own, and a tenth off the size.
     build.env("CARGO_PROFILE_RELEASE_LTO", "fat");
-    // That of the toolchain: it links for every architecture, and is the same on every machine.
-    build.env(format!("CARGO_TARGET_{variable}_LINKER"), "rust-lld");
+    build.env(format!("CARGO_TARGET_{variable}_LINKER"), linker(target, place)?);
     build.env("CARGO_ENCODED_RUSTFLAGS", paths.flags("--remap-path-prefix").join("\x1f"));
     build.env(format!("CC_{triple}"), target.c_compiler);
     build.env(format!("CFLAGS_{triple}"), paths.flags("-ffile-prefix-map").join(" "));
     build.env(source_date::VARIABLE, source_date::seconds()?);
     shell::run(&mut build)?;
     Ok(place.target.join(triple).join("release/proxytrace"))
+}
+
+/// That of the toolchain: it links for every architecture, and is the same on every machine.
+fn linker(target: &Target, place: &Place) -> Result<PathBuf> {
+    if target.is_static_pie {
+        return Ok("rust-lld".into());
+    }
+    let directory = place.target.join("dist-linker");
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    // rustc tells from the name what kind of linker it is.
+    let path = directory.join("ld.lld");
+    fs::write(&path, include_str!("static-pie.sh")).with_context(|| format!("write {}", path.display()))?;
+    let executable = Permissions::from_mode(0o755);
+    fs::set_permissions(&path, executable).with_context(|| format!("make {} a program", path.display()))?;
+    Ok(path)
 }
 
 /// Paths of this machine that would be in the program, in the names of source files, and what is there instead.

@@ -15,6 +15,8 @@ pub(crate) struct Target {
     pub(crate) architecture: Architecture,
     /// What compiles parts in C that a library brings.
     pub(crate) c_compiler: &'static str,
+    /// Whether rustc itself links its static programs so that they can be loaded anywhere in memory.
+    pub(crate) is_static_pie: bool,
     /// What emulates it, in user mode.
     emulator: &'static str,
 }
@@ -26,6 +28,7 @@ pub(crate) const TARGETS: &[Target] = &[
         triple: "x86_64-unknown-linux-musl",
         architecture: Architecture::X86_64,
         c_compiler: "x86_64-linux-gnu-gcc",
+        is_static_pie: true,
         emulator: "qemu-x86_64",
     },
     Target {
@@ -33,6 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
         triple: "aarch64-unknown-linux-musl",
         architecture: Architecture::Aarch64,
         c_compiler: "aarch64-linux-gnu-gcc",
+        is_static_pie: false,
         emulator: "qemu-aarch64",
     },
 ];
