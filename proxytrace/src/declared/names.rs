@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -15,6 +16,8 @@ const MAX_NAMED: usize = 3;
 #[derive(Clone, Debug, Default)]
 pub struct AddressNames {
     named: HashMap<Address, Named>,
+    /// By addresses with port 0: those that are named with whatever port.
+    any_port: HashMap<Address, Named>,
     declared: Vec<(String, Address)>,
 }
 
@@ -49,13 +52,24 @@ impl AddressNames {
                 index.name(address, &other.name, &other.place, None);
             }
         }
-        index.finish()
+        let mut any_port = Index::default();
+        for other in &routes.any_port {
+            for address in other.endpoint.addresses(addresses) {
+                any_port.name(address, &other.name, &other.place, None);
+            }
+        }
+        AddressNames { any_port: any_port.finish().named, ..index.finish() }
     }
 
     /// What an address is called; `None` for one that the configuration does not name.
     #[must_use]
     pub fn find(&self, address: &Address) -> Option<&Named> {
-        self.named.get(address)
+        self.named.get(address).or_else(|| match address {
+            Address::Internet(address) => {
+                self.any_port.get(&Address::Internet(SocketAddr::new(address.ip(), 0)))
+            }
+            Address::Unix(_) => None,
+        })
     }
 
     /// How long the proxy waits for a connect, by address, where the configuration says so.
@@ -123,7 +137,7 @@ impl<'a> Index<'a> {
             .of_address
             .into_iter()
             .map(|(address, (upstreams, named))| (address, Named { upstream: joined(&upstreams), ..named }));
-        AddressNames { named: named.collect(), declared: self.declared }
+        AddressNames { named: named.collect(), declared: self.declared, any_port: HashMap::new() }
     }
 }
 

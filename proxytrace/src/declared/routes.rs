@@ -28,6 +28,8 @@ pub struct Routes {
     pub routes: Vec<Route>,
     /// What the proxy connects to besides upstreams.
     pub others: Vec<Other>,
+    /// Addresses of routes whose ports only a request says: theirs is 0.
+    pub any_port: Vec<Other>,
     /// It also connects to what its configuration does not declare at all, as nginx's servers in `mail { }` do: to wherever the
     /// answers of `auth_http` say.
     pub connects_elsewhere: bool,

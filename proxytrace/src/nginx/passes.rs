@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nginx_conf::Directive;
 
 use super::{
-    time,
+    directives, time,
     url::{Error, Url},
 };
 use crate::declared::{Context, Endpoint, Resolver};
@@ -23,59 +23,93 @@ pub(crate) struct Pass {
     timeout: &'static str,
     /// What can stand before the host, and the port that it stands for.
     schemes: &'static [(&'static str, Option<u16>)],
+    /// Where it leads when it says nothing.
+    pub(crate) default: &'static str,
 }
 
 const ANY_PORT: &[(&str, Option<u16>)] = &[("", None)];
 
-static PASSES: [Pass; 7] = [
+/// The end of the names of directives that pass requests on, also those of modules that are not nginx's own.
+const PASS: &str = "_pass";
+
+/// Those of other modules: memc, redis2, drizzle, postgres, ajp, nchan and so on. Whether they have a default port is not known.
+static FOREIGN: [Pass; 2] = [foreign(Context::Http), foreign(Context::Stream)];
+
+const fn foreign(context: Context) -> Pass {
+    Pass { context, directive: PASS, timeout: "", schemes: ANY_PORT, default: "" }
+}
+
+static PASSES: [Pass; 8] = [
     Pass {
         context: Context::Http,
         directive: "proxy_pass",
         timeout: "proxy_connect_timeout",
         schemes: &[("http://", Some(80)), ("https://", Some(443))],
+        default: "",
     },
     Pass {
         context: Context::Http,
         directive: "fastcgi_pass",
         timeout: "fastcgi_connect_timeout",
         schemes: ANY_PORT,
+        default: "",
     },
     Pass {
         context: Context::Http,
         directive: "uwsgi_pass",
         timeout: "uwsgi_connect_timeout",
         schemes: &[("uwsgi://", None), ("suwsgi://", None), ("", None)],
+        default: "",
     },
     Pass {
         context: Context::Http,
         directive: "scgi_pass",
         timeout: "scgi_connect_timeout",
         schemes: ANY_PORT,
+        default: "",
     },
     Pass {
         context: Context::Http,
         directive: "grpc_pass",
         timeout: "grpc_connect_timeout",
         schemes: &[("grpc://", Some(80)), ("grpcs://", Some(443)), ("", Some(80))],
+        default: "",
     },
     Pass {
         context: Context::Http,
         directive: "memcached_pass",
         timeout: "memcached_connect_timeout",
         schemes: ANY_PORT,
+        default: "",
+    },
+    Pass {
+        context: Context::Http,
+        directive: "tunnel_pass",
+        timeout: "tunnel_connect_timeout",
+        schemes: ANY_PORT,
+        default: "$host:$request_port",
     },
     Pass {
         context: Context::Stream,
         directive: "proxy_pass",
         timeout: "proxy_connect_timeout",
         schemes: ANY_PORT,
+        default: "",
     },
 ];
 
 impl Pass {
     /// The pass that a directive is.
     pub(crate) fn of(context: Context, directive: &Directive) -> Option<&'static Self> {
-        PASSES.iter().find(|pass| pass.context == context && pass.directive == directive.name.text)
+        let name = directive.name.text.as_str();
+        let own = PASSES.iter().find(|pass| pass.context == context && pass.directive == name);
+        let is_foreign = || name.ends_with(PASS) && directives::of(name).is_empty();
+        own.or_else(|| FOREIGN.iter().find(|pass| pass.context == context && is_foreign()))
+    }
+
+    /// It is one of another module, whose addresses may be written in another way.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.directive == PASS
     }
 
     /// The part of a text that names a host, with what stands behind it, and the port that its scheme stands for.
@@ -84,12 +118,15 @@ impl Pass {
             let start = text.get(..scheme.len())?;
             start.eq_ignore_ascii_case(scheme).then(|| (&text[scheme.len()..], *port))
         };
+        if self.is_foreign() {
+            return Ok((text.split_once("://").map_or(text, |(_, rest)| rest), None));
+        }
         self.schemes.iter().find_map(cut).ok_or(Error::InvalidPrefix)
     }
 
     /// Only `proxy_pass` in http may have a path behind the host.
     pub(crate) fn has_uri(&self) -> bool {
-        self.context == Context::Http && self.directive == "proxy_pass"
+        self.context == Context::Http && matches!(self.directive, "proxy_pass" | PASS)
     }
 }
 
@@ -109,6 +146,8 @@ impl Scope {
             let name = directive.name.text.as_str();
             if name == "resolver" {
                 inner.resolver = resolver(directive);
+            } else if name == "resolver_file" {
+                inner.resolver = Some(Resolver { servers: Vec::new(), valid_ms: None });
             }
             let pass = PASSES.iter().find(|pass| pass.context == context && pass.timeout == name);
             if let Some((pass, timeout)) = pass.zip(directive.arg(0).and_then(time::milliseconds)) {
@@ -124,12 +163,14 @@ impl Scope {
     }
 }
 
-/// `None` for `resolver off`.
+/// `None` for `resolver off`. OpenResty's `local=on` asks the servers of the host, which stand elsewhere, as those of Tengine's
+/// `resolver_file` do.
 pub(crate) fn resolver(directive: &Directive) -> Option<Resolver> {
     let args = directive.args.iter().map(|word| word.text.as_str());
     let endpoint = |text: &str| Url::parse(text, false).and_then(|url| url.endpoint(Some(DNS))).ok();
     let servers: Vec<Endpoint> =
         args.clone().filter(|arg| !arg.contains('=') && *arg != "off").filter_map(endpoint).collect();
+    let is_elsewhere = args.clone().any(|arg| arg == "local=on");
     let valid_ms = args.filter_map(|arg| arg.strip_prefix("valid=")).find_map(time::milliseconds);
-    (!servers.is_empty()).then_some(Resolver { servers, valid_ms })
+    (is_elsewhere || !servers.is_empty()).then_some(Resolver { servers, valid_ms })
 }

@@ -144,6 +144,91 @@ fn routes_lead_where_nginx_goes() {
 }
 
 #[test]
+fn whatever_assigns_a_variable_before_the_pass_counts() {
+    let server = |text: &str, expected: &[&str]| {
+        let routes = routes_of(&format!("http {{ server {{ {text} }} }}"));
+        assert_eq!(shown(&routes), expected, "{text}");
+    };
+    // Names without regard to case.
+    server("set $To a; location / { proxy_pass http://$tO; }", &["/ -> a(a:80? followed)"]);
+    // What another location set, and passed on in a way that does not set again what the server sets.
+    server(
+        "set $to a; location /from { set $to b; rewrite ^ /to last; } location /to { proxy_pass http://$to; }",
+        &["/to -> a(a:80? followed), b(b:80? followed)"],
+    );
+    server(
+        "set $to a; location /from { set $to b; rewrite ^ /to redirect; } location /to { proxy_pass http://$to; }",
+        &["/to -> a(a:80? followed)"],
+    );
+    server(
+        "set $to a; location /from { set $to b; try_files $uri @to; } location @to { proxy_pass http://$to; }",
+        &["@to -> a(a:80? followed), b(b:80? followed)"],
+    );
+    // What may not be reached.
+    server(
+        "set $to a; location / { if ($x) { break; } set $to b; proxy_pass http://$to; }",
+        &["/ -> b(b:80? followed), a(a:80? followed)"],
+    );
+    // Code, captures, and what a subrequest sets in the variables of its request.
+    let open = "http://$to";
+    for text in [
+        "set $to a; location / { access_by_lua_block { ngx.var.to = 'b' } proxy_pass http://$to; }",
+        "set $to a; location / { access_by_lua_file pick.lua; proxy_pass http://$to; }",
+        "set $to a; location / { auth_request_set $to $upstream_http_x; proxy_pass http://$to; }",
+        "set $to a; location / { set_unescape_uri $to $arg_x; proxy_pass http://$to; }",
+        r"set $to a; location ~ ^/(?<TO>a|b)/ { proxy_pass http://$to; }",
+        r"set $to a; if ($http_x ~ (?P<to>b)) { } location / { proxy_pass http://$to; }",
+    ] {
+        let routes = routes_of(&format!("http {{ server {{ {text} }} }}"));
+        assert_eq!(routes.routes[0].target.open, [open], "{text}");
+        assert_eq!(routes.upstreams[0].name, "a", "{text}");
+    }
+    let asked = routes_of(
+        "http { server { location / { set $to a; auth_request /auth; proxy_pass http://$to; } location = /auth { set $to b; } } }",
+    );
+    assert_eq!(asked.routes[0].target.open, [open]);
+    // Code can assign what `set` made changeable, and nothing else.
+    let mapped = routes_of(
+        "http { map $host $to { default a; } server { location / { access_by_lua_block { x() } proxy_pass http://$to; } } }",
+    );
+    assert_eq!(mapped.routes[0].target.open, Vec::<String>::new());
+}
+
+#[test]
+fn an_address_is_named_in_whatever_directive_it_stands() {
+    let routes = routes_of(
+        "http { upstream cache { server 10.0.0.5:6379; } upstream db { drizzle_server 10.0.0.6:3306 dbname=t; }
+         upstream red { nchan_redis_server redis://10.0.0.7:8080; } upstream plus { zone plus 64k; }
+         server { location /r { redis2_pass cache; } location /d { drizzle_pass db; } location /m { memc_pass 10.0.0.8:8080; }
+           location /t { tunnel_pass 10.0.0.9:8080; } location /v { tunnel_pass; } location /s { proxy_pass $scheme://10.0.1.1:9; }
+           location /n { proxy_pass http://10.0.1.2:$arg_p; } } }
+         rtmp { server { application live { pull rtmp://10.0.1.3:8080/live static; } } }",
+    );
+    let expected = [
+        "/r -> cache(10.0.0.5:6379)",
+        "/d -> db(10.0.0.6:3306)",
+        "/m -> 10.0.0.8(10.0.0.8:8080)",
+        "/t -> 10.0.0.9(10.0.0.9:8080)",
+        "/v ->  or $host:$request_port",
+        "/s -> 10.0.1.1(10.0.1.1:9)",
+        "/n ->  or http://10.0.1.2:$arg_p",
+    ];
+    assert_eq!(shown(&routes), expected);
+    let names = AddressNames::new(&routes, &HashMap::new());
+    let check = |address: &str, expected: Option<&str>| {
+        let found = names.find(&address.parse().unwrap()).map(|named| named.upstream.as_str());
+        assert_eq!(found, expected, "{address}");
+    };
+    check("10.0.0.7:8080", Some("red"));
+    check("10.0.1.2:1", Some("10.0.1.2"));
+    check("10.0.1.2:65535", Some("10.0.1.2"));
+    check("10.0.1.3:8080", Some("pull"));
+    check("10.0.1.4:8080", None);
+    let more: Vec<_> = routes.upstreams.iter().filter(|one| one.has_more_peers).map(|one| &*one.name).collect();
+    assert_eq!(more, ["plus"]);
+}
+
+#[test]
 fn a_stream_server_needs_ports_and_may_take_datagrams() {
     let routes = routes_of(
         "stream { upstream db { server 10.0.0.5:5432; server 10.0.0.6; }
