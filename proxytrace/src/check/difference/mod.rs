@@ -22,7 +22,8 @@ use crate::{
     nginx::listen::Socket,
 };
 use canonical::Renames;
-use meets::{Body, Meets};
+use meets::Meets;
+use pools::Peers;
 
 /// No text in a change is longer, in characters.
 const MAX_TEXT: usize = 300;
@@ -74,9 +75,10 @@ pub fn between(old: &Subject, new: &Subject) -> Changes {
     pools::compare(old, new, &renames, &mut found.changes);
     maps::compare(old, new, &renames, &mut found.changes);
     for kind in ["http", "stream", "mail"] {
+        let addresses = [old, new].map(|subject| pools::addresses(subject, context_of(kind)));
         let old = Meets::new(kind, &old.config.directives, &renames);
         let new = Meets::new(kind, &new.config.directives, &Renames::default());
-        found.servers(&old, &new);
+        found.servers(&old, &new, [&addresses[0], &addresses[1]]);
     }
     found.finish()
 }
@@ -94,7 +96,7 @@ struct Found {
 type Pairs = BTreeMap<(usize, usize), BTreeMap<String, Vec<Socket>>>;
 
 impl Found {
-    fn servers(&mut self, old: &Meets, new: &Meets) {
+    fn servers(&mut self, old: &Meets, new: &Meets, peers: [&Peers; 2]) {
         for socket in old.sockets.keys().filter(|socket| !new.sockets.contains_key(*socket)) {
             self.changes.routes.push(format!("nothing listens on {socket} for {} any more", old.kind));
         }
@@ -113,21 +115,23 @@ impl Found {
                 let pair = (was.owner(name), is.owner(name));
                 pairs.entry(pair).or_default().entry(name.clone()).or_default().push(socket.clone());
             }
-            if was.patterns != is.patterns && !was.patterns.is_empty() && !is.patterns.is_empty() {
-                let what = format!("the order of server names by patterns at {socket} changes");
+            let common = |names: &[String], others: &[String]| {
+                names.iter().filter(|name| others.contains(name)).cloned().collect::<Vec<_>>()
+            };
+            if common(&was.patterns, &is.patterns) != common(&is.patterns, &was.patterns) {
+                let what = format!("patterns of server names are tried in another order at {socket}");
                 self.changes.routes.push(what);
             }
-            for (what, was, is) in [("takes", &was.forms, &is.forms)] {
-                if was != is {
-                    let listed = |forms: &std::collections::BTreeSet<String>| {
-                        if forms.is_empty() { "plain connections".to_owned() } else { forms.iter().cloned().collect::<Vec<_>>().join(" ") }
-                    };
-                    self.changes.requests.push(format!("{socket} {what} {} instead of {}", listed(is), listed(was)));
-                }
+            if was.forms != is.forms {
+                let [before, now] = [was, is].map(|at| match at.forms.is_empty() {
+                    true => "plain connections".to_owned(),
+                    false => at.forms.iter().cloned().collect::<Vec<_>>().join(" "),
+                });
+                self.changes.requests.push(format!("{socket} takes {now} instead of {before}"));
             }
         }
         for ((before, now), names) in &pairs {
-            self.pair(old, new, (*before, *now), names);
+            self.pair(old, new, (*before, *now), names, peers);
         }
         for (socket, is) in &new.sockets {
             let Some(was) = old.sockets.get(socket) else { continue };
@@ -142,7 +146,14 @@ impl Found {
     }
 
     /// Compares what the same requests meet.
-    fn pair(&mut self, old: &Meets, new: &Meets, (before, now): (usize, usize), names: &BTreeMap<String, Vec<Socket>>) {
+    fn pair(
+        &mut self,
+        old: &Meets,
+        new: &Meets,
+        (before, now): (usize, usize),
+        names: &BTreeMap<String, Vec<Socket>>,
+        peers: [&Peers; 2],
+    ) {
         let (was, is) = (&old.bodies[before], &new.bodies[now]);
         // Where not even one name stayed with its server, a request has come to another one.
         let stayed = names.keys().any(|name| was.names.contains(name) && is.names.contains(name));
@@ -154,13 +165,9 @@ impl Found {
             }
             return;
         }
-        self.body(&format!("server {label}"), was, is);
-    }
-
-    fn body(&mut self, server: &str, was: &Body, is: &Body) {
-        for (group, location, what) in places::differences(&was.place, &is.place, &mut self.compared) {
+        for (group, location, what) in places::differences(&was.place, &is.place, peers, &mut self.compared) {
             let places = self.alike.entry((group, what)).or_default();
-            places.entry(server.to_owned()).or_default().push(location);
+            places.entry(format!("server {label}")).or_default().push(location);
         }
     }
 
