@@ -50,10 +50,14 @@ fn refused(subject: &Subject, findings: &mut Vec<Finding>) {
 }
 
 fn fix_of(error: Error, subject: &Subject, text: &str) -> String {
-    let meant = [Context::Http, Context::Stream].into_iter().find_map(|context| upstream_meant(&subject.routes, context, text));
+    let meant = [Context::Http, Context::Stream]
+        .into_iter()
+        .find_map(|context| upstream_meant(&subject.routes, context, text));
     match (error, meant) {
         (Error::NoPort | Error::InvalidHost, Some(meant)) => format!("did you mean \"{meant}\"?"),
-        (Error::InvalidPrefix, _) if !text.contains("://") => format!("write http:// before it: http://{text}"),
+        (Error::InvalidPrefix, _) if !text.contains("://") => {
+            format!("write http:// before it: http://{text}")
+        }
         (Error::InvalidPrefix, _) => "write http:// or https:// before the host".to_owned(),
         (Error::InvalidPort, _) if text.matches("://").count() > 1 => "write the scheme once".to_owned(),
         (Error::Service, _) => "leave the port out, which SRV records have, and write a host name".to_owned(),
@@ -73,11 +77,17 @@ fn unreachable(routes: &Routes, upstream: &Upstream, peer: &Peer, host: &Host<'_
             let meant = upstream_meant(routes, upstream.context, name).filter(|_| upstream.is_implicit);
             let what = match (peer.resolve, upstream.context) {
                 (false, _) if upstream.is_implicit && !name.contains('.') => {
-                    format!("nginx refuses to start or to reload: there is no upstream \"{name}\", and no host of that name")
+                    format!(
+                        "nginx refuses to start or to reload: there is no upstream \"{name}\", and no host of that name"
+                    )
                 }
                 (false, _) => format!("nginx refuses to start or to reload: \"{name}\" does not resolve"),
-                (true, Context::Http) => format!("requests to \"{name}\" fail with 502 until the name resolves"),
-                (true, Context::Stream) => format!("connections to \"{name}\" are closed until the name resolves"),
+                (true, Context::Http) => {
+                    format!("requests to \"{name}\" fail with 502 until the name resolves")
+                }
+                (true, Context::Stream) => {
+                    format!("connections to \"{name}\" are closed until the name resolves")
+                }
             };
             let fix = meant.map_or_else(
                 || "correct the name, or add it to the DNS".to_owned(),
@@ -90,8 +100,13 @@ fn unreachable(routes: &Routes, upstream: &Upstream, peer: &Peer, host: &Host<'_
 }
 
 /// Variables that hold an address and never a name.
-const ADDRESSES: [&str; 5] =
-    ["$server_addr", "$remote_addr", "$realip_remote_addr", "$proxy_protocol_addr", "$proxy_protocol_server_addr"];
+const ADDRESSES: [&str; 5] = [
+    "$server_addr",
+    "$remote_addr",
+    "$realip_remote_addr",
+    "$proxy_protocol_addr",
+    "$proxy_protocol_server_addr",
+];
 
 /// Whether what a request fills in can be a name of a host.
 fn can_be_a_name(text: &str) -> bool {

@@ -37,12 +37,19 @@ pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut V
             of_a_version(directive, &known, version, &place, findings);
             if let [known] = known[..] {
                 valued(directive, known, &place, findings);
-                let is_taken_once = !matches!(known.kind, Kind::Other | Kind::Block);
+                // Of the blocks only those at the top are taken once.
+                let is_taken_once = match known.kind {
+                    Kind::Other => false,
+                    Kind::Block => block.context == "main",
+                    _ => true,
+                };
                 let earlier = first.insert(&directive.name.text, directive);
                 if let Some(earlier) = earlier.filter(|_| is_taken_once) {
                     let name = &directive.name.text;
-                    let what =
-                        format!("nginx refuses a second {name} in the same block; the first is at {}", places.line(earlier));
+                    let what = format!(
+                        "nginx refuses a second {name} in the same block; the first is at {}",
+                        places.line(earlier)
+                    );
                     findings.push(Finding::new(&rules::DIRECTIVE_TWICE, &place, what, "remove one of them"));
                 }
             }
@@ -75,9 +82,13 @@ fn counted(directive: &Directive, known: &[&Known], place: &str, findings: &mut 
     }
     let name = &directive.name.text;
     let takes: Vec<_> = known.iter().map(|one| one.counts()).collect();
-    let what =
-        format!("nginx refuses \"{name}\" with {} arguments: it takes {}", directive.args.len(), takes.join(" or "));
-    let swallowed = directive.args.iter().find(|word| !word.is_quoted && !directives::of(&word.text).is_empty());
+    let what = format!(
+        "nginx refuses \"{name}\" with {} arguments: it takes {}",
+        directive.args.len(),
+        takes.join(" or ")
+    );
+    let swallowed =
+        directive.args.iter().find(|word| !word.is_quoted && !directives::of(&word.text).is_empty());
     let fix = match swallowed {
         Some(word) => format!("end it with a semicolon before \"{}\"", word.text),
         None => "correct its arguments, and see whether a semicolon is missing".to_owned(),
@@ -92,7 +103,9 @@ fn of_a_version(
     place: &str,
     findings: &mut Vec<Finding>,
 ) {
-    let Some(version) = version.filter(|version| !known.iter().any(|one| one.is_of(*version))) else { return };
+    let Some(version) = version.filter(|version| !known.iter().any(|one| one.is_of(*version))) else {
+        return;
+    };
     let why = known.first().map(|one| one.versions()).unwrap_or_default();
     let what = format!("nginx {version} does not know \"{}\": {why}", directive.name.text);
     findings.push(Finding::new(&rules::VERSION, place, what, "remove it, or install another version"));

@@ -1,12 +1,41 @@
 //! An example of each kind of finding that the configuration alone can have. The story `check` runs those that are about
 //! nginx's own judgement past `nginx -t`.
 
-use super::{Finding, Subject, findings as findings_of, rules::ALL};
+use super::{Finding, Found, Host, Subject, Version, findings as findings_of, rules::ALL};
 use crate::{declared::Addresses, nginx::tests::config};
 
 /// By id. Each brings this finding, and no other that is graver than a note.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
-    ("out-of-place", "upstream api { server 10.0.0.5:8080; }"),
+    ("part", "upstream api { server 10.0.0.5:8080; }"),
+    ("nothing", "user www-data;"),
+    (
+        "unknown-directive",
+        "http {\n    server {\n        location / { prxy_pass http://10.0.0.5; }\n    }\n}",
+    ),
+    ("wrong-place", "http {\n    server {\n        proxy_pass http://10.0.0.5;\n    }\n}"),
+    (
+        "argument-count",
+        "http {\n    server {\n        location / {\n            proxy_set_header Host $host\n            proxy_pass http://10.0.0.5;\n        }\n    }\n}",
+    ),
+    (
+        "bad-argument",
+        "http {\n    upstream api { server 10.0.0.5:8080 weigth=3; }\n    server {\n        location / { proxy_pass http://api; }\n    }\n}",
+    ),
+    (
+        "directive-twice",
+        "http {\n    server {\n        proxy_read_timeout 5s;\n        proxy_read_timeout 10s;\n        location / { proxy_pass http://10.0.0.5; }\n    }\n}",
+    ),
+    ("version", "http {\n    server {\n        location / { tunnel_pass 10.0.0.5:8080; }\n    }\n}"),
+    (
+        "unknown-variable",
+        "http {\n    server {\n        location / { return 301 https://example.org$reqest_uri; }\n    }\n}",
+    ),
+    ("listen-missing", "stream {\n    server { proxy_pass 10.0.0.5:8080; }\n}"),
+    ("listen-twice", "http {\n    server { listen 8080; listen *:8080; }\n}"),
+    (
+        "port-shared",
+        "http {\n    server { listen 8443; }\n}\nstream {\n    server { listen 8443; proxy_pass 10.0.0.5:8080; }\n}",
+    ),
     ("bad-address", "http {\n    server {\n        location / { proxy_pass http://10.0.0.5:0; }\n    }\n}"),
     (
         "port-of-upstream",
@@ -44,6 +73,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "http {\n    upstream api { server 10.0.0.5; }\n    server {\n        location / { proxy_pass https://api; }\n    }\n}",
     ),
     (
+        "uri-refused",
+        "http {\n    server {\n        location ~ ^/api/ { proxy_pass http://10.0.0.5/v1/; }\n    }\n}",
+    ),
+    ("server-name-odd", "http {\n    server { server_name https://example.org; }\n}"),
+    (
         "server-name-twice",
         "http {\n    server { listen 80; server_name example.org; }\n    server { listen *:80; server_name example.org; }\n}",
     ),
@@ -60,15 +94,39 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "http {\n    server {\n        location ~ \\.php$ { return 200; }\n        location ~ \\.php$ { return 204; }\n    }\n}",
     ),
     (
+        "location-nested",
+        "http {\n    server {\n        location /a/ {\n            location /b/ { return 200; }\n        }\n    }\n}",
+    ),
+    ("location-missing", "http {\n    server {\n        location / { try_files $uri @api; }\n    }\n}"),
+    (
         "long-connect-timeout",
         "http {\n    proxy_connect_timeout 1m;\n    server {\n        location / { proxy_pass http://10.0.0.5; }\n    }\n}",
     ),
 ];
 
+/// The nginx of examples: Debian 12's.
+const VERSION: Version = Version::new(1, 22, 1);
+
 /// What is found in an example, where `gone.internal` is the one name that was looked up, and sockets below /gone are missing.
-pub(super) fn findings(text: &str) -> Vec<Finding> {
+pub(super) fn found(text: &str) -> Found {
     let resolved = Addresses::from([("gone.internal".to_owned(), Vec::new())]);
-    findings_of(&Subject::new(config(text)), &resolved, &|path| !path.starts_with("/gone/"))
+    let host = Host {
+        resolved: &resolved,
+        has_socket: &|path| !path.starts_with("/gone/"),
+        is_here: true,
+        version: Some(VERSION),
+    };
+    findings_of(&Subject::new(config(text)), &host, Vec::new())
+}
+
+pub(super) fn findings(text: &str) -> Vec<Finding> {
+    found(text).findings
+}
+
+/// The ids of what is found, but for long timeouts.
+pub(super) fn ids(text: &str) -> Vec<&'static str> {
+    let ids = findings(text).into_iter().map(|finding| finding.rule.id);
+    ids.filter(|id| *id != "long-connect-timeout").collect()
 }
 
 #[test]
@@ -83,8 +141,8 @@ fn each_example_brings_its_finding_and_no_other() {
 
 #[test]
 fn each_kind_has_an_example() {
-    // These two are about reading and connecting: the story has them.
-    let elsewhere = ["syntax", "probe-failed"];
+    // These are about reading and connecting: the story has them.
+    let elsewhere = ["syntax", "outside", "probe-failed"];
     for rule in ALL.iter().filter(|rule| !elsewhere.contains(&rule.id)) {
         assert_eq!(EXAMPLES.iter().filter(|(id, _)| *id == rule.id).count(), 1, "{}", rule.id);
     }

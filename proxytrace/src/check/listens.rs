@@ -35,13 +35,19 @@ pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut V
             let Some(server) = block.opened_by() else { continue };
             if kind != "http" && block.named("listen").next().is_none() && subject.is_whole() {
                 let what = format!("nginx refuses a server of {kind} that listens nowhere");
-                findings.push(Finding::new(&rules::LISTEN_MISSING, &places.line(server), what, "add a listen line"));
+                findings.push(Finding::new(
+                    &rules::LISTEN_MISSING,
+                    &places.line(server),
+                    what,
+                    "add a listen line",
+                ));
             }
             of_one_server(server, kind, version, &places, &mut bound, &mut defaults, &mut order, findings);
         }
         for socket in &order {
             let Some(own) = bound.remove(socket) else { continue };
-            let is_covered = order.iter().any(|other| other != socket && other.is_any() && other.excludes(socket));
+            let is_covered =
+                order.iter().any(|other| other != socket && other.is_any() && other.excludes(socket));
             if !is_covered {
                 shared(kind, socket, &own, &of_others, findings);
                 of_others.push((kind, socket.clone(), own));
@@ -65,20 +71,28 @@ fn of_one_server(
     for (listen, directive) in of_server(server, kind == "http") {
         let place = places.line(directive.unwrap_or(server));
         for socket in &listen.sockets {
-            let mut refuse = |rule, what: String, fix: &str| findings.push(Finding::new(rule, &place, what, fix));
+            let mut refuse =
+                |rule, what: String, fix: &str| findings.push(Finding::new(rule, &place, what, fix));
             if listen.is_default
                 && let Some(first) = defaults.insert(socket.clone(), place.clone())
             {
-                let what = format!("nginx refuses a second default server at {socket}; the first is at {first}");
+                let what =
+                    format!("nginx refuses a second default server at {socket}; the first is at {first}");
                 refuse(&rules::DEFAULT_SERVER_TWICE, what, "take default_server off one of them");
             }
             if let Some(first) = own.insert(socket.clone(), place.clone()) {
-                let what = format!("nginx refuses a second listen on {socket} in this server; the first is at {first}");
+                let what = format!(
+                    "nginx refuses a second listen on {socket} in this server; the first is at {first}"
+                );
                 refuse(&rules::LISTEN_TWICE, what, "remove one of them");
             } else if let Some(first) = bound.get(socket) {
-                let is_alone = kind == "mail" || kind == "stream" && version.is_some_and(|own| own < NAMES_IN_STREAM);
+                let is_alone =
+                    kind == "mail" || kind == "stream" && version.is_some_and(|own| own < NAMES_IN_STREAM);
                 if is_alone {
-                    let what = format!("nginx refuses a second server of {kind} at {socket}; the first is at {}", first.place);
+                    let what = format!(
+                        "nginx refuses a second server of {kind} at {socket}; the first is at {}",
+                        first.place
+                    );
                     refuse(&rules::LISTEN_TWICE, what, "give one of them another port");
                 } else if first.listen.has_options && listen.has_options {
                     let what = format!(
@@ -100,12 +114,21 @@ fn of_one_server(
 }
 
 /// A socket that another kind of servers has too: each binds it, and the second one cannot.
-fn shared(kind: &str, socket: &Socket, own: &Bound, others: &[(&str, Socket, Bound)], findings: &mut Vec<Finding>) {
+fn shared(
+    kind: &str,
+    socket: &Socket,
+    own: &Bound,
+    others: &[(&str, Socket, Bound)],
+    findings: &mut Vec<Finding>,
+) {
     let first = others.iter().find(|(other_kind, other, bound)| {
         let takes_both = own.listen.takes_both || bound.listen.takes_both;
         let is_shared = own.listen.has_reuseport && bound.listen.has_reuseport;
         let overlaps = socket.excludes(other)
-            || takes_both && socket.port == other.port && socket.is_udp == other.is_udp && (socket.is_any() || other.is_any());
+            || takes_both
+                && socket.port == other.port
+                && socket.is_udp == other.is_udp
+                && (socket.is_any() || other.is_any());
         *other_kind != kind && overlaps && !is_shared
     });
     if let Some((other_kind, other, Bound { place, .. })) = first {

@@ -100,7 +100,11 @@ fn uri(block: &Block<'_>, pass: &Directive, places: &Places<'_>, findings: &mut 
 
 /// The named locations of a server.
 fn named_locations<'a>(server: &Block<'a>) -> Vec<&'a str> {
-    server.named("location").filter_map(|location| location.arg(0)).filter(|path| path.starts_with('@')).collect()
+    server
+        .named("location")
+        .filter_map(|location| location.arg(0))
+        .filter(|path| path.starts_with('@'))
+        .collect()
 }
 
 /// Named locations that something goes to and that are not there.
@@ -108,8 +112,12 @@ fn missing(block: &[Directive], all: &[&str], places: &Places<'_>, findings: &mu
     for directive in block {
         let last = directive.args.last().map(|word| word.text.as_str());
         let goes = matches!(&*directive.name.text, "try_files" | "error_page").then_some(last).flatten();
-        if let Some(name) = goes.filter(|name| name.starts_with('@') && !name.contains('$') && !all.contains(name)) {
-            let what = format!("requests that go to \"{name}\" fail with 500: there is no such location in this server");
+        if let Some(name) =
+            goes.filter(|name| name.starts_with('@') && !name.contains('$') && !all.contains(name))
+        {
+            let what = format!(
+                "requests that go to \"{name}\" fail with 500: there is no such location in this server"
+            );
             let fix = match near::nearest(name, all.iter().copied()) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => "add the location, or correct the name".to_owned(),

@@ -84,13 +84,20 @@ pub fn findings(subject: &Subject, host: &Host<'_>, others: Vec<Finding>) -> Fou
 fn whole(subject: &Subject, findings: &mut Vec<Finding>) {
     let first = subject.config.directives.first();
     let place = first.map(|first| Places(&subject.config).line(first));
-    let main = || subject.config.files.first().map_or_else(String::new, |file| format!("{}:1", file.path.display()));
+    let main =
+        || subject.config.files.first().map_or_else(String::new, |file| format!("{}:1", file.path.display()));
     let place = place.unwrap_or_else(main);
     if let Some(part) = subject.part {
-        let what = format!("it is a part of a configuration, and was checked as if it stood in {}", part.around());
+        let what =
+            format!("it is a part of a configuration, and was checked as if it stood in {}", part.around());
         let fix = "check the file that includes it: names, resolvers and variables may be defined there";
         findings.push(Finding::new(&rules::PART, &place, what, fix));
-    } else if !subject.config.directives.iter().any(|one| matches!(&*one.name.text, "http" | "stream" | "mail")) {
+    } else if !subject
+        .config
+        .directives
+        .iter()
+        .any(|one| matches!(&*one.name.text, "http" | "stream" | "mail"))
+    {
         let what = "nothing in it routes: there is no http, stream or mail".to_owned();
         findings.push(Finding::new(&rules::NOTHING, &place, what, "check the main file"));
     }

@@ -108,8 +108,9 @@ fn refused(directive: &Directive, block: &Block<'_>) -> Option<(String, String)>
             (!(is_code || is_url && directive.args.len() == 1))
                 .then(|| (what, "write a status such as 301 before it".to_owned()))
         }
-        ("server" | "location" | "stream-server" | "server-if" | "location-if", "set") => (!first.starts_with('$'))
-            .then(|| (format!("nginx refuses to set \"{first}\": it is no variable"), format!("write ${first}"))),
+        ("server" | "location" | "stream-server" | "server-if" | "location-if", "set") => (!first
+            .starts_with('$'))
+        .then(|| (format!("nginx refuses to set \"{first}\": it is no variable"), format!("write ${first}"))),
         ("server" | "location", "location") => {
             let (modifier, _) = modifier_and_path(directive);
             let is_one = matches!(modifier, "" | "=" | "^~" | "~" | "~*");
@@ -120,14 +121,17 @@ fn refused(directive: &Directive, block: &Block<'_>) -> Option<(String, String)>
             let name = name.text.as_str();
             let is_bad = name == "." || name.starts_with('*') && (name.len() < 3 || !name.starts_with("*."));
             is_bad.then(|| {
-                (format!("nginx refuses the server name \"{name}\""), "write *.example.org, or a name".to_owned())
+                (
+                    format!("nginx refuses the server name \"{name}\""),
+                    "write *.example.org, or a name".to_owned(),
+                )
             })
         }),
         ("http" | "server" | "location" | "location-if", "error_page") => {
             let codes = directive.args.iter().take(directive.args.len() - 1).map(|word| word.text.as_str());
-            let bad = codes.filter(|code| !code.starts_with('=')).find(|code| {
-                !code.parse::<u16>().is_ok_and(|code| (300..600).contains(&code))
-            })?;
+            let bad = codes
+                .filter(|code| !code.starts_with('='))
+                .find(|code| !code.parse::<u16>().is_ok_and(|code| (300..600).contains(&code)))?;
             let what = format!("nginx refuses \"{bad}\" in error_page");
             Some((what, "write statuses from 300 to 599, and last where to go".to_owned()))
         }
@@ -143,11 +147,14 @@ fn has_foreign(block: &Block<'_>) -> bool {
 /// The first parameter behind the first argument that nginx does not take.
 fn parameter(directive: &Directive, known: Parameters) -> Option<(String, String)> {
     directive.args.iter().skip(1).find_map(|word| {
-        let (name, value) = word.text.split_once('=').map_or((&*word.text, None), |(name, value)| (name, Some(value)));
+        let (name, value) =
+            word.text.split_once('=').map_or((&*word.text, None), |(name, value)| (name, Some(value)));
         let needs = known.iter().find(|(known, _)| *known == name).map(|(_, needs)| *needs);
         let is_well = match (needs, value) {
             (Some(Needs::Word), None) | (Some(Needs::Text), Some(_)) => true,
-            (Some(Needs::AtLeast(least)), Some(value)) => value.parse::<u64>().is_ok_and(|number| number >= least),
+            (Some(Needs::AtLeast(least)), Some(value)) => {
+                value.parse::<u64>().is_ok_and(|number| number >= least)
+            }
             (Some(Needs::Time), Some(value)) => time::milliseconds(value).is_some_and(|ms| ms % 1_000 == 0),
             (Some(Needs::OnOrOff), Some(value)) => matches!(value, "on" | "off"),
             _ => false,

@@ -43,7 +43,8 @@ pub(super) fn whole(config: Config) -> (Config, Option<Part>) {
     let misplaced = |context: &&'static str| {
         let wrapped = wrapped(config.directives.clone(), context);
         let blocks = all(&wrapped);
-        let misplaced = blocks.iter().flat_map(|block| block.children.iter().map(move |directive| (block, directive)));
+        let misplaced =
+            blocks.iter().flat_map(|block| block.children.iter().map(move |directive| (block, directive)));
         misplaced
             .filter(|(block, directive)| {
                 let known = directives::of(&directive.name.text);

@@ -85,5 +85,4 @@ rules! {
     LOCATION_MISSING = Warning "location-missing" "a named location that something goes to and that is not there";
     LONG_CONNECT_TIMEOUT = Note "long-connect-timeout" "a connect timeout so long that one dead peer hurts";
     PROBE_FAILED = Error "probe-failed" "an address that `--probe` could not connect to";
-    PROBE_PROTOCOL = Warning "probe-protocol" "an address where `--probe` was answered in another protocol";
 }

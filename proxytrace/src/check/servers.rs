@@ -15,12 +15,8 @@ use crate::nginx::{
 const NAMES_IN_STREAM: Version = Version::new(1, 25, 5);
 
 /// What cannot be in the name of a host, with what it looks like.
-const ODD: [(&str, &str); 4] = [
-    ("://", "a URL"),
-    ("/", "a path"),
-    (",", "a list with commas"),
-    (":", "a name with a port"),
-];
+const ODD: [(&str, &str); 4] =
+    [("://", "a URL"), ("/", "a path"), (",", "a list with commas"), (":", "a name with a port")];
 
 /// The server that has a name: its number, and where it says so.
 type Owner = (usize, String);
@@ -33,8 +29,8 @@ pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut V
             continue;
         }
         let mut owners: HashMap<(Socket, String), Owner> = HashMap::new();
-        let servers = subject.blocks().iter().filter(|block| block.context == context);
-        for (number, block) in servers.enumerate() {
+        let blocks = subject.blocks();
+        for (number, block) in blocks.iter().filter(|block| block.context == context).enumerate() {
             let Some(server) = block.opened_by() else { continue };
             names_of(number, server, block, &places, &mut owners, findings);
         }
@@ -59,8 +55,10 @@ fn names_of(
     if names.is_empty() {
         names.push(("", server));
     }
-    let sockets: Vec<_> =
-        of_server(server, block.context == "server").into_iter().flat_map(|(listen, _)| listen.sockets).collect();
+    let sockets: Vec<_> = of_server(server, block.context == "server")
+        .into_iter()
+        .flat_map(|(listen, _)| listen.sockets)
+        .collect();
     for (written, directive) in names {
         let place = places.line(directive);
         let mut first: Option<(Owner, Vec<String>)> = None;
@@ -97,7 +95,11 @@ fn twice(
     if name.bytes().all(|byte| !byte.is_ascii_alphanumeric()) && !name.is_empty() {
         return;
     }
-    let shown = if name.is_empty() { "requests without a name".to_owned() } else { format!("requests for \"{name}\"") };
+    let shown = if name.is_empty() {
+        "requests without a name".to_owned()
+    } else {
+        format!("requests for \"{name}\"")
+    };
     match first {
         Some(((owner, first), sockets)) if !sockets.is_empty() && owner != number => {
             let at = sockets.join(", ");
@@ -107,7 +109,8 @@ fn twice(
         }
         _ if is_twice_here => {
             let what = format!("\"{name}\" is twice in this server: once is enough");
-            findings.push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, "remove one of them").as_note());
+            findings
+                .push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, "remove one of them").as_note());
         }
         _ => {}
     }
@@ -130,7 +133,9 @@ fn odd(name: &str, place: &str, findings: &mut Vec<Finding>) {
         return;
     }
     if let Some((_, looks)) = ODD.iter().find(|(sign, _)| name.contains(sign)) {
-        let what = format!("no request is for the host \"{name}\", which looks like {looks}: another server answers");
+        let what = format!(
+            "no request is for the host \"{name}\", which looks like {looks}: another server answers"
+        );
         let fix = "write names alone, with spaces between them";
         findings.push(Finding::new(&rules::SERVER_NAME_ODD, place, what, fix));
     }

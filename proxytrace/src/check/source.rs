@@ -15,6 +15,7 @@ use super::{
     rules,
     subject::Subject,
 };
+use crate::nginx::version::Version;
 
 /// How a file begins that holds what `nginx -T` printed, with or without its standard error.
 const DUMPS: [&[u8]; 2] = [b"# configuration file ", b"nginx: the configuration file "];
@@ -52,7 +53,9 @@ impl FromStr for Map {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('=') {
-            Some((old, new)) if old.starts_with('/') && !new.is_empty() => Ok(Self { old: old.into(), new: new.into() }),
+            Some((old, new)) if old.starts_with('/') && !new.is_empty() => {
+                Ok(Self { old: old.into(), new: new.into() })
+            }
             _ => Err("write OLD=NEW, where OLD is an absolute path".to_owned()),
         }
     }
@@ -125,7 +128,11 @@ pub struct Source {
 pub fn read(path: &Path, paths: &Paths) -> Result<Result<Source, Box<Finding>>, Unreadable> {
     let limits = Limits::default();
     // Below a root a path without it is as nginx there would write it.
-    let path = if paths.is_empty() || path.exists() && paths.root.is_none() { path.to_owned() } else { paths.meant(path) };
+    let path = if paths.is_empty() || path.exists() && paths.root.is_none() {
+        path.to_owned()
+    } else {
+        paths.meant(path)
+    };
     let mapped = Mapped { paths, asked: RefCell::default() };
     let main = if path.is_dir() { path.join("nginx.conf") } else { path.clone() };
     let read = match dump(&path, limits.bytes) {
@@ -161,7 +168,9 @@ impl Source {
             (1..end).any(|from| tree.join(parts[from..end].iter().collect::<PathBuf>()).exists())
         };
         let is_in_both = |path: &Path| {
-            old.is_some_and(|old| old.path.parent() != self.path.parent() && old.asked.iter().any(|known| known == path))
+            old.is_some_and(|old| {
+                old.path.parent() != self.path.parent() && old.asked.iter().any(|known| known == path)
+            })
         };
         let meant: Vec<_> =
             self.asked.iter().filter(is_outside).filter(|path| has_copy(path) || is_in_both(path)).collect();
@@ -172,7 +181,11 @@ impl Source {
             first.display(),
             tree.display()
         );
-        let fix = format!("give --root DIR, or --map {}={}", first.parent().unwrap_or(first).display(), tree.display());
+        let fix = format!(
+            "give --root DIR, or --map {}={}",
+            first.parent().unwrap_or(first).display(),
+            tree.display()
+        );
         let place = format!("{}:1", self.path.display());
         Some(Finding::new(&rules::OUTSIDE, &place, what, fix))
     }
@@ -220,6 +233,19 @@ fn refusal(error: Error, path: &Path) -> Result<Box<Finding>, Unreadable> {
         Shown { column: String::from_utf8_lossy(before).chars().count() + 1, text: at.text }
     });
     Ok(Box::new(finding))
+}
+
+/// Where the program is usually installed, besides the directories of PATH.
+const PROGRAM_DIRECTORIES: &str = "/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin";
+
+/// The version of the nginx that is installed here, read from the program: it is not run.
+#[must_use]
+pub fn installed_version() -> Option<Version> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let directories = path.split(':').chain(PROGRAM_DIRECTORIES.split(':')).filter(|one| !one.is_empty());
+    let program =
+        directories.map(|directory| Path::new(directory).join("nginx")).find(|program| program.is_file())?;
+    Version::of_program(&fs::read(program).ok()?)
 }
 
 /// The path of a configuration as one writes it, where none is given.

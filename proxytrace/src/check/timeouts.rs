@@ -22,8 +22,9 @@ pub(super) fn find(routes: &Routes, findings: &mut Vec<Finding>) {
             if !upstream.peers.iter().any(can_vanish) {
                 continue;
             }
-            let (_, upstreams) =
-                alike.entry((directive.clone(), route.connect_timeout_ms)).or_insert_with(|| (route, Vec::new()));
+            let (_, upstreams) = alike
+                .entry((directive.clone(), route.connect_timeout_ms))
+                .or_insert_with(|| (route, Vec::new()));
             if !upstreams.iter().any(|known| std::ptr::eq(*known, upstream)) {
                 upstreams.push(upstream);
             }

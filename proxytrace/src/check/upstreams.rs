@@ -23,7 +23,8 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
     // A variable that only a request fills can hold the name of any block, and a part is not all there is.
     let is_all_known = subject.is_whole() && routes.routes.iter().all(|route| route.target.open.is_empty());
     let named = words_of_others(&subject.config.directives);
-    for (index, upstream) in routes.upstreams.iter().enumerate().filter(|(_, upstream)| !upstream.is_implicit) {
+    for (index, upstream) in routes.upstreams.iter().enumerate().filter(|(_, upstream)| !upstream.is_implicit)
+    {
         if named.iter().any(|word| word.contains(&upstream.name.to_ascii_lowercase())) {
             used.insert(index);
         }
@@ -41,7 +42,8 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
 
 /// The block whose name was meant, where a name is nearly one.
 pub(super) fn upstream_meant<'a>(routes: &'a Routes, context: Context, name: &str) -> Option<&'a str> {
-    let blocks = routes.upstreams.iter().filter(|upstream| !upstream.is_implicit && upstream.context == context);
+    let blocks =
+        routes.upstreams.iter().filter(|upstream| !upstream.is_implicit && upstream.context == context);
     near::nearest(name, blocks.map(|upstream| upstream.name.as_str()))
 }
 
@@ -50,7 +52,7 @@ fn words_of_others(block: &[Directive]) -> Vec<String> {
     let mut words = Vec::new();
     for directive in block {
         if directives::of(&directive.name.text).is_empty() {
-            words.extend(directive.args.iter().map(|word| word.text.to_ascii_lowercase()));
+            words.extend(directive.args.iter().map(|word| word.text.as_str().to_ascii_lowercase()));
         }
         // What stands in a map is no directive, and its values were followed.
         if !matches!(&*directive.name.text, "map" | "geo" | "split_clients" | "types" | "charset_map") {
@@ -64,11 +66,12 @@ fn peers(upstream: &Upstream, subject: &Subject, blocks: &[Block<'_>], findings:
     let name = &upstream.name;
     let block = blocks.iter().find(|block| {
         let is_it = |directive: &&Directive| directive.arg(0) == Some(name);
-        matches!(block.context, "upstream" | "stream-upstream") && block.opened_by().as_ref().is_some_and(is_it)
+        matches!(block.context, "upstream" | "stream-upstream")
+            && block.opened_by().as_ref().is_some_and(is_it)
     });
     // Lines of other modules may bring peers, or choose them.
-    let is_known =
-        block.is_some_and(|block| block.children.iter().all(|line| !directives::of(&line.name.text).is_empty()));
+    let is_known = block
+        .is_some_and(|block| block.children.iter().all(|line| !directives::of(&line.name.text).is_empty()));
     // Lines that nginx refuses are findings of their own.
     let has_fault = subject.faults.iter().any(|fault| fault.place.starts_with(file_of(&upstream.place)));
     if upstream.has_more_peers || !is_known {
@@ -86,8 +89,12 @@ fn peers(upstream: &Upstream, subject: &Subject, blocks: &[Block<'_>], findings:
         }
     } else if upstream.peers.iter().all(|peer| peer.down) {
         let what = match upstream.context {
-            Context::Http => format!("each request to \"{name}\" fails with 502: all its servers are marked down"),
-            Context::Stream => format!("each connection to \"{name}\" is closed: all its servers are marked down"),
+            Context::Http => {
+                format!("each request to \"{name}\" fails with 502: all its servers are marked down")
+            }
+            Context::Stream => {
+                format!("each connection to \"{name}\" is closed: all its servers are marked down")
+            }
         };
         findings.push(Finding::new(
             &rules::UPSTREAM_DOWN,

@@ -5,12 +5,7 @@ use std::collections::HashSet;
 use nginx_conf::Directive;
 
 use super::{finding::Finding, near, rules, subject::Subject};
-use crate::nginx::{
-    directives,
-    places::Places,
-    variables::names,
-    writers::Writers,
-};
+use crate::nginx::{directives, places::Places, variables::names, writers::Writers};
 
 /// By line: `http` or `stream`, and the name; one that ends in `_` is the beginning of names.
 const TABLE: &str = include_str!("variables.tsv");
@@ -71,13 +66,21 @@ fn has_foreign(block: &[Directive]) -> bool {
         let name = directive.name.text.as_str();
         let is_foreign_module = name == "load_module" && !directive.arg(0).is_some_and(is_own_module);
         let has_values = matches!(name, "map" | "geo" | "split_clients" | "types" | "charset_map");
-        is_foreign_module || directives::of(name).is_empty() || !has_values && has_foreign(directive.children())
+        is_foreign_module
+            || directives::of(name).is_empty()
+            || !has_values && has_foreign(directive.children())
     })
 }
 
 /// Whether a module defines no variables that the table lacks.
 fn is_own_module(path: &str) -> bool {
-    const OWN: [&str; 5] = ["ngx_stream_module", "ngx_mail_module", "_geoip_module", "_image_filter_module", "_xslt_filter_module"];
+    const OWN: [&str; 5] = [
+        "ngx_stream_module",
+        "ngx_mail_module",
+        "_geoip_module",
+        "_image_filter_module",
+        "_xslt_filter_module",
+    ];
     OWN.iter().any(|name| path.contains(name))
 }
 
@@ -111,7 +114,8 @@ impl Defined {
         for directive in block {
             let name = directive.name.text.as_str();
             if let Some((_, argument)) = EVALUATED.iter().find(|(evaluated, _)| *evaluated == name) {
-                let texts = directive.args.iter().enumerate().filter(|(at, _)| argument.is_none_or(|one| one == *at));
+                let texts =
+                    directive.args.iter().enumerate().filter(|(at, _)| argument.is_none_or(|one| one == *at));
                 for (_, word) in texts {
                     self.missing(&word.text, places, directive, findings);
                 }

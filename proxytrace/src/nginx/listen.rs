@@ -12,8 +12,18 @@ const HTTP: u16 = 80;
 
 /// Parameters that are options of the socket: only one `listen` of an address may have any.
 const OF_SOCKET: [&str; 12] = [
-    "bind", "setfib=", "fastopen=", "backlog=", "rcvbuf=", "sndbuf=", "accept_filter=", "deferred", "ipv6only=", "reuseport",
-    "multipath", "so_keepalive=",
+    "bind",
+    "setfib=",
+    "fastopen=",
+    "backlog=",
+    "rcvbuf=",
+    "sndbuf=",
+    "accept_filter=",
+    "deferred",
+    "ipv6only=",
+    "reuseport",
+    "multipath",
+    "so_keepalive=",
 ];
 
 /// A socket on which connections or datagrams are taken.
@@ -57,7 +67,9 @@ impl Listen {
             sockets: (first..=last).map(|port| Socket { host: host.clone(), port, is_udp }).collect(),
             is_default: parameters().any(|one| matches!(one, "default_server" | "default")),
             has_options: parameters().any(|one| {
-                OF_SOCKET.iter().any(|option| if option.ends_with('=') { one.starts_with(option) } else { one == *option })
+                OF_SOCKET.iter().any(|option| {
+                    if option.ends_with('=') { one.starts_with(option) } else { one == *option }
+                })
             }),
             has_reuseport: parameters().any(|one| one == "reuseport"),
             takes_both: parameters().any(|one| one == "ipv6only=off"),
@@ -76,8 +88,9 @@ impl Listen {
 pub(crate) fn of_server<'a>(server: &'a Directive, is_http: bool) -> Vec<(Listen, Option<&'a Directive>)> {
     let written = server.children().iter().filter(|directive| directive.name.text == "listen");
     let default_port = is_http.then_some(HTTP);
-    let mut listens: Vec<_> =
-        written.filter_map(|directive| Some((Listen::read(directive, default_port)?, Some(directive)))).collect();
+    let mut listens: Vec<_> = written
+        .filter_map(|directive| Some((Listen::read(directive, default_port)?, Some(directive))))
+        .collect();
     let has_listen = server.children().iter().any(|directive| directive.name.text == "listen");
     if !has_listen && is_http {
         listens.push((Listen::default_of_http(), None));
@@ -161,7 +174,8 @@ mod tests {
     fn all_ways_to_write_an_address_are_one() {
         let check = |listen: &str, expected: &[&str]| {
             let config = config(&format!("server {{ {listen} }}"));
-            let sockets = of_server(&config.directives[0], true).into_iter().flat_map(|(listen, _)| listen.sockets);
+            let sockets =
+                of_server(&config.directives[0], true).into_iter().flat_map(|(listen, _)| listen.sockets);
             assert_eq!(sockets.map(|socket| socket.to_string()).collect::<Vec<_>>(), expected, "{listen}");
         };
         check("", &["*:80"]);

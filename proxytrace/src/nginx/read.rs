@@ -321,8 +321,9 @@ fn before_rewrite<'a>(block: &'a [Directive], set: &mut Variables<'a>) {
 fn goes_on(block: &[Directive]) -> bool {
     block.iter().any(|directive| match directive.name.text.as_str() {
         "rewrite" => {
-            let is_redirect =
-                ["http://", "https://", "$scheme"].iter().any(|start| directive.arg(1).unwrap_or_default().starts_with(start));
+            let is_redirect = ["http://", "https://", "$scheme"]
+                .iter()
+                .any(|start| directive.arg(1).unwrap_or_default().starts_with(start));
             !is_redirect && matches!(directive.arg(2), None | Some("last"))
         }
         "if" => goes_on(directive.children()),
@@ -345,7 +346,8 @@ fn asked_within(block: &[Directive]) -> Vec<&str> {
 /// The variables that are set in locations of these paths.
 fn set_in_locations<'a>(block: &'a [Directive], paths: &'a [&str]) -> impl Iterator<Item = String> + 'a {
     let locations = block.iter().filter(|directive| directive.name.text == "location");
-    let meant = locations.filter(|location| location.args.last().is_some_and(|path| paths.contains(&&*path.text)));
+    let meant =
+        locations.filter(|location| location.args.last().is_some_and(|path| paths.contains(&&*path.text)));
     let set = meant.flat_map(|location| location.children()).filter(|directive| directive.name.text == "set");
     set.filter_map(|set| set.arg(0)?.strip_prefix('$')).map(str::to_ascii_lowercase)
 }
@@ -354,7 +356,8 @@ fn set_in_locations<'a>(block: &'a [Directive], paths: &'a [&str]) -> impl Itera
 fn any_port(pass: &Pass, text: &str, place: &str) -> Option<Other> {
     let (rest, _) = pass.without_scheme(text).ok()?;
     let (host, port) = rest.rsplit_once(':').filter(|(host, _)| !host.contains('$'))?;
-    let Ok(Endpoint::Address(Address::Internet(address))) = Url::parse(host, false).ok()?.endpoint(Some(0)) else {
+    let Ok(Endpoint::Address(Address::Internet(address))) = Url::parse(host, false).ok()?.endpoint(Some(0))
+    else {
         return None;
     };
     let endpoint = Endpoint::Address(Address::Internet(address));

@@ -224,7 +224,8 @@ fn an_address_is_named_in_whatever_directive_it_stands() {
     check("10.0.1.2:65535", Some("10.0.1.2"));
     check("10.0.1.3:8080", Some("pull"));
     check("10.0.1.4:8080", None);
-    let more: Vec<_> = routes.upstreams.iter().filter(|one| one.has_more_peers).map(|one| &*one.name).collect();
+    let more: Vec<_> =
+        routes.upstreams.iter().filter(|one| one.has_more_peers).map(|one| &*one.name).collect();
     assert_eq!(more, ["plus"]);
 }
 

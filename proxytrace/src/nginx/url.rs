@@ -134,7 +134,9 @@ pub(crate) fn anywhere(word: &str) -> Option<Endpoint> {
     let endpoint = url.endpoint(default).ok()?;
     let is_one = match &endpoint {
         Endpoint::Address(Address::Unix(path)) => path.starts_with('/'),
-        Endpoint::Address(Address::Internet(_)) => scheme.is_some() || rest == format!("{}:{}", url.name, endpoint.port()),
+        Endpoint::Address(Address::Internet(_)) => {
+            scheme.is_some() || rest == format!("{}:{}", url.name, endpoint.port())
+        }
         Endpoint::Host { name, .. } => scheme.is_some() && is_host_name(name),
         Endpoint::Service { .. } => false,
     };
@@ -216,7 +218,9 @@ mod tests {
         check("rtmp://10.5.2.2/live", Some("10.5.2.2:1935"));
         check("http://me:secret@app.internal/x", Some("app.internal:80"));
         check("endpoint=unix:/run/otel.sock", Some("unix:/run/otel.sock"));
-        for word in ["10.0.0.0/8", "10.0.0.5", "app:8080", "1:2", "x-header:1", "unix:", "$host:80", "text/html"] {
+        for word in
+            ["10.0.0.0/8", "10.0.0.5", "app:8080", "1:2", "x-header:1", "unix:", "$host:80", "text/html"]
+        {
             check(word, None);
         }
     }

@@ -180,7 +180,8 @@ impl<'a> Scopes<'_, 'a> {
     fn set_before(&self, name: &str) -> Vec<Source<'a>> {
         let mut sources = Vec::new();
         // The last is the server, whose assignments are made before a location is chosen.
-        let (server, around) = self.around.split_last().map_or((None, &[][..]), |(last, rest)| (Some(last), rest));
+        let (server, around) =
+            self.around.split_last().map_or((None, &[][..]), |(last, rest)| (Some(last), rest));
         for scope in around {
             sources.extend(scope.of(name));
             if scope.of(name).iter().any(|source| source.is_certain) {

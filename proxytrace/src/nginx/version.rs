@@ -57,7 +57,10 @@ mod tests {
         assert_eq!("nginx/1.22.1".parse(), Ok(Version::new(1, 22, 1)));
         assert!("1.28".parse::<Version>().is_err() && "1.28.0.1".parse::<Version>().is_err());
         assert!(Version::new(1, 9, 9) < Version::new(1, 25, 1));
-        assert_eq!(Version::of_program(b"\0x\0nginx version: nginx/1.22.1\n\0"), Some(Version::new(1, 22, 1)));
+        assert_eq!(
+            Version::of_program(b"\0x\0nginx version: nginx/1.22.1\n\0"),
+            Some(Version::new(1, 22, 1))
+        );
         assert_eq!(Version::of_program(b"\0nginx version: \0"), None);
     }
 }

@@ -27,10 +27,33 @@ impl Renames {
 
 /// What changes nothing for a request.
 const UNSEEN: &[&str] = &[
-    "access_log", "error_log", "log_format", "log_not_found", "log_subrequest", "open_log_file_cache", "rewrite_log",
-    "uninitialized_variable_warn", "connection_pool_size", "request_pool_size", "postpone_output", "output_buffers", "sendfile",
-    "sendfile_max_chunk", "tcp_nopush", "tcp_nodelay", "aio", "aio_write", "directio", "directio_alignment", "status_zone",
-    "client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path", "uwsgi_temp_path", "scgi_temp_path", "zone",
+    "access_log",
+    "error_log",
+    "log_format",
+    "log_not_found",
+    "log_subrequest",
+    "open_log_file_cache",
+    "rewrite_log",
+    "uninitialized_variable_warn",
+    "connection_pool_size",
+    "request_pool_size",
+    "postpone_output",
+    "output_buffers",
+    "sendfile",
+    "sendfile_max_chunk",
+    "tcp_nopush",
+    "tcp_nodelay",
+    "aio",
+    "aio_write",
+    "directio",
+    "directio_alignment",
+    "status_zone",
+    "client_body_temp_path",
+    "proxy_temp_path",
+    "fastcgi_temp_path",
+    "uwsgi_temp_path",
+    "scgi_temp_path",
+    "zone",
 ];
 
 /// What such a directive's name ends with.
@@ -76,8 +99,13 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// Lists whose arguments are a set.
-const SETS: [&str; 5] =
-    ["proxy_next_upstream", "fastcgi_next_upstream", "uwsgi_next_upstream", "scgi_next_upstream", "grpc_next_upstream"];
+const SETS: [&str; 5] = [
+    "proxy_next_upstream",
+    "fastcgi_next_upstream",
+    "uwsgi_next_upstream",
+    "scgi_next_upstream",
+    "grpc_next_upstream",
+];
 
 /// What the name of a directive ends with whose lines each set a thing of their first argument, in whatever order.
 const BY_NAME: [&str; 5] = ["_set_header", "add_header", "add_trailer", "_param", "_hide_header"];
@@ -183,12 +211,17 @@ pub(super) fn target(context: Context, text: &str, renames: &Renames) -> String 
 }
 
 fn size(text: &str) -> String {
-    let (number, unit) = text.split_at(text.len() - usize::from(text.ends_with(|c: char| c.is_ascii_alphabetic())));
+    let (number, unit) =
+        text.split_at(text.len() - usize::from(text.ends_with(|c: char| c.is_ascii_alphabetic())));
     let factor = match unit {
         "k" | "K" => 1 << 10,
         "m" | "M" => 1 << 20,
         "g" | "G" => 1_u64 << 30,
         _ => 1,
     };
-    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).map_or_else(|| text.to_owned(), |bytes| bytes.to_string())
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .map_or_else(|| text.to_owned(), |bytes| bytes.to_string())
 }

@@ -16,8 +16,18 @@ use crate::{
 };
 
 /// What says where requests go: a variable in it routes.
-const ROUTES: [&str; 10] =
-    ["set", "if", "return", "rewrite", "try_files", "root", "alias", "error_page", "auth_request", "limit_except"];
+const ROUTES: [&str; 10] = [
+    "set",
+    "if",
+    "return",
+    "rewrite",
+    "try_files",
+    "root",
+    "alias",
+    "error_page",
+    "auth_request",
+    "limit_except",
+];
 
 /// What stands in such a block and is no entry.
 const FLAGS: [&str; 4] = ["hostnames", "volatile", "ranges", "proxy_recursive"];
@@ -49,7 +59,9 @@ pub(super) fn compare(old: &Subject, new: &Subject, renames: &Renames, changes: 
         let names: BTreeSet<_> = was.keys().chain(is.keys()).filter(|name| is_used(name)).collect();
         for name in names {
             let what = match (was.get(name), is.get(name)) {
-                (Some(was), Some(is)) if was != is => format!("{} ${name}: {}", is.kind, differences(was, is)),
+                (Some(was), Some(is)) if was != is => {
+                    format!("{} ${name}: {}", is.kind, differences(was, is))
+                }
                 (Some(was), None) => format!("{} ${name} is gone", was.kind),
                 (None, Some(is)) => format!("{} ${name} is new", is.kind),
                 _ => continue,
@@ -65,7 +77,12 @@ fn differences(was: &Table, is: &Table) -> String {
         lines.push(format!("by {} instead of {}", plain(&is.source), plain(&was.source)));
     }
     let all = |table: &Table| -> BTreeMap<String, String> {
-        table.entries.iter().chain(table.ordered.iter().map(|(key, value)| (key, value))).map(|(key, value)| (key.clone(), value.clone())).collect()
+        table
+            .entries
+            .iter()
+            .chain(table.ordered.iter().map(|(key, value)| (key, value)))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     };
     let (before, now) = (all(was), all(is));
     for key in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
@@ -166,9 +183,10 @@ fn add(block: &[Directive], used: &mut Used) {
         if matches!(name, "map" | "geo" | "split_clients") || !canonical::is_seen(name) {
             continue;
         }
-        let found = directive.args.iter().flat_map(|word| names(&word.text)).map(str::to_ascii_lowercase);
+        let found: Vec<_> =
+            directive.args.iter().flat_map(|word| names(&word.text)).map(str::to_ascii_lowercase).collect();
         if ROUTES.contains(&name) || name.ends_with("_pass") {
-            used.routing.extend(found.clone());
+            used.routing.extend(found.iter().cloned());
         }
         used.all.extend(found);
         add(directive.children(), used);

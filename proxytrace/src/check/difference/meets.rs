@@ -95,7 +95,9 @@ impl Meets {
                     at.default = number;
                 }
                 let words = directive.iter().flat_map(|directive| directive.args.iter().skip(1));
-                at.forms.extend(words.map(|word| word.text.to_string()).filter(|word| FORMS.contains(&word.as_str())));
+                at.forms.extend(
+                    words.map(|word| word.text.to_string()).filter(|word| FORMS.contains(&word.as_str())),
+                );
                 for name in &names {
                     if name.starts_with('~') && !at.names.contains_key(name) {
                         at.patterns.push(name.clone());

@@ -8,8 +8,6 @@ mod places;
 mod pools;
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -109,7 +107,12 @@ impl Found {
             };
             for (name, now) in &is.names {
                 let before = was.owner(name);
-                pairs.entry((before, *now)).or_default().entry(name.clone()).or_default().push(socket.clone());
+                pairs
+                    .entry((before, *now))
+                    .or_default()
+                    .entry(name.clone())
+                    .or_default()
+                    .push(socket.clone());
             }
             for name in was.names.keys().filter(|name| !is.names.contains_key(*name)) {
                 let pair = (was.owner(name), is.owner(name));
@@ -135,7 +138,9 @@ impl Found {
         }
         for (socket, is) in &new.sockets {
             let Some(was) = old.sockets.get(socket) else { continue };
-            let is_same = pairs.get(&(was.default, is.default)).is_some_and(|names| names.values().any(|at| at.contains(socket)));
+            let is_same = pairs
+                .get(&(was.default, is.default))
+                .is_some_and(|names| names.values().any(|at| at.contains(socket)));
             if !is_same && old.bodies[was.default] != new.bodies[is.default] {
                 self.changes.defaults.push(format!(
                     "requests for other names at {socket} met {}, and meet {} now",
@@ -179,8 +184,13 @@ impl Found {
                 "everywhere".to_owned()
             } else {
                 let of_server = |(server, locations): (&String, &Vec<String>)| {
-                    let locations: Vec<_> = locations.iter().map(String::as_str).filter(|one| !one.is_empty()).collect();
-                    if locations.is_empty() { server.clone() } else { format!("{server}: {}", locations.join(", ")) }
+                    let locations: Vec<_> =
+                        locations.iter().map(String::as_str).filter(|one| !one.is_empty()).collect();
+                    if locations.is_empty() {
+                        server.clone()
+                    } else {
+                        format!("{server}: {}", locations.join(", "))
+                    }
                 };
                 places.iter().map(of_server).collect::<Vec<_>>().join("; ")
             };

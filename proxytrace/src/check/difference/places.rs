@@ -21,13 +21,38 @@ use crate::{
 
 /// What says where a request goes or what it gets, instead of in what form.
 const HAPPENS: &[&str] = &[
-    "root", "alias", "index", "try_files", "error_page", "internal", "mirror", "auth_request", "empty_gif", "stub_status",
-    "allow deny", "satisfy", "limit_except", "autoindex", "recursive_error_pages", "proxy_intercept_errors", "return",
+    "root",
+    "alias",
+    "index",
+    "try_files",
+    "error_page",
+    "internal",
+    "mirror",
+    "auth_request",
+    "empty_gif",
+    "stub_status",
+    "allow deny",
+    "satisfy",
+    "limit_except",
+    "autoindex",
+    "recursive_error_pages",
+    "proxy_intercept_errors",
+    "return",
 ];
 
 /// What holds only in the block in which it stands; so does whatever passes requests on or answers them.
-const OWN: &[&str] =
-    &["alias", "try_files", "internal", "empty_gif", "stub_status", "flv", "mp4", "limit_except", "perl", "js_content"];
+const OWN: &[&str] = &[
+    "alias",
+    "try_files",
+    "internal",
+    "empty_gif",
+    "stub_status",
+    "flv",
+    "mp4",
+    "limit_except",
+    "perl",
+    "js_content",
+];
 
 /// The steps in which a URI is rewritten: their order means something.
 const STEPS: [&str; 5] = ["set", "if", "return", "rewrite", "break"];
@@ -35,6 +60,9 @@ const STEPS: [&str; 5] = ["set", "if", "return", "rewrite", "break"];
 /// What makes no setting of a place.
 const NOT_SETTINGS: &[&str] =
     &["server", "upstream", "location", "listen", "server_name", "map", "geo", "split_clients"];
+
+/// Modules whose settings, which begin with these words, mean something only where they pass requests on.
+const MODULES: [&str; 7] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached", "tunnel"];
 
 /// Checks of addresses are made one after the other, whichever they are.
 const ACCESS: &str = "allow deny";
@@ -49,7 +77,8 @@ impl Effective {
         let mut own: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for directive in block {
             let name = directive.name.text.as_str();
-            let is_setting = !NOT_SETTINGS.contains(&name) && !STEPS.contains(&name) && canonical::is_seen(name);
+            let is_setting =
+                !NOT_SETTINGS.contains(&name) && !STEPS.contains(&name) && canonical::is_seen(name);
             if !is_setting || is_own(name) {
                 continue;
             }
@@ -69,6 +98,12 @@ impl Effective {
             }
         }
         inner
+    }
+
+    /// Those that mean something in a place.
+    fn of_place(mut self, place: &Place) -> Self {
+        self.0.retain(|name, _| place.uses(name));
+        self
     }
 }
 
@@ -122,8 +157,9 @@ impl Key {
 impl Place {
     pub(super) fn new(context: Context, block: &Directive, around: &Effective, renames: &Renames) -> Self {
         let children = block.children();
+        let settings = around.inner(context, children, renames);
         let mut place = Self {
-            settings: around.inner(context, children, renames),
+            settings: Effective::default(),
             own: BTreeMap::new(),
             steps: Vec::new(),
             paths: BTreeMap::new(),
@@ -136,18 +172,32 @@ impl Place {
             } else if name == "location" {
                 let (modifier, path) = modifier_and_path(directive);
                 let key = Key { modifier: modifier.to_owned(), path: path.to_owned() };
-                let inner = Self::new(context, directive, &place.settings, renames);
+                let inner = Self::new(context, directive, &settings, renames);
                 if matches!(modifier, "~" | "~*") {
                     place.patterns.push((key, inner));
                 } else {
                     place.paths.entry(key).or_insert(inner);
                 }
             } else if is_own(name) {
-                let line = if name == "limit_except" { step(context, directive, renames) } else { argument(context, directive, renames) };
+                let line = if name == "limit_except" {
+                    step(context, directive, renames)
+                } else {
+                    argument(context, directive, renames)
+                };
                 place.own.entry(name.to_owned()).or_default().push(line);
             }
         }
+        place.settings = settings.of_place(&place);
         place
+    }
+
+    /// Whether the module to which a setting belongs passes requests on here; other settings count everywhere.
+    fn uses(&self, setting: &str) -> bool {
+        let Some((module, _)) = setting.split_once('_').filter(|(module, _)| MODULES.contains(module)) else {
+            return true;
+        };
+        let pass = format!("{module}_pass");
+        self.own.contains_key(&pass) || self.steps.iter().any(|step| step.contains(&pass))
     }
 }
 
@@ -186,7 +236,12 @@ fn canonical_words(text: &str) -> String {
 type Difference = (Group, String, String);
 
 /// All differences between two servers. Counts the places that were compared.
-pub(super) fn differences(was: &Place, is: &Place, peers: [&Peers; 2], compared: &mut usize) -> Vec<Difference> {
+pub(super) fn differences(
+    was: &Place,
+    is: &Place,
+    peers: [&Peers; 2],
+    compared: &mut usize,
+) -> Vec<Difference> {
     let mut found = Vec::new();
     let top = Key { modifier: String::new(), path: String::new() };
     place(was, is, &top, "", peers, &mut found, compared);
@@ -217,8 +272,12 @@ fn place(
         }
     }
     if was.steps != is.steps {
-        let listed = |steps: &[String]| if steps.is_empty() { "nothing".to_owned() } else { plain(&steps.join("; ")) };
-        say(Group::Routes, format!("rewrites by \"{}\" instead of \"{}\"", listed(&is.steps), listed(&was.steps)));
+        let listed =
+            |steps: &[String]| if steps.is_empty() { "nothing".to_owned() } else { plain(&steps.join("; ")) };
+        say(
+            Group::Routes,
+            format!("rewrites by \"{}\" instead of \"{}\"", listed(&is.steps), listed(&was.steps)),
+        );
     }
     for name in both(was.settings.0.keys(), is.settings.0.keys()) {
         let [before, now] = [was, is].map(|place| place.settings.0.get(name).map_or(&none, |lines| lines));
@@ -233,7 +292,11 @@ fn place(
     };
     let [before, now] = [common(&orders[0], &orders[1]), common(&orders[1], &orders[0])];
     if before != now {
-        let what = format!("patterns are tried in another order: {} instead of {}", now.join(", "), before.join(", "));
+        let what = format!(
+            "patterns are tried in another order: {} instead of {}",
+            now.join(", "),
+            before.join(", ")
+        );
         say(Group::Routes, what);
     }
     locations(was, is, label, peers, found, compared);
@@ -252,7 +315,9 @@ fn locations(
         let label = if label.is_empty() { key.shown() } else { format!("{label} > {}", key.shown()) };
         match (before.get(key), now.get(key)) {
             (Some(was), Some(is)) => place(was, is, key, &label, peers, found, compared),
-            (Some(was), None) => found.push((Group::Routes, label, format!("is gone ({})", summary(was, peers[0])))),
+            (Some(was), None) => {
+                found.push((Group::Routes, label, format!("is gone ({})", summary(was, peers[0]))))
+            }
             (None, Some(is)) => {
                 *compared += count(is);
                 found.push((Group::Routes, label, format!("is new ({})", summary(is, peers[1]))));
@@ -308,7 +373,8 @@ fn passed(name: &str, was: &[String], is: &[String], key: &Key, peers: [&Peers; 
 
 /// A target with the addresses that it leads to, where they are not it itself.
 fn led(target: &str, peers: &Peers) -> String {
-    let host = target.split_once("://").map_or(target, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let host =
+        target.split_once("://").map_or(target, |(_, rest)| rest).split('/').next().unwrap_or_default();
     match peers.get(host) {
         Some(addresses) => format!("{} ({addresses})", plain(target)),
         None => plain(target),
@@ -323,12 +389,15 @@ fn setting(name: &str, was: &[String], is: &[String]) -> String {
     };
     // Lines that are in both say nothing.
     let [gone, new] = [(was, is), (is, was)].map(|(lines, other)| {
-        let lines: Vec<_> = lines.iter().filter(|line| !other.contains(line)).map(|line| plain(line)).collect();
+        let lines: Vec<_> =
+            lines.iter().filter(|line| !other.contains(line)).map(|line| plain(line)).collect();
         lines.join(", ")
     });
     match (was.is_empty(), is.is_empty(), gone.is_empty(), new.is_empty()) {
         (true, ..) => format!("{name} is set now: {new}{unit}").trim_end_matches(": ").to_owned(),
-        (_, true, ..) => format!("{name} is not set any more: {gone}{unit}").trim_end_matches(": ").to_owned(),
+        (_, true, ..) => {
+            format!("{name} is not set any more: {gone}{unit}").trim_end_matches(": ").to_owned()
+        }
         (_, _, true, true) => format!("{name}: the order changes"),
         (_, _, true, _) => format!("{name} besides: {new}{unit}"),
         (_, _, _, true) => format!("{name} without: {gone}{unit}"),

@@ -74,7 +74,8 @@ pub(super) fn compare(old: &Subject, new: &Subject, renames: &Renames, changes: 
         let Some(now) = is.get(&(*context, renames.of(*context, name))) else { continue };
         let used = [(&old.routes, name), (&new.routes, &now.name)];
         let places: Vec<_> = used.iter().map(|(routes, name)| places(routes, *context, name)).collect();
-        let is_open = used.iter().any(|(routes, _)| routes.routes.iter().any(|route| !route.target.open.is_empty()));
+        let is_open =
+            used.iter().any(|(routes, _)| routes.routes.iter().any(|route| !route.target.open.is_empty()));
         if places.iter().all(Vec::is_empty) && !is_open {
             continue;
         }
@@ -101,7 +102,8 @@ fn pools(subject: &Subject) -> Pools {
     let mut pools = Pools::new();
     for (kind, context) in [("http", Context::Http), ("stream", Context::Stream)] {
         let blocks = subject.config.directives.iter().filter(|directive| directive.name.text == kind);
-        let upstreams = blocks.flat_map(Directive::children).filter(|directive| directive.name.text == "upstream");
+        let upstreams =
+            blocks.flat_map(Directive::children).filter(|directive| directive.name.text == "upstream");
         for upstream in upstreams {
             let Some(name) = upstream.arg(0) else { continue };
             let (servers, rest): (Vec<_>, Vec<_>) =
@@ -113,7 +115,9 @@ fn pools(subject: &Subject) -> Pools {
             }
             let none = Renames::default();
             let seen = rest.into_iter().filter(|line| canonical::is_seen(&line.name.text));
-            let line = |line: &Directive| format!("{} {}", line.name.text, canonical::arguments(context, line, &none));
+            let line = |line: &Directive| {
+                format!("{} {}", line.name.text, canonical::arguments(context, line, &none))
+            };
             let mut rest: Vec<_> = seen.map(|one| line(one).trim_end().to_owned()).collect();
             rest.sort();
             let pool = Pool { name: name.to_owned(), peers, rest };
@@ -125,7 +129,8 @@ fn pools(subject: &Subject) -> Pools {
 
 fn peer(context: Context, line: &Directive) -> String {
     let address = line.arg(0).unwrap_or_default();
-    let address = if address.starts_with("unix:") { address.to_owned() } else { address.to_ascii_lowercase() };
+    let address =
+        if address.starts_with("unix:") { address.to_owned() } else { address.to_ascii_lowercase() };
     let has_port = address.rfind(':').is_some_and(|at| !address[at..].contains(']'));
     let is_service = line.args.iter().any(|word| word.text.starts_with("service="));
     let port = if has_port || is_service || context == Context::Stream { "" } else { ":80" };
@@ -145,7 +150,9 @@ fn peer(context: Context, line: &Directive) -> String {
 fn places(routes: &Routes, context: Context, name: &str) -> Vec<String> {
     let is_it = |&index: &usize| {
         let upstream = routes.upstreams.get(index);
-        upstream.is_some_and(|one| one.context == context && !one.is_implicit && one.name.eq_ignore_ascii_case(name))
+        upstream.is_some_and(|one| {
+            one.context == context && !one.is_implicit && one.name.eq_ignore_ascii_case(name)
+        })
     };
     let leading = routes.routes.iter().filter(|route| route.target.upstreams.iter().any(is_it));
     leading.filter_map(|route| Some(place(routes.servers.get(route.server)?, route))).collect()
