@@ -74,29 +74,41 @@ fn unreachable(routes: &Routes, upstream: &Upstream, peer: &Peer, host: &Host<'_
             Some(if host.is_here { found } else { found.as_note() })
         }
         Endpoint::Host { name, .. } if host.resolved.get(name).is_some_and(Vec::is_empty) => {
-            let meant = upstream_meant(routes, upstream.context, name).filter(|_| upstream.is_implicit);
-            let what = match (peer.resolve, upstream.context) {
-                (false, _) if upstream.is_implicit && !name.contains('.') => {
-                    format!(
-                        "nginx refuses to start or to reload: there is no upstream \"{name}\", and no host of that name"
-                    )
-                }
-                (false, _) => format!("nginx refuses to start or to reload: \"{name}\" does not resolve"),
-                (true, Context::Http) => {
-                    format!("requests to \"{name}\" fail with 502 until the name resolves")
-                }
-                (true, Context::Stream) => {
-                    format!("connections to \"{name}\" are closed until the name resolves")
-                }
-            };
-            let fix = meant.map_or_else(
-                || "correct the name, or add it to the DNS".to_owned(),
-                |meant| format!("did you mean \"{meant}\"?"),
-            );
-            Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix))
+            unresolved(routes, upstream, peer, name)
         }
         _ => None,
     }
+}
+
+fn unresolved(routes: &Routes, upstream: &Upstream, peer: &Peer, name: &str) -> Option<Finding> {
+    let meant = upstream_meant(routes, upstream.context, name).filter(|_| upstream.is_implicit);
+    let fix = meant.map_or_else(
+        || "correct the name, or add it to the DNS".to_owned(),
+        |meant| format!("did you mean \"{meant}\"?"),
+    );
+    if peer.resolve {
+        // Without a resolver that is a finding by itself; with one it is another that was asked here.
+        upstream.resolver.as_ref()?;
+        let what = match upstream.context {
+            Context::Http => format!(
+                "requests to \"{name}\" fail with 502 unless nginx's resolver knows it: here it does not resolve"
+            ),
+            Context::Stream => {
+                format!(
+                    "connections to \"{name}\" are closed unless nginx's resolver knows it: here it does not resolve"
+                )
+            }
+        };
+        return Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix).as_warning());
+    }
+    let what = if upstream.is_implicit && !name.contains('.') {
+        format!(
+            "nginx refuses to start or to reload: there is no upstream \"{name}\", and no host of that name"
+        )
+    } else {
+        format!("nginx refuses to start or to reload: \"{name}\" does not resolve")
+    };
+    Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix))
 }
 
 /// Variables that hold an address and never a name.
@@ -135,7 +147,9 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             Context::Http => ("requests", "fail with 502"),
             Context::Stream => ("connections", "are closed"),
         };
-        let to = if let Some(host) = route.target.upstreams.iter().find_map(named) {
+        let host = route.target.upstreams.iter().find_map(named);
+        let meant = host.and_then(|host| upstream_meant(routes, context_of(routes, route), host));
+        let to = if let Some(host) = host {
             format!("\"{host}\"")
         } else if route.target.open.iter().any(|text| can_be_a_name(text)) && !has_blocks {
             "a host name".to_owned()
@@ -143,7 +157,10 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             continue;
         };
         let what = format!("{who} that {text} sends to {to} {fail}: nothing resolves names while nginx runs");
-        let fix = "add a resolver line, or an upstream block of that name";
+        let fix = meant.map_or_else(
+            || "add a resolver line, or an upstream block of that name".to_owned(),
+            |meant| format!("did you mean \"{meant}\"?"),
+        );
         findings.push(Finding::new(&rules::NO_RESOLVER, &route.place, what, fix));
     }
     for upstream in

@@ -66,7 +66,7 @@ pub fn findings(subject: &Subject, host: &Host<'_>, others: Vec<Finding>) -> Fou
     let mut findings = others;
     whole(subject, &mut findings);
     directives::find(subject, host.version, &mut findings);
-    parameters::find(subject, &mut findings);
+    parameters::find(subject, host.version, &mut findings);
     variables::find(subject, &mut findings);
     listens::find(subject, host.version, &mut findings);
     servers::find(subject, host.version, &mut findings);

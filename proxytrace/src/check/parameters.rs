@@ -8,7 +8,7 @@ use super::{
     near, rules,
     subject::Subject,
 };
-use crate::nginx::{directives, listen::Listen, places::Places, time};
+use crate::nginx::{directives, listen::Listen, places::Places, time, version::Version};
 
 /// What a parameter must be.
 #[derive(Clone, Copy)]
@@ -70,13 +70,20 @@ const LISTEN: Parameters = &[
 /// Methods of balancing that know no `backup`.
 const WITHOUT_BACKUP: [&str; 3] = ["hash", "ip_hash", "random"];
 
-pub(super) fn find(subject: &Subject, findings: &mut Vec<Finding>) {
+/// Parameters of `listen` that came later than the table of directives begins.
+const LISTEN_SINCE: [(&str, Version); 2] =
+    [("quic", Version::new(1, 25, 0)), ("multipath", Version::new(1, 29, 7))];
+
+pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut Vec<Finding>) {
     let places = Places(&subject.config);
     for block in &subject.blocks() {
         for directive in block.children {
             if let Some((what, fix)) = refused(directive, block) {
                 findings.push(Finding::new(&rules::BAD_ARGUMENT, &places.line(directive), what, fix));
             }
+        }
+        for listen in block.named("listen") {
+            too_new(listen, version, &places, findings);
         }
         backups(block, &places, findings);
     }
@@ -136,6 +143,19 @@ fn refused(directive: &Directive, block: &Block<'_>) -> Option<(String, String)>
             Some((what, "write statuses from 300 to 599, and last where to go".to_owned()))
         }
         _ => None,
+    }
+}
+
+fn too_new(listen: &Directive, version: Option<Version>, places: &Places<'_>, findings: &mut Vec<Finding>) {
+    let Some(version) = version else { return };
+    for (parameter, since) in LISTEN_SINCE.iter().filter(|(_, since)| version < *since) {
+        if listen.args.iter().skip(1).any(|word| word.text == parameter) {
+            let what = format!(
+                "nginx {version} does not know the parameter \"{parameter}\" of listen: it came with {since}"
+            );
+            let fix = "remove it, or install another version";
+            findings.push(Finding::new(&rules::VERSION, &places.line(listen), what, fix));
+        }
     }
 }
 

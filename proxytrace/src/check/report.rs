@@ -149,8 +149,33 @@ fn property(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::{Format, Report};
-    use crate::check::{Finding, finding::Shown, rules};
+    use crate::check::{Finding, difference::Changes, finding::Shown, rules};
+
+    #[test]
+    fn the_schema_has_what_a_report_has() {
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/check.schema.json")).unwrap();
+        let mut finding = Finding::new(&rules::SYNTAX, "/a:7", "x".to_owned(), "y");
+        finding.shown = Some(Shown { text: String::new(), column: 1 });
+        let report = Report {
+            config: Some(String::new()),
+            findings: vec![finding],
+            changes: Some(Changes::default()),
+            probes: Some(Vec::new()),
+            ..Report::default()
+        };
+        let report = serde_json::to_value(report).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let check = |of: &Value, schema: &Value| assert_eq!(keys(of), keys(&schema["properties"]), "{of}");
+        check(&report, &schema);
+        check(&report["findings"][0], &schema["$defs"]["finding"]);
+        check(&report["findings"][0]["shown"], &schema["$defs"]["finding"]["properties"]["shown"]);
+        check(&report["changes"], &schema["$defs"]["changes"]);
+    }
 
     #[test]
     fn what_a_configuration_holds_cannot_break_a_line() {

@@ -20,6 +20,13 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
         undefined(upstream, subject, host, findings);
         meant.extend(upstream_meant(routes, upstream.context, &upstream.name));
     }
+    for fault in &subject.faults {
+        meant.extend(
+            [Context::Http, Context::Stream]
+                .iter()
+                .find_map(|context| upstream_meant(routes, *context, &fault.text)),
+        );
+    }
     // A variable that only a request fills can hold the name of any block, and a part is not all there is.
     let is_all_known = subject.is_whole() && routes.routes.iter().all(|route| route.target.open.is_empty());
     let named = words_of_others(&subject.config.directives);
@@ -116,7 +123,9 @@ fn undefined(upstream: &Upstream, subject: &Subject, host: &Host<'_>, findings: 
         let Endpoint::Host { name, .. } = &peer.endpoint else { continue };
         let meant = upstream_meant(routes, upstream.context, name);
         let looks_like_one = !name.contains('.') && name != "localhost" && subject.is_whole();
-        let is_host = has_port(routes, name) || host.resolved.contains_key(name);
+        // A name out of variables is no-resolver's, where nothing resolves it.
+        let is_said = peer.resolve && upstream.resolver.is_none();
+        let is_host = has_port(routes, name) || host.resolved.contains_key(name) || is_said;
         if is_host || !(looks_like_one || meant.is_some()) {
             continue;
         }
