@@ -13,7 +13,7 @@ use proxytrace_ebpf::{
 
 use crate::{
     attempt::{NO_SOCK, count_retransmits, outcome_of, row_key, settle, take},
-    connect::call_of,
+    connect::{call_of, is_current},
     counters::{count_loss, seen},
     events::{self, report},
     helpers::{current_thread, now_ns, setting},
@@ -57,7 +57,8 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
     // Where it goes is the last resort: a program at cgroup/connect4 may send it elsewhere than the proxy asked for (Cilium's
     // socket load balancer), and 0.0.0.0 becomes 127.0.0.1. There is no call where its entry was missed.
     let mut row = row_key(&process, sock.remote());
-    if let Some(call) = call_of(current_thread())
+    let thread = current_thread();
+    if let Some(call) = call_of(thread)
         && (call.sock == sock.id() || call.state & (Call::MULTIPATH | Call::SENT) == Call::MULTIPATH)
     {
         if call.state & Call::SENT == 0 {
@@ -69,7 +70,10 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
                 call.attempt.pid = pid;
                 call.state |= Call::ADDRESSED;
             }
-            if call.state & Call::ADDRESSED != 0 {
+            // Where both are the same it does not matter which call this is.
+            if call.state & Call::ADDRESSED != 0
+                && (call.attempt.row.address.is(&row.address) || is_current(thread))
+            {
                 row = call.attempt.row;
             }
         } else if !first {

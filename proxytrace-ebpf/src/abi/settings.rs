@@ -19,7 +19,7 @@ abi! {
         pub count_seen: u32,
         /// How many entries the tables have that owners share, index [`Share`].
         pub capacity: [u32; Share::SLOTS],
-        /// Not used; zero.
-        pub reserved: u32,
+        /// Whether the kernel shows the registers of a thread's system call to programs (`bpf_task_pt_regs`, 5.15): 0 or 1.
+        pub has_task_registers: u32,
     }
 }

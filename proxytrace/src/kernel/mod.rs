@@ -121,10 +121,11 @@ impl Tracer {
             }
         }
         let types = type_information()?;
-        let KernelTypes { offsets, has_preemptible_tracepoints } = KernelTypes::read(&types)?;
+        let KernelTypes { offsets, has_preemptible_tracepoints, has_task_registers } =
+            KernelTypes::read(&types)?;
         drop(types);
         let offsets = Plain(offsets);
-        let settings = Plain(settings(options));
+        let settings = Plain(settings(options, has_task_registers));
         let mut loader = EbpfLoader::new();
         loader
             .override_global("OFFSETS", &offsets, true)
@@ -433,7 +434,7 @@ fn check_host() -> Result<(), Error> {
     }
 }
 
-fn settings(options: &Options) -> Settings {
+fn settings(options: &Options, has_task_registers: bool) -> Settings {
     let mut capacity = [0; Share::SLOTS];
     for share in Share::ALL {
         capacity[share as usize] = tables::capacity_shared(share, &options.table_sizes);
@@ -446,6 +447,6 @@ fn settings(options: &Options) -> Settings {
         report_established: u32::from(options.report_established),
         count_seen: u32::from(options.count_seen),
         capacity,
-        reserved: 0,
+        has_task_registers: u32::from(has_task_registers),
     }
 }
