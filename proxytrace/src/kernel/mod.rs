@@ -59,7 +59,7 @@ use retiring::{Retiring, Tables};
 use rows::Held;
 pub use snapshot::Snapshot;
 use snapshot::other_row;
-use tables::{Filled, Resized, TABLES, Table};
+use tables::{Filled, Resized, Sizes, TABLES, Table};
 pub use types::check_type_information;
 use types::{KernelTypes, type_information};
 
@@ -100,7 +100,7 @@ pub struct Tracer {
     owners: Owners,
     calls: CallMap,
     held: Held,
-    table_sizes: Vec<Resized>,
+    sizes: Sizes,
     /// What userspace itself could not enter, index [`Loss`].
     refused: [u64; Loss::ALL.len()],
     paths: PathMap,
@@ -125,14 +125,15 @@ impl Tracer {
             KernelTypes::read(&types)?;
         drop(types);
         let offsets = Plain(offsets);
-        let settings = Plain(settings(options, has_task_registers));
+        let sizes = Sizes::new(&options.table_sizes, processes::expected_connections(&options.wanted));
+        let settings = Plain(settings(options, &sizes, has_task_registers));
         let mut loader = EbpfLoader::new();
         loader
             .override_global("OFFSETS", &offsets, true)
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("EVENTS", options.ring_bytes);
         for table in TABLES {
-            loader.map_max_entries(table.map, table.capacity(&options.table_sizes));
+            loader.map_max_entries(table.map, table.capacity(&sizes));
         }
         let proxies = settings.0.capacity[Share::Proxies as usize];
         for map in ["PROXY_ROWS_OUTSIDE", "OWNERS", "OWNERS_OUTSIDE"] {
@@ -152,7 +153,7 @@ impl Tracer {
             owners: Owners::take(&mut ebpf, &settings.0)?,
             calls: CallMap::take(&mut ebpf, "CALLS")?,
             held: Held::take(&mut ebpf)?,
-            table_sizes: options.table_sizes.clone(),
+            sizes,
             refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
@@ -248,7 +249,7 @@ impl Tracer {
                 "CALLS" => self.calls.count()?,
                 _ => self.paths.count()?,
             };
-            Ok(Filled { name: table.name, entries, capacity: table.capacity(&self.table_sizes).into() })
+            Ok(Filled { name: table.name, entries, capacity: table.capacity(&self.sizes).into() })
         };
         TABLES.iter().map(filled).collect()
     }
@@ -434,10 +435,10 @@ fn check_host() -> Result<(), Error> {
     }
 }
 
-fn settings(options: &Options, has_task_registers: bool) -> Settings {
+fn settings(options: &Options, sizes: &Sizes, has_task_registers: bool) -> Settings {
     let mut capacity = [0; Share::SLOTS];
     for share in Share::ALL {
-        capacity[share as usize] = tables::capacity_shared(share, &options.table_sizes);
+        capacity[share as usize] = sizes.shared(share);
     }
     Settings {
         connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
