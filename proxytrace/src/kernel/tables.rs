@@ -52,10 +52,10 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "timeouts",
-        map: "TIMEOUTS",
-        usual: capacity::TIMEOUTS,
+        map: "TERMS",
+        usual: capacity::TERMS,
         follows: None,
-        holds: "addresses with a connect timeout of their own",
+        holds: "addresses with timeouts of their own",
         full: None,
     },
     Table {
