@@ -190,8 +190,25 @@ fn began_at(sock: Sock<Probed>, started_ns: u64) -> bool {
 /// later one: the kernel can skip our programs at the return of one and at the entry of the next (docs/kernel-notes.md,
 /// "Recursion misses").
 #[inline(always)]
-pub(crate) fn is_current(thread: u64) -> bool {
+fn is_current(thread: u64) -> bool {
     connect_is_current(thread) != 0
+}
+
+/// The same of a call on a socket of TCP. Of its own, because a path takes more stack than the programs at transitions have.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn connect_is_current_tcp(thread: u64) -> u32 {
+    if setting!(has_task_registers) == 0 {
+        return 1;
+    }
+    let Some(call) = call_of(thread) else { return 0 };
+    let registers = Registers::<Direct>::of_current();
+    let Some(opening) = registers.opening(registers.number()) else { return 1 };
+    let Some(arguments) = Arguments::of_syscall(opening, registers) else { return 0 };
+    match kernel::callers_internet_address(arguments.address) {
+        Ok(address) => u32::from(address.is(&call.attempt.row.address)),
+        Err(_) => 0,
+    }
 }
 
 /// Checked once and not at each call, as `shares_take`.

@@ -14,7 +14,7 @@ use proxytrace_ebpf::{
 use crate::{
     answer,
     attempt::{NO_SOCK, count_retransmits, outcome_of, row_key, settle, take},
-    connect::{call_of, is_current},
+    connect::{call_of, connect_is_current_tcp},
     counters::{count_loss, seen},
     events::{self, report},
     helpers::{current_thread, now_ns, setting},
@@ -67,7 +67,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
             }
             // Where both are the same it does not matter which call this is.
             if call.state & Call::ADDRESSED != 0
-                && (call.attempt.row.address.is(&row.address) || is_current(thread))
+                && (call.attempt.row.address.is(&row.address) || connect_is_current_tcp(thread) != 0)
             {
                 row = call.attempt.row;
             }
