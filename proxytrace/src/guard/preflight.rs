@@ -84,8 +84,7 @@ impl Nginx {
         if is_elsewhere("ns/mnt") || is_elsewhere("root") {
             return Err(not("the proxy runs in a container; check it there, as in --apply"));
         }
-        let command_line = fs::read(format!("/proc/{}/cmdline", running.master)).unwrap_or_default();
-        match programs::role(&command_line, &configuration.exe) {
+        match role(running.master) {
             Role::Master(arguments) => Ok(Self {
                 program: configuration.exe.clone(),
                 arguments,
@@ -94,6 +93,11 @@ impl Nginx {
             }),
             Role::Worker | Role::Other => Err(not("it is no nginx")),
         }
+    }
+
+    /// Whether nginx runs there, in a container or not.
+    pub(super) fn runs(running: &Running) -> bool {
+        matches!(role(running.master), Role::Master(_))
     }
 
     /// What is on disk; `None` with the fault that keeps it from being read.
@@ -119,8 +123,9 @@ impl Nginx {
             Err(error) => return Some(format!("nginx -t: {error}")),
         };
         let said = String::from_utf8_lossy(&output.stderr);
-        // The last line only says that it failed.
-        let said: Vec<_> = said.lines().filter(|line| !line.ends_with(" test failed")).collect();
+        // The last line only says that it failed. Where it has a log already, a time stands before the level.
+        let reasons = said.lines().filter(|line| !line.ends_with(" test failed"));
+        let said: Vec<_> = reasons.map(|line| line.find('[').map_or(line, |level| &line[level..])).collect();
         (!output.status.success()).then(|| match said.is_empty() {
             true => format!("nginx -t {}", output.status),
             false => format!("nginx -t: {}", said.join(" ")),
@@ -142,6 +147,12 @@ pub(super) async fn on_disk(path: &Path, resolves: bool) -> anyhow::Result<Resul
     let errors: BTreeSet<_> = found.iter().filter(|finding| finding.is_error()).map(Fault::of).collect();
     let files = subject.files();
     Ok(Ok(OnDisk { routes: subject.routes, addresses, errors: errors.into_iter().collect(), files }))
+}
+
+fn role(pid: u32) -> Role {
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    programs::role(&command_line, &exe)
 }
 
 fn is_socket(path: &str) -> bool {

@@ -326,8 +326,8 @@ mod tests {
     fn people_read_what_happened_in_80_columns() {
         let expected = "\
 failed: the change does not work; it was taken back
-  upstream \"api\": 7 of 7 connects failed (refused 7), and this goes on for longer
-    than a line has columns
+  upstream \"api\": 7 of 7 connects failed (refused 7), and this goes on for
+    longer than a line has columns
   note: a note
 
 what changes in routing:

@@ -102,7 +102,7 @@ pub async fn recover(options: &Options, discard: bool, start: Box<Start>) -> any
     guard.command_changes_files = true;
     guard.change = Some(change);
     guard.watching.seen.end_baseline();
-    let rollback = guard.take_back(&Configurations::new(), BTreeSet::new()).await;
+    let rollback = guard.take_back(&Configurations::new()).await;
     Ok(Report { rollback, ..guard.report })
 }
 
@@ -491,28 +491,26 @@ impl<'a> Guard<'a> {
         } else if self.change.is_some() {
             self.report.reasons.iter().for_each(|reason| say(reason));
             say("takes the change back");
-            let masters = self.watching.generations.values().map(|running| running.master).collect();
-            self.report.rollback = self.take_back(&configurations, masters).await;
+            self.report.rollback = self.take_back(&configurations).await;
         }
         self.report
     }
 
-    async fn take_back(
-        &mut self,
-        configurations: &Configurations,
-        mut masters: BTreeSet<u32>,
-    ) -> Option<Rollback> {
+    async fn take_back(&mut self, configurations: &Configurations) -> Option<Rollback> {
         let change = self.change.take()?;
-        if masters.is_empty() {
-            let running = self.watching.running().unwrap_or_default();
-            masters = running.iter().map(|running| running.master).collect();
-        }
+        let running = self.watching.running().unwrap_or_default();
+        let is_seen = !self.watching.generations.is_empty();
+        let is_meant =
+            |running: &&Running| !is_seen || self.watching.generations.contains_key(&running.of.proxy);
+        let masters = running.iter().filter(is_meant).filter(|running| Nginx::runs(running));
+        let masters = masters.map(|running| running.master).collect();
         let Options { window, timeout, probes, .. } = *self.options;
         let undo = Undo {
             store: &self.store,
             change: &change,
             configurations,
             masters,
+            is_seen,
             is_as_before: !self.is_loaded || self.watching.rejection().is_some(),
             command_changes_files: self.command_changes_files,
             criteria: Criteria {

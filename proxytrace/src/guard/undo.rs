@@ -25,10 +25,12 @@ pub(super) struct Undo<'a> {
     pub(super) change: &'a Change,
     /// How the proxies are configured by the change, where that is known.
     pub(super) configurations: &'a Configurations,
-    /// The masters that have taken it.
+    /// The masters of nginx: what SIGHUP does to other programs is not known.
     pub(super) masters: BTreeSet<u32>,
     /// Whether the proxy runs what it ran before.
     pub(super) is_as_before: bool,
+    /// Whether a new generation was seen. Without one it may still come, as when COMMAND was ended half-way.
+    pub(super) is_seen: bool,
     /// Whether COMMAND itself changes the files, so that to run it again would change them again.
     pub(super) command_changes_files: bool,
     /// What is demanded afterwards.
@@ -113,7 +115,9 @@ impl Undo<'_> {
         let (line, by) = match &journal.rollback {
             Some(line) => (words(line), line.clone()),
             None if self.is_as_before => return,
-            None if self.command_changes_files => (Vec::new(), String::new()),
+            None if self.command_changes_files || !self.is_seen && !self.masters.is_empty() => {
+                (Vec::new(), String::new())
+            }
             None => (journal.command.clone(), journal.command.join(" ")),
         };
         if !line.is_empty() {

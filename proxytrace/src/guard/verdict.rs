@@ -23,6 +23,8 @@ use crate::model::{Counts, Declared, Finding};
 const MIN_FAILURES: u64 = 3;
 /// Among successes it takes more, and so many failures for each success.
 const MIN_AMONG_SUCCESSES: (u64, u64) = (10, 9);
+/// So many addresses are named.
+const MAX_ADDRESSES: usize = 3;
 /// Where a dead address takes a larger share of an upstream's connects, requests will have failed.
 const MAX_DEAD_SHARE: f64 = 0.5;
 
@@ -217,8 +219,16 @@ fn judge_upstream(
     let before = sum(upstream.values(), |sides| &sides.before);
     let in_words = || {
         let failed = whole.bad + whole.stuck;
-        let causes = causes(new());
-        format!("upstream \"{name}\": {failed} of {} connects failed ({causes})", whole.good + failed)
+        let failing = upstream.iter().filter(|(_, sides)| Fared::of(&sides.new).ratio() > 0.0);
+        let mut failing: Vec<_> = failing.map(|(address, _)| address.to_string()).collect();
+        if failing.len() > MAX_ADDRESSES {
+            let more = failing.len() - MAX_ADDRESSES;
+            failing.truncate(MAX_ADDRESSES);
+            failing.push(format!("{more} more"));
+        }
+        let (causes, failing) = (causes(new()), failing.join(", "));
+        let of = whole.good + failed;
+        format!("upstream \"{name}\": {failed} of {of} connects failed ({causes}; {failing})")
     };
     if whole.good == 0 {
         let is_certain = whole.bad >= MIN_FAILURES && new().map(Fared::of).all(|fared| !fared.is_open());
@@ -443,7 +453,7 @@ mod tests {
         let open = Case { is_over: false, ..case() };
         open.check("api 80 | established 9 | established 200", None, &[], &[]);
         open.check("api 80 | established 9 | refused 2", None, &[], &[]);
-        let words = "upstream \"api\": 3 of 3 connects failed (refused 3)";
+        let words = "upstream \"api\": 3 of 3 connects failed (refused 3; 10.0.0.5:80)";
         open.check("api 80 | established 9 | refused 3", Some(Verdict::Failed), &[words], &[]);
         open.check("api 80 | | permission_denied 3", Some(Verdict::Failed), &["permission_denied 3"], &[]);
         // Another address of it is being tried.
@@ -470,7 +480,7 @@ mod tests {
     #[test]
     fn connects_that_bring_no_answer_count_as_failed() {
         let open = Case { is_over: false, ..case() };
-        let words = "4 of 4 connects failed (closed_before_response 4)";
+        let words = "4 of 4 connects failed (closed_before_response 4; 10.0.0.5:80)";
         open.check("api 80 | established 9 | established 4 broken 4", Some(Verdict::Failed), &[words], &[]);
         open.check("api 80 | established 9 | established 50 broken 4", None, &[], &[]);
         assert_eq!(Fared::of(&counts("established 5 broken 2")).good, 3);
@@ -478,7 +488,7 @@ mod tests {
 
     #[test]
     fn what_was_no_better_before_is_no_fault_of_the_change() {
-        let note = "3 of 3 connects failed (refused 3); so it did before";
+        let note = "3 of 3 connects failed (refused 3; 10.0.0.5:80); so it did before";
         let proven = Case { changed: &[], ..case() };
         proven.check("api 80 | refused 5 | refused 3", Some(Verdict::Passed), &[], &[note]);
         // A third failed before, and does so now.

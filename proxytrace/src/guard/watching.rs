@@ -148,9 +148,13 @@ impl Watching {
         Ok(())
     }
 
-    /// What was found since the change began, and stands.
+    /// What was found since the change began, and stands; not what is about a generation that is gone by now.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let is_new = |finding: &&Finding| !self.stood.contains(&finding.subject);
+        let is_new = |finding: &&Finding| {
+            let newest = self.generations.get(&finding.subject.proxy).map(|running| running.of.number);
+            let is_gone = finding.evidence.generation.zip(newest).is_some_and(|(of, newest)| of != newest);
+            !is_gone && !self.stood.contains(&finding.subject)
+        };
         self.session.watch().findings().filter(is_new).cloned().collect()
     }
 

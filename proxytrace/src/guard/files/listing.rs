@@ -26,7 +26,7 @@ const MAX_BYTES: u64 = 1 << 30;
 pub(in super::super) struct Listing(Vec<Listed>);
 
 /// What is at a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Listed {
     #[serde(with = "paths")]
     pub(super) path: PathBuf,
@@ -64,6 +64,14 @@ pub(super) enum Kind {
     /// A socket, pipe or device: it is not touched.
     Other,
 }
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, &self.entry) == (&other.path, &other.entry)
+    }
+}
+
+impl Eq for Listed {}
 
 impl Kind {
     pub(super) const fn is_directory(&self) -> bool {
