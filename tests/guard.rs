@@ -261,6 +261,7 @@ impl Traffic {
         Self { stop, thread }
     }
 
+    #[expect(clippy::print_stdout, reason = "the figure that a reader of the run looks for")]
     /// What requests got: how many did not get 200, and from the first to the last of those.
     fn end(self) -> (usize, Duration) {
         self.stop.store(true, Ordering::SeqCst);
@@ -378,6 +379,7 @@ fn a_black_hole_is_taken_back() {
         site.guard(&["--no-check", "--no-probe", "--apply", &apply, "--window", "10"], &site.reload()).end();
     ended.is(1, "failed", "127.0.0.1:8081");
     ended.was_taken_back(&["api.conf"]);
+    println!("a black hole: {}", ended.report["times"]);
     // Requests that wait for the connect fail when the workers end, and later.
     site.netns.firewall("tcp dport 9 drop");
     traffic.end();
@@ -656,9 +658,9 @@ fn what_somebody_else_changed_meanwhile_is_left_and_named() {
     let site = Site::new();
     let _wrong = Backend::start(&site.netns, WRONG, Manner::Answer);
     let apply = site.change_to(&format!("server {WRONG};"));
+    let old = site.nginx.worker_pids();
     let running = site.guard(&["--window", "60", "--apply", &apply], &site.reload());
     running.says("runs ");
-    let old = site.nginx.worker_pids();
     wait::until_true("new workers", SOON, || site.nginx.worker_pids().iter().any(|pid| !old.contains(pid)));
     thread::sleep(patient(Duration::from_millis(300)));
     let theirs = api(&site.nginx, &format!("server {WELL}; # theirs"));

@@ -8,8 +8,11 @@ use crate::declared::{Addresses, Endpoint, Peer, Routes};
 #[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Shape<'a> {
     peers: BTreeSet<(String, bool, bool)>,
-    routes: BTreeSet<(&'a [String], &'a [String], &'a [String], &'a str)>,
+    routes: BTreeSet<Place<'a>>,
 }
+
+/// Where a route is: addresses and names of its server, its location, and what stands there.
+type Place<'a> = ([&'a [String]; 3], &'a str);
 
 /// The upstreams that something leads to in `new`, and that are not in `old` as they are there: other peers, other addresses of
 /// their names, or other routes that lead there.
@@ -48,7 +51,7 @@ fn shapes<'a>(routes: &'a Routes, addresses: &Addresses) -> BTreeMap<&'a str, Sh
         for upstream in route.target.upstreams.iter().filter_map(|&index| routes.upstreams.get(index)) {
             let shape = shapes.entry(&upstream.name).or_default();
             shape.peers.extend(upstream.peers.iter().flat_map(|peer| peers(peer, addresses)));
-            shape.routes.insert((&server.listen, &server.names, &route.location, &route.target.text));
+            shape.routes.insert(([&server.listen, &server.names, &route.location], &route.target.text));
         }
     }
     shapes

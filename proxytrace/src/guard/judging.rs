@@ -16,7 +16,8 @@ use super::{
     changes,
     interrupts::Interrupts,
     options::Criteria,
-    probe::{self, Probed},
+    probe,
+    probed::Probed,
     report::{self, Row},
     seen::UpstreamKey,
     verdict::{Evidence, Judgement, Verdict, judge},
@@ -31,6 +32,8 @@ use crate::{
 
 /// A new configuration is read by then, or will not be.
 const READING: Duration = Duration::from_secs(3);
+/// What was asked for at the end of a command shows by then.
+const ASKED: Duration = Duration::from_millis(50);
 /// `no_workers` has nginx's own words, and comes a little later than what shows that none is left.
 const WORDS: Duration = Duration::from_millis(700);
 
@@ -118,7 +121,8 @@ pub(super) async fn judged(
         if let Some(signal) = interrupted_by {
             break failure(format!("interrupted by {signal}"));
         }
-        if let Some(judgement) = judging.judgement(watching) {
+        let is_open = watching.is_reload_open() || judging.may_be_asked();
+        if let Some(judgement) = judging.judgement(watching).filter(|_| !is_open) {
             break judgement;
         }
         let stepped = tokio::select! {
@@ -211,7 +215,7 @@ impl Judging<'_> {
                 .iter()
                 .any(|of| generations.iter().any(|new| new.proxy == of.proxy && new != of));
             self.reloads += u32::from(again || self.facts.generations.is_empty());
-            self.facts = Facts { generations, since: Some(Instant::now()), ..Facts::default() };
+            self.facts = Facts { generations, since: watching.loaded, ..Facts::default() };
         }
         let known = running.values().filter(|running| running.configuration.is_some()).count();
         let read = (known, running.values().all(|running| running.is_read));
@@ -261,6 +265,11 @@ impl Judging<'_> {
         };
     }
 
+    /// Whether what runs was loaded before the command ended, which may have asked for more at its end.
+    fn may_be_asked(&self) -> bool {
+        self.facts.since.is_none_or(|since| since <= self.started) && self.started.elapsed() < ASKED
+    }
+
     /// When it is to be looked at the latest.
     fn next_look(&self) -> Instant {
         let over = self
@@ -268,7 +277,11 @@ impl Judging<'_> {
             .since
             .map_or(self.started + self.question.timeout, |since| since + self.question.window);
         let soon = Instant::now() + Duration::from_millis(250);
-        if over <= Instant::now() || self.lost.is_some() { soon } else { over }
+        match over <= Instant::now() || self.lost.is_some() {
+            _ if self.may_be_asked() => self.started + ASKED,
+            true => soon,
+            false => over,
+        }
     }
 
     fn judgement(&mut self, watching: &Watching) -> Option<Judgement> {

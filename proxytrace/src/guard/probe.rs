@@ -2,7 +2,7 @@
 //! its own does that, which ends afterwards: nothing leads back.
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, Write as _},
     os::fd::AsFd as _,
     process::Stdio,
@@ -20,10 +20,10 @@ use proxytrace_ebpf::outcome::Outcome;
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
+use super::probed::Probed;
 use crate::{
     check::{probe, resolve},
     declared::{Addresses, Routes},
-    model::Address,
 };
 
 /// The command that a guard starts for it.
@@ -41,50 +41,6 @@ struct Request {
     routes: Routes,
     /// What names stand for; looked up there where that is missing.
     addresses: Option<Addresses>,
-}
-
-/// What came of a connect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Probed {
-    /// Whose it is; the other process does not know.
-    #[serde(default)]
-    pub(super) proxy: Arc<str>,
-    /// Whose address it is.
-    pub(super) upstream: Arc<str>,
-    /// Where it is declared: `path:line`.
-    pub(super) place: String,
-    /// The address.
-    pub(super) address: Address,
-    /// `established`, `refused` and so on; `not_tried` where the time for all was over.
-    pub(super) outcome: String,
-    /// The same in words; the other process does not say it.
-    #[serde(skip)]
-    pub(super) meaning: String,
-    /// How long it took, in microseconds.
-    pub(super) duration_us: u64,
-}
-
-impl Probed {
-    /// Whether it is about that upstream.
-    pub(super) fn is_of(&self, proxy: &str, upstream: &str) -> bool {
-        *self.proxy == *proxy && self.upstream.split(',').any(|one| one == upstream)
-    }
-
-    /// Whether it was established.
-    pub(super) fn is_well(&self) -> bool {
-        self.outcome == Outcome::Established.name()
-    }
-}
-
-impl fmt::Display for Probed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { upstream, address, outcome, meaning, place, .. } = self;
-        write!(f, "upstream \"{upstream}\": a connect to {address} fails: {outcome}")?;
-        if !meaning.is_empty() {
-            write!(f, " ({meaning})")?;
-        }
-        write!(f, "; see {place}")
-    }
 }
 
 /// Connects to each address that something in `routes` leads to, as the process `pid` of `proxy` would.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    probe::Probed,
+    probed::Probed,
     seen::{Sides, Upstream, UpstreamKey},
     verdict::{Fared, Verdict, causes},
 };

@@ -18,7 +18,8 @@ use super::{
     judging::{Configurations, Judged, Known, Question, differences, judged},
     options::{Criteria, Options},
     preflight::{self, Fault, Nginx},
-    probe::{self, Probed},
+    probe,
+    probed::Probed,
     report::{Generation, Report, Rollback, Times},
     state::{Change, Store},
     undo::Undo,
@@ -308,7 +309,7 @@ impl<'a> Guard<'a> {
         self.watching.seen.end_baseline();
         self.watching.begin().map_err(anyhow::Error::from)?;
         if let Some(change) = &mut self.change {
-            change.loads().context("note that the change is loaded").map_err(anyhow::Error::from)?;
+            change.loads().context("note that the change is loaded")?;
         }
         self.is_loaded = true;
         self.begun = Some(Instant::now());

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     options::Criteria,
-    probe::Probed,
+    probed::Probed,
     seen::{Sides, Upstream, UpstreamKey},
 };
 use crate::model::{Counts, Declared, Finding};
@@ -94,11 +94,10 @@ impl Fared {
         let cancelled = counts.outcome(Outcome::Cancelled);
         let failed = counts.ended().saturating_sub(established).saturating_sub(cancelled);
         let in_flight = counts.in_flight();
-        let is_stuck = established == 0 && counts.syn_retransmits > 0;
         Self {
             good: established.saturating_sub(unanswered),
             bad: failed.saturating_add(unanswered),
-            stuck: if is_stuck { in_flight } else { 0 },
+            stuck: if established == 0 { in_flight.min(counts.syn_retransmits) } else { 0 },
             in_flight,
         }
     }
@@ -231,7 +230,8 @@ fn judge_upstream(
         format!("upstream \"{name}\": {failed} of {of} connects failed ({causes}; {failing})")
     };
     if whole.good == 0 {
-        let is_certain = whole.bad >= MIN_FAILURES && new().map(Fared::of).all(|fared| !fared.is_open());
+        let is_certain =
+            whole.bad + whole.stuck >= MIN_FAILURES && new().map(Fared::of).all(|fared| !fared.is_open());
         let is_failed = is_certain || is_over && whole.is_dead();
         match is_failed && before.is_dead() {
             _ if !is_failed => {}
@@ -346,7 +346,7 @@ mod tests {
 
     use super::{Criteria, Evidence, Fared, Judgement, Verdict, judge};
     use crate::{
-        guard::{probe::Probed, seen::Sides},
+        guard::{probed::Probed, seen::Sides},
         model::{Counts, Declared, Finding, Kind},
     };
 
@@ -467,12 +467,15 @@ mod tests {
         open.check("api 80 | | refused 3 \n api 81 | | established 1", None, &[], &[]);
         open.check("api 80 | | refused 90 established 10", Some(Verdict::Failed), &["90 of 100"], &[]);
         open.check("api 80 | | cancelled 30", None, &[], &[]);
+        open.check("api 80 | | flight 200 resent 2", None, &[], &[]);
+        open.check("api 80 | | flight 200 resent 3", Some(Verdict::Failed), &["no answer yet 3"], &[]);
+        open.check("api 80 | | flight 1 resent 9", None, &[], &[]);
         case().check("api 80 | | established 1", Some(Verdict::Passed), &[], &[]);
         case().check("api 80 | established 50 | refused 1", Some(Verdict::Failed), &["1 of 1"], &[]);
         case().check(
             "api 80 | established 50 | flight 2 resent 1",
             Some(Verdict::Failed),
-            &["no answer yet 2"],
+            &["no answer yet 1"],
             &[],
         );
     }

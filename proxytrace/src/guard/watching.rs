@@ -27,6 +27,8 @@ pub(super) struct Watching {
     rejected: Option<(Arc<str>, Option<Arc<str>>)>,
     /// What the change has brought: of each proxy the generation that runs.
     pub(super) generations: BTreeMap<Arc<str>, Running>,
+    /// Since when the newest of them runs.
+    pub(super) loaded: Option<Instant>,
     /// Processes of those generations that have ended.
     ended: Vec<Exit>,
     /// Up to when everything that was counted is known.
@@ -34,7 +36,8 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    pub(super) fn new(session: Session, pump: Pump) -> Self {
+    pub(super) fn new(mut session: Session, pump: Pump) -> Self {
+        session.hasten();
         Self {
             session,
             pump,
@@ -42,6 +45,7 @@ impl Watching {
             stood: BTreeSet::new(),
             rejected: None,
             generations: BTreeMap::new(),
+            loaded: None,
             ended: Vec::new(),
             ticked: None,
         }
@@ -70,6 +74,7 @@ impl Watching {
         self.stood = self.session.watch().findings().map(|finding| finding.subject.clone()).collect();
         self.rejected = None;
         self.generations.clear();
+        self.loaded = None;
         self.ended.clear();
         self.ticked = None;
         Ok(())
@@ -138,6 +143,7 @@ impl Watching {
         let running = self.running()?;
         if let Some(new) = self.seen.running(running.iter().map(|running| running.of.clone())) {
             self.rejected = None;
+            self.loaded = Some(Instant::now());
             self.generations.retain(|proxy, _| new.iter().any(|of| of.proxy == *proxy));
         }
         for running in running {
@@ -146,6 +152,11 @@ impl Watching {
             }
         }
         Ok(())
+    }
+
+    /// Whether a proxy was asked to reload, and it is not known what became of that.
+    pub(super) fn is_reload_open(&self) -> bool {
+        self.session.watch().is_reload_open()
     }
 
     /// What was found since the change began, and stands; not what is about a generation that is gone by now.

@@ -93,9 +93,10 @@ impl Listing {
         let mut waiting = vec![PathBuf::new()];
         let mut bytes = 0;
         while let Some(parent) = waiting.pop() {
-            for name in below.names(&parent).map_err(|error| at(&parent, error))? {
+            for name in below.names(&parent).map_err(|error| at(&parent, &error))? {
                 let path = parent.join(name);
-                let Some(listed) = listed(&below, &path, &mut read).map_err(|error| at(&path, error))? else {
+                let Some(listed) = listed(&below, &path, &mut read).map_err(|error| at(&path, &error))?
+                else {
                     continue;
                 };
                 if let Kind::File { length, .. } = &listed.entry.kind {
@@ -244,6 +245,6 @@ pub(super) fn attributes_of(file: impl AsFd) -> io::Result<BTreeMap<String, Stri
     Ok(attributes)
 }
 
-fn at(path: &Path, error: io::Error) -> io::Error {
+fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", paths::shown(path)))
 }
