@@ -186,7 +186,7 @@ mod tests {
         check("proxytrace replay", "<FILE>");
         check("proxytrace guard", "<COMMAND>");
         check("proxytrace guard --max-failure-ratio 2 -- nginx", "from 0 to 1");
-        check("proxytrace guard --discard -- nginx", "--recover");
+        check("proxytrace guard --discard -- nginx", "cannot be used with");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["command", "apply", "rollback", "rollback_files"])]
     recover: bool,
     /// With --recover: keep that change, and drop the copy from before.
-    #[arg(long, requires = "recover")]
+    #[arg(long, requires = "recover", conflicts_with = "command")]
     discard: bool,
     /// Watch for so long how things are without the change.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds_or_none)]

@@ -8,7 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    /// `None` where whoever started the guard has it ignored, as nohup does.
+    hang_up: Option<Signal>,
 }
 
 impl Interrupts {
@@ -21,7 +22,7 @@ impl Interrupts {
         Ok(Self {
             interrupt: of(SignalKind::interrupt())?,
             terminate: of(SignalKind::terminate())?,
-            hang_up: of(SignalKind::hangup())?,
+            hang_up: if ignores_hang_up() { None } else { Some(of(SignalKind::hangup())?) },
         })
     }
 
@@ -30,7 +31,21 @@ impl Interrupts {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
+            _ = hung_up(self.hang_up.as_mut()) => "SIGHUP",
         }
     }
+}
+
+async fn hung_up(signal: Option<&mut Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ignores_hang_up() -> bool {
+    /// SIGHUP in a set of signals.
+    const SIGHUP: u64 = 1;
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    status.is_ok_and(|status| status.sigign & SIGHUP != 0)
 }
