@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::child::{Captured, Guarded};
+use proxytrace_tests::haproxy::Haproxy;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, Options};
 use proxytrace_tests::proxytrace::{Agent, command};
 use proxytrace_tests::wait::{self, SOON, patient};
-use proxytrace_tests::{http, scratch};
+use proxytrace_tests::{http, scratch, skip};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -726,6 +727,58 @@ fn traffic_goes_to_what_is_expected_and_not_to_what_is_forbidden() {
     let ended = site.guard(&["--expect-upstream", "gren"], &site.reload()).end();
     ended.is(1, "failed", "has none of that name");
     assert_eq!(traffic.end().0, 0);
+}
+
+#[test]
+fn from_outside_the_network_of_the_proxy_the_same_is_seen() {
+    let site = Site::new();
+    let run = |apply: &str| {
+        let mut command = command();
+        command.args(["guard", "--json", "--process", site.nginx.name(), "--baseline", "0", "--window", "1"]);
+        command.arg("--state").arg(site.state.path().join("guard")).arg("--rollback-files").arg(site.directory.path());
+        command.args(["--apply", apply, "--"]).args(site.reload());
+        Running::start(Guarded::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))).end()
+    };
+    // There is nobody at that port in our own network, nor at the other.
+    let apply = site.change_to(&format!("server {WELL} weight=3; server {WRONG} backup;"));
+    let ended = run(&apply);
+    ended.is(0, "passed", "[]");
+    assert!(ended.notes().contains("a connect to 127.0.0.1:8081 fails: refused"), "{ended:#?}");
+    let ended = run(&site.change_to(&format!("server {WRONG};")));
+    ended.is(1, "failed", "a connect to 127.0.0.1:8081 fails: refused");
+}
+
+#[test]
+fn another_proxy_is_judged_without_names() {
+    if !skip::unless_installed("haproxy") {
+        return;
+    }
+    let netns = Netns::new();
+    let state = scratch::directory();
+    let _backend = Backend::start(&netns, WELL, Manner::AnswerAndClose);
+    let mut haproxy = Haproxy::prepare(WELL);
+    haproxy.launch(&netns);
+    let master = haproxy.master_pid().to_string();
+    let guard = |options: &[&str]| {
+        let mut command = command();
+        command.args(["guard", "--json", "--process", haproxy.name(), "--baseline", "1", "--window", "3"]);
+        command.arg("--state").arg(state.path()).args(options).args(["--", "kill", "-USR2", &master]);
+        let child = netns.enter(|| Guarded::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())));
+        let running = Running::start(child);
+        running.says("runs ");
+        running
+    };
+    let running = guard(&[]);
+    let ended = running.end();
+    ended.is(1, "unproven", "its configuration is not known");
+    let running = guard(&[]);
+    wait::until_true("the reload, and a connect", SOON, || {
+        thread::sleep(Duration::from_millis(300));
+        haproxy.get() == 200
+    });
+    thread::sleep(patient(Duration::from_millis(100)));
+    let ended = running.end();
+    ended.is(0, "passed", "[]");
 }
 
 #[test]

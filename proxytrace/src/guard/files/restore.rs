@@ -231,7 +231,7 @@ mod tests {
         path::Path,
     };
 
-    use super::{Kept, Listing, Restored, restore};
+    use super::{Kept, Listing, Restored, XattrFlags, fsetxattr, restore};
     use crate::guard::files::keep;
 
     struct Scene {
@@ -305,6 +305,44 @@ mod tests {
         assert_eq!(fs::read_to_string(taken.join("new/more.conf")).unwrap(), "more");
         // A second time there is nothing to do.
         assert_eq!(scene.restore(&scene.listing()), Restored::default());
+    }
+
+    #[test]
+    fn owners_and_attributes_are_kept() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = temporary.path().join("nginx");
+        fs::create_dir(&directory).unwrap();
+        let (file, link) = (directory.join("key"), directory.join("link"));
+        fs::write(&file, "secret").unwrap();
+        symlink("key", &link).unwrap();
+        let set = |value: &[u8]| {
+            let file = fs::File::open(&file).unwrap();
+            fsetxattr(&file, "user.origin", value, XattrFlags::empty())
+        };
+        // Whoever is no root may not give files away, and a file system may have no attributes.
+        let may_give_away = std::os::unix::fs::chown(&file, Some(33), Some(33)).is_ok();
+        let has_attributes = set(b"vault\0").is_ok();
+        if may_give_away {
+            std::os::unix::fs::lchown(&link, Some(33), Some(33)).unwrap();
+        }
+        let kept = keep(&directory, &temporary.path().join("contents")).unwrap();
+        // As a deploy does that knows nothing of them.
+        for path in [&file, &link] {
+            fs::remove_file(path).unwrap();
+        }
+        fs::write(&file, "secret").unwrap();
+        symlink("key", &link).unwrap();
+        let after = Listing::of(&directory).unwrap();
+        let expected = if may_give_away { 2 } else { usize::from(has_attributes) };
+        assert_eq!(after.differing(&kept.listing).count(), expected);
+        let restored = restore(&directory, &kept, &after, None).unwrap();
+        assert_eq!((restored.put_back.len(), restored.failed.len()), (expected, 0), "{restored:?}");
+        assert_eq!(Listing::of(&directory).unwrap(), kept.listing);
+        if has_attributes {
+            set(b"somebody else").unwrap();
+            let restored = restore(&directory, &kept, &after, None).unwrap();
+            assert_eq!(restored.left.len(), 1, "an attribute is a change as well: {restored:?}");
+        }
     }
 
     #[test]
