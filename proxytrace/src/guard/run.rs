@@ -21,12 +21,13 @@ use super::{
     probe,
     probed::Probed,
     report::{Generation, Report, Rollback, Times},
-    state::{Change, Store},
+    state::{Change, Good, Store},
     undo::Undo,
     verdict::Verdict,
     watching::Watching,
 };
 use crate::{
+    declared::Changed,
     session::{Pump, Session},
     watch::Running,
 };
@@ -74,11 +75,8 @@ pub async fn guard(options: &Options, start: Box<Start>) -> anyhow::Result<Repor
     }
     let (session, pump) = start()?;
     let mut guard = Guard::new(options, store, interrupts, Watching::new(session, pump));
-    let judged = guard.begin().await?;
-    let judged = match judged {
-        Some(stopped) => stopped,
-        None => guard.change().await,
-    };
+    guard.begin().await?;
+    let judged = guard.change().await;
     Ok(guard.end(judged).await)
 }
 
@@ -197,8 +195,8 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    /// Finds out how things are, and copies what is to be put back. Gives what stopped it.
-    async fn begin(&mut self) -> anyhow::Result<Option<Judged>> {
+    /// Finds out how things are, and copies what is to be put back.
+    async fn begin(&mut self) -> anyhow::Result<()> {
         self.watching_starts().await?;
         let against = match &self.options.against {
             Some(path) => {
@@ -210,36 +208,51 @@ impl<'a> Guard<'a> {
         };
         let running = self.watching.running()?;
         for running in &running {
-            let configuration = running.configuration.as_ref();
-            if let Some(changed) = configuration
-                .and_then(|configuration| configuration.changed.as_ref())
-                .filter(|_| against.is_none())
-            {
+            let known = against.clone().or_else(|| Known::of(running));
+            let changed = changed(running).filter(|_| against.is_none());
+            if let Some(changed) = changed {
                 // What it runs is not what is on disk.
-                let path = changed.path.display();
                 self.report.notes.push(format!(
-                    "{path} was changed before the guard began, so all routes count as changed; --against FILE tells what \
-                     was there, --apply CMD lets the guard change it"
+                    "{} was changed before the guard began, so all routes count as changed; --against FILE tells what was \
+                     there, --apply CMD lets the guard change it",
+                    shown(&changed.path)
                 ));
-            } else if let Some(known) = against.clone().or_else(|| Known::of(running)) {
+            } else if let Some(known) = known {
                 self.before.insert(Arc::clone(&running.of.proxy), known);
             }
         }
-        if self.options.files.is_some() || self.options.rollback.is_some() {
-            let directory = self.options.files.as_deref();
-            let directory = directory
-                .map(|path| {
-                    path.canonicalize().with_context(|| format!("--rollback-files {}", path.display()))
-                })
-                .transpose()?;
-            let Options { command, rollback, .. } = self.options;
-            let change = self.store.begin(directory.as_deref(), command, rollback.as_deref());
-            self.change = Some(change.context("nothing was changed")?);
-            if let Some(directory) = directory {
-                self.note_what_taking_back_needs(&directory, &running).await;
-            }
+        let Options { files, command, rollback, .. } = self.options;
+        if files.is_none() && rollback.is_none() {
+            return Ok(());
         }
-        Ok(None)
+        let directory = files
+            .as_deref()
+            .map(|path| path.canonicalize().with_context(|| format!("--rollback-files {}", path.display())));
+        let directory = directory.transpose()?;
+        let good = match &directory {
+            Some(directory) => self.good_if_needed(directory, &running)?,
+            None => None,
+        };
+        let change = self.store.begin(directory.as_deref(), good, command, rollback.as_deref());
+        self.change = Some(change.context("nothing was changed")?);
+        if let Some(directory) = directory {
+            self.note_what_taking_back_needs(&directory, &running).await;
+        }
+        Ok(())
+    }
+
+    /// What is to be put back where the files are not those any more that the proxy runs.
+    fn good_if_needed(&self, directory: &Path, running: &[Running]) -> Result<Option<Good>, Unfinished> {
+        let Some(changed) = running.iter().find_map(changed) else { return Ok(None) };
+        let good = self.store.good(directory).filter(|good| good.at >= changed.started);
+        good.map(Some).ok_or_else(|| {
+            Unfinished(format!(
+                "{} was changed after nginx's workers had started, and no copy from before is there to be put back: nothing was \
+                 changed. Let the guard change the files (--apply CMD); or put back what nginx runs and guard a reload of that \
+                 once, which keeps a copy, for changes that come before the guard",
+                shown(&changed.path)
+            ))
+        })
     }
 
     /// What a reload needs that is not in the directory.
@@ -486,7 +499,12 @@ impl<'a> Guard<'a> {
             self.report.probes = probes;
         }
         if self.report.verdict == Some(Verdict::Passed) {
-            if let Some(Err(error)) = self.change.take().map(Change::end) {
+            let change = self.change.take();
+            if let Some((change, after)) = change.as_ref().and_then(|change| Some((change, change.after()?)))
+            {
+                self.keep_good(change, after);
+            }
+            if let Some(Err(error)) = change.map(Change::end) {
                 self.report.notes.push(format!("the copy from before could not be removed: {error}"));
             }
         } else if self.change.is_some() {
@@ -495,6 +513,14 @@ impl<'a> Guard<'a> {
             self.report.rollback = self.take_back(&configurations).await;
         }
         self.report
+    }
+
+    /// What was there works: a later change that comes before its guard is taken back to that.
+    fn keep_good(&self, change: &Change, what: &Listing) {
+        let Some(directory) = &change.journal.directory else { return };
+        if let Err(error) = self.store.keep_good(directory, what) {
+            tracing::warn!("keep a copy of what works in {}: {error}", shown(directory));
+        }
     }
 
     async fn take_back(&mut self, configurations: &Configurations) -> Option<Rollback> {
@@ -527,6 +553,7 @@ impl<'a> Guard<'a> {
         self.report.times.back_ms =
             judged.loaded.zip(self.begun).map(|(loaded, begun)| (loaded - begun).as_millis() as u64);
         if rollback.worked {
+            self.keep_good(&change, change.before());
             if let Err(error) = change.end() {
                 rollback.reasons.push(format!("the copy from before could not be removed: {error}"));
             }
@@ -543,6 +570,11 @@ fn some(all: Vec<String>) -> String {
     let more = all.len().saturating_sub(LISTED);
     let listed: Vec<_> = all.into_iter().take(LISTED).collect();
     listed.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// What of the proxy's configuration was changed after it had taken it.
+fn changed(running: &Running) -> Option<&Changed> {
+    running.configuration.as_ref()?.changed.as_ref()
 }
 
 /// Where a file is, whatever links lead there.

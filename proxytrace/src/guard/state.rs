@@ -4,7 +4,10 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::files::{Kept, Listing, keep};
+use crate::escape;
 
 /// How often it is looked whether another guard has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,6 +58,16 @@ pub(super) struct Journal {
     before: Listing,
     /// How the change left it, once it is made.
     after: Option<Listing>,
+}
+
+/// A directory as it was when a proxy ran what is in it, and that worked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Good {
+    format: u32,
+    directory: PathBuf,
+    /// When.
+    pub(super) at: Timestamp,
+    listing: Listing,
 }
 
 /// A change that is under way.
@@ -124,13 +138,48 @@ impl Store {
         Ok(Some(Change { path, journal }))
     }
 
-    /// A change begins: copies the directory, if one is to be put back.
+    /// How the directory was when that worked last, if that is known.
+    pub(super) fn good(&self, directory: &Path) -> Option<Good> {
+        let file = File::open(self.good_path(directory).join("good.json")).ok()?;
+        let good: Good = serde_json::from_reader(io::BufReader::new(file)).ok()?;
+        (good.format == FORMAT && good.directory == directory).then_some(good)
+    }
+
+    /// The proxy runs what was in the directory, and that works. Where something else is there by now, nothing is kept.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub(super) fn keep_good(&self, directory: &Path, what: &Listing) -> io::Result<()> {
+        let path = self.good_path(directory);
+        let new = path.with_extension("new");
+        remove(&new)?;
+        DirBuilder::new().mode(0o700).recursive(true).create(&new)?;
+        let listing = keep(directory, &new.join("contents"))?.listing;
+        if listing != *what {
+            remove(&path)?;
+            return remove(&new);
+        }
+        let good = Good { format: FORMAT, directory: directory.to_owned(), at: Timestamp::now(), listing };
+        fs::write(new.join("good.json"), serde_json::to_vec(&good)?)?;
+        rustix::fs::syncfs(File::open(&new)?)?;
+        remove(&path)?;
+        fs::rename(new, path)
+    }
+
+    fn good_path(&self, directory: &Path) -> PathBuf {
+        let name = escape::hash([directory.as_os_str().as_bytes()]);
+        self.path.join("good").join(format!("{name:016x}"))
+    }
+
+    /// A change begins: copies the directory, if one is to be put back. Where the change is made already, what is to be put back is
+    /// what was `good`.
     ///
     /// # Errors
     /// It cannot be copied; nothing is left of it then.
     pub(super) fn begin(
         &self,
         directory: Option<&Path>,
+        good: Option<Good>,
         command: &[String],
         rollback: Option<&str>,
     ) -> anyhow::Result<Change> {
@@ -140,8 +189,14 @@ impl Store {
         let begun = || {
             DirBuilder::new().mode(0o700).create(&path)?;
             let contents = path.join("contents");
-            let kept = directory.map(|directory| keep(directory, &contents)).transpose()?;
-            let before = kept.map(|kept| kept.listing).unwrap_or_default();
+            let (before, after) = match (directory, good) {
+                (Some(directory), Some(good)) => {
+                    link_all(&self.good_path(directory).join("contents"), &contents)?;
+                    (good.listing, Some(Listing::of(directory)?))
+                }
+                (Some(directory), None) => (keep(directory, &contents)?.listing, None),
+                (None, _) => (Listing::default(), None),
+            };
             let journal = Journal {
                 format: FORMAT,
                 pid: std::process::id(),
@@ -151,7 +206,7 @@ impl Store {
                 rollback: rollback.map(str::to_owned),
                 is_loaded: false,
                 before,
-                after: None,
+                after,
             };
             let change = Change { path: path.clone(), journal };
             change.save()?;
@@ -247,6 +302,17 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
+/// The same files in another directory, which is made.
+fn link_all(from: &Path, to: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::hard_link(entry.path(), to.join(entry.file_name()))?;
+    }
+    rustix::fs::syncfs(File::open(to)?)?;
+    Ok(())
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -277,7 +343,7 @@ mod tests {
             let store = open(&state).unwrap();
             assert!(open(&state).unwrap_err().is::<Busy>());
             assert!(store.unfinished().unwrap().is_none());
-            let mut change = store.begin(Some(&directory), &command, None).unwrap();
+            let mut change = store.begin(Some(&directory), None, &command, None).unwrap();
             fs::write(directory.join("a\u{e4} b"), "after").unwrap();
             change.made(Listing::of(&directory).unwrap()).unwrap();
             change.loads().unwrap();
@@ -299,7 +365,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let store = open(&temporary.path().join("state")).unwrap();
         let gone = temporary.path().join("gone");
-        assert!(store.begin(Some(&gone), &[], None).is_err());
+        assert!(store.begin(Some(&gone), None, &[], None).is_err());
         assert!(store.unfinished().unwrap().is_none());
         assert!(!temporary.path().join("state/change").exists());
     }
