@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     changes,
     interrupts::Interrupts,
+    known::{Configurations, Known, differences},
     options::Criteria,
     probe,
     probed::Probed,
@@ -24,8 +25,6 @@ use super::{
     watching::Watching,
 };
 use crate::{
-    check::difference,
-    declared::{Addresses, Routes},
     model::{Declared, Finding, Generation},
     watch::Running,
 };
@@ -36,34 +35,6 @@ const READING: Duration = Duration::from_secs(3);
 const ASKED: Duration = Duration::from_millis(50);
 /// `no_workers` has nginx's own words, and comes a little later than what shows that none is left.
 const WORDS: Duration = Duration::from_millis(700);
-
-/// A configuration.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) routes: Arc<Routes>,
-    pub(super) addresses: Addresses,
-}
-
-impl Known {
-    pub(super) fn of(running: &Running) -> Option<Self> {
-        let configuration = running.configuration.as_ref()?;
-        let (routes, addresses) =
-            (Arc::clone(&configuration.routes), configuration.resolved.addresses.clone());
-        Some(Self { routes, addresses })
-    }
-
-    /// The upstreams that differ from `before`; all where that is not known.
-    pub(super) fn changed(&self, before: Option<&Self>) -> BTreeSet<String> {
-        let new = (&*self.routes, &self.addresses);
-        before.map_or_else(
-            || changes::used(&self.routes),
-            |before| changes::changed((&before.routes, &before.addresses), new),
-        )
-    }
-}
-
-/// Configurations, by proxy.
-pub(super) type Configurations = BTreeMap<Arc<str>, Known>;
 
 /// What is asked of a change.
 #[derive(Debug)]
@@ -351,11 +322,4 @@ impl Judging<'_> {
             probes,
         }
     }
-}
-
-/// What changes in routing; `None` where no proxy's configurations are both known.
-pub(super) fn differences(before: &Configurations, after: &Configurations) -> Option<Vec<String>> {
-    let both: Vec<_> = after.iter().filter_map(|(proxy, new)| Some((before.get(proxy)?, new))).collect();
-    let lines = both.iter().flat_map(|(old, new)| difference::between(&old.routes, &new.routes));
-    (!both.is_empty()).then(|| lines.collect())
 }

@@ -2,7 +2,7 @@
 //!
 //! * [`run`]: the steps in their order. It drives a session, and asks everything below.
 //! * [`options`]: what is asked for.
-//! * `preflight`: what is looked at before anything is loaded: `check`, `nginx -t`.
+//! * `known`: how proxies are configured. `preflight`: what is looked at before anything is loaded: `check`, `nginx -t`.
 //! * `watching`: a running session, as far as a guard looks at it; `seen`: what it has counted, by upstream and side.
 //! * `changes`: which upstreams a change is about. `verdict`: whether they work. Both pure.
 //! * [`probe`]: connects as the proxy would, in a process of its own. `probed`: what came of it.
@@ -19,6 +19,7 @@ mod command;
 mod files;
 mod interrupts;
 mod judging;
+mod known;
 mod preflight;
 mod probed;
 mod report;

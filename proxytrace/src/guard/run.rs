@@ -15,7 +15,8 @@ use super::{
     changes, command,
     files::{Listing, shown},
     interrupts::Interrupts,
-    judging::{Configurations, Judged, Known, Question, differences, judged},
+    judging::{Judged, Question, judged},
+    known::{Configurations, Known, differences},
     options::{Criteria, Options},
     preflight::{self, Fault, Nginx},
     probe,
@@ -207,12 +208,13 @@ impl<'a> Guard<'a> {
             None => None,
         };
         let running = self.watching.running()?;
+        let mut unknown = Vec::new();
         for running in &running {
             let known = against.clone().or_else(|| Known::of(running));
             let changed = changed(running).filter(|_| against.is_none());
             if let Some(changed) = changed {
                 // What it runs is not what is on disk.
-                self.report.notes.push(format!(
+                unknown.push(format!(
                     "{} was changed before the guard began, so all routes count as changed; --against FILE tells what was \
                      there, --apply CMD lets the guard change it",
                     shown(&changed.path)
@@ -222,6 +224,9 @@ impl<'a> Guard<'a> {
             }
         }
         let Options { files, command, rollback, .. } = self.options;
+        if files.is_none() {
+            self.report.notes.append(&mut unknown);
+        }
         if files.is_none() && rollback.is_none() {
             return Ok(());
         }
@@ -233,6 +238,11 @@ impl<'a> Guard<'a> {
             Some(directory) => self.good_if_needed(directory, &running)?,
             None => None,
         };
+        if let Some(good) = &good {
+            for (proxy, known) in &good.configurations {
+                self.before.entry(Arc::clone(proxy)).or_insert_with(|| known.clone());
+            }
+        }
         let change = self.store.begin(directory.as_deref(), good, command, rollback.as_deref());
         self.change = Some(change.context("nothing was changed")?);
         if let Some(directory) = directory {
@@ -390,8 +400,12 @@ impl<'a> Guard<'a> {
         &mut self,
         earlier: &BTreeMap<Arc<str>, Vec<Fault>>,
     ) -> Result<(), Stop> {
-        for running in self.watching.running().map_err(anyhow::Error::from)? {
-            let nginx = match Nginx::of(&running) {
+        let all = self.watching.running().map_err(anyhow::Error::from)?;
+        // Of several, those of which nothing was changed are none of our business.
+        let is_meant =
+            |running: &&Running| all.len() == 1 || self.options.apply.is_some() || changed(running).is_some();
+        for running in all.iter().filter(is_meant) {
+            let nginx = match Nginx::of(running) {
                 Ok(nginx) => nginx,
                 Err(why) => {
                     self.report.notes.push(why);
@@ -421,7 +435,7 @@ impl<'a> Guard<'a> {
             }
             if let Ok(Ok(disk)) = disk {
                 let known = Known { routes: Arc::new(disk.routes), addresses: disk.addresses };
-                self.probe_beforehand(&running, &known).await?;
+                self.probe_beforehand(running, &known).await?;
             }
         }
         Ok(())
@@ -502,7 +516,7 @@ impl<'a> Guard<'a> {
             let change = self.change.take();
             if let Some((change, after)) = change.as_ref().and_then(|change| Some((change, change.after()?)))
             {
-                self.keep_good(change, after);
+                self.keep_good(change, after, &configurations);
             }
             if let Some(Err(error)) = change.map(Change::end) {
                 self.report.notes.push(format!("the copy from before could not be removed: {error}"));
@@ -516,9 +530,9 @@ impl<'a> Guard<'a> {
     }
 
     /// What was there works: a later change that comes before its guard is taken back to that.
-    fn keep_good(&self, change: &Change, what: &Listing) {
+    fn keep_good(&self, change: &Change, what: &Listing, configurations: &Configurations) {
         let Some(directory) = &change.journal.directory else { return };
-        if let Err(error) = self.store.keep_good(directory, what) {
+        if let Err(error) = self.store.keep_good(directory, what, configurations) {
             tracing::warn!("keep a copy of what works in {}: {error}", shown(directory));
         }
     }
@@ -553,7 +567,8 @@ impl<'a> Guard<'a> {
         self.report.times.back_ms =
             judged.loaded.zip(self.begun).map(|(loaded, begun)| (loaded - begun).as_millis() as u64);
         if rollback.worked {
-            self.keep_good(&change, change.before());
+            let known = if judged.configurations.is_empty() { &self.before } else { &judged.configurations };
+            self.keep_good(&change, change.before(), known);
             if let Err(error) = change.end() {
                 rollback.reasons.push(format!("the copy from before could not be removed: {error}"));
             }

@@ -17,7 +17,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::files::{Kept, Listing, keep};
+use super::{
+    files::{Kept, Listing, keep},
+    known::Configurations,
+};
 use crate::escape;
 
 /// How often it is looked whether another guard has ended.
@@ -67,6 +70,8 @@ pub(super) struct Good {
     directory: PathBuf,
     /// When.
     pub(super) at: Timestamp,
+    /// How the proxies were configured.
+    pub(super) configurations: Configurations,
     listing: Listing,
 }
 
@@ -149,7 +154,12 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be copied.
-    pub(super) fn keep_good(&self, directory: &Path, what: &Listing) -> io::Result<()> {
+    pub(super) fn keep_good(
+        &self,
+        directory: &Path,
+        what: &Listing,
+        configurations: &Configurations,
+    ) -> io::Result<()> {
         let path = self.good_path(directory);
         let new = path.with_extension("new");
         remove(&new)?;
@@ -159,7 +169,13 @@ impl Store {
             remove(&path)?;
             return remove(&new);
         }
-        let good = Good { format: FORMAT, directory: directory.to_owned(), at: Timestamp::now(), listing };
+        let good = Good {
+            format: FORMAT,
+            directory: directory.to_owned(),
+            at: Timestamp::now(),
+            configurations: configurations.clone(),
+            listing,
+        };
         fs::write(new.join("good.json"), serde_json::to_vec(&good)?)?;
         rustix::fs::syncfs(File::open(&new)?)?;
         remove(&path)?;

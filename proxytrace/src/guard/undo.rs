@@ -10,7 +10,8 @@ use nix::{
 use super::{
     command::{self, words},
     files::{Listing, Restored, restore, shown},
-    judging::{Configurations, Judged, Question, judged},
+    judging::{Judged, Question, judged},
+    known::Configurations,
     options::Criteria,
     report::Rollback,
     state::{Change, Store},
