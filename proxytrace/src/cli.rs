@@ -189,6 +189,37 @@ mod tests {
         check("proxytrace guard --discard -- nginx", "cannot be used with");
     }
 
+    /// What deploy/guard shows is what `guard` understands.
+    #[test]
+    fn examples_have_options_that_there_are() {
+        let program = Cli::command();
+        let guard = program.find_subcommand("guard").unwrap();
+        let known: Vec<_> = guard.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/guard");
+        let mut commands = 0;
+        for file in [
+            "github-actions.yml",
+            "gitlab-ci.yml",
+            "ansible/handlers.yml",
+            "systemd/guard.conf",
+            "kubernetes/sidecar.yaml",
+        ] {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+            let words: String = lines.map(|line| line.trim_start_matches("- ").to_owned() + " ").collect();
+            // What is quoted is another program's.
+            let own: String = words.split('\'').step_by(2).collect();
+            for command in own.split("proxytrace guard ").skip(1) {
+                commands += 1;
+                let options = command.split(" -- ").next().unwrap();
+                for option in options.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                    assert!(known.contains(&option), "{file}: --{option}");
+                }
+            }
+        }
+        assert_eq!(commands, 6);
+    }
+
     #[test]
     fn errors_become_the_statuses_of_the_contract() {
         let check =
