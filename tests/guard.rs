@@ -529,6 +529,29 @@ fn where_the_rollback_fails_as_well_it_ends_with_4_and_keeps_the_copy() {
 }
 
 #[test]
+fn where_nginx_does_not_take_what_is_put_back_its_words_are_in_the_report() {
+    let site = Site::new();
+    let outside = site.state.path().join("outside.inc");
+    fs::write(&outside, "").expect("write a file");
+    let files = format!("{}\ninclude {};\n", api(&site.nginx, &format!("server {WELL};")), outside.display());
+    write(site.directory.path(), "api.conf", &files);
+    // The change needs it no more, and takes it away. nginx's own command would see that.
+    let apply = format!("{} && rm {}", site.change_to(&format!("server {WRONG};")), outside.display());
+    let ended = site.guard(&["--no-check", "--apply", &apply], &site.hang_up()).end();
+    ended.is(4, "failed", WRONG);
+    assert!(ended.notes().contains("which are not put back"), "{ended:#?}");
+    assert!(ended.notes().contains("outside.inc"), "{ended:#?}");
+    let reasons = ended.report["rollback"]["reasons"].to_string();
+    assert!(reasons.contains("did not take the change: ") && reasons.contains("outside.inc"), "{reasons}");
+    assert_eq!(fs::read_to_string(site.path("api.conf")).expect("read"), files);
+    // What is missing is put there, and it goes back.
+    fs::write(&outside, "").expect("write a file");
+    let ended = site.recover(&[]);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(site.nginx.get("/"), 200);
+}
+
+#[test]
 fn a_guard_that_is_interrupted_takes_the_change_back() {
     let site = Site::new();
     let _other = Backend::start(&site.netns, WRONG, Manner::Answer);
