@@ -277,12 +277,20 @@ impl<'a> Guard<'a> {
             let names = some(names.into_iter().collect());
             self.report.notes.push(format!("to take it back, nginx must resolve: {names}"));
         }
-        let mut outside = BTreeSet::new();
+        let (mut outside, mut is_inside) = (BTreeSet::new(), false);
         for nginx in running.iter().filter_map(|running| Nginx::of(running).ok()) {
-            if let Ok(Ok(disk)) = nginx.on_disk(false).await {
-                let is_outside = |file: &PathBuf| !real(file).starts_with(directory);
-                outside.extend(disk.files.into_iter().filter(is_outside).map(|file| shown(&file)));
+            let Ok(Ok(disk)) = nginx.on_disk(false).await else { continue };
+            let (own, others): (Vec<_>, Vec<_>) =
+                disk.files.into_iter().partition(|file| real(file).starts_with(directory));
+            // Of another nginx beside it nothing is put back at all.
+            if !own.is_empty() {
+                is_inside = true;
+                outside.extend(others.iter().map(|file| shown(file)));
             }
+        }
+        if !is_inside && running.iter().any(Nginx::runs) {
+            let directory = shown(directory);
+            self.report.notes.push(format!("nothing that nginx is known to read is in {directory}"));
         }
         if !outside.is_empty() {
             let (outside, directory) = (some(outside.into_iter().collect()), shown(directory));
