@@ -7,6 +7,7 @@ mod generations;
 mod handshakes;
 mod peer;
 mod proxy;
+mod response;
 mod service;
 mod upstream;
 mod usage;

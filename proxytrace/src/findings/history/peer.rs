@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::Outcome;
 
-use super::{generations::Epoch, handshakes::Handshakes, service::Service};
+use super::{generations::Epoch, handshakes::Handshakes, response::Response, service::Service};
 use crate::{
     findings::{
         evidence::{Streak, Trouble},
@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     pub(crate) local: [Trouble; LOCAL.len()],
     /// Whether connections are answered.
     pub(crate) service: Service,
+    /// Whether requests are answered.
+    pub(crate) response: Response,
     /// Whether handshakes are as quick as ever.
     pub(crate) handshakes: Handshakes,
     first: Timestamp,
@@ -64,6 +66,7 @@ impl Peer {
             answers: Streak::default(),
             local: Default::default(),
             service: Service::default(),
+            response: Response::default(),
             handshakes: Handshakes::default(),
             first: time,
             last: time,
@@ -105,6 +108,7 @@ impl Peer {
             trouble.add(time, established, seen.outcome(outcome));
         }
         self.service.add(time, seen);
+        self.response.add(time, seen, answers(seen) > 0);
         self.handshakes.add(time, seen);
     }
 
@@ -139,6 +143,7 @@ impl Peer {
             || self.reach.is_proof()
             || self.answers.is_proof()
             || self.service.is_wrong()
+            || self.response.is_proof()
             || self.handshakes.is_slow()
             || self.local.iter().any(Trouble::is_proof)
     }

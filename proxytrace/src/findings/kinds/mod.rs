@@ -12,6 +12,7 @@ mod black_hole;
 mod denied;
 mod local;
 mod misrouted;
+mod no_response;
 mod ports_exhausted;
 mod reload_rejected;
 mod silent_upstream;
@@ -49,6 +50,7 @@ static TABLE: [Definition; Kind::ALL.len()] = [
     backlog_full::DEFINITION,
     denied::DEFINITION,
     slow_connect::DEFINITION,
+    no_response::DEFINITION,
 ];
 
 /// A kind that is missing from the table, or that is not in its place, does not compile.
