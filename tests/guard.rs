@@ -1,6 +1,7 @@
 //! A change that takes itself back, with a real nginx and real files.
 
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -249,8 +250,11 @@ impl Traffic {
                     };
                     requests.push(thread::spawn(move || {
                         let _ = stream.set_read_timeout(Some(patient(SOON)));
-                        http::ask(&mut stream, "/", &[]);
-                        let status = http::try_answer(&mut stream).map_or(0, |answer| answer.status);
+                        // A worker that ends may close what it has not accepted.
+                        let asked =
+                            stream.write_all(b"GET / HTTP/1.0\r\nHost: site\r\n\r\n");
+                        let answer = asked.map_or(None, |()| http::try_answer(&mut stream).ok());
+                        let status = answer.map_or(0, |answer| answer.status);
                         (Instant::now(), status)
                     }));
                 }
@@ -364,6 +368,39 @@ fn a_service_that_closes_what_it_accepts_is_taken_back() {
     let (_, took) = traffic.end();
     assert!(took < patient(Duration::from_secs(1)), "{took:?}");
     assert_eq!(site.files(), files);
+}
+
+#[test]
+fn a_service_that_never_answers_is_taken_back() {
+    let site = Site::new();
+    let hung = Backend::start(&site.netns, WRONG, Manner::HoldThenClose);
+    let files = site.files();
+    let clients = site.clients();
+    let stop = Arc::new(AtomicBool::new(false));
+    // Few: each of them waits.
+    let requests = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut waiting = Vec::new();
+            while !stop.load(Ordering::SeqCst) {
+                let mut stream = UnixStream::connect(&clients).expect("connect to nginx");
+                http::ask(&mut stream, "/", &[]);
+                waiting.push(stream);
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+    let apply = site.change_to(&format!("server {WRONG};"));
+    let ended = site.guard(&["--window", "15", "--apply", &apply], &site.reload()).end();
+    stop.store(true, Ordering::SeqCst);
+    requests.join().expect("the requests");
+    hung.release();
+    ended.is(1, "failed", "127.0.0.1:8081 takes requests and does not answer");
+    ended.was_taken_back(&["api.conf"]);
+    assert_eq!(site.files(), files);
+    let judged = ended.report["times"]["judged_ms"].as_u64().expect("a time");
+    println!("a service that hangs: {}", ended.report["times"]);
+    assert!(judged < patient(Duration::from_secs(9)).as_millis() as u64, "{judged}");
 }
 
 #[test]

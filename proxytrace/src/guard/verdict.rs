@@ -17,7 +17,7 @@ use super::{
     probed::Probed,
     seen::{Sides, Upstream, UpstreamKey},
 };
-use crate::model::{Counts, Declared, Finding};
+use crate::model::{Counts, Declared, Finding, Kind};
 
 /// Fewer failures prove nothing before the time is over.
 const MIN_FAILURES: u64 = 3;
@@ -27,6 +27,9 @@ const MIN_AMONG_SUCCESSES: (u64, u64) = (10, 9);
 const MAX_ADDRESSES: usize = 3;
 /// Where a dead address takes a larger share of an upstream's connects, requests will have failed.
 const MAX_DEAD_SHARE: f64 = 0.5;
+
+/// Requests that have waited for so long, while none was answered, are not merely slow where answers came before.
+const SILENT_MS: u32 = 5_000;
 
 /// Findings that are no reason to take a change back: requests are answered, or it is what the change is meant to do.
 const NOTES: [&str; 6] =
@@ -191,11 +194,13 @@ fn findings(evidence: &Evidence<'_>, judgement: &mut Judgement) -> BTreeSet<Arc<
         let seen =
             upstream.and_then(|name| evidence.upstreams.get(&(Arc::clone(&subject.proxy), Arc::clone(name))));
         let failed_before = seen.is_some_and(|seen| sum(seen.values(), |sides| &sides.before).is_dead());
-        // Its neighbours answer instead.
-        let has_others = seen.zip(subject.address.as_ref()).is_some_and(|(seen, address)| {
-            let others = seen.iter().filter(|(other, _)| *other != address);
-            sum(others.map(|(_, sides)| sides), |sides| &sides.new).good > 0
-        });
+        // Its neighbours answer instead. Where requests are taken and not answered, nginx waits for long before it asks them.
+        let is_silent = subject.kind == Kind::NoResponse;
+        let has_others = !is_silent
+            && seen.zip(subject.address.as_ref()).is_some_and(|(seen, address)| {
+                let others = seen.iter().filter(|(other, _)| *other != address);
+                sum(others.map(|(_, sides)| sides), |sides| &sides.new).good > 0
+            });
         if NOTES.contains(&subject.kind.name()) || failed_before || has_others {
             judgement.notes.push(finding.to_string());
         } else {
@@ -214,6 +219,9 @@ fn judge_upstream(
     judgement: &mut Judgement,
 ) {
     let new = || upstream.values().map(|sides| &sides.new);
+    if judge_answers(name, upstream, is_over, judgement) {
+        return;
+    }
     let whole = sum(upstream.values(), |sides| &sides.new);
     let before = sum(upstream.values(), |sides| &sides.before);
     let in_words = || {
@@ -258,6 +266,33 @@ fn judge_upstream(
             ));
         }
     }
+}
+
+/// Whether requests are taken and not answered, at whatever address: that is all that is said of the upstream then. Where nobody
+/// has seen how long answers take, as those to long polls, it is a note.
+fn judge_answers(name: &str, upstream: &Upstream, is_over: bool, judgement: &mut Judgement) -> bool {
+    let is_silent = |counts: &Counts| counts.answered == 0 && counts.waiting.oldest_ms >= SILENT_MS;
+    let silent: Vec<_> = upstream.iter().filter(|(_, sides)| is_silent(&sides.new)).collect();
+    let waiting: u64 = silent.iter().map(|(_, sides)| u64::from(sides.new.waiting.connections)).sum();
+    let answered: u64 = upstream.values().map(|sides| sides.before.answered).sum();
+    let in_words = || {
+        let addresses: Vec<_> = silent.iter().map(|(address, _)| address.to_string()).collect();
+        let oldest = silent.iter().map(|(_, sides)| sides.new.waiting.oldest_ms).max().unwrap_or(0);
+        format!(
+            "upstream \"{name}\": {} takes requests and does not answer; {waiting} wait, the oldest for {} s",
+            addresses.join(", "),
+            oldest / 1000
+        )
+    };
+    match answered > 0 {
+        true if waiting >= MIN_FAILURES || is_over && waiting > 0 => judgement.reasons.push(in_words()),
+        false if is_over && waiting > 0 => {
+            judgement.notes.push(in_words() + "; how it was before is not known");
+            return false;
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// What must be connected to, and what must not.
@@ -361,6 +396,9 @@ mod tests {
             match pair[0] {
                 "flight" => counts.attempts += n,
                 "resent" => counts.syn_retransmits += n,
+                "answered" => counts.answered += n,
+                "waiting" => counts.waiting.connections += n as u32,
+                "ms" => counts.waiting.oldest_ms = n as u32,
                 "broken" => counts.broken[Broken::ClosedBeforeResponse as usize] += n,
                 name => {
                     let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).unwrap();
@@ -487,6 +525,37 @@ mod tests {
         open.check("api 80 | established 9 | established 4 broken 4", Some(Verdict::Failed), &[words], &[]);
         open.check("api 80 | established 9 | established 50 broken 4", None, &[], &[]);
         assert_eq!(Fared::of(&counts("established 5 broken 2")).good, 3);
+    }
+
+    #[test]
+    fn requests_that_wait_where_answers_came_before_have_failed() {
+        let open = Case { is_over: false, ..case() };
+        let hung =
+            "upstream \"api\": 10.0.0.5:81 takes requests and does not answer; 9 wait, the oldest for 5 s";
+        let before = "api 80 | established 9 answered 9 | ";
+        let with = |row: &str| format!("{before}\n{row}");
+        open.check(&with("api 81 | | established 20 waiting 9 ms 5400"), Some(Verdict::Failed), &[hung], &[]);
+        open.check(&with("api 81 | | established 20 waiting 9 ms 4900"), None, &[], &[]);
+        // It is slow, and fine; or only some requests are.
+        case().check(&with("api 81 | | established 20 waiting 9 ms 4900"), Some(Verdict::Passed), &[], &[]);
+        case().check(
+            &with("api 81 | | established 20 answered 2 waiting 9 ms 9000"),
+            Some(Verdict::Passed),
+            &[],
+            &[],
+        );
+        case().check(
+            &with("api 81 | | established 20 waiting 1 ms 9000"),
+            Some(Verdict::Failed),
+            &["1 wait"],
+            &[],
+        );
+        // One of two: nginx waits for it.
+        let both = "api 80 | established 9 answered 9 | established 9 answered 9 \n api 81 | | established 9 waiting 9 ms 5000";
+        open.check(both, Some(Verdict::Failed), &["10.0.0.5:81"], &[]);
+        // Long polls, perhaps.
+        let polls = "api 81 | established 3 | established 9 waiting 9 ms 9000";
+        case().check(polls, Some(Verdict::Passed), &[], &["how it was before is not known"]);
     }
 
     #[test]
