@@ -17,7 +17,7 @@ use proxytrace_tests::child::{Captured, Guarded};
 use proxytrace_tests::haproxy::Haproxy;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, Options};
-use proxytrace_tests::proxytrace::{Agent, command};
+use proxytrace_tests::proxytrace::{Agent, command, command_of, copy_for_everybody};
 use proxytrace_tests::wait::{self, SOON, patient};
 use proxytrace_tests::{http, scratch, skip};
 use serde_json::Value;
@@ -251,8 +251,7 @@ impl Traffic {
                     requests.push(thread::spawn(move || {
                         let _ = stream.set_read_timeout(Some(patient(SOON)));
                         // A worker that ends may close what it has not accepted.
-                        let asked =
-                            stream.write_all(b"GET / HTTP/1.0\r\nHost: site\r\n\r\n");
+                        let asked = stream.write_all(b"GET / HTTP/1.0\r\nHost: site\r\n\r\n");
                         let answer = asked.map_or(None, |()| http::try_answer(&mut stream).ok());
                         let status = answer.map_or(0, |answer| answer.status);
                         (Instant::now(), status)
@@ -459,6 +458,7 @@ fn what_nginx_does_not_take_is_put_back_with_its_own_words() {
     ended.was_taken_back(&["api.conf"]);
     let ended = site.guard(&["--no-check", "--apply", &typo], &site.reload()).end();
     ended.is(1, "failed", "-s reload ended with exit status: 1");
+    ended.is(1, "failed", "host not found in upstream");
     ended.was_taken_back(&["api.conf"]);
     assert_eq!(traffic.end().0, 0);
     assert_eq!(site.files(), files);
@@ -674,6 +674,17 @@ fn a_command_that_hangs_is_ended_and_one_that_is_not_there_is_never_begun() {
     assert_eq!(ended.code, Some(2), "{ended:#?}");
     assert!(ended.stderr.contains("no-such-program: no such program"), "{}", ended.stderr);
     assert_eq!(site.files(), files);
+}
+
+#[test]
+fn who_may_not_trace_is_told_so_and_nothing_is_changed() {
+    let (_directory, program) = copy_for_everybody();
+    let mut command = command_of("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program);
+    command.args(["guard", "--apply", "touch /nonexistent/x", "--", "true"]);
+    let ended = Running::start(Guarded::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))).end();
+    assert_eq!(ended.code, Some(3), "{ended:#?}");
+    assert!(ended.stderr.contains("CAP_BPF"), "{}", ended.stderr);
 }
 
 #[test]

@@ -16,9 +16,6 @@ use crate::{
     watch::Running,
 };
 
-/// What nginx's program is asked with, and how long that may take.
-const TEST_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The nginx of which a configuration is looked at.
 #[derive(Debug)]
 pub(super) struct Nginx {
@@ -108,8 +105,8 @@ impl Nginx {
         on_disk(&self.config, resolves).await
     }
 
-    /// What nginx says to it: nothing where all is well.
-    pub(super) async fn tested(&self) -> Option<String> {
+    /// What nginx says to it `within` that time: nothing where all is well.
+    pub(super) async fn tested(&self, within: Duration) -> Option<String> {
         let Arguments { config, prefix, globals, .. } = &self.arguments;
         let mut words = vec![self.program.display().to_string(), "-t".to_owned(), "-q".to_owned()];
         let mut option = |name: &str, value: Option<String>| {
@@ -118,7 +115,7 @@ impl Nginx {
         option("-p", prefix.as_ref().map(|path| path.display().to_string()));
         option("-c", Some(config.as_ref().unwrap_or(&self.config).display().to_string()));
         option("-g", globals.clone());
-        let output = match command::output(&words, TEST_TIMEOUT).await {
+        let output = match command::output(&words, within).await {
             Ok(output) => output,
             Err(error) => return Some(format!("nginx -t: {error}")),
         };

@@ -22,7 +22,7 @@ use super::{
     probe,
     probed::Probed,
     report::{Generation, Report, Rollback, Times},
-    state::{Change, Good, Store},
+    state::{Busy, Change, Good, Store},
     undo::Undo,
     verdict::Verdict,
     watching::Watching,
@@ -35,6 +35,10 @@ use crate::{
 
 /// It is known by then what runs and how that is configured, or it will not be.
 const STARTING: Duration = Duration::from_secs(10);
+/// nginx reads its configuration within that, names among it.
+const TESTING: Duration = Duration::from_secs(30);
+/// nginx says what is wrong by then, or is not waited for: the change waits to be taken back.
+const SAYING: Duration = Duration::from_secs(3);
 /// No more names and files are listed.
 const LISTED: usize = 8;
 
@@ -68,8 +72,17 @@ pub async fn guard(options: &Options, start: Box<Start>) -> anyhow::Result<Repor
     }
     let mut interrupts = Interrupts::new()?;
     let store = tokio::select! {
-        store = Store::open(&options.state, options.timeout) => store?,
+        store = Store::open(&options.state, options.timeout) => store,
         signal = interrupts.next() => anyhow::bail!("interrupted by {signal}; nothing was changed"),
+    };
+    let store = match store {
+        Ok(store) => store,
+        Err(error) if error.is::<Busy>() => return Err(error),
+        // Who may not trace either is told that.
+        Err(error) => {
+            start()?;
+            return Err(error);
+        }
     };
     if let Some(change) = store.unfinished()? {
         return Err(Unfinished(unfinished(&change)).into());
@@ -353,8 +366,22 @@ impl<'a> Guard<'a> {
         match signal {
             Some(signal) => Err(Stop::interrupted(signal)),
             None if ended.is_well() => Ok(()),
-            None => Err(Stop::failed(format!("{} {}", command.join(" "), ended.in_words(*timeout)))),
+            None => {
+                let mut reasons = vec![format!("{} {}", command.join(" "), ended.in_words(*timeout))];
+                reasons.extend(self.nginx_says().await);
+                Err(Stop(Verdict::Failed, reasons))
+            }
         }
+    }
+
+    /// What is wrong with the files in nginx's own words; COMMAND's went to standard error.
+    async fn nginx_says(&self) -> Vec<String> {
+        let running = self.watching.running().unwrap_or_default();
+        let mut said = Vec::new();
+        for nginx in running.iter().filter_map(|running| Nginx::of(running).ok()) {
+            said.extend(nginx.tested(SAYING).await);
+        }
+        said
     }
 
     /// What was counted is known a tick later.
@@ -421,7 +448,7 @@ impl<'a> Guard<'a> {
                 }
             };
             let looked = async {
-                let (disk, tested) = (nginx.on_disk(nginx.shares_network).await, nginx.tested().await);
+                let (disk, tested) = (nginx.on_disk(nginx.shares_network).await, nginx.tested(TESTING).await);
                 (disk, tested)
             };
             let (disk, tested) = tokio::select! {
