@@ -159,12 +159,14 @@ impl Watching {
         self.session.watch().is_reload_open()
     }
 
-    /// What was found since the change began, and stands; not what is about a generation that is gone by now.
+    /// What was found since the change began, and stands; not what is about a generation that is gone by now, or about a proxy
+    /// that was not reloaded.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let is_new = |finding: &&Finding| {
             let newest = self.generations.get(&finding.subject.proxy).map(|running| running.of.number);
-            let is_gone = finding.evidence.generation.zip(newest).is_some_and(|(of, newest)| of != newest);
-            !is_gone && !self.stood.contains(&finding.subject)
+            let is_of_it =
+                newest.is_some_and(|newest| finding.evidence.generation.is_none_or(|of| of == newest));
+            is_of_it && !self.stood.contains(&finding.subject)
         };
         self.session.watch().findings().filter(is_new).cloned().collect()
     }
