@@ -1,11 +1,13 @@
 //! The truth table of the answer (docs/kernel-notes.md, "After the handshake"): what becomes of a request when the handshake is done, on
 //! fresh and on kept connections, and what is said while it waits.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use proxytrace_tests::backend::{Backend, Manner, Next};
-use proxytrace_tests::nginx::server;
+use proxytrace_tests::nginx::{proxy_to, server};
+use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON, patient};
 
 use crate::lookout::{BEFORE, Lookout};
@@ -58,6 +60,34 @@ cells! {
     fresh_tls_silence: Cell {
         manner: Manner::HoldThenClose,
         directives: "proxy_connect_timeout 2s; proxy_pass https://api;",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    fastcgi_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "fastcgi_read_timeout 2s; fastcgi_pass api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    uwsgi_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "uwsgi_read_timeout 2s; uwsgi_pass api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    scgi_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "scgi_read_timeout 2s; scgi_pass api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    grpc_silence_without_a_byte: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "grpc_read_timeout 2s; grpc_pass grpc://api; # proxy_pass",
         statuses: &[504],
         causes: &["response_timeout"],
         ..CELL
@@ -130,7 +160,8 @@ fn http(cell: &Cell) -> String {
         upstream("short", &idle),
         server(&format!(
             "proxy_next_upstream off; proxy_read_timeout {TIMEOUT}s; proxy_http_version 1.1;
-             location / {{ proxy_set_header Connection ''; {} {pass} }}",
+             location / {{ proxy_set_header Connection ''; {} {pass}
+ }}",
             cell.directives
         ))
     )
@@ -182,6 +213,35 @@ fn play(cell: &Cell) {
         assert!(accepted < cell.statuses.len() as u64 || accepted == 1, "{accepted} connections");
     }
     wait::until_true("nothing to wait", SOON, || scene.count("proxytrace_requests_unanswered", &[]) == 0);
+}
+
+#[test]
+fn a_request_that_nobody_acknowledges_times_out_as_well() {
+    let kept = Cell { is_kept: true, ..CELL };
+    let scene = begin(&http(&kept));
+    let _backend = Backend::start(&scene.netns, BEFORE, Manner::Answer);
+    assert_eq!(scene.nginx.get("/"), 200);
+    scene.netns.firewall("tcp dport 8080 drop");
+    assert_eq!(scene.nginx.get("/"), 504);
+    let record = scene.trace.next_among(&["broken"]);
+    assert_eq!((&*record.cause, &*record.address), ("response_timeout", BEFORE), "{record:?}");
+    wait::until_true("the connection to be counted", SOON, || {
+        scene.count("proxytrace_connections_broken_total", &[("cause", "response_timeout")]) == 1
+    });
+}
+
+#[test]
+fn over_a_unix_socket_silence_is_not_seen() {
+    let directory = scratch::directory();
+    let path = directory.path().join("app");
+    let scene = begin(&proxy_to(&format!("unix:{}", path.display()), "proxy_read_timeout 1s;"));
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("open it to nginx");
+    let _backend = Backend::unix(&path, Manner::HoldThenClose);
+    assert_eq!(scene.nginx.get("/"), 504);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(scene.count("proxytrace_connections_broken_total", &[]), 0);
+    assert_eq!(scene.count("proxytrace_requests_unanswered", &[]), 0);
 }
 
 #[test]

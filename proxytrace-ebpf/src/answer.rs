@@ -56,9 +56,10 @@ pub(crate) fn asked<A: Access>(stream: Stream<A>, connection: &Connection, has_f
         if data_end != stream.confirmed() || data_end != stream.read_up_to() {
             return Asked::Answered;
         }
-        // Where a connection has one request, what came is its answer.
+        // Where a connection has one request, or had one so far, what came is its answer.
         let terms = terms(&connection.row);
-        if has(terms, Terms::ENDS) && !has(terms, Terms::TLS) {
+        let is_only = has(terms, Terms::ENDS) || stream.data_segments() == 1;
+        if is_only && !has(terms, Terms::TLS) {
             return Asked::Answered;
         }
     } else if stream.heard_from() != stream.expected() {

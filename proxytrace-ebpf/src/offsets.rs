@@ -72,6 +72,7 @@ offsets! {
     tcp_expected: ["tcp_sock.rcv_nxt"],
     tcp_confirmed: ["tcp_sock.rcv_wup"],
     tcp_read: ["tcp_sock.copied_seq"],
+    tcp_data_segments: ["tcp_sock.data_segs_out"],
     tcp_segment: ["tcp_sock.mss_cache"],
     task_pid: ["task_struct.pid"],
     task_tgid: ["task_struct.tgid"],

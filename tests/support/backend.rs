@@ -48,6 +48,8 @@ pub enum Manner {
     AnswerThen(u32, Next),
     /// Answers each request, and resets when the next has not come for so long.
     ResetWhenIdle(Duration),
+    /// Answers each request with so many events, one in so long, as server-sent events do; then it closes.
+    Events(u32, Duration),
     /// Answers whatever comes with a fatal alert of TLS in plain text, and closes.
     RefuseTls,
 }
@@ -206,6 +208,16 @@ impl Shared {
                 }
                 Manner::AnswerAndClose => return connection.write_all(ANSWER),
                 Manner::CloseUnanswered | Manner::CloseAtOnce | Manner::RefuseTls => return Ok(()),
+                Manner::Events(events, each) => {
+                    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
+                    for _ in 0..events {
+                        connection.write_all(b"data: x\n\n")?;
+                        if self.is_released_within(each) {
+                            break;
+                        }
+                    }
+                    return Ok(());
+                }
                 Manner::ResetUnanswered | Manner::ResetAtOnce => return reset(connection),
                 Manner::ResetMidAnswer => {
                     connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")?;

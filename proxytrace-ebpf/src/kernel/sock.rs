@@ -246,6 +246,12 @@ impl<A: Access> Stream<A> {
         self.read(offset!(tcp_segment))
     }
 
+    /// Segments with data that were sent, for the first time or again.
+    #[inline(always)]
+    pub(crate) fn data_segments(self) -> u32 {
+        self.read(offset!(tcp_data_segments))
+    }
+
     /// Segments sent again, SYNs among them.
     #[inline(always)]
     pub(crate) fn retransmits(self) -> u32 {
