@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Address;
 
 /// One generation of one proxy. Can be recorded, beside what it [`Declared`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Generation {
     /// The proxy's name.
     pub proxy: Arc<str>,

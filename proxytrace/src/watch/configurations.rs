@@ -6,13 +6,28 @@ use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
 use super::{Watch, living, rejections::Rejection};
 use crate::{
-    declared::RoutesView,
+    declared::{Configuration, RoutesView},
     escape,
     kernel::{Error, Snapshot},
-    model::{Address, Key},
+    model::{Address, Generation, Key},
     naming::of_row,
     reader::{Answer, GenerationId, Reply},
 };
+
+/// A proxy that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its newest generation.
+    pub of: Generation,
+    /// The process that takes the signals.
+    pub master: u32,
+    /// The workers of that generation.
+    pub workers: Vec<u32>,
+    /// Whether it is known how that generation is configured, or that nobody can know it.
+    pub is_read: bool,
+    /// How that generation is configured, where that is known.
+    pub configuration: Option<Configuration>,
+}
 
 impl Watch {
     /// Asks for the configuration of a generation that an event shows to be there.
@@ -109,6 +124,36 @@ impl Watch {
         }
         views.sort_by(|one, other| one.proxy.cmp(&other.proxy));
         Ok(views)
+    }
+
+    /// The proxies that run, as far as they have names.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn running(&self) -> Result<Vec<Running>, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let mut all = Vec::new();
+        for (id, proxy) in &snapshot.proxies {
+            let own = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
+            let Some(name) = self.names.given(*id).filter(|_| own().next().is_some()) else { continue };
+            let newest = GenerationId { proxy: *id, generation: proxy.generation };
+            let workers: Vec<_> = own().filter(|(_, process)| process.flags & Process::WORKER != 0).collect();
+            let root = abi::root_pid(*id);
+            let master = workers.first().map_or(root, |(_, worker)| worker.parent);
+            let new = workers.iter().filter(|(_, worker)| worker.generation == proxy.generation);
+            all.push(Running {
+                of: Generation { proxy: name, pid: root, number: proxy.generation },
+                master,
+                workers: new.map(|(pid, _)| *pid).collect(),
+                is_read: self.naming.is_ready(newest) != Some(false),
+                configuration: self
+                    .naming
+                    .configuration(newest)
+                    .map(|(configuration, _)| configuration.clone()),
+            });
+        }
+        all.sort_by(|one, other| (&one.of.proxy, one.of.pid).cmp(&(&other.of.proxy, other.of.pid)));
+        Ok(all)
     }
 
     /// The proxies whose upstreams could not be named at the last tick.

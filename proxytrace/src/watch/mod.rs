@@ -36,6 +36,7 @@ use crate::{
     },
 };
 
+pub use configurations::Running;
 pub use records::NAME_TIMEOUT;
 pub use reloads::CHECK as OPEN_RELOAD_CHECK;
 use reloads::Open;
