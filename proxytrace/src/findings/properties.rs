@@ -36,7 +36,7 @@ fn name(n: u8) -> std::sync::Arc<str> {
 
 fn counts() -> impl Strategy<Value = Counts> {
     let number = prop_oneof![5 => 0..4_u64, 1 => any::<u64>()];
-    let outcomes = prop::array::uniform13(number.clone());
+    let outcomes = prop::array::uniform14(number.clone());
     (outcomes, prop::array::uniform3(number.clone()), prop::array::uniform20(number.clone()), number)
         .prop_map(|(outcomes, broken, durations, n)| Counts {
             attempts: outcomes.into_iter().fold(n, u64::saturating_add),
@@ -45,6 +45,8 @@ fn counts() -> impl Strategy<Value = Counts> {
             syn_retransmits: n,
             durations,
             duration_sum_us: n,
+            cancelled_sum_us: n,
+            answered: n / 2,
             last_established: None,
         })
 }

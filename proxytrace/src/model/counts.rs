@@ -48,6 +48,11 @@ pub struct Counts {
     pub durations: [u64; DURATION_BUCKETS],
     /// The sum of their durations, in microseconds.
     pub duration_sum_us: u64,
+    /// The sum of the times after which the proxy cancelled attempts, in microseconds.
+    pub cancelled_sum_us: u64,
+    /// Signs of life of connections that are open: an answer, or bytes that came since the last look. How often they were seen,
+    /// whoever looks, so any growth means that the address serves.
+    pub answered: u64,
     /// When a handshake was last completed.
     pub last_established: Option<Timestamp>,
 }
@@ -63,6 +68,8 @@ impl Counts {
             syn_retransmits: row.syn_retransmits,
             durations: row.durations,
             duration_sum_us: row.duration_sum_ns / 1000,
+            cancelled_sum_us: row.cancelled_sum_ns / 1000,
+            answered: 0,
             last_established: (row.last_established_ns > 0).then(|| clock.at(row.last_established_ns)),
         }
     }
@@ -110,6 +117,8 @@ impl Counts {
             syn_retransmits: self.syn_retransmits.saturating_sub(earlier.syn_retransmits),
             durations: difference(&self.durations, &earlier.durations),
             duration_sum_us: self.duration_sum_us.saturating_sub(earlier.duration_sum_us),
+            cancelled_sum_us: self.cancelled_sum_us.saturating_sub(earlier.cancelled_sum_us),
+            answered: self.answered.saturating_sub(earlier.answered),
             last_established: self.last_established,
         }
     }
@@ -123,6 +132,8 @@ impl AddAssign<&Self> for Counts {
         self.syn_retransmits = self.syn_retransmits.saturating_add(more.syn_retransmits);
         add(&mut self.durations, &more.durations);
         self.duration_sum_us = self.duration_sum_us.saturating_add(more.duration_sum_us);
+        self.cancelled_sum_us = self.cancelled_sum_us.saturating_add(more.cancelled_sum_us);
+        self.answered = self.answered.saturating_add(more.answered);
         self.last_established = self.last_established.max(more.last_established);
     }
 }
@@ -155,6 +166,10 @@ struct Written {
     handshakes_us: Named,
     #[serde(default, skip_serializing_if = "is_zero")]
     handshakes_sum_us: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cancelled_sum_us: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    answered: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_established: Option<Timestamp>,
 }
@@ -200,6 +215,8 @@ impl From<Counts> for Written {
             syn_retransmits: counts.syn_retransmits,
             handshakes_us: named(buckets(), &counts.durations),
             handshakes_sum_us: counts.duration_sum_us,
+            cancelled_sum_us: counts.cancelled_sum_us,
+            answered: counts.answered,
             last_established: counts.last_established,
         }
     }
@@ -216,6 +233,8 @@ impl From<Written> for Counts {
             syn_retransmits: written.syn_retransmits,
             durations: read(buckets(), &written.handshakes_us),
             duration_sum_us: written.handshakes_sum_us,
+            cancelled_sum_us: written.cancelled_sum_us,
+            answered: written.answered,
             last_established: written.last_established,
         }
     }
@@ -292,7 +311,7 @@ mod tests {
         #[test]
         fn counts_are_read_as_they_were_written(
             attempts: u64,
-            outcomes in prop::array::uniform13(any::<u64>()),
+            outcomes in prop::array::uniform14(any::<u64>()),
             broken in prop::array::uniform3(any::<u64>()),
             durations in prop::array::uniform20(any::<u64>()),
             sum: u64,
@@ -300,7 +319,15 @@ mod tests {
         ) {
             let last_established = seconds.map(|seconds| Timestamp::from_second(seconds).unwrap());
             let counts = Counts {
-                attempts, outcomes, broken, syn_retransmits: sum, durations, duration_sum_us: sum, last_established,
+                attempts,
+                outcomes,
+                broken,
+                syn_retransmits: sum,
+                durations,
+                duration_sum_us: sum,
+                cancelled_sum_us: sum,
+                answered: attempts,
+                last_established,
             };
             let line = serde_json::to_string(&counted(counts.clone())).unwrap();
             prop_assert_eq!(serde_json::from_str::<Counted>(&line).unwrap().counts, counts);

@@ -39,6 +39,7 @@ impl RecordTotals {
             | Body::Reload(_)
             | Body::Stalled(_)
             | Body::WorkerStarted(_)
+            | Body::Workers(_)
             | Body::WorkerExited(_) => {}
         }
     }

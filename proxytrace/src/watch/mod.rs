@@ -12,6 +12,7 @@ mod reloads;
 mod rows;
 mod timeouts;
 mod view;
+mod workforce;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -46,6 +47,7 @@ pub struct Watch {
     names: ProxyNames,
     rows: rows::Rows,
     lifecycle: lifecycle::Lifecycle,
+    workforces: workforce::Workforces,
     naming: Naming,
     held: held::Held,
     detection: detection::Detection,
@@ -92,6 +94,7 @@ impl Watch {
             names: ProxyNames::new(fallback),
             rows: rows::Rows::new(limits),
             lifecycle: lifecycle::Lifecycle::default(),
+            workforces: workforce::Workforces::default(),
             naming: Naming::new(reader, config),
             held: held::Held::default(),
             detection: detection::Detection::new(),
@@ -139,6 +142,7 @@ impl Watch {
         }
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
+        self.look_at_workers(&snapshot, &living);
         let records = self.detect(&snapshot, &living)?;
         self.keep_house(&snapshot, &living)?;
         self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
@@ -157,7 +161,7 @@ impl Watch {
             series: self.series(&snapshot, &declared),
             departed: self.rows.departed().clone(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
-            findings: self.findings().map(|finding| finding.subject.clone()).collect(),
+            findings: self.findings().map(|finding| (finding.subject.clone(), finding.severity)).collect(),
             proxies: self.proxies(&snapshot, &living),
             losses: snapshot.losses,
             tables: self.tracer.tables(&snapshot)?,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     findings::{
         evidence::Streak,
-        outcomes::{fared, unreached},
+        outcomes::{fared, successes, unreached},
     },
     model::{Address, Counts, Fared},
 };
@@ -94,9 +94,9 @@ impl Upstream {
         };
         self.silence = self.silence.filter(|silence| epoch < silence.epoch);
         self.connects = self.connects.saturating_add(seen.attempts);
-        self.now.0 = self.now.0.saturating_add(seen.established());
+        self.now.0 = self.now.0.saturating_add(successes(seen));
         self.now.1 = self.now.1.saturating_add(unreached(seen));
-        if seen.established() > 0 {
+        if successes(seen) > 0 {
             self.worked = Some(epoch);
         }
         peer.row(time, epoch, seen, in_flight);
@@ -132,7 +132,7 @@ impl Upstream {
     /// All rows of a tick were taken in.
     pub(super) fn end_tick(&mut self, time: Timestamp) {
         let (good, bad) = std::mem::take(&mut self.now);
-        self.reach.add(time, good, bad);
+        self.reach.add_turning(time, good, bad);
         self.peers.values_mut().for_each(|peer| peer.service.mature(time));
     }
 
@@ -155,6 +155,16 @@ impl Upstream {
     /// The addresses that the newest generation connects to.
     pub(crate) fn live(&self) -> impl Iterator<Item = (&Address, &Peer)> {
         self.peers.iter().filter(|(_, peer)| peer.epoch == self.epoch)
+    }
+
+    /// Whether another of its addresses serves, so that the proxy gets around this one.
+    pub(crate) fn serves_beside(&self, address: &Address) -> bool {
+        self.live().any(|(other, peer)| other != address && peer.serves())
+    }
+
+    /// Whether the last that was seen of any address is a failure.
+    pub(super) fn fails(&self) -> bool {
+        self.peers.values().any(Peer::fails)
     }
 
     /// How much it has been used lately.
