@@ -324,8 +324,8 @@ mod tests {
     #[test]
     fn lists_follow_from_classes() {
         use Outcome::{
-            BacklogFull, Established, GivenUp, HostUnreachable, NetworkUnreachable, NoLocalPort, NoSuchSocket,
-            PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
+            BacklogFull, Established, GivenUp, HostUnreachable, NetworkUnreachable, NoLocalPort,
+            NoSuchSocket, PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
         };
         assert_eq!(
             Outcome::of_class(&[Class::Exhausted, Class::Denied]),

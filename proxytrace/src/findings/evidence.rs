@@ -18,6 +18,8 @@ const PROOF_CHANCE: f64 = 1e-4;
 const REPEATED_PROOF_CHANCE: f64 = 1e-9;
 /// A run of so many over so long a time is proof whatever was before: one lone success among thousands must not hide an outage.
 const LASTING: (u64, SignedDuration) = (20, SignedDuration::from_mins(10));
+/// Failures of the tick of the last success are taken for the beginning of a run where so many would come less often than this by chance.
+const TURNING_CHANCE: f64 = 0.1;
 /// The share of failures that is believed in before anything was seen, as if it were that of one connect. Three failures are proof
 /// then, and as many where a few succeeded and none failed.
 const SUSPICION: f64 = 0.04;
@@ -119,7 +121,7 @@ impl Streak {
         }
         self.end(time, good);
         let chance = orders(good, bad) * self.past.chance_of(bad);
-        if chance < 1.0 {
+        if chance < TURNING_CHANCE {
             self.run = bad;
             self.chance = chance;
             self.doubting_chance = orders(good, bad) * self.past.chance(0, bad);
@@ -186,7 +188,7 @@ fn orders(good: u64, bad: u64) -> f64 {
     if few > ONE_BY_ONE {
         return f64::INFINITY;
     }
-    (1..=few).map(|n| (good.max(bad) + n) as f64 / n as f64).product()
+    (1..=few).map(|n| (good.max(bad) as f64 + n as f64) / n as f64).product()
 }
 
 /// Failures among successes, of a kind that a healthy host does not have at all: three are proof, and a clean run refutes it
@@ -263,7 +265,8 @@ pub(super) mod docs {
     pub(in crate::findings) fn table() -> String {
         let line = |what: &str, good: u64, bad: u64| format!("| {what} | {} |\n", needed(good, bad));
         [
-            "| what was seen of the address before | failures in a row that are proof |\n|---|---|\n".to_owned(),
+            "| what was seen of the address before | failures in a row that are proof |\n|---|---|\n"
+                .to_owned(),
             line("nothing ever succeeded", 0, 0),
             line("one or more connects, and all succeeded", 1, 0),
             line("ten connects, of which one failed", 9, 1),
@@ -334,7 +337,10 @@ mod tests {
     fn failures_of_the_turn_of_the_last_success_belong_to_the_run_that_follows() {
         let check = |text: &str, run: u64, is_proof: bool| {
             let mut streak = Streak::default();
-            ticks(text).into_iter().enumerate().for_each(|(n, (good, bad))| streak.add_turning(at(n), good, bad));
+            ticks(text)
+                .into_iter()
+                .enumerate()
+                .for_each(|(n, (good, bad))| streak.add_turning(at(n), good, bad));
             assert_eq!((streak.run(), streak.is_proof()), (run, is_proof), "{text}");
         };
         check("++++++++++---", 3, false);

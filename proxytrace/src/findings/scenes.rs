@@ -20,7 +20,9 @@ use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use super::{Findings, Input, Limits};
-use crate::model::{Address, Counted, Counts, Declared, Generation, Gone, LastExit, State, Upstream, Workforce};
+use crate::model::{
+    Address, Counted, Counts, Declared, Generation, Gone, LastExit, State, Upstream, Workforce,
+};
 
 /// A quick handshake and a slow one, as buckets of durations.
 const QUICK: usize = 3;

@@ -138,11 +138,13 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["proxy", "kind", "severity", "upstream", "address"],
         help: "1 for each active finding; docs/findings.md lists the kinds, docs/alerts.md says which severity pages",
         sample: |scrape, family| {
-            scrape.view.findings.iter().try_for_each(|(Subject { proxy, kind, upstream, address }, severity)| {
-                let upstream = upstream.as_deref().unwrap_or_default();
-                let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
-                family.count(&[proxy, kind.name(), severity.name(), upstream, &address], 1)
-            })
+            scrape.view.findings.iter().try_for_each(
+                |(Subject { proxy, kind, upstream, address }, severity)| {
+                    let upstream = upstream.as_deref().unwrap_or_default();
+                    let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
+                    family.count(&[proxy, kind.name(), severity.name(), upstream, &address], 1)
+                },
+            )
         },
     },
     Metric {

@@ -86,7 +86,8 @@ impl Filter {
 
     fn passes_upstream(&self, upstream: &str) -> bool {
         // Where there are many, the last is followed by how many more.
-        let last = upstream.rsplit_once('+').filter(|(_, more)| more.bytes().all(|byte| byte.is_ascii_digit()));
+        let last =
+            upstream.rsplit_once('+').filter(|(_, more)| more.bytes().all(|byte| byte.is_ascii_digit()));
         let named = last.map_or(upstream, |(named, _)| named);
         let is_wanted = |wanted: &String| wanted == upstream || named.split(',').any(|part| part == wanted);
         self.upstreams.is_empty() || self.upstreams.iter().any(is_wanted)
@@ -212,7 +213,9 @@ mod tests {
     #[test]
     fn findings_pass_as_what_they_are_about_does() {
         let finding = Finding::sample();
-        let check = |filter: Filter, expected: bool| assert_eq!(filter.passes_finding(&finding), expected, "{filter:?}");
+        let check = |filter: Filter, expected: bool| {
+            assert_eq!(filter.passes_finding(&finding), expected, "{filter:?}")
+        };
         let address = |text: &str| Filter { addresses: vec![text.parse().unwrap()], ..Filter::default() };
         check(Filter::default(), true);
         check(address("10.0.0.5:8081"), true);

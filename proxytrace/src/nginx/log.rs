@@ -51,7 +51,8 @@ pub(crate) fn last_words(log: &str, pid: i32, ended: Timestamp) -> Option<String
 const LEVELS: [&str; 3] = ["emerg", "alert", "crit"];
 
 fn is_soon_after(written: &str, moment: Timestamp) -> bool {
-    let time = DateTime::strptime("%Y/%m/%d %H:%M:%S", written).and_then(|time| Offset::UTC.to_timestamp(time));
+    let time =
+        DateTime::strptime("%Y/%m/%d %H:%M:%S", written).and_then(|time| Offset::UTC.to_timestamp(time));
     // Whole seconds are written; and the time of the moment is known by another clock, to some milliseconds.
     time.is_ok_and(|time| (time.as_second() - moment.as_second() + 1).rem_euclid(ZONE_STEP) <= REASON_TIMEOUT)
 }

@@ -20,7 +20,8 @@ use crate::{
     findings::{Findings, Input, Limits, Living},
     kernel::{Error, Snapshot},
     model::{
-        Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Gone, LastExit, Record, Workforce,
+        Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Gone, LastExit, Record,
+        Workforce,
     },
     naming::of_row,
     reader::GenerationId,

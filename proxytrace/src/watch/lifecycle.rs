@@ -116,8 +116,10 @@ impl Watch {
     pub(super) fn look_at_workers(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) {
         for (proxy, turn) in self.workforces.look(snapshot, living, boot_ns()) {
             // Only of nginx is it known that it cannot do without.
-            let generation = snapshot.proxies.iter().find(|(id, _)| *id == proxy).map(|(_, state)| state.generation);
-            let is_nginx = generation.is_some_and(|generation| self.newest_known(proxy, generation).is_some());
+            let generation =
+                snapshot.proxies.iter().find(|(id, _)| *id == proxy).map(|(_, state)| state.generation);
+            let is_nginx =
+                generation.is_some_and(|generation| self.newest_known(proxy, generation).is_some());
             if is_nginx || matches!(turn, Turn::Over) {
                 self.detection.workers_turned(proxy, turn);
             }

@@ -95,5 +95,10 @@ pub(super) fn working(snapshot: &Snapshot) -> HashSet<u64> {
     let is_worker = |process: &Process| {
         process.flags & Process::WORKER != 0 && proxy_of.get(&process.parent) == Some(&process.proxy)
     };
-    snapshot.processes.iter().filter(|(_, process)| is_worker(process)).map(|(_, process)| process.proxy).collect()
+    snapshot
+        .processes
+        .iter()
+        .filter(|(_, process)| is_worker(process))
+        .map(|(_, process)| process.proxy)
+        .collect()
 }

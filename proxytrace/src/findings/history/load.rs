@@ -91,7 +91,7 @@ impl Load {
         self.long.add(good, slow, failed, LONG);
         let is_trouble = slow.saturating_add(failed) > 0;
         if self.since.is_none() && is_trouble && self.recent.share() > CLEARED_SHARE {
-            (self.since, self.seen) = (Some(time), Seen::default());
+            (self.since, self.seen) = (Some(time), Seen { resent: self.seen.resent, ..Seen::default() });
         }
         self.seen.troubled = self.seen.troubled.saturating_add(slow.saturating_add(failed));
         self.seen.all = self.seen.all.saturating_add(slow.saturating_add(failed).saturating_add(good));
@@ -108,6 +108,7 @@ impl Load {
         self.recent.share() >= RAISED_SHARE
             && self.recent.troubled() >= MIN_TROUBLED
             && self.recent.has_successes()
+            && self.seen.resent.saturating_mul(2) >= self.seen.troubled
     }
 
     /// Whether the listener, or the way there, is overloaded.

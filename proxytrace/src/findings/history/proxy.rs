@@ -15,7 +15,9 @@ use super::{
     upstream::{Origin, Upstream},
 };
 use crate::findings::outcomes::causes;
-use crate::model::{Address, Counted, Counts, Declared, Gone, Kind, Subject, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
+use crate::model::{
+    Address, Counted, Counts, Declared, Gone, Kind, Subject, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM,
+};
 
 /// What has not been used for so long is forgotten, unless something is proven of it.
 const IDLE_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
@@ -331,7 +333,9 @@ impl Proxy {
         match (kind, upstream, address) {
             (Kind::ReloadRejected, ..) => "a reload was accepted".into(),
             (Kind::NoWorkers, ..) => "workers run again".into(),
-            (Kind::SilentUpstream, Some((name, _)), _) if self.is_declared(name) => "it is connected to".into(),
+            (Kind::SilentUpstream, Some((name, _)), _) if self.is_declared(name) => {
+                "it is connected to".into()
+            }
             (Kind::UndeclaredDestination, ..) => "the configuration has it, or leads there no more".into(),
             (_, Some((name, Some(_))), Some(address)) if self.is_current(name, address) => {
                 format!("{} {address}", contrary_at(*kind)).into()
@@ -348,7 +352,9 @@ impl Proxy {
     /// Whether connections are passed on to the upstream, and not requests.
     pub(crate) fn is_stream(&self, upstream: &str) -> bool {
         let declared = self.generations.last_declared();
-        declared.and_then(|declared| declared.upstreams.get(upstream)).is_some_and(|upstream| upstream.is_stream)
+        declared
+            .and_then(|declared| declared.upstreams.get(upstream))
+            .is_some_and(|upstream| upstream.is_stream)
     }
 
     fn is_declared(&self, upstream: &str) -> bool {

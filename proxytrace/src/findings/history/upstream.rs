@@ -25,6 +25,8 @@ const GONE_AFTER: u64 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Upstream {
     pub(crate) peers: BTreeMap<Address, Peer>,
+    /// How many addresses served at the last tick: an upstream may have thousands, each with a finding.
+    pub(crate) serving: usize,
     /// Whether it can be reached at any address.
     pub(crate) reach: Streak,
     /// The newest generation that connected to it.
@@ -134,6 +136,7 @@ impl Upstream {
         let (good, bad) = std::mem::take(&mut self.now);
         self.reach.add_turning(time, good, bad);
         self.peers.values_mut().for_each(|peer| peer.service.mature(time));
+        self.serving = self.live().filter(|(_, peer)| peer.serves()).count();
     }
 
     /// The newest generation before this one in which it worked.
@@ -159,7 +162,8 @@ impl Upstream {
 
     /// Whether another of its addresses serves, so that the proxy gets around this one.
     pub(crate) fn serves_beside(&self, address: &Address) -> bool {
-        self.live().any(|(other, peer)| other != address && peer.serves())
+        let own = self.peers.get(address).is_some_and(|peer| peer.epoch == self.epoch && peer.serves());
+        self.serving > usize::from(own)
     }
 
     /// Whether the last that was seen of any address is a failure.

@@ -54,6 +54,7 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     for (name, upstream) in upstreams {
         let peers = upstream.peers.iter().map(|(address, peer)| (name, address, peer));
         // Nobody knows what stands in for an address without a name: it may be all that there is.
+        let backups = backups_left(facts, name, upstream);
         let is_patient = **name != *UNKNOWN_UPSTREAM;
         findings.extend(facts.at_addresses(Kind::AddressDown, peers, |peer| {
             let is_over = !is_patient || peer.reach.length() >= RESTART_TIMEOUT;
@@ -63,7 +64,7 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
                 of: peer.reach.run(),
                 causes: causes([&peer.causes]),
                 in_flight: peer.in_flight,
-                backups: backups_left(facts, name, upstream),
+                backups: backups.clone(),
                 ..Evidence::default()
             };
             Some((since, evidence))
@@ -75,8 +76,14 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
 /// The backup servers, where they alone serve.
 fn backups_left(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Vec<Address> {
     let declared = facts.proxy.generations.declared();
-    let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else { return Vec::new() };
-    let serving: Vec<_> = upstream.live().filter(|(_, peer)| peer.serves()).map(|(address, _)| address).collect();
+    let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else {
+        return Vec::new();
+    };
+    if declared.backups.is_empty() {
+        return Vec::new();
+    }
+    let serving: Vec<_> =
+        upstream.live().filter(|(_, peer)| peer.serves()).map(|(address, _)| address).collect();
     let are_backups = serving.iter().all(|address| declared.backups.contains(*address));
     if are_backups { serving.into_iter().cloned().collect() } else { Vec::new() }
 }
@@ -141,6 +148,10 @@ mod tests {
              250 x 0 api 5:8080 refused 1; 0 api 6:8080 established 3
              => address_down api 5:8080",
         );
-        assert!(scene.sentence().contains(", and only its backup 10.0.0.6:8080 is left;"), "{}", scene.sentence());
+        assert!(
+            scene.sentence().contains(", and only its backup 10.0.0.6:8080 is left;"),
+            "{}",
+            scene.sentence()
+        );
     }
 }

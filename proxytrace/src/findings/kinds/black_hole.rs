@@ -82,6 +82,7 @@ mod tests {
                 &format!(
                     "config 0 api 5:8080
                      20 x 0 api 5:8080 established 2
+                     wait 1
                      2 x 0 api 5:8080 {silence}
                      =>
                      0 api 5:8080 {silence}
@@ -102,6 +103,7 @@ mod tests {
             "the upstream is down when all time out",
             "config 0 api 5:8080
              20 x 0 api 5:8080 established 2
+             wait 1
              0 api 5:8080 resent 3 proxy_timeout 3
              => black_hole api 5:8080, upstream_down api",
         );

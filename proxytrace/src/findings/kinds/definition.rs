@@ -131,7 +131,7 @@ impl Facts<'_> {
     ) -> Severity {
         let serves = |upstream: &Upstream| match address {
             Some(address) => upstream.serves_beside(address),
-            None => upstream.live().any(|(_, peer)| peer.serves()),
+            None => upstream.serving > 0,
         };
         match definition(kind).severity {
             Weight::Always(severity) => severity,

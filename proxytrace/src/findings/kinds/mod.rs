@@ -99,7 +99,8 @@ fn explained(findings: &[Finding]) -> HashSet<Subject> {
     let mut explanations: HashMap<_, HashSet<_>> = HashMap::new();
     for Finding { subject, .. } in findings {
         for kind in definition(subject.kind).explains {
-            let addresses: &mut HashSet<_> = explanations.entry((*kind, subject.upstream.as_ref())).or_default();
+            let addresses: &mut HashSet<_> =
+                explanations.entry((*kind, subject.upstream.as_ref())).or_default();
             addresses.insert(subject.address.as_ref());
         }
     }
@@ -144,7 +145,8 @@ impl Change {
             (None, Some(_)) => format!(" of {}", sentence.upstream()),
             (None, None) => format!(" of {}", self.finding.subject.proxy),
         };
-        let lasted = self.lasted_ms.map_or_else(String::new, |ms| format!(" after {}", sentence::duration(ms)));
+        let lasted =
+            self.lasted_ms.map_or_else(String::new, |ms| format!(" after {}", sentence::duration(ms)));
         let because = self.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
         format!("{}{about}{lasted}{because}.", self.finding.subject.kind.name())
     }

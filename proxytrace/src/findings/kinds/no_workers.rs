@@ -28,7 +28,10 @@ pub(super) const DEFINITION: Definition = Definition {
         )
     },
     advice: |finding| match finding.evidence.reload {
-        Some(_) => "Go back to the configuration before it and reload; the error log says what the workers lack.".into(),
+        Some(_) => {
+            "Go back to the configuration before it and reload; the error log says what the workers lack."
+                .into()
+        }
         None => "Read the end of its error log, and restart it.".into(),
     },
     documentation: Documentation {
@@ -72,7 +75,7 @@ mod tests {
         );
         assert_eq!(
             scene.sentence(),
-            "no_workers: nginx has no worker since 14:30:01Z, after the reload at 14:30:01Z, and answers nobody; the last (9) \
+            "no_workers: nginx has no worker since 14:30:02Z, after the reload at 14:30:01Z, and answers nobody; the last (9) \
              ended with exit code 2. Go back to the configuration before it and reload; the error log says what the workers \
              lack."
         );

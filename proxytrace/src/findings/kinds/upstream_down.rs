@@ -27,8 +27,10 @@ pub(super) const DEFINITION: Definition = Definition {
     },
     sentence: |sentence| {
         let Evidence { of, addresses, syn_retransmits, given_up, in_flight, .. } = sentence.evidence();
-        let where_to = if *addresses > 1 { format!(" at any of its {addresses} addresses") } else { String::new() };
-        let mut text = format!("{} cannot be reached{where_to} since {}", sentence.upstream(), sentence.since());
+        let where_to =
+            if *addresses > 1 { format!(" at any of its {addresses} addresses") } else { String::new() };
+        let mut text =
+            format!("{} cannot be reached{where_to} since {}", sentence.upstream(), sentence.since());
         match of {
             0 => text += "; nothing answers",
             1 => text += &format!("; the last connect {}", sentence.failed()),
@@ -66,7 +68,10 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
     let are_failures = upstream.reach.is_proof() || is_never_well(facts, name, upstream);
     let is_current = upstream.live().any(|(address, _)| facts.proxy.is_current(name, address));
     // Where nothing answers, it is known long before connects fail.
-    let are_silent = upstream.live().filter(|(_, peer)| !peer.is_untried() || is_silent(peer)).all(|(_, peer)| is_silent(peer));
+    let are_silent = upstream
+        .live()
+        .filter(|(_, peer)| !peer.is_untried() || is_silent(peer))
+        .all(|(_, peer)| is_silent(peer));
     if !is_tried || !all_fail || !is_current || !(are_failures || are_silent) {
         return None;
     }
@@ -184,7 +189,7 @@ mod tests {
         );
         assert_eq!(
             scene.sentence(),
-            "upstream_down: upstream \"api\" cannot be reached at any of its 2 addresses since 14:30:01Z; the last 2 connects \
+            "upstream_down: upstream \"api\" cannot be reached at any of its 2 addresses since 14:30:00Z; the last 2 connects \
              all were refused. nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile. Check the \
              service behind it, then the \"server\" line at /etc/nginx/nginx.conf:1."
         );

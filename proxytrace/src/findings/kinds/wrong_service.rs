@@ -16,7 +16,8 @@ pub(super) const DEFINITION: Definition = Definition {
     detect,
     sentence: |sentence| {
         let Evidence { failed, answered_before, .. } = sentence.evidence();
-        let before = if *answered_before { "; it answered before, so this may be some requests only" } else { "" };
+        let before =
+            if *answered_before { "; it answered before, so this may be some requests only" } else { "" };
         format!(
             "{} accepts connections and does not answer; {failed} were closed or reset unanswered since {}{before}.",
             sentence.address_of_upstream(),
@@ -43,14 +44,20 @@ const ONE_REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     let peers = facts.proxy.peers();
     // In a stream, a server may have nothing to say.
-    let peers = peers.filter(|(name, _, peer)| !(facts.proxy.is_stream(name) && peer.service.may_be_one_way()));
+    let peers =
+        peers.filter(|(name, _, peer)| !(facts.proxy.is_stream(name) && peer.service.may_be_one_way()));
     let mut findings = facts.at_addresses(Kind::WrongService, peers, |peer| {
         let unanswered = peer.service.unanswered();
         let since = unanswered.since().filter(|_| peer.service.is_wrong())?;
         let answered_before = peer.service.has_answered();
         Some((
             since,
-            Evidence { failed: unanswered.run(), of: unanswered.run(), answered_before, ..Evidence::default() },
+            Evidence {
+                failed: unanswered.run(),
+                of: unanswered.run(),
+                answered_before,
+                ..Evidence::default()
+            },
         ))
     });
     for finding in &mut findings {

@@ -99,7 +99,13 @@ fn as_a_whole<'p>(
     let mut whole: Option<(Epoch, Timestamp, Evidence)> = None;
     for (_, address, peer) in misrouted.filter(|(name, address, _)| facts.proxy.is_current(name, address)) {
         let Some((since, evidence)) = evidence_of(peer) else { continue };
-        let (_, first, sum) = whole.get_or_insert_with(|| (peer.epoch, since, Evidence { failed: 0, of: 0, in_flight: 0, causes: Default::default(), ..evidence.clone() }));
+        let (_, first, sum) = whole.get_or_insert_with(|| {
+            (
+                peer.epoch,
+                since,
+                Evidence { failed: 0, of: 0, in_flight: 0, causes: Default::default(), ..evidence.clone() },
+            )
+        });
         *first = since.min(*first);
         sum.failed = sum.failed.saturating_add(evidence.failed);
         sum.of = sum.of.saturating_add(evidence.of);

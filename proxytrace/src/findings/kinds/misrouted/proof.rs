@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(
             scene.sentence(),
             "misrouted: upstream \"api\" moved from 10.0.0.5:8080, 10.0.0.6:8080 to 10.0.0.5:8081, 10.0.0.6:8081 with the \
-             reload at 14:30:02Z; 2 of 2 connects since were refused. Check the \"server\" line at /etc/nginx/nginx.conf:1."
+             reload at 14:30:03Z; 2 of 2 connects since were refused. Check the \"server\" line at /etc/nginx/nginx.conf:1."
         );
         check(
             "silence is no answer, so one is not enough",
@@ -171,7 +171,7 @@ mod tests {
              2 x 1 api 9:8080 proxy_timeout 1
              =>
              1 api 9:8080 proxy_timeout 1
-             => misrouted api 9:8080",
+             => misrouted api 9:8080, black_hole api 9:8080",
         );
         check(
             "nor is one where it did not work well before",
@@ -270,7 +270,7 @@ mod tests {
             "20 x 0 unknown 5:8080 established 3; 0 unknown 7:80 established 1
              reload 1
              200 x 1 unknown 5:8081 refused 1; 1 unknown 7:80 established 1
-             =>
+             => address_down unknown 5:8081
              60 x 1 unknown 5:8081 refused 1; 1 unknown 7:80 established 1
              => misrouted unknown 5:8081",
         );
