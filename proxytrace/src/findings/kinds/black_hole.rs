@@ -111,6 +111,7 @@ mod tests {
             "one dead host of two is reported at once, as each request waits for it, and once",
             "config 0 api 5:8080 6:8080
              20 x 0 api 5:8080 established 2; 0 api 6:8080 established 2
+             wait 1
              4 x 0 api 5:8080 resent 1; 0 api 6:8080 established 2
              => black_hole api 5:8080
              400 x 0 api 5:8080 resent 1 proxy_timeout 1; 0 api 6:8080 established 2
