@@ -30,6 +30,7 @@ mod lookout;
 mod scene;
 
 mod alerts;
+mod answer;
 mod balanced;
 mod broken;
 mod causes;

@@ -12,6 +12,7 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    answer,
     attempt::{NO_SOCK, count_retransmits, outcome_of, row_key, settle, take},
     connect::call_of,
     counters::{count_loss, seen},
@@ -19,17 +20,11 @@ use crate::{
     helpers::{current_thread, now_ns, setting},
     kernel::{self, Access, Sock, tcp},
     ledger,
-    maps::{ATTEMPTS, TIMEOUTS},
-    process, quota,
+    maps::ATTEMPTS,
+    process, quota, stream,
 };
 
 const ETIMEDOUT: u32 = 110;
-
-/// How far before its connect timeout a proxy may be seen closing: it counts from a clock that it reads once per turn
-/// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early. On a busy host a turn can take half a
-/// second; an eighth of the timeout allows for that, and takes few clients that leave so late for a timeout.
-const TIMEOUT_SLACK_NS: u64 = 100_000_000;
-const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
 /// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
 /// that could be hooked, `tcp_connect()` is entered. Calling it twice for one attempt does no harm.
@@ -98,7 +93,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
 #[inline(always)]
 pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
     if sock.state() != tcp::SYN_SENT {
-        return;
+        return stream::retransmitted(sock);
     }
     let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
     seen(Place::Retransmit);
@@ -155,8 +150,7 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     }
     let age_ns = now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);
-    let slack_ns = TIMEOUT_SLACK_NS.max(timeout_ns >> TIMEOUT_SLACK_SHIFT);
-    let outcome = if age_ns.saturating_add(slack_ns) >= timeout_ns {
+    let outcome = if age_ns.saturating_add(answer::slack_ns(timeout_ns)) >= timeout_ns {
         Outcome::ProxyTimeout
     } else if attempt.syn_retransmits > 0 {
         Outcome::GivenUp
@@ -169,11 +163,7 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
 /// How long the proxy waits for a connect there.
 #[inline(always)]
 fn connect_timeout_ns(row: &RowKey) -> u64 {
-    match TIMEOUTS.get_ptr(row.first()) {
-        // SAFETY: a value of the map, copied at once.
-        Some(known) => unsafe { *known },
-        None => setting!(connect_timeout_ns),
-    }
+    answer::terms(row).map_or_else(|| setting!(connect_timeout_ns), |terms| terms.connect_timeout_ns)
 }
 
 /// A socket is gone. If its attempt is in the table still, the transition that ended it was not seen; the address of the

@@ -60,6 +60,13 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { generated::bpf_ktime_get_boot_ns() }
 }
 
+/// The kernel's clock that sockets have their times of, in ticks (kernel 5.6).
+#[inline(always)]
+pub(crate) fn now_ticks() -> u32 {
+    // SAFETY: a helper call without arguments.
+    unsafe { generated::bpf_jiffies64() as u32 }
+}
+
 /// An index, in bounds by `MASK`. In assembly: the compiler knows the values that an enum has and leaves a mask out, which
 /// the verifier, in a subprogram that an enum is passed to, does not know.
 #[inline(always)]

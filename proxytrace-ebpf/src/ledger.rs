@@ -131,9 +131,34 @@ impl Counts {
         add(unsafe { (&raw mut (*self.0.as_ptr()).broken).cast::<u64>().add(broken as usize) }, 1);
     }
 
+    /// Beside [`Counts::broken`].
+    #[inline(always)]
+    pub(crate) fn broken_kept(self) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).broken_kept }, 1);
+    }
+
+    #[inline(always)]
+    pub(crate) fn abandoned(self) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).abandoned }, 1);
+    }
+
+    #[inline(always)]
+    pub(crate) fn answered(self) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).answered }, 1);
+    }
+
     #[inline(always)]
     pub(crate) fn syn_retransmits(self, n: u32) {
         // SAFETY: a row of the map.
         add(unsafe { &raw mut (*self.0.as_ptr()).syn_retransmits }, u64::from(n));
+    }
+
+    #[inline(always)]
+    pub(crate) fn data_retransmits(self, n: u32) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).data_retransmits }, u64::from(n));
     }
 }

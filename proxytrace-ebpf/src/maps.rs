@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use proxytrace_ebpf::{
     abi::{
-        Address, Attempt, Call, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Settings, UnixPath,
-        Usage, capacity,
+        Address, Attempt, Call, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Seen, Settings, Terms,
+        UnixPath, Usage, capacity,
     },
     hooks::Place,
     offsets::Offsets,
@@ -28,6 +28,9 @@ pub(crate) static SETTINGS: Settings = Settings::ZERO;
 
 /// For an insertion: only where there is no such entry yet.
 pub(crate) const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+
+/// For an array: userspace reads and writes its memory itself (kernel 5.5).
+const MAPPED: u32 = 1 << 10; // BPF_F_MMAPABLE
 
 /// What a row starts as. A row is larger than what fits on the stack beside everything else (512 bytes).
 #[unsafe(no_mangle)]
@@ -91,13 +94,23 @@ pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(capac
 #[map]
 pub(crate) static RETIRING: HashMap<RowKey, u32> = HashMap::with_max_entries(capacity::RETIRING, 0);
 
-/// The proxies' connect timeouts in nanoseconds, where userspace knows one that is not that of the settings.
+/// How long proxies wait and what can be told of answers, by address, as far as a configuration says so. Under the address that is all
+/// zeroes: of every other address of that generation.
 #[map]
-pub(crate) static TIMEOUTS: HashMap<RowKey, u64> = HashMap::with_max_entries(capacity::TIMEOUTS, 0);
+pub(crate) static TERMS: HashMap<RowKey, Terms> = HashMap::with_max_entries(capacity::TERMS, 0);
 
 /// The paths behind the digests of unix sockets.
 #[map]
 pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(capacity::UNIX_PATHS, 0);
+
+/// The connections that are to be looked at, by the addresses of their sockets, and what was found of each: userspace writes the one
+/// and reads the other, around a run of the program `look`.
+#[map]
+pub(crate) static LOOKED_AT: Array<u64> = Array::with_max_entries(capacity::LOOKED_AT, MAPPED);
+
+/// See [`LOOKED_AT`].
+#[map]
+pub(crate) static FOUND: Array<Seen> = Array::with_max_entries(capacity::LOOKED_AT, MAPPED);
 
 /// Events for whoever reads.
 #[map]

@@ -242,6 +242,9 @@ impl Outcome {
 struct AboutBroken {
     name: &'static str,
     words: &'static str,
+    /// The same of a connection on which earlier requests had been answered.
+    words_if_kept: &'static str,
+    is_unanswered: bool,
 }
 
 indexed! {
@@ -251,16 +254,38 @@ indexed! {
         ResetBeforeResponse {
             name: "reset_before_response",
             words: "connected, then reset before any answer",
+            words_if_kept: "reset as the next request came: the backend's keepalive timeout is shorter than the proxy's, \
+                            or it crashed; nginx tries idempotent requests again, others get 502",
+            is_unanswered: true,
         }
         /// Closed by the upstream although a request had been sent and no byte had come back.
         ClosedBeforeResponse {
             name: "closed_before_response",
             words: "connected, then closed without an answer: wrong service, or it crashed",
+            words_if_kept: "closed as the next request came: the backend's keepalive timeout is shorter than the proxy's; \
+                            nginx tries idempotent requests again, others get 502",
+            is_unanswered: true,
         }
         /// Reset later.
         Reset {
             name: "reset",
             words: "reset in the middle of an answer",
+            words_if_kept: "reset in the middle of an answer",
+            is_unanswered: false,
+        }
+        /// Closed by the proxy: it had sent a request, and no byte came within its read timeout.
+        ResponseTimeout {
+            name: "response_timeout",
+            words: "no byte of an answer within the proxy's read timeout",
+            words_if_kept: "no byte of an answer within the proxy's read timeout",
+            is_unanswered: true,
+        }
+        /// The upstream answered the beginning of TLS with an alert, and that was all.
+        TlsRefused {
+            name: "tls_refused",
+            words: "the upstream refused the TLS handshake with an alert: protocol version, name (SNI) or certificate",
+            words_if_kept: "the upstream refused the TLS handshake with an alert: protocol version, name (SNI) or certificate",
+            is_unanswered: true,
         }
     }
 }
@@ -272,10 +297,16 @@ impl Broken {
         self.about().name
     }
 
-    /// What it means, for somebody who reads it at 3 a.m.
+    /// What it means, for somebody who reads it at 3 a.m.; `is_kept` where earlier requests on the connection had been answered.
     #[must_use]
-    pub const fn words(self) -> &'static str {
-        self.about().words
+    pub const fn words(self, is_kept: bool) -> &'static str {
+        if is_kept { self.about().words_if_kept } else { self.about().words }
+    }
+
+    /// Whether a request got no byte of an answer.
+    #[must_use]
+    pub const fn is_unanswered(self) -> bool {
+        self.about().is_unanswered
     }
 }
 

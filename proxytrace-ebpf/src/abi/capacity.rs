@@ -8,8 +8,8 @@ pub const ATTEMPTS: u32 = 16_384;
 pub const LEDGER: u32 = 8_192;
 /// Rows of the ledger that are being taken out while they can still be used.
 pub const RETIRING: u32 = 1_024;
-/// Connect timeouts: an address for each generation that waits another time for it than usual.
-pub const TIMEOUTS: u32 = 16_384;
+/// Terms: an address for each generation that waits another time for it than for others, or can tell less of its answers.
+pub const TERMS: u32 = 16_384;
 /// Traced processes.
 pub const PROCESSES: u32 = 8_192;
 /// connect() calls under way.
@@ -18,5 +18,7 @@ pub const CALLS: u32 = 2_048;
 pub const PROXIES: u32 = 1_024;
 /// Owners of traced processes.
 pub const OWNERS: u32 = 1_024;
+/// Connections that one run of a look takes.
+pub const LOOKED_AT: u32 = 512;
 /// Paths of unix sockets: one for a row at most, so that whoever gets no more rows takes no more of them either.
 pub const UNIX_PATHS: u32 = LEDGER;

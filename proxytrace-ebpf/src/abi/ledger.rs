@@ -57,8 +57,16 @@ abi! {
         pub outcomes: [u64; OUTCOME_SLOTS],
         /// Broken connections, index [`Broken`].
         pub broken: [u64; Broken::ALL.len()],
+        /// Of those, the ones that were broken before an answer, and on which earlier requests had been answered.
+        pub broken_kept: u64,
+        /// Connections that the proxy has closed while a request waited, earlier than its read timeout: its client left.
+        pub abandoned: u64,
+        /// Connections that have ended with nothing waiting, after an answer had at least begun.
+        pub answered: u64,
         /// SYNs sent again.
         pub syn_retransmits: u64,
+        /// Segments of established connections sent again.
+        pub data_retransmits: u64,
         /// When a handshake was last completed, boot time in nanoseconds; 0 for never.
         pub last_established_ns: u64,
         /// The sum of the durations of completed handshakes in nanoseconds.
@@ -84,7 +92,11 @@ impl Row {
         add(&mut self.outcomes, &row.outcomes);
         add(&mut self.broken, &row.broken);
         add(&mut self.durations, &row.durations);
+        self.broken_kept += row.broken_kept;
+        self.abandoned += row.abandoned;
+        self.answered += row.answered;
         self.syn_retransmits += row.syn_retransmits;
+        self.data_retransmits += row.data_retransmits;
         self.duration_sum_ns += row.duration_sum_ns;
         self.cancelled_sum_ns += row.cancelled_sum_ns;
         self.last_established_ns = self.last_established_ns.max(row.last_established_ns);

@@ -19,7 +19,7 @@ abi! {
         pub count_seen: u32,
         /// How many entries the tables have that owners share, index [`Share`].
         pub capacity: [u32; Share::SLOTS],
-        /// Not used; zero.
-        pub reserved: u32,
+        /// How long a tick of the kernel's clock (a jiffy) takes, in nanoseconds.
+        pub jiffy_ns: u32,
     }
 }

@@ -59,11 +59,6 @@ impl AddressNames {
         self.named.get(address)
     }
 
-    /// How long the proxy waits for a connect, by address, where the configuration says so.
-    pub fn connect_timeouts(&self) -> impl Iterator<Item = (&Address, Duration)> {
-        self.named.iter().filter_map(|(address, named)| Some((address, named.connect_timeout?)))
-    }
-
     /// Each upstream with each of its addresses, once.
     pub fn declared(&self) -> impl Iterator<Item = (&str, &Address)> {
         self.declared.iter().map(|(upstream, address)| (upstream.as_str(), address))

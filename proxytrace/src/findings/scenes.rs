@@ -3,7 +3,8 @@
 //! A line is something that happens, a quarter of a second after the line before:
 //!
 //! - `1 api 5:8080 established 3 refused 2; 0 api ...` a tick: of which generation, upstream and address what was counted;
-//!   `20 x` before it repeats it. `unanswered`, `resent`, `flying`, `slow`, `answered` and `late` (cancelled after 700 ms) count what their names say.
+//!   `20 x` before it repeats it. `unanswered`, `resent`, `flying`, `slow`, `late` (cancelled after 700 ms), `answered`, `silent`, `overdue`,
+//!   `resolved` (no longer) and `unheard` count what their names say.
 //! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; a `~` behind an address says that it
 //!   is a backup, `+open` and `+followed` before the upstreams say that not all is in it
 //! - `reload 1` a generation begins, and its configuration is not known; `rejected` one that does not begin
@@ -169,8 +170,19 @@ fn count(counts: &mut Counts, what: &str, n: u64) {
     match what {
         "unanswered" => counts.broken[Broken::ClosedBeforeResponse as usize] += n,
         "resent" => counts.syn_retransmits += n,
-        "flying" => counts.attempts += n,
+        "silent" => counts.broken[Broken::ResponseTimeout as usize] += n,
         "answered" => counts.answered += n,
+        "overdue" => {
+            counts.overdue += n;
+            counts.waiting.overdue += n as u32;
+            counts.waiting.oldest_ms = 7_000;
+        }
+        "resolved" => counts.waiting.overdue -= n as u32,
+        "unheard" => {
+            counts.unheard += n;
+            counts.waiting.unheard = n as u32;
+        }
+        "flying" => counts.attempts += n,
         // The proxy gave up after 700 ms.
         "late" => {
             count(counts, "cancelled", n);

@@ -20,6 +20,7 @@ mod entering;
 mod error;
 mod events;
 mod fdinfo;
+mod look;
 mod maps;
 mod owners;
 mod retiring;
@@ -37,7 +38,10 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader};
 use proxytrace_ebpf::{
-    abi::{Address, Loss, Owner, Process, Proxy, Row, RowKey, Settings, Share, UnixPath, capacity},
+    abi::{
+        Address, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Seen, Settings, Share, Terms,
+        UnixPath, capacity,
+    },
     hooks::{CONNECT_HOOKS, PROCESS_HOOKS, Place},
 };
 
@@ -49,8 +53,9 @@ pub use error::{Error, USER_NAMESPACE, USER_NAMESPACE_FIX};
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
+use look::Look;
 use maps::{
-    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap, TimeoutMap,
+    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap, TermsMap,
 };
 use owners::Owners;
 use processes::Wanted;
@@ -99,12 +104,13 @@ pub struct Tracer {
     proxies: ProxyMap,
     owners: Owners,
     calls: CallMap,
+    look: Result<Look, Error>,
     held: Held,
     table_sizes: Vec<Resized>,
     /// What userspace itself could not enter, index [`Loss`].
     refused: [u64; Loss::ALL.len()],
     paths: PathMap,
-    timeouts: TimeoutMap,
+    terms: TermsMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
 }
 
@@ -150,11 +156,12 @@ impl Tracer {
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
             owners: Owners::take(&mut ebpf, &settings.0)?,
             calls: CallMap::take(&mut ebpf, "CALLS")?,
+            look: Look::take(&mut ebpf),
             held: Held::take(&mut ebpf)?,
             table_sizes: options.table_sizes.clone(),
             refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
-            timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
+            terms: TermsMap::take(&mut ebpf, "TERMS")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
             memory_bytes: None,
@@ -168,6 +175,10 @@ impl Tracer {
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, PROCESS_HOOKS, &ways)?);
         tracer.enter_running(&options.wanted)?;
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, CONNECT_HOOKS, &ways)?);
+        // A socket that is destroyed without anybody noticing must not be looked at.
+        if tracer.hooks.iter().any(|attached| attached.hook.name == "destroy" && attached.rung.is_none()) {
+            tracer.look = Err(Error::Look("the hook destroy is not attached".into()));
+        }
         tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
         drop(btf);
         give_back_memory();
@@ -243,7 +254,7 @@ impl Tracer {
                 "LEDGER" => snapshot.own_rows().count() as u64,
                 "PROCESSES" => held(Share::Processes),
                 "PROXIES" => held(Share::Proxies),
-                "TIMEOUTS" => self.timeouts.count()?,
+                "TERMS" => self.terms.count()?,
                 "CALLS" => self.calls.count()?,
                 _ => self.paths.count()?,
             };
@@ -268,10 +279,40 @@ impl Tracer {
         Ok(self.connections.entries()?.into_iter().map(|(_, connection)| connection.row.first()).collect())
     }
 
-    /// How many connect timeouts can be set.
+    /// Every established connection, by the address of its socket.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn connections(&self) -> Result<Vec<(u64, Connection)>, Error> {
+        self.connections.entries()
+    }
+
+    /// Looks at connections, by the addresses of their sockets: gives what is found of each, of as many from the first on as one run takes.
+    ///
+    /// # Errors
+    /// What the kernel said, be it when tracing began.
+    pub fn look(&mut self, ids: &[u64]) -> Result<Vec<Seen>, Error> {
+        match &mut self.look {
+            Ok(look) => look.at(ids).map_err(|error| Error::Look(error.into())),
+            Err(error) => Err(Error::Look(error.to_string().into())),
+        }
+    }
+
+    /// Why connections cannot be looked at, where they cannot.
     #[must_use]
-    pub const fn timeouts_capacity(&self) -> usize {
-        self.timeouts.capacity
+    pub fn cannot_look(&self) -> Option<&Error> {
+        self.look.as_ref().err()
+    }
+
+    /// Counts something that userspace could not follow.
+    pub const fn count_loss(&mut self, loss: Loss, n: u64) {
+        self.refused[loss as usize] += n;
+    }
+
+    /// How many addresses can have terms of their own.
+    #[must_use]
+    pub const fn terms_capacity(&self) -> usize {
+        self.terms.capacity
     }
 
     /// How many rows the ledger can hold.
@@ -351,15 +392,15 @@ impl Tracer {
         Ok(others)
     }
 
-    /// Sets how long a proxy waits for a connect to an address, where that is not the time of the options; `None` forgets
-    /// it. A TCP connect that the proxy closes during the handshake is judged by it.
+    /// Sets how long a proxy waits at an address, and what can be told of its answers; `None` forgets it. How a connection ended
+    /// that the proxy closes is judged by it. The address that is all zeroes stands for every other one of the generation.
     ///
     /// # Errors
     /// There is no capacity for another, or what else the kernel said.
-    pub fn set_connect_timeout(&mut self, row: &RowKey, timeout: Option<Duration>) -> Result<(), Error> {
-        match timeout {
-            Some(timeout) => self.timeouts.insert(row, &(timeout.as_nanos() as u64)),
-            None => self.timeouts.remove(row).map(drop),
+    pub fn set_terms(&mut self, row: &RowKey, terms: Option<&Terms>) -> Result<(), Error> {
+        match terms {
+            Some(terms) => self.terms.insert(row, terms),
+            None => self.terms.remove(row).map(drop),
         }
     }
 
@@ -399,6 +440,8 @@ impl Tracer {
 
     /// Detaches every program; what was counted can still be read.
     pub fn detach(&mut self) {
+        // The sockets that are destroyed from now on are not taken out any more.
+        self.look = Err(Error::Look("detached".into()));
         attach::detach(&mut self.ebpf);
     }
 }
@@ -446,6 +489,6 @@ fn settings(options: &Options) -> Settings {
         report_established: u32::from(options.report_established),
         count_seen: u32::from(options.count_seen),
         capacity,
-        reserved: 0,
+        jiffy_ns: clock::jiffy_ns(),
     }
 }

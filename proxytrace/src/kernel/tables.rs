@@ -49,10 +49,10 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "timeouts",
-        map: "TIMEOUTS",
-        default_capacity: capacity::TIMEOUTS,
+        map: "TERMS",
+        default_capacity: capacity::TERMS,
         follows: None,
-        holds: "addresses with a connect timeout of their own",
+        holds: "addresses with timeouts of their own",
         full: None,
     },
     Table {

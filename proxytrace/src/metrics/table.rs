@@ -77,7 +77,8 @@ pub(super) const METRICS: &[Metric] = &[
         name: "proxytrace_connections_broken_total",
         kind: Kind::Counter,
         labels: &["proxy", "upstream", "address", "cause"],
-        help: "Established connections that the upstream reset, or closed without an answer to a request",
+        help: "Established connections that broke: the upstream reset them, closed them without an answer to a request or refused TLS, \
+               or the proxy waited in vain for an answer",
         sample: |scrape, family| {
             scrape.each_address(|&[proxy, upstream, address], series| {
                 Broken::ALL.into_iter().try_for_each(|broken| {
@@ -85,6 +86,33 @@ pub(super) const METRICS: &[Metric] = &[
                     family.count(&[proxy, upstream, address, broken.name()], n)
                 })
             })
+        },
+    },
+    Metric {
+        name: "proxytrace_requests_unanswered",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "Connections on which a request has waited for its answer for more than a second, as seen once a second",
+        sample: |scrape, family| {
+            scrape.each_waiting(|labels, waiting| family.count(labels, waiting.connections.into()))
+        },
+    },
+    Metric {
+        name: "proxytrace_oldest_unanswered_seconds",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "How long the oldest of these requests has waited, 0 where there is none",
+        sample: |scrape, family| {
+            scrape.each_waiting(|labels, waiting| family.number(labels, f64::from(waiting.oldest_ms) / 1e3))
+        },
+    },
+    Metric {
+        name: "proxytrace_data_retransmits_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address"],
+        help: "Segments that were sent again on established connections",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| family.count(labels, series.data_retransmits))
         },
     },
     Metric {

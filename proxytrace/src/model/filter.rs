@@ -29,6 +29,7 @@ impl Filter {
         let (route, cause) = match body {
             Body::Connect(attempt) => (&attempt.route, attempt.outcome.map(Outcome::name)),
             Body::Stalled(attempt) => (&attempt.route, Some(Cause::STALLED)),
+            Body::Unanswered(unanswered) => (&unanswered.route, Some(Cause::UNANSWERED)),
             Body::Broken(connection) => (&connection.route, Some(connection.cause.name())),
             Body::WorkerStarted(worker) => return self.all && self.passes_process(&worker.proxy),
             Body::WorkerExited(exit) => {
@@ -106,17 +107,18 @@ impl Cause {
     }
 }
 
-/// The name of an outcome, of a way to break, or `stalled`.
+/// The name of an outcome, of a way to break, `stalled` or `unanswered`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause(&'static str);
 
 impl Cause {
     const STALLED: &str = "stalled";
+    const UNANSWERED: &str = "unanswered";
 
     /// Every name, once.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let broken = Broken::ALL.into_iter().map(Broken::name).filter(|&name| name != Outcome::Reset.name());
-        Outcome::ALL.into_iter().map(Outcome::name).chain(broken).chain([Self::STALLED])
+        Outcome::ALL.into_iter().map(Outcome::name).chain(broken).chain([Self::STALLED, Self::UNANSWERED])
     }
 }
 

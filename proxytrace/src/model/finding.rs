@@ -63,6 +63,8 @@ kinds! {
     NoWorkers = "no_workers",
     /// Hardly anything that a proxy connects to works.
     ProxyDown = "proxy_down",
+    /// Requests are taken, and not answered.
+    NoResponse = "no_response",
 }
 
 /// How much a finding matters: whether it is worth waking somebody.
@@ -176,6 +178,15 @@ pub struct Evidence {
     /// Connects that have no end yet.
     #[serde(skip_serializing_if = "is_zero")]
     pub in_flight: u64,
+    /// Connections on which a request waits that is overdue.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u64,
+    /// How long the oldest request has waited, in milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub oldest_ms: u64,
+    /// Established connections on which nothing acknowledges what is sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unheard: u64,
     /// How long handshakes take now, in microseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub handshake_us: u64,

@@ -67,6 +67,12 @@ impl Human {
             Body::Header(_) | Body::Counts(_) | Body::Declared(_) | Body::Workers(_) => return None,
             Body::Finding(change) => return Some(self.finding(record, change)),
             Body::Connect(attempt) => connect(attempt),
+            Body::Unanswered(unanswered) => Columns {
+                paint: Paint::Yellow,
+                cause: "unanswered",
+                about: About::route(&unanswered.route, unanswered.duration_us),
+                words: words::unanswered(unanswered.acknowledged).to_owned(),
+            },
             Body::Stalled(attempt) => Columns {
                 paint: Paint::Yellow,
                 cause: "stalled",
@@ -185,7 +191,7 @@ fn broken(connection: &Connection) -> Columns<'_> {
         paint: Paint::Red,
         cause: connection.cause.name(),
         about: About::route(&connection.route, connection.duration_us),
-        words: connection.cause.words().to_owned() + &words::backend(&connection.route),
+        words: connection.cause.words(connection.kept).to_owned() + &words::backend(&connection.route),
     }
 }
 
@@ -307,6 +313,7 @@ mod tests {
             cause: Broken::ClosedBeforeResponse,
             errno: 0,
             duration_us: 250_000,
+            kept: false,
         };
         check(
             Body::Broken(connection),

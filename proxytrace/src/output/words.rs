@@ -32,3 +32,12 @@ pub(super) fn signal(number: u32, dumped_core: bool) -> String {
     let name = known.map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned());
     format!("ended by {name}{}", if dumped_core { ", memory dumped" } else { "" })
 }
+
+/// What a request means that gets no answer.
+pub(super) const fn unanswered(is_acknowledged: bool) -> &'static str {
+    if is_acknowledged {
+        "a request waits for its answer: it was acknowledged, so the host is there and the application hangs or is slow"
+    } else {
+        "a request waits, and nothing acknowledges it: the host or the way to it is gone"
+    }
+}

@@ -67,7 +67,7 @@ impl Watch {
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
         if heard.names_anew {
-            self.set_connect_timeouts(of);
+            self.set_terms(of);
         }
         // What a host name stands for is not known before that.
         if heard.names_anew && heard.is_complete {
@@ -199,8 +199,8 @@ impl Watch {
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
         self.naming.retain(&used, &rows);
         self.rows.retain(&rows);
-        let Self { timeouts, tracer, naming, .. } = self;
-        timeouts.retain(tracer, |of| naming.is_asked(of))
+        let Self { terms, tracer, naming, .. } = self;
+        terms.retain(tracer, |of| naming.is_asked(of))
     }
 
     /// The generations whose configurations are needed: those that have processes, and those of which something waits for its
@@ -211,20 +211,18 @@ impl Watch {
         with_processes(&snapshot.processes).chain(nameless.map(|row| of_row(&row))).collect()
     }
 
-    fn set_connect_timeouts(&mut self, of: GenerationId) {
-        let Some((_, names)) = self.naming.configuration(of) else { return };
-        let differing = names.connect_timeouts().filter(|(_, timeout)| *timeout != self.connect_timeout);
-        let rows = differing.filter_map(|(address, timeout)| {
-            let address = address.to_abi()?;
-            Some((RowKey { proxy: of.proxy, generation: of.generation, address }, timeout))
-        });
-        let rows = rows.collect();
+    fn set_terms(&mut self, of: GenerationId) {
+        let Some(terms) = self.naming.terms(of) else { return };
+        let (of_others, own) = terms.for_kernel(self.connect_timeout);
+        let row = |address| RowKey { proxy: of.proxy, generation: of.generation, address };
+        let own = own.filter_map(|(address, terms)| Some((row(address.to_abi()?), terms)));
+        let wanted = own.chain([(row(abi::Address::ZERO), of_others)]).collect();
         // Who is not there any more needs none.
         let Some(owner) = self.owner(of.proxy) else { return };
-        if let Err(error) = self.timeouts.set(&mut self.tracer, of, owner, &rows) {
+        if let Err(error) = self.terms.set(&mut self.tracer, of, owner, &wanted) {
             tracing::warn!(
-                "set a connect timeout of process {} in the kernel: {error}; its timeouts may be reported as \
-                 cancelled connects: give the table more room with --table-size timeouts=N",
+                "set the timeouts of process {} in the kernel: {error}; what times out there may be reported as \
+                 cancelled, or not at all: give the table more room with --table-size timeouts=N",
                 abi::root_pid(of.proxy)
             );
         }

@@ -12,6 +12,7 @@ use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 use super::{
     Watch, clock,
     configurations::with_processes,
+    looks::Found,
     rejections::Rejection,
     rows::{Destination, RowName},
     workforce::{Exited, Turn},
@@ -30,8 +31,8 @@ use crate::{
 /// What findings know, and what they have not been shown yet.
 pub(super) struct Detection {
     findings: Findings,
-    /// Each row as it was at the last tick.
-    rows: HashMap<RowKey, Row>,
+    /// Each row as it was at the last tick, with what looks had found of its connections.
+    rows: HashMap<RowKey, (Row, Found)>,
     /// What rows had counted that the kernel has forgotten, as long as they are there again: findings see counts that only rise.
     carried: HashMap<RowKey, Row>,
     /// What happened since then.
@@ -212,26 +213,32 @@ impl Watch {
     fn changed_rows(&mut self, snapshot: &Snapshot) -> Result<Vec<Counted>, Error> {
         let mut before = mem::take(&mut self.detection.rows);
         let mut carried = mem::take(&mut self.detection.carried);
-        let mut rows = Vec::new();
+        let (mut rows, mut answered) = (Vec::new(), Vec::new());
         for (key, row) in &snapshot.rows {
             let mut row = *row;
             if let Some(more) = carried.remove(key) {
                 row.add(&more);
                 self.detection.carried.insert(*key, more);
             }
-            if before.remove(key) == Some(row) {
-                self.detection.rows.insert(*key, row);
+            let found = self.looks.found(key).copied().unwrap_or_default();
+            let seen_before = before.remove(key);
+            if seen_before.is_none_or(|(before, _)| before.answered < row.answered) && row.answered > 0 {
+                answered.push(*key);
+            }
+            if seen_before == Some((row, found)) {
+                self.detection.rows.insert(*key, (row, found));
             } else {
-                rows.push((*key, row));
+                rows.push((*key, row, found));
             }
         }
         // A row that is not there any more, and may come again, begins at zero then.
         let generations: HashSet<_> = with_processes(&snapshot.processes).collect();
         let gone = carried.into_keys().filter(|key| generations.contains(&of_row(key)));
-        rows.extend(gone.map(|key| (key, Row::ZERO)));
+        rows.extend(gone.map(|key| (key, Row::ZERO, Found::default())));
+        answered.iter().for_each(|key| self.note_answered(key));
         let mut changed = Vec::new();
         let clock = clock();
-        for (key, row) in rows {
+        for (key, row, found) in rows {
             match self.name_row(&key)? {
                 // It is looked at again.
                 RowName::Pending => continue,
@@ -239,11 +246,12 @@ impl Watch {
                 RowName::Ignored | RowName::Other { .. } => {}
                 RowName::Destination(Destination { proxy, upstream, address, .. }) => {
                     let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
-                    let counts = Counts::of(&row, &clock);
+                    let mut counts = Counts::of(&row, &clock);
+                    found.add_to(&mut counts);
                     changed.push(Counted { proxy, pid, generation, upstream, address, counts });
                 }
             }
-            self.detection.rows.insert(key, row);
+            self.detection.rows.insert(key, (row, found));
         }
         Ok(changed)
     }

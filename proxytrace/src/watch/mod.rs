@@ -6,11 +6,12 @@ mod detection;
 mod held;
 mod housekeeping;
 mod lifecycle;
+mod looks;
 mod records;
 mod rejections;
 mod reloads;
 mod rows;
-mod timeouts;
+mod terms;
 mod view;
 mod workforce;
 
@@ -23,7 +24,10 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
+use proxytrace_ebpf::{
+    abi::{self, Event, Loss, Owner, Process, RowKey},
+    outcome::Broken,
+};
 
 use crate::{
     identity::{Identity, ProxyNames},
@@ -59,7 +63,8 @@ pub struct Watch {
     unnamed: Vec<Arc<str>>,
     /// Where no configuration gives one.
     connect_timeout: Duration,
-    timeouts: timeouts::Timeouts,
+    terms: terms::Terms,
+    looks: looks::Looks,
 }
 
 /// How many series there are, and for how long.
@@ -85,7 +90,7 @@ impl Watch {
         limits: Limits,
     ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
-        let timeouts = timeouts::Timeouts::new(tracer.timeouts_capacity());
+        let terms = terms::Terms::new(tracer.terms_capacity());
         let (reader, replies) =
             client::start().context("start the process that reads nginx's configuration")?;
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
@@ -103,7 +108,8 @@ impl Watch {
             is_last: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
-            timeouts,
+            terms,
+            looks: looks::Looks::new(),
         };
         let snapshot = watch.tracer.snapshot()?;
         watch.look_at(&snapshot);
@@ -143,7 +149,8 @@ impl Watch {
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
         self.look_at_workers(&snapshot, &living);
-        let records = self.detect(&snapshot, &living)?;
+        let mut records = self.look_at_connections(&ended(&snapshot))?;
+        records.extend(self.detect(&snapshot, &living)?);
         self.keep_house(&snapshot, &living)?;
         self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
         Ok(records)
@@ -159,6 +166,7 @@ impl Watch {
         let declared = self.declared(&snapshot, &living);
         Ok(View {
             series: self.series(&snapshot, &declared),
+            waiting: self.waiting(),
             departed: self.rows.departed().clone(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
             findings: self.findings().map(|finding| (finding.subject.clone(), finding.severity)).collect(),
@@ -217,6 +225,9 @@ impl Watch {
                 }
                 None => tracing::warn!("hook {} not attached; without it {}", hook.name, hook.without),
             }
+        }
+        if let Some(error) = self.tracer.cannot_look() {
+            tracing::warn!("requests without an answer are seen only when they end: {error}");
         }
     }
 
@@ -318,6 +329,15 @@ impl Watch {
         }
         views
     }
+}
+
+/// How many connections of each row have ended while a request waited.
+fn ended(snapshot: &Snapshot) -> HashMap<RowKey, u64> {
+    let unanswered = |row: &abi::Row| {
+        let broken = Broken::ALL.into_iter().filter(|broken| broken.is_unanswered());
+        row.abandoned + broken.map(|broken| row.broken[broken as usize]).sum::<u64>()
+    };
+    snapshot.rows.iter().map(|(key, row)| (*key, unanswered(row))).collect()
 }
 
 fn living(snapshot: &Snapshot) -> HashSet<u64> {

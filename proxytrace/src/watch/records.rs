@@ -126,7 +126,7 @@ fn about_a_route(event: &Event, route: Route) -> Option<Body> {
         Event::STALLED => Some(Body::Stalled(attempt(event, route, None))),
         Event::BROKEN => Broken::from_index(event.what).map(|cause| {
             let duration_us = event.duration_ns / 1000;
-            Body::Broken(Connection { route, cause, errno: event.errno, duration_us })
+            Body::Broken(Connection { route, cause, errno: event.errno, duration_us, kept: event.kept != 0 })
         }),
         _ => None,
     }

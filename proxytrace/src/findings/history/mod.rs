@@ -8,6 +8,7 @@ mod handshakes;
 mod load;
 mod peer;
 mod proxy;
+mod response;
 mod service;
 mod upstream;
 mod usage;

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::Outcome;
 
-use super::{generations::Epoch, handshakes::Handshakes, load::Load, service::Service};
+use super::{generations::Epoch, handshakes::Handshakes, load::Load, response::Response, service::Service};
 use crate::{
     findings::{
         evidence::{Streak, Trouble},
@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     pub(crate) local: [Trouble; LOCAL.len()],
     /// Whether connections are answered.
     pub(crate) service: Service,
+    /// Whether requests are answered.
+    pub(crate) response: Response,
     /// Whether handshakes are as quick as ever.
     pub(crate) handshakes: Handshakes,
     /// Whether most handshakes come about as they should.
@@ -74,6 +76,7 @@ impl Peer {
             no_answer: NoAnswer::default(),
             local: Default::default(),
             service: Service::default(),
+            response: Response::default(),
             handshakes: Handshakes::default(),
             load: Load::default(),
             last_answer: None,
@@ -119,6 +122,7 @@ impl Peer {
             trouble.add(time, seen.established(), seen.outcome(outcome));
         }
         self.service.add(time, seen);
+        self.response.add(time, seen, answers(seen) > 0);
         self.handshakes.add(time, seen);
         self.load.add(time, seen);
     }
@@ -149,7 +153,13 @@ impl Peer {
 
     /// Whether it is known to serve: the last that was seen of it is a success.
     pub(crate) fn serves(&self) -> bool {
-        self.worked.is_some() && self.reach.run() == 0 && !self.answers.is_proof() && !self.service.is_wrong()
+        let is_well = self.reach.run() == 0 && !self.is_silent() && !self.service.is_wrong();
+        is_well && self.worked.is_some() && !self.response.is_silent()
+    }
+
+    /// Whether it is proven that nothing answers here: neither connects nor what is sent on connections.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.answers.is_proof() || self.response.unheard_since().is_some()
     }
 
     /// Whether the last that was seen of it is a failure, whatever of.
@@ -198,6 +208,7 @@ impl Peer {
             || self.reach.is_proof()
             || self.answers.is_proof()
             || self.service.is_wrong()
+            || self.response.is_proof()
             || self.handshakes.is_slow()
             || self.load.is_overloaded()
             || self.local.iter().any(Trouble::is_proof)

@@ -12,11 +12,18 @@ use crate::{
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::BlackHole,
     severity: Weight::OfAddress,
-    explains: &[Kind::AddressDown],
+    explains: &[Kind::AddressDown, Kind::NoResponse],
     prove: None,
     detect,
     sentence: |sentence| {
-        let Evidence { syn_retransmits, given_up, failed, in_flight, .. } = sentence.evidence();
+        let Evidence { syn_retransmits, given_up, failed, in_flight, unheard, .. } = sentence.evidence();
+        if *unheard > 0 && *syn_retransmits == 0 && *given_up == 0 && *failed == 0 {
+            return format!(
+                "nothing answers at {} any more; on {unheard} established connections nothing acknowledges what is sent since {}.",
+                sentence.address_of_upstream(),
+                sentence.since(),
+            );
+        }
         let timed_out = match failed {
             0 => String::new(),
             failed => format!("; {} failed without an answer", count(*failed, "connect")),
@@ -37,8 +44,10 @@ pub(super) const DEFINITION: Definition = Definition {
 
 fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     facts.at_addresses(Kind::BlackHole, facts.proxy.peers(), |peer| {
-        let since = peer.answers.since().filter(|_| peer.answers.is_proof())?;
+        let by_syns = peer.answers.since().filter(|_| peer.answers.is_proof());
+        let since = by_syns.into_iter().chain(peer.response.unheard_since()).min()?;
         let evidence = Evidence {
+            unheard: peer.response.waiting().unheard.into(),
             failed: timeouts(&peer.causes),
             causes: causes([&peer.causes]),
             syn_retransmits: peer.no_answer.resent,
@@ -117,6 +126,33 @@ mod tests {
              400 x 0 api 5:8080 resent 1 proxy_timeout 1; 0 api 6:8080 established 2
              =>",
         );
+    }
+
+    #[test]
+    fn a_host_that_vanishes_behind_kept_connections_is_a_black_hole() {
+        let scene = check(
+            "as soon as nothing is acknowledged, until something answers",
+            "config 0 api 5:8080
+             0 api 5:8080 established 1
+             4 x 0 api 5:8080 answered 1
+             0 api 5:8080 unheard 1
+             =>
+             wait 1
+             0 api 5:8080 unheard 1
+             => black_hole api 5:8080
+             wait 60
+             =>",
+        );
+        assert_eq!(
+            scene.sentence(),
+            "black_hole: nothing answers at 10.0.0.5:8080 of upstream \"api\" any more; on 1 established connections nothing \
+             acknowledges what is sent since 14:30:01Z. Check that the host is up, and firewalls and routes on the way."
+        );
+        let gone = "0 unknown 5:8080 established 1 answered 1\n2 x 0 unknown 5:8080 unheard 1\n=> black_hole unknown 5:8080";
+        for answer in ["answered", "established", "refused"] {
+            check(answer, &format!("{gone}\n0 unknown 5:8080 {answer} 1\n=> not black_hole unknown 5:8080"));
+        }
+        check("one way of several is lost", "100 x 0 unknown 5:8080 unheard 1 answered 1\n=>");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod black_hole;
 mod denied;
 mod local;
 mod misrouted;
+mod no_response;
 mod no_workers;
 mod overloaded;
 mod ports_exhausted;
@@ -55,6 +56,7 @@ static TABLE: [Definition; Kind::ALL.len()] = [
     overloaded::DEFINITION,
     no_workers::DEFINITION,
     proxy_down::DEFINITION,
+    no_response::DEFINITION,
 ];
 
 /// A kind that is missing from the table, or that is not in its place, does not compile.

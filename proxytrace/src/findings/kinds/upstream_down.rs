@@ -61,7 +61,7 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
         return None;
     }
     let has_failed = |peer: &Peer| peer.reach.run() > 0;
-    let is_silent = |peer: &Peer| peer.answers.is_proof();
+    let is_silent = Peer::is_silent;
     let mut tried = upstream.live().filter(|(_, peer)| !peer.is_untried() || is_silent(peer)).peekable();
     let is_tried = tried.peek().is_some();
     let all_fail = tried.all(|(_, peer)| has_failed(peer) || is_silent(peer));
@@ -75,7 +75,7 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
     if !is_tried || !all_fail || !is_current || !(are_failures || are_silent) {
         return None;
     }
-    let silent_since = upstream.live().filter_map(|(_, peer)| peer.answers.since()).min();
+    let silent_since = upstream.live().filter_map(|(_, peer)| peer.answers.since().or(peer.response.unheard_since())).min();
     let since = upstream.reach.since().or(silent_since)?;
     let sum = |of: fn(&Peer) -> u64| upstream.live().map(|(_, peer)| of(peer)).fold(0, u64::saturating_add);
     let evidence = Evidence {
@@ -83,7 +83,7 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
         of: upstream.reach.run(),
         causes: causes(upstream.live().map(|(_, peer)| &peer.causes)),
         to: upstream.live().take(MAX_NAMED).map(|(address, _)| address.clone()).collect(),
-        addresses: sum(|peer| u64::from(peer.reach.run() > 0 || peer.answers.is_proof())),
+        addresses: sum(|peer| u64::from(peer.reach.run() > 0 || peer.is_silent())),
         syn_retransmits: sum(|peer| peer.no_answer.resent),
         given_up: sum(|peer| peer.no_answer.given_up),
         in_flight: sum(|peer| peer.in_flight),
