@@ -75,7 +75,8 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
     if !is_tried || !all_fail || !is_current || !(are_failures || are_silent) {
         return None;
     }
-    let silent_since = upstream.live().filter_map(|(_, peer)| peer.answers.since().or(peer.response.unheard_since())).min();
+    let silent_since =
+        upstream.live().filter_map(|(_, peer)| peer.answers.since().or(peer.response.unheard_since())).min();
     let since = upstream.reach.since().or(silent_since)?;
     let sum = |of: fn(&Peer) -> u64| upstream.live().map(|(_, peer)| of(peer)).fold(0, u64::saturating_add);
     let evidence = Evidence {
