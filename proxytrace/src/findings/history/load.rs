@@ -15,6 +15,8 @@ const LONG: f64 = 256.0;
 /// Trouble is so large a share of the recent ones, at least so many, and it is over when it is so small a share of the long run.
 const RAISED_SHARE: f64 = 0.3;
 const MIN_TROUBLED: f64 = 8.0;
+/// Some succeed.
+const MIN_SUCCEEDED: u64 = 2;
 const CLEARED_SHARE: f64 = 0.05;
 
 /// How the last handshakes came about.
@@ -34,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) troubled: u64,
     /// All that ended.
     pub(crate) all: u64,
+    /// Those that were established: where none is, the address is a black hole.
+    succeeded: u64,
     /// SYNs sent again.
     pub(crate) resent: u64,
 }
@@ -70,11 +74,6 @@ impl Window {
     fn share(&self) -> f64 {
         if self.all() > 0.0 { self.troubled() / self.all() } else { 0.0 }
     }
-
-    /// Some succeed: where none does, the address is a black hole.
-    fn has_successes(&self) -> bool {
-        self.good + self.slow >= 1.0
-    }
 }
 
 impl Load {
@@ -94,6 +93,7 @@ impl Load {
             (self.since, self.seen) = (Some(time), Seen { resent: self.seen.resent, ..Seen::default() });
         }
         self.seen.troubled = self.seen.troubled.saturating_add(slow.saturating_add(failed));
+        self.seen.succeeded = self.seen.succeeded.saturating_add(good.saturating_add(slow));
         self.seen.all = self.seen.all.saturating_add(slow.saturating_add(failed).saturating_add(good));
         self.seen.resent = self.seen.resent.saturating_add(seen.syn_retransmits);
         self.is_proof |= self.is_raised();
@@ -107,7 +107,7 @@ impl Load {
     fn is_raised(&self) -> bool {
         self.recent.share() >= RAISED_SHARE
             && self.recent.troubled() >= MIN_TROUBLED
-            && self.recent.has_successes()
+            && self.seen.succeeded >= MIN_SUCCEEDED
             && self.seen.resent.saturating_mul(2) >= self.seen.troubled
     }
 

@@ -139,12 +139,12 @@ mod tests {
              =>
              wait 1
              0 api 5:8080 unheard 1
-             => black_hole api 5:8080
+             => black_hole api 5:8080, upstream_down api
              wait 60
              =>",
         );
         assert_eq!(
-            scene.sentence(),
+            scene.sentence_of("black_hole"),
             "black_hole: nothing answers at 10.0.0.5:8080 of upstream \"api\" any more; on 1 established connections nothing \
              acknowledges what is sent since 14:30:01Z. Check that the host is up, and firewalls and routes on the way."
         );

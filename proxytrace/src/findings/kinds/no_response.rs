@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(
             scene.sentence(),
             "no_response: 10.0.0.5:8080 of upstream \"api\" takes requests and does not answer; 5 in a row got no byte since \
-             14:30:00Z, 5 wait, the oldest for 7 s. The host is there and acknowledges: check its application (threads, locks, what it \
+             14:30:01Z, 5 wait, the oldest for 7 s. The host is there and acknowledges: check its application (threads, locks, what it \
              waits for itself)."
         );
         check(
