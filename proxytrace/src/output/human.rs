@@ -250,7 +250,9 @@ mod tests {
     use proxytrace_ebpf::outcome::{Broken, Outcome};
 
     use super::{Colour, Human, duration};
-    use crate::model::{Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Worker};
+    use crate::model::{
+        Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Unanswered, Worker,
+    };
 
     fn route(address: &str, generation: u32) -> Route {
         Route {
@@ -318,6 +320,32 @@ mod tests {
         check(
             Body::Broken(connection),
             "14:30:02.123  closed_before_response  api         unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
+        );
+        let kept = Connection {
+            route: route("10.0.0.5:8081", 0),
+            cause: Broken::ClosedBeforeResponse,
+            errno: 0,
+            duration_us: 75_000_000,
+            kept: true,
+        };
+        check(
+            Body::Broken(kept),
+            "14:30:02.123  closed_before_response  api         10.0.0.5:8081           75.00 s  nginx.service[9694]            closed as the next request came: the backend's keepalive timeout is shorter than the proxy's; nginx tries idempotent requests again, others get 502",
+        );
+        let unanswered = |acknowledged: bool| {
+            Body::Unanswered(Unanswered {
+                route: route("10.0.0.5:8081", 0),
+                duration_us: 5_320_000,
+                acknowledged,
+            })
+        };
+        check(
+            unanswered(true),
+            "14:30:02.123  unanswered              api         10.0.0.5:8081            5.32 s  nginx.service[9694]            a request waits for its answer: it was acknowledged, so the host is there and the application hangs or is slow",
+        );
+        check(
+            unanswered(false),
+            "14:30:02.123  unanswered              api         10.0.0.5:8081            5.32 s  nginx.service[9694]            a request waits, and nothing acknowledges it: the host or the way to it is gone",
         );
         let worker = Worker { proxy: "nginx.service".into(), pid: 9694, generation: 1 };
         let reload = |result: ReloadResult| {

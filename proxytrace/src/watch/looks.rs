@@ -2,18 +2,21 @@
 //! an address goes to findings beside the counts of its row, and to the gauges.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{Connection, Loss, RowKey, Seen, capacity};
+use proxytrace_ebpf::{
+    abi::{self, Connection, Loss, Row, RowKey, Seen, capacity},
+    outcome::Broken,
+};
 
 use super::{Watch, rows::RowName};
 use crate::{
-    kernel::{Error, Tracer},
-    model::{Body, Counts, Record, Route, Unanswered, Waiting},
-    naming::of_row,
+    kernel::{Error, Snapshot, Tracer},
+    model::{Address, Body, Counts, Record, Route, Unanswered, Waiting},
+    naming::{Naming, of_row},
 };
 
 /// So often at the most; ticks come as often at the least.
@@ -187,27 +190,22 @@ impl Looks {
 /// The row that a connection counts for, as a snapshot has it.
 fn row_of(connection: &Connection) -> RowKey {
     let row = connection.row.first();
-    if connection.row.is_in_other() {
-        RowKey { address: proxytrace_ebpf::abi::Address::ZERO, ..row }
-    } else {
-        row
-    }
+    if connection.row.is_in_other() { RowKey { address: abi::Address::ZERO, ..row } } else { row }
 }
 
 impl Watch {
-    /// Looks at the connections, if it is time to. `ended` is how many connections of each row have ended unanswered. Gives the first signs of
-    /// requests without an answer.
+    /// Looks at the connections, if it is time to. Gives the first signs of requests without an answer.
     ///
     /// # Errors
     /// A map could not be read.
-    pub(super) fn look_at_connections(&mut self, ended: &HashMap<RowKey, u64>) -> Result<Vec<Record>, Error> {
+    pub(super) fn look_at_connections(&mut self, snapshot: &Snapshot) -> Result<Vec<Record>, Error> {
         if self.looks.last.elapsed() < INTERVAL || self.tracer.cannot_look().is_some() {
             return Ok(Vec::new());
         }
         self.looks.last = Instant::now();
         let looked = self.looks.pass(&mut self.tracer)?;
         let is_whole = self.looks.next == 0;
-        Ok(self.take_in(looked, is_whole, ended))
+        Ok(self.take_in(looked, is_whole, &ended(snapshot)))
     }
 
     fn take_in(
@@ -224,7 +222,7 @@ impl Watch {
         }
         if !is_whole {
             // What has no turn in this pass is as it was.
-            let has_turn: std::collections::HashSet<u64> = looked.iter().map(|(id, ..)| *id).collect();
+            let has_turn: HashSet<u64> = looked.iter().map(|(id, ..)| *id).collect();
             let (turn, rest): (HashMap<_, _>, HashMap<_, _>) =
                 before.into_iter().partition(|(id, _)| has_turn.contains(id));
             before = turn;
@@ -314,10 +312,18 @@ impl Watch {
 
     /// Forgets the rows that are not there any more.
     pub(super) fn forget_looks(&mut self, is_there: impl Fn(&RowKey) -> bool) {
-        let used: std::collections::HashSet<RowKey> =
-            self.looks.connections.values().map(|known| known.row).collect();
+        let used: HashSet<RowKey> = self.looks.connections.values().map(|known| known.row).collect();
         self.looks.rows.retain(|row, _| used.contains(row) || is_there(row));
     }
+}
+
+/// How many connections of each row have ended while a request waited.
+fn ended(snapshot: &Snapshot) -> HashMap<RowKey, u64> {
+    let unanswered = |row: &Row| {
+        let broken = Broken::ALL.into_iter().filter(|broken| broken.is_unanswered());
+        row.abandoned + broken.map(|broken| row.broken[broken as usize]).sum::<u64>()
+    };
+    snapshot.rows.iter().map(|(key, row)| (*key, unanswered(row))).collect()
 }
 
 fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unheard: bool) {
@@ -330,8 +336,8 @@ fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unh
     });
 }
 
-fn read_timeout(naming: &crate::naming::Naming, row: &RowKey) -> Option<Duration> {
-    let address = crate::model::Address::of_abi(&row.address, None);
+fn read_timeout(naming: &Naming, row: &RowKey) -> Option<Duration> {
+    let address = Address::of_abi(&row.address, None);
     naming.terms(of_row(row))?.read_timeout(&address)
 }
 

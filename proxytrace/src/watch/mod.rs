@@ -24,10 +24,7 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use proxytrace_ebpf::{
-    abi::{self, Event, Loss, Owner, Process, RowKey},
-    outcome::Broken,
-};
+use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
 
 use crate::{
     identity::{Identity, ProxyNames},
@@ -149,7 +146,7 @@ impl Watch {
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
         self.look_at_workers(&snapshot, &living);
-        let mut records = self.look_at_connections(&ended(&snapshot))?;
+        let mut records = self.look_at_connections(&snapshot)?;
         records.extend(self.detect(&snapshot, &living)?);
         self.keep_house(&snapshot, &living)?;
         self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
@@ -329,15 +326,6 @@ impl Watch {
         }
         views
     }
-}
-
-/// How many connections of each row have ended while a request waited.
-fn ended(snapshot: &Snapshot) -> HashMap<RowKey, u64> {
-    let unanswered = |row: &abi::Row| {
-        let broken = Broken::ALL.into_iter().filter(|broken| broken.is_unanswered());
-        row.abandoned + broken.map(|broken| row.broken[broken as usize]).sum::<u64>()
-    };
-    snapshot.rows.iter().map(|(key, row)| (*key, unanswered(row))).collect()
 }
 
 fn living(snapshot: &Snapshot) -> HashSet<u64> {
