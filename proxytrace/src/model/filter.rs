@@ -216,7 +216,7 @@ mod tests {
     fn findings_pass_as_what_they_are_about_does() {
         let finding = Finding::sample();
         let check = |filter: Filter, expected: bool| {
-            assert_eq!(filter.passes_finding(&finding), expected, "{filter:?}")
+            assert_eq!(filter.passes_finding(&finding), expected, "{filter:?}");
         };
         let address = |text: &str| Filter { addresses: vec![text.parse().unwrap()], ..Filter::default() };
         check(Filter::default(), true);
