@@ -313,6 +313,7 @@ fn a_host_that_vanishes_behind_kept_connections_is_found_within_five_seconds() {
     scene.netns.firewall("tcp dport 8080 drop");
     let vanished = Instant::now();
     let _client = scene.nginx.begin("/");
+    scene.raised("upstream_down", "");
     scene.raised("black_hole", BEFORE);
     let took = vanished.elapsed();
     println!("black_hole {took:?} after the host vanished");

@@ -154,8 +154,14 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     }
     let age_ns = now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);
-    let gave_up = age_ns.saturating_add(answer::slack_ns(timeout_ns)) >= timeout_ns;
-    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock);
+    let outcome = if age_ns.saturating_add(answer::slack_ns(timeout_ns)) >= timeout_ns {
+        Outcome::ProxyTimeout
+    } else if attempt.syn_retransmits > 0 {
+        Outcome::GivenUp
+    } else {
+        Outcome::Cancelled
+    };
+    settle(&attempt, outcome, 0, sock);
 }
 
 /// How long the proxy waits for a connect there.

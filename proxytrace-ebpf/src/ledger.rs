@@ -119,6 +119,13 @@ impl Counts {
     }
 
     #[inline(always)]
+    pub(crate) fn cancelled(self, duration_ns: u64) {
+        self.outcome(Outcome::Cancelled);
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).cancelled_sum_ns }, duration_ns);
+    }
+
+    #[inline(always)]
     pub(crate) fn broken(self, broken: Broken) {
         // SAFETY: a slot for each of them.
         add(unsafe { (&raw mut (*self.0.as_ptr()).broken).cast::<u64>().add(broken as usize) }, 1);

@@ -69,7 +69,15 @@ indexed! {
             errors: &[],
             unix_errors: &[],
         }
-        /// The proxy closed the socket during the handshake, earlier than that.
+        /// The proxy closed the socket during the handshake, earlier than that, after a SYN had been sent again.
+        GivenUp {
+            name: "given_up",
+            words: "no answer, and then the proxy gave up",
+            class: Class::Silence,
+            errors: &[],
+            unix_errors: &[],
+        }
+        /// The proxy closed the socket during the handshake, earlier than that, and before a SYN was sent again.
         Cancelled {
             name: "cancelled",
             words: "the proxy gave up early: its client left, or the worker exits",
@@ -347,8 +355,8 @@ mod tests {
     #[test]
     fn lists_follow_from_classes() {
         use Outcome::{
-            BacklogFull, Established, HostUnreachable, NetworkUnreachable, NoLocalPort, NoSuchSocket,
-            PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
+            BacklogFull, Established, GivenUp, HostUnreachable, NetworkUnreachable, NoLocalPort,
+            NoSuchSocket, PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
         };
         assert_eq!(
             Outcome::of_class(&[Class::Exhausted, Class::Denied]),
@@ -360,7 +368,7 @@ mod tests {
             [Established, Refused, Reset],
             "somebody is there"
         );
-        assert_eq!(Outcome::of_class(&[Class::Silence]), [TimedOut, ProxyTimeout], "nobody answers");
+        assert_eq!(Outcome::of_class(&[Class::Silence]), [TimedOut, ProxyTimeout, GivenUp], "nobody answers");
         assert_eq!(
             Outcome::of_class(&[Class::Answer, Class::Unreachable, Class::Denied]),
             [Refused, Reset, HostUnreachable, NetworkUnreachable, NoSuchSocket, PermissionDenied],

@@ -73,6 +73,8 @@ abi! {
         pub duration_sum_ns: u64,
         /// Completed handshakes by duration, not cumulative, see [`DURATION_BOUNDS_NS`].
         pub durations: [u64; DURATION_BUCKETS],
+        /// The sum of the times in nanoseconds after which the proxy cancelled attempts.
+        pub cancelled_sum_ns: u64,
         /// When an attempt last started, boot time in nanoseconds.
         pub last_attempt_ns: u64,
         /// Attempts started. Last, because the kernel copies a row from its start: see [`Row::balanced`].
@@ -96,6 +98,7 @@ impl Row {
         self.syn_retransmits += row.syn_retransmits;
         self.data_retransmits += row.data_retransmits;
         self.duration_sum_ns += row.duration_sum_ns;
+        self.cancelled_sum_ns += row.cancelled_sum_ns;
         self.last_established_ns = self.last_established_ns.max(row.last_established_ns);
         self.last_attempt_ns = self.last_attempt_ns.max(row.last_attempt_ns);
     }

@@ -38,7 +38,7 @@ fn name(n: u8) -> std::sync::Arc<str> {
 
 fn counts() -> impl Strategy<Value = Counts> {
     let number = prop_oneof![5 => 0..4_u64, 1 => any::<u64>()];
-    let outcomes = prop::array::uniform13(number.clone());
+    let outcomes = prop::array::uniform14(number.clone());
     (outcomes, prop::array::uniform5(number.clone()), prop::array::uniform20(number.clone()), number)
         .prop_map(|(outcomes, broken, durations, n)| Counts {
             attempts: outcomes.into_iter().fold(n, u64::saturating_add),
@@ -54,6 +54,7 @@ fn counts() -> impl Strategy<Value = Counts> {
             waiting: Waiting { overdue: n as u32, ..Waiting::default() },
             durations,
             duration_sum_us: n,
+            cancelled_sum_us: n,
             last_established: None,
         })
 }

@@ -163,14 +163,16 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "proxytrace_finding_active",
         kind: Kind::Gauge,
-        labels: &["proxy", "kind", "upstream", "address"],
-        help: "1 for each active finding; docs/findings.md lists the kinds",
+        labels: &["proxy", "kind", "severity", "upstream", "address"],
+        help: "1 for each active finding; docs/findings.md lists the kinds, docs/alerts.md says which severity pages",
         sample: |scrape, family| {
-            scrape.view.findings.iter().try_for_each(|Subject { proxy, kind, upstream, address }| {
-                let upstream = upstream.as_deref().unwrap_or_default();
-                let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
-                family.count(&[proxy, kind.name(), upstream, &address], 1)
-            })
+            scrape.view.findings.iter().try_for_each(
+                |(Subject { proxy, kind, upstream, address }, severity)| {
+                    let upstream = upstream.as_deref().unwrap_or_default();
+                    let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
+                    family.count(&[proxy, kind.name(), severity.name(), upstream, &address], 1)
+                },
+            )
         },
     },
     Metric {
@@ -207,7 +209,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "proxytrace_worker_crashes_total",
         kind: Kind::Counter,
         labels: &["proxy"],
-        help: "Processes of the proxy below its master that a signal ended",
+        help: "Processes of the proxy below its master that a signal ended, or that ended themselves for an error",
         sample: |scrape, family| scrape.each_proxy(|name, proxy| family.count(&[name], proxy.crashes)),
     },
     Metric {

@@ -62,6 +62,8 @@ pub struct Counts {
     pub durations: [u64; DURATION_BUCKETS],
     /// The sum of their durations, in microseconds.
     pub duration_sum_us: u64,
+    /// The sum of the times after which the proxy cancelled attempts, in microseconds.
+    pub cancelled_sum_us: u64,
     /// When a handshake was last completed.
     pub last_established: Option<Timestamp>,
 }
@@ -112,6 +114,7 @@ impl Counts {
             waiting: Waiting::default(),
             durations: row.durations,
             duration_sum_us: row.duration_sum_ns / 1000,
+            cancelled_sum_us: row.cancelled_sum_ns / 1000,
             last_established: (row.last_established_ns > 0).then(|| clock.at(row.last_established_ns)),
         }
     }
@@ -168,6 +171,7 @@ impl Counts {
             waiting: self.waiting,
             durations: difference(&self.durations, &earlier.durations),
             duration_sum_us: self.duration_sum_us.saturating_sub(earlier.duration_sum_us),
+            cancelled_sum_us: self.cancelled_sum_us.saturating_sub(earlier.cancelled_sum_us),
             last_established: self.last_established,
         }
     }
@@ -188,6 +192,7 @@ impl AddAssign<&Self> for Counts {
         self.waiting = more.waiting;
         add(&mut self.durations, &more.durations);
         self.duration_sum_us = self.duration_sum_us.saturating_add(more.duration_sum_us);
+        self.cancelled_sum_us = self.cancelled_sum_us.saturating_add(more.cancelled_sum_us);
         self.last_established = self.last_established.max(more.last_established);
     }
 }
@@ -234,6 +239,8 @@ struct Written {
     handshakes_us: Named,
     #[serde(default, skip_serializing_if = "is_zero")]
     handshakes_sum_us: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cancelled_sum_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_established: Option<Timestamp>,
 }
@@ -286,6 +293,7 @@ impl From<Counts> for Written {
             waiting: counts.waiting,
             handshakes_us: named(buckets(), &counts.durations),
             handshakes_sum_us: counts.duration_sum_us,
+            cancelled_sum_us: counts.cancelled_sum_us,
             last_established: counts.last_established,
         }
     }
@@ -309,6 +317,7 @@ impl From<Written> for Counts {
             waiting: written.waiting,
             durations: read(buckets(), &written.handshakes_us),
             duration_sum_us: written.handshakes_sum_us,
+            cancelled_sum_us: written.cancelled_sum_us,
             last_established: written.last_established,
         }
     }
@@ -385,7 +394,7 @@ mod tests {
         #[test]
         fn counts_are_read_as_they_were_written(
             attempts: u64,
-            outcomes in prop::array::uniform13(any::<u64>()),
+            outcomes in prop::array::uniform14(any::<u64>()),
             broken in prop::array::uniform5(any::<u64>()),
             life in prop::array::uniform4(any::<u64>()),
             durations in prop::array::uniform20(any::<u64>()),
@@ -396,7 +405,7 @@ mod tests {
             let counts = Counts {
                 attempts, outcomes, broken, broken_kept: life[0], abandoned: life[1], answered: life[2],
                 syn_retransmits: sum, data_retransmits: life[3], overdue: sum, unheard: life[0],
-                waiting: Waiting { connections: 3, overdue: 2, unheard: 1, oldest_ms: 5000 }, durations, duration_sum_us: sum, last_established,
+                waiting: Waiting { connections: 3, overdue: 2, unheard: 1, oldest_ms: 5000 }, durations, duration_sum_us: sum, cancelled_sum_us: sum, last_established,
             };
             let line = serde_json::to_string(&counted(counts.clone())).unwrap();
             prop_assert_eq!(serde_json::from_str::<Counted>(&line).unwrap().counts, counts);

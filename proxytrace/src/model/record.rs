@@ -10,7 +10,7 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Address, Change, Counted, Declared, Generation};
+use super::{Address, Change, Counted, Declared, Generation, Workforce};
 use crate::escape;
 
 /// The version of the record format.
@@ -65,6 +65,8 @@ pub enum Body {
     Counts(Counted),
     /// What a configuration names. In recordings only, likewise.
     Declared(Declaration),
+    /// A proxy has no worker, or has some again. In recordings only, likewise.
+    Workers(Workforce),
     /// The reader missed records; no count is wrong by that.
     Lost(Lost),
 }

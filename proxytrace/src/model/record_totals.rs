@@ -40,6 +40,7 @@ impl RecordTotals {
             | Body::Stalled(_)
             | Body::Unanswered(_)
             | Body::WorkerStarted(_)
+            | Body::Workers(_)
             | Body::WorkerExited(_) => {}
         }
     }

@@ -305,7 +305,7 @@ fn an_address_has_the_names_of_all_that_use_it() {
         let found = found.map(|named| (&*named.upstream, named.connect_timeout.map(|time| time.as_secs())));
         assert_eq!(found, expected, "{address}");
     };
-    check("10.0.0.5:80", Some(("a,b,c+1", Some(1))));
+    check("10.0.0.5:80", Some(("a,b,c,d", Some(1))));
     check("[2001:db8::5]:80", Some(("a", Some(5))));
     check("10.0.0.53:53", Some(("resolver", None)));
     check("10.0.0.5:81", None);

@@ -64,7 +64,7 @@ impl Human {
     /// The line of a record, `None` for one that people need not see.
     pub fn line(&mut self, record: &Record) -> Option<String> {
         let columns = match &record.body {
-            Body::Header(_) | Body::Counts(_) | Body::Declared(_) => return None,
+            Body::Header(_) | Body::Counts(_) | Body::Declared(_) | Body::Workers(_) => return None,
             Body::Finding(change) => return Some(self.finding(record, change)),
             Body::Connect(attempt) => connect(attempt),
             Body::Unanswered(unanswered) => Columns {
@@ -102,13 +102,13 @@ impl Human {
     }
 
     /// Not in columns: it is a sentence, and no connect.
-    fn finding(&self, record: &Record, Change { state, finding }: &Change) -> String {
-        let (paint, word) = match state {
+    fn finding(&self, record: &Record, change: &Change) -> String {
+        let (paint, word) = match change.state {
             State::Raised => (Paint::Red, "FINDING"),
             State::Cleared => (Paint::Green, "CLEARED"),
         };
-        let sentence = finding.in_zone(&self.zone);
-        format!("{}  {}  {}", self.time(record), self.colour.paint(paint, word), printable(&sentence))
+        let words = change.in_zone(&self.zone);
+        format!("{}  {}  {}", self.time(record), self.colour.paint(paint, word), printable(&words))
     }
 
     fn time(&self, record: &Record) -> String {
@@ -169,8 +169,8 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
     if outcome == Outcome::Other && attempt.errno != 0 {
         words = format!("{words}: {}", std::io::Error::from_raw_os_error(attempt.errno.cast_signed()));
     }
-    if outcome == Outcome::Cancelled && attempt.syn_retransmits > 0 {
-        words += words::CANCELLED_LATE;
+    if outcome == Outcome::GivenUp {
+        words += words::GIVEN_UP;
     }
     match attempt.syn_retransmits {
         0 => {}
@@ -297,8 +297,8 @@ mod tests {
             "14:30:02.123  other                   api         10.0.0.5:8081           12.3 ms  nginx.service[9694] reload 2   connect failed: Invalid argument (os error 22)",
         );
         check(
-            Body::Connect(attempt(Some(Outcome::Cancelled), 0, 3_000_000, 1)),
-            "14:30:02.123  cancelled               api         10.0.0.5:8081            3.00 s  nginx.service[9694]            the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
+            Body::Connect(attempt(Some(Outcome::GivenUp), 0, 3_000_000, 1)),
+            "14:30:02.123  given_up                api         10.0.0.5:8081            3.00 s  nginx.service[9694]            no answer, and then the proxy gave up: its client left, the worker exits, or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
         );
         let mut sent_on = attempt(Some(Outcome::Refused), 111, 330, 0);
         sent_on.route.backend = Some("10.0.7.1:80".parse().unwrap());

@@ -9,8 +9,9 @@ pub(super) fn backend(route: &Route) -> String {
     route.backend.as_ref().map_or_else(String::new, |backend| format!("; this host sent it on to {backend}"))
 }
 
-/// What else a cancelled attempt may be that waited long enough for a SYN to be sent again.
-pub(super) const CANCELLED_LATE: &str = "; or its connect timeout is shorter than --connect-timeout says";
+/// What else may have ended an attempt that was given up without an answer.
+pub(super) const GIVEN_UP: &str =
+    ": its client left, the worker exits, or its connect timeout is shorter than --connect-timeout says";
 
 /// What a first SYN sent again means.
 pub(super) const STALLED: &str =

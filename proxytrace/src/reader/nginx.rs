@@ -97,7 +97,7 @@ fn is_called(name: &str) -> impl Fn(&&Directive) -> bool {
     move |directive| directive.name.text == name
 }
 
-/// What the process that calls itself `pid` logged as the reason why it did not take the configuration that it was asked for at
+/// What the process that calls itself `pid` logged as the reason why a worker ended for good, or why it did not take the configuration that it was asked for at
 /// `asked`.
 ///
 /// `nginx -t` would say the same. But to run it is to run a program of the proxy's, which may be another container's, with our
@@ -109,7 +109,7 @@ pub(super) fn logged(opened: &Opened, pid: i32, asked: Timestamp) -> Option<Stri
     let Opened { root, logs, .. } = opened;
     let reason = |log: &OwnedFd| {
         let End { text, is_public } = logs::end(root, log).ok()?;
-        let reason = log::reason(&text, pid, asked)?;
+        let reason = log::reason(&text, pid, asked).or_else(|| log::last_words(&text, pid, asked))?;
         Some(if is_public { reason } else { log::without_secrets(&reason, |path| root.is_public(path)) })
     };
     logs.iter().filter_map(reason).last()

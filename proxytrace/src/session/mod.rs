@@ -117,6 +117,9 @@ impl Session {
     fn tick(&mut self) -> Result<Update, Error> {
         self.ticks.note_tick();
         let mut records = self.watch.tick()?;
+        if self.watch.misses_workers() {
+            self.ticks.note_news();
+        }
         records.extend(self.losses()?);
         Ok(Update { records, entered: None, is_tick: true })
     }

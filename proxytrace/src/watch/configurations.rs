@@ -294,7 +294,7 @@ pub(super) fn with_processes(processes: &[(u32, Process)]) -> impl Iterator<Item
 }
 
 /// The processes that may know the configuration of a generation: its own before others, masters before workers.
-fn pids(processes: &[(u32, Process)], of: GenerationId) -> Vec<u32> {
+pub(super) fn pids(processes: &[(u32, Process)], of: GenerationId) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
         processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
     let is_below = |process: &Process| process.flags & (Process::WORKER | Process::HELPER) != 0;

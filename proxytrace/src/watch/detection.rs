@@ -15,11 +15,15 @@ use super::{
     looks::Found,
     rejections::Rejection,
     rows::{Destination, RowName},
+    workforce::{Exited, Turn},
 };
 use crate::{
     findings::{Findings, Input, Limits, Living},
     kernel::{Error, Snapshot},
-    model::{Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Record},
+    model::{
+        Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Gone, LastExit, Record,
+        Workforce,
+    },
     naming::of_row,
     reader::GenerationId,
 };
@@ -40,6 +44,8 @@ enum Happened {
     Accepted(Timestamp, GenerationId),
     Rejected(Timestamp, Rejection),
     Declared(Timestamp, GenerationId),
+    /// With how the last worker ended, and when: boot time in nanoseconds.
+    Workers(Timestamp, u64, Option<(LastExit, u64)>),
 }
 
 impl Happened {
@@ -47,6 +53,7 @@ impl Happened {
         match self {
             Self::Accepted(_, of) | Self::Declared(_, of) => of.proxy,
             Self::Rejected(_, rejection) => rejection.proxy,
+            Self::Workers(_, proxy, _) => *proxy,
         }
     }
 }
@@ -106,6 +113,21 @@ impl Detection {
         });
     }
 
+    /// A proxy has no worker any more, or has some again.
+    pub(super) fn workers_turned(&mut self, proxy: u64, turn: Turn) {
+        self.happened.push_back(match turn {
+            Turn::Gone(Exited { pid, status, time_ns, .. }) => {
+                let (signal, code) = match abi::exit_signal(status) {
+                    0 => (None, Some(abi::exit_code(status))),
+                    signal => (Some(signal), None),
+                };
+                let exit = LastExit { pid, signal, code };
+                Happened::Workers(clock().at(time_ns), proxy, Some((exit, time_ns)))
+            }
+            Turn::Over => Happened::Workers(Timestamp::now(), proxy, None),
+        });
+    }
+
     /// The configuration was read, or names in it were looked up again.
     pub(super) fn declared(&mut self, of: GenerationId) {
         self.happened.push_back(Happened::Declared(Timestamp::now(), of));
@@ -151,6 +173,15 @@ impl Watch {
 
     fn show(&mut self, happened: &Happened, records: &mut Vec<Record>) -> Result<(), Error> {
         let (time, changes) = match *happened {
+            Happened::Workers(time, proxy, ref exit) => {
+                let gone = exit.clone().map(|(exit, asked_ns)| Gone {
+                    exit: Some(exit),
+                    reason: self.lifecycle.reason(Rejection { proxy, asked_ns }),
+                });
+                let workforce = Workforce { proxy: self.proxy_name(proxy)?, gone };
+                records.push(Record { time, body: Body::Workers(workforce.clone()) });
+                (time, self.detection.findings.observe(Input::Workers { time, workforce }))
+            }
             Happened::Accepted(time, of) => {
                 let of = self.generation(of)?;
                 (time, self.detection.findings.observe(Input::Accepted { time, of }))

@@ -13,6 +13,7 @@ mod reloads;
 mod rows;
 mod terms;
 mod view;
+mod workforce;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -48,6 +49,7 @@ pub struct Watch {
     names: ProxyNames,
     rows: rows::Rows,
     lifecycle: lifecycle::Lifecycle,
+    workforces: workforce::Workforces,
     naming: Naming,
     held: held::Held,
     detection: detection::Detection,
@@ -95,6 +97,7 @@ impl Watch {
             names: ProxyNames::new(fallback),
             rows: rows::Rows::new(limits),
             lifecycle: lifecycle::Lifecycle::default(),
+            workforces: workforce::Workforces::default(),
             naming: Naming::new(reader, config),
             held: held::Held::default(),
             detection: detection::Detection::new(),
@@ -143,6 +146,7 @@ impl Watch {
         }
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
+        self.look_at_workers(&snapshot, &living);
         let mut records = self.look_at_connections(&snapshot)?;
         records.extend(self.detect(&snapshot, &living)?);
         self.keep_house(&snapshot, &living)?;
@@ -163,7 +167,7 @@ impl Watch {
             waiting: self.waiting(),
             departed: self.rows.departed().clone(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
-            findings: self.findings().map(|finding| finding.subject.clone()).collect(),
+            findings: self.findings().map(|finding| (finding.subject.clone(), finding.severity)).collect(),
             proxies: self.proxies(&snapshot, &living),
             losses: snapshot.losses,
             tables: self.tracer.tables(&snapshot)?,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proxytrace_ebpf::abi::{Loss, Row};
 
 use crate::kernel::tables::Filled;
-use crate::model::{Clock, Key, Subject, UpstreamKey, Waiting};
+use crate::model::{Clock, Key, Severity, Subject, UpstreamKey, Waiting};
 #[cfg(test)]
 use crate::model::{Entry, SeriesStore};
 
@@ -21,7 +21,7 @@ pub struct View {
     /// The addresses that the newest known configurations name.
     pub declared: Vec<Key>,
     /// What is wrong.
-    pub findings: Vec<Subject>,
+    pub findings: Vec<(Subject, Severity)>,
     /// The proxies that have processes.
     pub proxies: BTreeMap<Arc<str>, ProxyView>,
     /// What could not be followed, index [`Loss`].

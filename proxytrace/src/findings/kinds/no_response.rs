@@ -1,10 +1,11 @@
 //! `no_response`: requests are taken, and no byte of an answer comes.
 
-use super::definition::{Definition, Documentation, Facts};
+use super::definition::{Definition, Documentation, Facts, Weight};
 use crate::model::{Evidence, Finding, Kind};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::NoResponse,
+    severity: Weight::OfAddress,
     explains: &[],
     prove: None,
     detect,
