@@ -116,6 +116,33 @@ fn dropped_syns_end_with_the_connect_timeout_of_a_stream_server() {
 }
 
 #[test]
+fn silence_in_a_stream_is_no_failure() {
+    if !skip::unless_installed(&module(STREAM)) {
+        return;
+    }
+    let netns = Netns::new();
+    let address = "127.0.0.1:8080";
+    let backend = Backend::start(&netns, address, Manner::HoldThenClose);
+    let nginx = nginx(
+        &netns,
+        &format!("proxy_timeout 2s; server {{ listen unix:{{dir}}/silent; proxy_pass {address}; }}"),
+    );
+    let watch = Watch::begin(&["--process", nginx.name()], nginx.name());
+
+    let mut client = nginx.connect_to("silent");
+    http::ask(&mut client, "/", &[]);
+    assert_eq!(client.read(&mut [0]).expect("the end of a connection"), 0);
+
+    assert_eq!(backend.accepted(), 1);
+    watch.saw(address, 1, &Expected::at_once("established", 0).from("127.0.0.1:"));
+    let metrics = watch.agent.metrics();
+    for metric in ["proxytrace_connections_broken_total", "proxytrace_requests_unanswered"] {
+        assert_eq!(metrics.count(metric, &[("proxy", nginx.name())]), 0, "{metric}");
+    }
+    watch.end();
+}
+
+#[test]
 fn mail_is_named_for_whom_it_asks_and_unknown_for_where_it_is_sent() {
     if !skip::unless_installed(&module(MAIL)) {
         return;

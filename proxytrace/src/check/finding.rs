@@ -35,6 +35,12 @@ pub struct Shown {
 }
 
 impl Finding {
+    /// Whether nginx refuses the configuration for it, or requests fail.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.rule.severity == Severity::Error
+    }
+
     /// `place` is `path:line`.
     pub(super) fn new(rule: &'static Rule, place: &str, what: String, fix: impl Into<String>) -> Self {
         let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));

@@ -9,8 +9,9 @@ use std::{
 use super::routes::{Addresses, Routes};
 use crate::model::Address;
 
-/// At most so many upstreams of one address are named; the rest is counted.
-const MAX_NAMED: usize = 3;
+/// As many upstreams of one address are named as fit into so many bytes, and at least so many; the rest is counted.
+const MAX_NAMED_BYTES: usize = 256;
+const MIN_NAMED: usize = 3;
 
 /// The names of the addresses that a configuration declares.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +25,8 @@ pub struct AddressNames {
 /// What the configuration says about an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// The upstream; where several have this address, their names in the order of the configuration, joined by `,`: three,
-    /// then `+` and how many more.
+    /// The upstream; where several have this address, their names in the order of the configuration, joined by `,`: three or
+    /// more, then `+` and how many more.
     pub upstream: String,
     /// `path:line` of the first line that has the address.
     pub place: String,
@@ -70,11 +71,6 @@ impl AddressNames {
             }
             Address::Unix(_) => None,
         })
-    }
-
-    /// How long the proxy waits for a connect, by address, where the configuration says so.
-    pub fn connect_timeouts(&self) -> impl Iterator<Item = (&Address, Duration)> {
-        self.named.iter().filter_map(|(address, named)| Some((address, named.connect_timeout?)))
     }
 
     /// Each upstream with each of its addresses, once.
@@ -142,7 +138,12 @@ impl<'a> Index<'a> {
 }
 
 fn joined(upstreams: &[&str]) -> String {
-    let (named, rest) = upstreams.split_at(upstreams.len().min(MAX_NAMED));
+    let mut bytes = 0;
+    let fit = upstreams.iter().take_while(|name| {
+        bytes += name.len() + 1;
+        bytes <= MAX_NAMED_BYTES
+    });
+    let (named, rest) = upstreams.split_at(fit.count().max(MIN_NAMED).min(upstreams.len()));
     let named = named.join(",");
     if rest.is_empty() { named } else { format!("{named}+{}", rest.len()) }
 }

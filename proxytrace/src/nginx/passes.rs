@@ -10,7 +10,7 @@ use super::{
 };
 use crate::declared::{Context, Endpoint, Resolver};
 
-/// nginx's own connect timeout where none is set.
+/// nginx's own timeouts where none is set.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
 /// Where a `resolver` listens when no port is written.
 const DNS: u16 = 53;
@@ -21,6 +21,7 @@ pub(crate) struct Pass {
     context: Context,
     pub(crate) directive: &'static str,
     timeout: &'static str,
+    read_timeout: &'static str,
     /// What can stand before the host, and the port that it stands for.
     schemes: &'static [(&'static str, Option<u16>)],
     /// Where it leads when it says nothing.
@@ -44,6 +45,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "proxy_pass",
         timeout: "proxy_connect_timeout",
+        read_timeout: "proxy_read_timeout",
         schemes: &[("http://", Some(80)), ("https://", Some(443))],
         default: "",
     },
@@ -51,6 +53,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "fastcgi_pass",
         timeout: "fastcgi_connect_timeout",
+        read_timeout: "fastcgi_read_timeout",
         schemes: ANY_PORT,
         default: "",
     },
@@ -58,6 +61,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "uwsgi_pass",
         timeout: "uwsgi_connect_timeout",
+        read_timeout: "uwsgi_read_timeout",
         schemes: &[("uwsgi://", None), ("suwsgi://", None), ("", None)],
         default: "",
     },
@@ -65,6 +69,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "scgi_pass",
         timeout: "scgi_connect_timeout",
+        read_timeout: "scgi_read_timeout",
         schemes: ANY_PORT,
         default: "",
     },
@@ -72,6 +77,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "grpc_pass",
         timeout: "grpc_connect_timeout",
+        read_timeout: "grpc_read_timeout",
         schemes: &[("grpc://", Some(80)), ("grpcs://", Some(443)), ("", Some(80))],
         default: "",
     },
@@ -79,6 +85,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "memcached_pass",
         timeout: "memcached_connect_timeout",
+        read_timeout: "memcached_read_timeout",
         schemes: ANY_PORT,
         default: "",
     },
@@ -93,6 +100,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Stream,
         directive: "proxy_pass",
         timeout: "proxy_connect_timeout",
+        read_timeout: "", // silence is no failure
         schemes: ANY_PORT,
         default: "",
     },
@@ -124,6 +132,13 @@ impl Pass {
         self.schemes.iter().find_map(cut).ok_or(Error::InvalidPrefix)
     }
 
+    /// Whether TLS is spoken to the host that a text names, and whether that is known.
+    pub(crate) fn is_tls(&self, text: &str) -> bool {
+        let has =
+            |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+        self.context == Context::Http && ["https://", "grpcs://", "suwsgi://"].into_iter().any(has)
+    }
+
     /// Only `proxy_pass` in http may have a path behind the host.
     pub(crate) fn has_uri(&self) -> bool {
         self.context == Context::Http && matches!(self.directive, "proxy_pass" | PASS)
@@ -135,6 +150,12 @@ impl Pass {
 pub(crate) struct Scope {
     /// By directive, in milliseconds.
     timeouts: HashMap<&'static str, u64>,
+    /// By what passes are called before the `_`: whether the body of a request is passed on as it comes.
+    streams_body: HashMap<String, bool>,
+    /// `proxy_set_header Upgrade` is in force.
+    upgrades: bool,
+    /// `proxy_http_version 2` is.
+    is_http2: bool,
     pub(crate) resolver: Option<Resolver>,
 }
 
@@ -149,10 +170,27 @@ impl Scope {
             } else if name == "resolver_file" {
                 inner.resolver = Some(Resolver { servers: Vec::new(), valid_ms: None });
             }
-            let pass = PASSES.iter().find(|pass| pass.context == context && pass.timeout == name);
-            if let Some((pass, timeout)) = pass.zip(directive.arg(0).and_then(time::milliseconds)) {
-                inner.timeouts.insert(pass.timeout, timeout);
+            let passes = PASSES.iter().filter(|pass| pass.context == context);
+            let timeout =
+                passes.flat_map(|pass| [pass.timeout, pass.read_timeout]).find(|timeout| *timeout == name);
+            if let Some((timeout, ms)) = timeout.zip(directive.arg(0).and_then(time::milliseconds)) {
+                inner.timeouts.insert(timeout, ms);
             }
+            if let Some(pass) = name.strip_suffix("_request_buffering") {
+                inner.streams_body.insert(pass.to_owned(), directive.arg(0) == Some("off"));
+            }
+            if name == "proxy_http_version" {
+                inner.is_http2 = directive.arg(0).is_some_and(|version| version.starts_with('2'));
+            }
+        }
+        // A block that sets any header inherits none.
+        let mut headers =
+            block.iter().filter(|directive| directive.name.text == "proxy_set_header").peekable();
+        if headers.peek().is_some() {
+            let is_upgrade = |header: &str| header.eq_ignore_ascii_case("upgrade");
+            inner.upgrades = headers.any(|header| {
+                header.arg(0).is_some_and(is_upgrade) && header.arg(1).is_some_and(|value| !value.is_empty())
+            });
         }
         inner
     }
@@ -160,6 +198,24 @@ impl Scope {
     /// How long a pass here waits for a connect.
     pub(crate) fn connect_timeout_ms(&self, pass: &Pass) -> u64 {
         self.timeouts.get(pass.timeout).copied().unwrap_or(DEFAULT_TIMEOUT_MS)
+    }
+
+    /// How long a pass here waits for bytes of an answer; 0 where it waits for none.
+    pub(crate) fn read_timeout_ms(&self, pass: &Pass) -> u64 {
+        match pass.read_timeout {
+            "" => 0,
+            timeout => self.timeouts.get(timeout).copied().unwrap_or(DEFAULT_TIMEOUT_MS),
+        }
+    }
+
+    /// Whether a pass of `text` here may send while an answer comes, or get bytes that answer nothing. Where the scheme comes out
+    /// of variables it may be TLS, which has such bytes as well.
+    pub(crate) fn is_unordered(&self, pass: &Pass, text: &str) -> bool {
+        let name = pass.directive.trim_end_matches("_pass");
+        let is_proxy = name == "proxy";
+        name == "grpc"
+            || self.streams_body.get(name) == Some(&true)
+            || (is_proxy && (self.upgrades || self.is_http2 || text.starts_with('$')))
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
 
 use nginx_conf::{Config, Files, Limits};
 use nix::time::{ClockId, clock_gettime};
+use proxytrace_ebpf::abi;
 
 use super::read::routes;
-use crate::declared::{AddressNames, Endpoint, Route, Routes};
+use crate::declared::{AddressNames, AddressTerms, Endpoint, Route, Routes};
 
 /// A configuration in one file, which stands at `n`.
 struct One<'a>(&'a str);
@@ -259,6 +260,63 @@ fn what_is_in_force_at_a_route_is_inherited() {
 }
 
 #[test]
+fn what_can_be_told_of_answers_follows_from_the_routes() {
+    let routes = routes_of(
+        "http { proxy_read_timeout 30s; upstream kept { server 10.0.0.1:80; keepalive 8; } upstream plain { server 10.0.0.2:80; }
+         server { location / { proxy_pass http://kept; }
+           location /b { proxy_read_timeout 5s; proxy_pass http://kept; }
+           location /c { proxy_pass https://plain; }
+           location /ws { proxy_set_header Upgrade $http_upgrade; proxy_pass http://10.0.0.3; location /ws/in { proxy_pass http://10.0.0.4; }
+             location /ws/out { proxy_set_header Host x; proxy_pass http://10.0.0.5; } }
+           location /f { fastcgi_read_timeout 1m; fastcgi_pass 10.0.0.6:9000; } location /g { grpc_pass grpcs://10.0.0.7; }
+           location /u { proxy_request_buffering off; proxy_pass http://10.0.0.8; }
+           location /h2 { proxy_http_version 2; proxy_pass http://10.0.0.9; } } }
+         stream { server { listen 1; proxy_pass 10.0.0.10:25; } server { listen 2; proxy_pass 10.0.0.2:80; } }",
+    );
+    let check = |keeps_by_default: bool, expected: &[(&str, &[u32], &str)]| {
+        let routes = Routes { keeps_by_default, ..routes.clone() };
+        let terms = AddressTerms::new(&routes, &HashMap::new());
+        let (of_others, own) = terms.for_kernel(Duration::from_secs(60));
+        let own: HashMap<String, abi::Terms> =
+            own.map(|(address, terms)| (address.to_string(), terms)).collect();
+        for (address, read_timeouts_s, flags) in expected {
+            let terms = own.get(*address).unwrap_or(&of_others);
+            let known: Vec<u32> =
+                terms.read_timeouts_ms.iter().filter(|ms| **ms > 0).map(|ms| ms / 1000).collect();
+            let letters = [
+                (abi::Terms::REQUESTS, 'r'),
+                (abi::Terms::TLS, 't'),
+                (abi::Terms::UNORDERED, 'u'),
+                (abi::Terms::ENDS, 'e'),
+            ];
+            let said: String = letters
+                .iter()
+                .filter(|(flag, _)| terms.flags & flag != 0)
+                .map(|(_, letter)| *letter)
+                .collect();
+            assert_eq!((known.as_slice(), said.as_str()), (*read_timeouts_s, *flags), "{address}");
+        }
+    };
+    check(
+        false,
+        &[
+            ("10.0.0.1:80", &[5, 30], "r"),
+            // One of its routes is a stream's.
+            ("10.0.0.2:80", &[30], "te"),
+            ("10.0.0.3:80", &[30], "rue"),
+            ("10.0.0.4:80", &[30], "rue"),
+            ("10.0.0.5:80", &[30], "re"),
+            ("10.0.0.6:9000", &[60], "re"),
+            ("10.0.0.7:443", &[60], "rtue"),
+            ("10.0.0.8:80", &[30], "rue"),
+            ("10.0.0.9:80", &[30], "rue"),
+            ("10.0.0.10:25", &[], "e"),
+        ],
+    );
+    check(true, &[("10.0.0.2:80", &[30], "t"), ("10.0.0.5:80", &[30], "r"), ("10.0.0.10:25", &[], "e")]);
+}
+
+#[test]
 fn parameters_of_peers_are_kept() {
     let routes = routes_of(
         "http { upstream a { server 10.0.0.1 weight=3 max_fails=0 fail_timeout=1m backup; server b resolve down; } }",
@@ -333,7 +391,7 @@ fn an_address_has_the_names_of_all_that_use_it() {
         let found = found.map(|named| (&*named.upstream, named.connect_timeout.map(|time| time.as_secs())));
         assert_eq!(found, expected, "{address}");
     };
-    check("10.0.0.5:80", Some(("a,b,c+1", Some(1))));
+    check("10.0.0.5:80", Some(("a,b,c,d", Some(1))));
     check("[2001:db8::5]:80", Some(("a", Some(5))));
     check("10.0.0.53:53", Some(("resolver", None)));
     check("10.0.0.5:81", None);

@@ -88,6 +88,7 @@ impl Upstreams {
             place,
             context,
             is_implicit: false,
+            is_kept: lines().any(|line| line.name.text == "keepalive"),
             has_more_peers: lines().any(|line| {
                 let name = line.name.text.as_str();
                 // Without a server line its peers are set while nginx runs, or nginx refuses it.
@@ -135,6 +136,7 @@ impl Upstreams {
                 place: route.place.to_owned(),
                 context,
                 is_implicit: true,
+                is_kept: false,
                 has_more_peers: false,
                 peers: vec![Peer { resolve, ..Peer::new(endpoint, route.place.to_owned()) }],
                 resolver: route.resolver.filter(|_| resolve).cloned(),

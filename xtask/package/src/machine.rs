@@ -28,6 +28,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 const SMOKE: &str = include_str!("smoke.sh");
+const GUARD: &str = include_str!("../../../deploy/guard/systemd/guard.conf");
 const SMOKE_UNIT: &str = include_str!("smoke.service");
 
 /// The kernel's parameters. A kernel tries its ciphers when they are loaded, and those for processors with AVX, which an emulated
@@ -140,6 +141,7 @@ fn hand_over(package: &Path, work: &Path) -> Result<PathBuf> {
     fs::copy(package, directory.join("package.deb")).context("copy the package")?;
     deb::newer(package, &directory.join("newer.deb"), work)?;
     fs::write(directory.join("smoke.sh"), SMOKE).context("write smoke.sh")?;
+    fs::write(directory.join("guard.conf"), GUARD).context("write guard.conf")?;
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
     shell::run(mke2fs.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&directory).arg(&image).arg("64M"))?;
