@@ -13,7 +13,7 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
         for peer in &upstream.peers {
             let found = unreachable(&subject.routes, upstream, peer, host);
             // What is not there here may be where it runs.
-            findings.extend(found.map(|found| if host.is_here { found } else { found.as_warning() }));
+            findings.extend(found.map(|found| if host.is_here { found } else { found.into_warning() }));
         }
     }
     // What stands around a part may have a resolver.
@@ -71,7 +71,7 @@ fn unreachable(routes: &Routes, upstream: &Upstream, peer: &Peer, host: &Host<'_
             let what = format!("connects to \"{}\" fail: there is no socket at {path}", upstream.name);
             let fix = "start what listens there, or correct the path";
             let found = Finding::new(&rules::SOCKET_MISSING, &peer.place, what, fix);
-            Some(if host.is_here { found } else { found.as_note() })
+            Some(if host.is_here { found } else { found.into_note() })
         }
         Endpoint::Host { name, .. } if host.resolved.get(name).is_some_and(Vec::is_empty) => {
             unresolved(routes, upstream, peer, name)
@@ -99,7 +99,7 @@ fn unresolved(routes: &Routes, upstream: &Upstream, peer: &Peer, name: &str) -> 
                 )
             }
         };
-        return Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix).as_warning());
+        return Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix).into_warning());
     }
     let what = if upstream.is_implicit && !name.contains('.') {
         format!(

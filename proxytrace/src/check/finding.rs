@@ -38,7 +38,7 @@ impl Finding {
     /// Whether nginx refuses the configuration for it, or requests fail.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        self.rule.severity == Severity::Error
+        self.severity == Severity::Error
     }
 
     /// `place` is `path:line`.
@@ -61,12 +61,12 @@ impl Finding {
     }
 
     /// The same as a note.
-    pub(super) fn as_note(self) -> Self {
+    pub(super) fn into_note(self) -> Self {
         Self { severity: Severity::Note, ..self }
     }
 
     /// The same, at most as grave as a warning.
-    pub(super) fn as_warning(self) -> Self {
+    pub(super) fn into_warning(self) -> Self {
         let severity = self.severity.max(Severity::Warning);
         Self { severity, ..self }
     }

@@ -74,13 +74,13 @@ fn wrapped(directives: Vec<Directive>, context: &str) -> Vec<Directive> {
 
 #[cfg(test)]
 mod tests {
-    use super::whole;
+    use super::{Part, whole};
     use crate::nginx::tests::config;
 
     #[test]
     fn a_part_belongs_where_what_is_in_it_may_stand() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(whole(config(text)).1.map(|part| part.around()).as_deref(), expected, "{text}");
+            assert_eq!(whole(config(text)).1.map(Part::around).as_deref(), expected, "{text}");
         };
         check("http { }", None);
         check("user www; pid x;", None);

@@ -110,7 +110,7 @@ fn twice(
         _ if is_twice_here => {
             let what = format!("\"{name}\" is twice in this server: once is enough");
             findings
-                .push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, "remove one of them").as_note());
+                .push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, "remove one of them").into_note());
         }
         _ => {}
     }

@@ -7,9 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::changes;
+use super::{changes, difference};
 use crate::{
-    check::difference,
     declared::{Addresses, Routes},
     watch::Running,
 };

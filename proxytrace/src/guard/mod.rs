@@ -16,6 +16,7 @@ pub mod run;
 
 mod changes;
 mod command;
+mod difference;
 mod files;
 mod interrupts;
 mod judging;

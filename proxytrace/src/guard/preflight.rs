@@ -135,12 +135,18 @@ impl Nginx {
 /// # Errors
 /// We may not read it.
 pub(super) async fn on_disk(path: &Path, resolves: bool) -> anyhow::Result<Result<OnDisk, Fault>> {
-    let subject: Subject = match source::read(path)? {
-        Ok(subject) => subject,
+    let subject: Subject = match source::read(path, &source::Paths::default())? {
+        Ok(source) => source.subject,
         Err(finding) => return Ok(Err(Fault::of(&finding))),
     };
     let addresses = if resolves { resolve::all(&subject.routes).await } else { Addresses::new() };
-    let found = check::findings(&subject, &addresses, &is_socket);
+    let host = check::Host {
+        resolved: &addresses,
+        has_socket: &is_socket,
+        is_here: true,
+        version: source::installed_version(),
+    };
+    let found = check::findings(&subject, &host, Vec::new()).findings;
     let errors: BTreeSet<_> = found.iter().filter(|finding| finding.is_error()).map(Fault::of).collect();
     let files = subject.files();
     Ok(Ok(OnDisk { routes: subject.routes, addresses, errors: errors.into_iter().collect(), files }))

@@ -85,7 +85,7 @@ impl Listen {
 }
 
 /// All that a server listens on, each with its directive, where there is one.
-pub(crate) fn of_server<'a>(server: &'a Directive, is_http: bool) -> Vec<(Listen, Option<&'a Directive>)> {
+pub(crate) fn of_server(server: &Directive, is_http: bool) -> Vec<(Listen, Option<&Directive>)> {
     let written = server.children().iter().filter(|directive| directive.name.text == "listen");
     let default_port = is_http.then_some(HTTP);
     let mut listens: Vec<_> = written

@@ -37,7 +37,7 @@ const PASS: &str = "_pass";
 static FOREIGN: [Pass; 2] = [foreign(Context::Http), foreign(Context::Stream)];
 
 const fn foreign(context: Context) -> Pass {
-    Pass { context, directive: PASS, timeout: "", schemes: ANY_PORT, default: "" }
+    Pass { context, directive: PASS, timeout: "", read_timeout: "", schemes: ANY_PORT, default: "" }
 }
 
 static PASSES: [Pass; 8] = [
@@ -93,6 +93,7 @@ static PASSES: [Pass; 8] = [
         context: Context::Http,
         directive: "tunnel_pass",
         timeout: "tunnel_connect_timeout",
+        read_timeout: "tunnel_read_timeout",
         schemes: ANY_PORT,
         default: "$host:$request_port",
     },

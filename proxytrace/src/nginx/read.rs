@@ -351,7 +351,7 @@ fn set_in_locations<'a>(block: &'a [Directive], paths: &'a [&str]) -> impl Itera
     let locations = block.iter().filter(|directive| directive.name.text == "location");
     let meant =
         locations.filter(|location| location.args.last().is_some_and(|path| paths.contains(&&*path.text)));
-    let set = meant.flat_map(|location| location.children()).filter(|directive| directive.name.text == "set");
+    let set = meant.flat_map(Directive::children).filter(|directive| directive.name.text == "set");
     set.filter_map(|set| set.arg(0)?.strip_prefix('$')).map(str::to_ascii_lowercase)
 }
 

@@ -120,9 +120,8 @@ fn tables(subject: &Subject, kind: &str, context: Context, renames: &Renames) ->
 fn table(directive: &Directive, context: Context, renames: &Renames) -> Option<(String, Table)> {
     let kind = directive.name.text.as_str();
     let (source, name) = match kind {
-        "map" | "split_clients" => (directive.arg(0)?, directive.arg(1)?),
         "geo" if directive.args.len() == 1 => ("$remote_addr", directive.arg(0)?),
-        "geo" => (directive.arg(0)?, directive.arg(1)?),
+        "map" | "split_clients" | "geo" => (directive.arg(0)?, directive.arg(1)?),
         _ => return None,
     };
     let name = name.strip_prefix('$')?.to_ascii_lowercase();

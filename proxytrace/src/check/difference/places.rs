@@ -316,7 +316,7 @@ fn locations(
         match (before.get(key), now.get(key)) {
             (Some(was), Some(is)) => place(was, is, key, &label, peers, found, compared),
             (Some(was), None) => {
-                found.push((Group::Routes, label, format!("is gone ({})", summary(was, peers[0]))))
+                found.push((Group::Routes, label, format!("is gone ({})", summary(was, peers[0]))));
             }
             (None, Some(is)) => {
                 *compared += count(is);

@@ -97,11 +97,7 @@ fn each_mutation_of_what_a_request_meets_is_said_in_its_group() {
     let check = |from: &str, to: &str, expected: [&[&str]; 4]| {
         let changes = changes(OLD, &with(from, to));
         let Changes { peers, routes, defaults, requests } = changes;
-        assert_eq!(
-            [peers, routes, defaults, requests],
-            expected.map(|lines| lines.to_vec()),
-            "{from} → {to}"
-        );
+        assert_eq!([peers, routes, defaults, requests], expected.map(<[&str]>::to_vec), "{from} → {to}");
     };
     let peers = |from: &str, to: &str, line: &str| check(from, to, [&[line], &[], &[], &[]]);
     let routes = |from: &str, to: &str, line: &str| check(from, to, [&[], &[line], &[], &[]]);
