@@ -271,7 +271,7 @@ fn what_other_modules_and_code_bring_is_not_judged() {
         "server { listen 80; location / { proxy_pass http://api; auth_request /x; try_files $uri $mine @x; } }",
         &["location-missing", "part"],
     );
-    check("proxy_pass http://api:0;", &["part", "bad-address"]);
+    check("proxy_pass http://api:0;", &["bad-address", "part"]);
 }
 
 #[test]

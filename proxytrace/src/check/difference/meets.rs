@@ -18,6 +18,8 @@ const FORMS: [&str; 5] = ["ssl", "http2", "http3", "proxy_protocol", "spdy"];
 /// All servers of a kind.
 pub(super) struct Meets {
     pub(super) kind: &'static str,
+    /// They are those of the new configuration.
+    pub(super) is_new: bool,
     pub(super) bodies: Vec<Body>,
     pub(super) sockets: BTreeMap<Socket, At>,
 }
@@ -62,8 +64,8 @@ impl At {
 }
 
 impl Meets {
-    pub(super) fn new(kind: &'static str, directives: &[Directive], renames: &Renames) -> Self {
-        let mut meets = Self { kind, bodies: Vec::new(), sockets: BTreeMap::new() };
+    pub(super) fn new(kind: &'static str, is_new: bool, directives: &[Directive], renames: &Renames) -> Self {
+        let mut meets = Self { kind, is_new, bodies: Vec::new(), sockets: BTreeMap::new() };
         let context = context_of(kind);
         for block in directives.iter().filter(|directive| directive.name.text == kind) {
             let around = Effective::default().inner(context, block.children(), renames);

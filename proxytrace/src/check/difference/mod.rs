@@ -21,6 +21,7 @@ use crate::{
 };
 use canonical::Renames;
 use meets::Meets;
+use places::Place;
 use pools::Peers;
 
 /// No text in a change is longer, in characters.
@@ -74,8 +75,8 @@ pub fn between(old: &Subject, new: &Subject) -> Changes {
     maps::compare(old, new, &renames, &mut found.changes);
     for kind in ["http", "stream", "mail"] {
         let addresses = [old, new].map(|subject| pools::addresses(subject, context_of(kind)));
-        let old = Meets::new(kind, &old.config.directives, &renames);
-        let new = Meets::new(kind, &new.config.directives, &Renames::default());
+        let old = Meets::new(kind, false, &old.config.directives, &renames);
+        let new = Meets::new(kind, true, &new.config.directives, &Renames::default());
         found.servers(&old, &new, [&addresses[0], &addresses[1]]);
     }
     found.finish()
@@ -98,6 +99,8 @@ impl Found {
         for socket in old.sockets.keys().filter(|socket| !new.sockets.contains_key(*socket)) {
             self.changes.routes.push(format!("nothing listens on {socket} for {} any more", old.kind));
         }
+        self.without_other(old, new, peers);
+        self.without_other(new, old, peers);
         let mut pairs = Pairs::new();
         for (socket, is) in &new.sockets {
             let Some(was) = old.sockets.get(socket) else {
@@ -146,6 +149,26 @@ impl Found {
                     "requests for other names at {socket} met {}, and meet {} now",
                     old.bodies[was.default].label, new.bodies[is.default].label
                 ));
+            }
+        }
+    }
+
+    /// What is met at sockets that the other does not have.
+    fn without_other(&mut self, own: &Meets, other: &Meets, peers: [&Peers; 2]) {
+        let mut names: BTreeMap<usize, BTreeMap<String, Vec<Socket>>> = BTreeMap::new();
+        for (socket, at) in own.sockets.iter().filter(|(socket, _)| !other.sockets.contains_key(*socket)) {
+            for (name, body) in &at.names {
+                names.entry(*body).or_default().entry(name.clone()).or_default().push(socket.clone());
+            }
+        }
+        let nothing = Place::default();
+        for (body, names) in names {
+            let place = &own.bodies[body].place;
+            let [was, is] = if own.is_new { [&nothing, place] } else { [place, &nothing] };
+            let found = places::differences(was, is, peers, &mut self.compared);
+            for (group, location, what) in found.into_iter().filter(|(group, ..)| *group == Group::Routes) {
+                let places = self.alike.entry((group, what)).or_default();
+                places.entry(format!("server {}", label(&names))).or_default().push(location);
             }
         }
     }

@@ -112,7 +112,7 @@ fn is_own(name: &str) -> bool {
 }
 
 /// A server or a location.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     settings: Effective,
     /// What holds here only, with where requests are passed to.
@@ -315,15 +315,21 @@ fn locations(
         let label = if label.is_empty() { key.shown() } else { format!("{label} > {}", key.shown()) };
         match (before.get(key), now.get(key)) {
             (Some(was), Some(is)) => place(was, is, key, &label, peers, found, compared),
-            (Some(was), None) => {
-                found.push((Group::Routes, label, format!("is gone ({})", summary(was, peers[0]))));
-            }
+            (Some(was), None) => alone(was, &label, "is gone", peers[0], found),
             (None, Some(is)) => {
                 *compared += count(is);
-                found.push((Group::Routes, label, format!("is new ({})", summary(is, peers[1]))));
+                alone(is, &label, "is new", peers[1], found);
             }
             (None, None) => {}
         }
+    }
+}
+
+/// A location that the other server does not have, and those within.
+fn alone(place: &Place, label: &str, what: &str, peers: &Peers, found: &mut Vec<Difference>) {
+    found.push((Group::Routes, label.to_owned(), format!("{what} ({})", summary(place, peers))));
+    for (key, place) in inner(place) {
+        alone(place, &format!("{label} > {}", key.shown()), what, peers, found);
     }
 }
 

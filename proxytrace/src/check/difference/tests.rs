@@ -256,7 +256,12 @@ fn each_mutation_of_what_a_request_meets_is_said_in_its_group() {
         "listen 5433;",
         [
             &[],
-            &["nothing listens on *:5432 for stream any more", "stream listens on *:5433 now: _"],
+            &[
+                "nothing listens on *:5432 for stream any more",
+                "stream listens on *:5433 now: _",
+                "server _ (*:5432) → does not pass to db (10.0.3.5:5432) any more",
+                "server _ (*:5433) → passes to db (10.0.3.5:5432) now, by proxy_pass",
+            ],
             &[],
             &[],
         ],
