@@ -84,7 +84,7 @@ fn causes_that_have_not_happened_are_zero() {
     let metrics = agent.metrics();
     let labels = [("proxy", front.nginx.name()), ("address", front.closed.as_str())];
     let causes = metrics.values_of("cause", "proxytrace_connect_failures_total", &labels);
-    let all = "backlog_full cancelled host_unreachable network_unreachable no_local_port no_such_socket other \
+    let all = "backlog_full cancelled given_up host_unreachable network_unreachable no_local_port no_such_socket other \
                permission_denied proxy_timeout refused reset timed_out";
     assert_eq!(causes.join(" "), all);
     let broken = metrics.values_of("cause", "proxytrace_connections_broken_total", &labels);
