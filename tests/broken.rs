@@ -22,7 +22,7 @@ over_both_families! {
     an_upstream_that_ends_it_at_once_breaks_the_connection,
     an_upstream_that_resets_in_mid_answer_breaks_the_connection,
     an_answer_that_is_complete_breaks_nothing,
-    a_client_or_a_proxy_that_ends_it_breaks_nothing,
+    a_client_that_leaves_breaks_nothing_but_a_read_timeout_does,
     an_answer_that_goes_past_tcp_is_not_judged_but_counted_as_unseen,
 }
 
@@ -98,7 +98,7 @@ fn an_answer_that_is_complete_breaks_nothing(family: Family) {
     }
 }
 
-fn a_client_or_a_proxy_that_ends_it_breaks_nothing(family: Family) {
+fn a_client_that_leaves_breaks_nothing_but_a_read_timeout_does(family: Family) {
     let (_stage, upstream, scene) = begin(family, Manner::HoldThenClose, "proxy_read_timeout 1s;");
 
     let client = scene.nginx.begin("/");
@@ -109,9 +109,13 @@ fn a_client_or_a_proxy_that_ends_it_breaks_nothing(family: Family) {
     scene.gets(1, 504);
 
     scene.nginx.says("upstream timed out (110: Connection timed out) while reading response header");
-    scene.saw(2, &established(family));
-    assert_eq!(broken(&scene, ""), 0);
-    scene.end();
+    let records: Vec<_> = (0..3).map(|_| scene.watch.trace.next_among(&["connect", "broken"])).collect();
+    let causes: Vec<_> =
+        records.iter().map(|record| &*record.cause).filter(|cause| !cause.is_empty()).collect();
+    assert_eq!(causes, ["response_timeout"], "{records:?}");
+    wait::until_true("the broken connection to be counted", SOON, || broken(&scene, "response_timeout") == 1);
+    assert_eq!(broken(&scene, ""), 1);
+    scene.watch.counted(&scene.address, &established(family).account(2));
 }
 
 fn begin(family: Family, manner: Manner, directives: &str) -> (Stage, Backend, Scene) {

@@ -162,11 +162,33 @@ fn a_firewall_that_drops_is_a_black_hole_until_something_answers() {
     scene.netns.firewall("tcp dport 8080 drop");
     let clients: Vec<_> = (0..4).map(|_| scene.nginx.begin("/")).collect();
     let began = Instant::now();
+    scene.raised("upstream_down", "");
     scene.raised("black_hole", BEFORE);
     println!("black_hole {:?} after the first connect", began.elapsed());
     drop(clients);
     scene.netns.firewall("");
     scene.gets(1, 200);
+    scene.cleared("upstream_down");
+    scene.cleared("black_hole");
+}
+
+#[test]
+fn clients_that_leave_before_a_syn_is_sent_again_show_a_black_hole_as_well() {
+    let (scene, _backend) = healthy(&api(BEFORE));
+    scene.gets(12, 200);
+    wait::for_a_tick();
+    scene.netns.firewall("tcp dport 8080 drop");
+    let leave = || {
+        let client = scene.nginx.begin("/");
+        thread::sleep(Duration::from_millis(700));
+        drop(client);
+    };
+    scene.raised_while(Duration::from_secs(10), "upstream_down", "", leave);
+    let record = scene.raised("black_hole", BEFORE);
+    assert!(record.evidence["given_up"].as_u64() >= Some(3), "{record:?}");
+    scene.netns.firewall("");
+    scene.gets(1, 200);
+    scene.cleared("upstream_down");
     scene.cleared("black_hole");
 }
 

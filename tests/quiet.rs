@@ -110,6 +110,35 @@ fn clients_that_leave_raise_nothing() {
 }
 
 #[test]
+fn long_polls_and_events_raise_nothing() {
+    let (poll, each) = natural((millis(2500), millis(400)), (millis(30_000), millis(5000)));
+    let scene = Lookout::begin(&format!(
+        "upstream api {{ server {BEFORE}; keepalive 8; }} upstream poll {{ server {AFTER}; keepalive 8; }}
+         upstream events {{ server {THIRD}; }} {}",
+        server(&format!(
+            "proxy_http_version 1.1; proxy_set_header Connection ''; proxy_read_timeout {}; proxy_buffering off;
+             location / {{ proxy_pass http://api; }} location /poll {{ proxy_pass http://poll; }}
+             location /events {{ proxy_pass http://events; }}",
+            natural("8s", "60s")
+        ))
+    ));
+    let _quick = Backend::start(&scene.netns, BEFORE, QUICK);
+    let _slow = Backend::start(&scene.netns, AFTER, Manner::AnswerAfter(poll));
+    let _events = Backend::start(&scene.netns, THIRD, Manner::Events(6, each));
+    let mut most = 0;
+    under_requests(&scene.nginx, &["/", "/poll", "/poll", "/poll", "/poll", "/events", "/events"], || {
+        for_long(|| {
+            most = most.max(scene.count("proxytrace_requests_unanswered", &[("address", AFTER)]));
+            thread::sleep(millis(200));
+        });
+    });
+    assert!(most >= 3, "at most {most} polls were seen to wait");
+    wait::until_true("nothing to wait", SOON, || scene.count("proxytrace_requests_unanswered", &[]) == 0);
+    assert_eq!(scene.count(BROKEN, &[]), 0);
+    scene.end_quiet();
+}
+
+#[test]
 fn scaling_up_and_down_by_reloads_raises_nothing() {
     let peers = [BEFORE, AFTER, THIRD];
     let http = |peers: &[&str]| {

@@ -65,8 +65,22 @@ fn each_alert_is_tested_both_ways_and_leads_to_its_page() {
 }
 
 #[test]
-fn each_finding_alerts() {
-    let kinds: BTreeSet<_> = alerts().iter().flat_map(|alert| kinds(alert)).collect();
+fn each_finding_alerts_by_its_severity_and_whether_it_pages_is_said() {
+    for severity in ["critical", "warning"] {
+        let expected = format!("proxytrace_finding_active{{severity=\"{severity}\"");
+        let alert = alerts().into_iter().find(|alert| alert.contains(&expected));
+        let alert = alert.unwrap_or_else(|| panic!("no alert on findings of severity {severity}"));
+        assert_eq!(field(&alert, "          severity: "), severity);
+        // What an alert leaves out has one of its own.
+        let left_out = alert.split("kind!=\"").nth(1).and_then(|rest| rest.split('"').next());
+        let of_its_own = |kind: &str| alerts().iter().any(|alert| kinds(alert).iter().any(|of| of == kind));
+        assert!(left_out.is_none_or(of_its_own), "nothing alerts on {left_out:?}");
+    }
+    let page = text(&root().join("docs/alerts.md"));
+    let table = page.split("## What pages").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = table.expect("a table of what pages").lines().filter(|line| line.starts_with("| `"));
+    let kinds = rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split(','));
+    let kinds: BTreeSet<_> = kinds.map(|kind| kind.trim().trim_matches('`').to_owned()).collect();
     assert_eq!(kinds, sections("docs/findings.md"));
 }
 
@@ -147,8 +161,9 @@ fn kinds(alert: &str) -> Vec<String> {
     quoted.split('|').filter(|kind| !kind.is_empty()).map(str::to_owned).collect()
 }
 
+/// The sections that are about one alert each: their names begin as those of alerts do.
 fn sections_of_alerts() -> BTreeSet<String> {
-    sections("docs/alerts.md")
+    sections("docs/alerts.md").into_iter().filter(|section| section.starts_with("proxytrace")).collect()
 }
 
 /// The anchors of a page's sections.

@@ -5,6 +5,7 @@
 //! - [`clients`]: other clients, and what nginx makes of several upstreams
 //! - [`processes`]: who is traced, from when on, and in which generation
 //! - [`reload`]: reloads that are accepted and rejected, workers that crash and that end
+//! - [`guard`]: changes that take themselves back
 //! - [`haproxy`]: the same of another proxy
 //! - [`names`], [`lookups`], [`configurations`]: what upstreams are called, [`identities`], [`pods`]: and proxies, also in Kubernetes
 //! - [`fairness`]: a proxy that is slow, stuck or huge delays only itself
@@ -30,6 +31,7 @@ mod lookout;
 mod scene;
 
 mod alerts;
+mod answer;
 mod balanced;
 mod broken;
 mod causes;
@@ -45,6 +47,7 @@ mod disclosure;
 mod doctor;
 mod fairness;
 mod findings;
+mod guard;
 mod guests;
 mod haproxy;
 mod housekeeping;

@@ -80,6 +80,7 @@ pub(crate) fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32,
     if let Some(counts) = ledger::row(&attempt.row) {
         match outcome {
             Outcome::Established => counts.established(now_ns, now_ns.saturating_sub(attempt.started_ns)),
+            Outcome::Cancelled => counts.cancelled(now_ns.saturating_sub(attempt.started_ns)),
             failure => counts.outcome(failure),
         }
     }

@@ -11,7 +11,7 @@
 use core::ffi::c_void;
 
 use proxytrace_ebpf::{
-    abi::{Attempt, Call, FAMILY_UNIX, Loss, Owner, RowKey, Share},
+    abi::{Attempt, Call, FAMILY_UNIX, Loss, Owner, RowKey, Share, UnixPath},
     hooks::Place,
     outcome::{OF_ERROR, OF_UNIX_ERROR, Outcome},
 };
@@ -19,8 +19,8 @@ use proxytrace_ebpf::{
 use crate::{
     attempt::{NO_SOCK, established, outcome_of, row_key, settle, take},
     counters::{count_loss, seen},
-    helpers::{current_thread, now_ns},
-    kernel::{self, Arguments, Kind, NoAddress, Probed, Sock, tcp},
+    helpers::{current_thread, now_ns, setting},
+    kernel::{self, Arguments, Direct, Kind, NoAddress, Probed, Registers, Sock, tcp},
     ledger,
     maps::{ATTEMPTS, CALLS, EMPTY_CALL, UNIX_PATHS},
     process, shares,
@@ -44,18 +44,21 @@ pub(crate) fn entered(arguments: Arguments, program: u32) {
     let Some((pid, process)) = process::current() else { return };
     seen(Place::ConnectEntered);
     let thread = current_thread();
-    let Some(socket) = arguments.socket() else { return };
+    let socket = arguments.socket();
 
     if let Some(previous) = call_of(thread) {
-        let is_same = previous.sock == socket.sock && previous.user_address == arguments.address;
+        let is_same = socket.is_some_and(|socket| previous.sock == socket.sock)
+            && previous.user_address == arguments.address;
         if is_same && previous.state & (program | Call::INTERRUPTED) != program {
             // This very call: another program has seen it, or a signal had interrupted it and it begins again.
             previous.state |= program;
             return;
         }
+        // Also where this one is no attempt: what it returns is not the outcome of the other.
         settle_unreturned(thread, Outcome::Other);
         forget(thread);
     }
+    let Some(socket) = socket else { return };
     let Some(call) = make_call(thread, process.owner) else {
         // Once: the other programs there have no room either.
         if program == Call::ENTERED {
@@ -104,6 +107,11 @@ pub(crate) fn returned(result: i64) {
     let thread = current_thread();
     let Some(call) = call_of(thread) else { return };
     seen(Place::ConnectReturned);
+    // What a socket shows is of that socket, whichever call returns.
+    if call.state & (Call::SENT | Call::HOLDS_ATTEMPT) != Call::SENT && !is_current(thread) {
+        settle_unreturned(thread, Outcome::Other);
+        return forget(thread);
+    }
     let errno = result.min(0).unsigned_abs() as u32; // a send returns how many bytes it took
     let is_unix = call.state & Call::UNIX != 0;
     if is_unix && (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&errno) {
@@ -116,9 +124,9 @@ pub(crate) fn returned(result: i64) {
             let sock = Sock::<Probed>::new(call.sock as *const c_void);
             match errno {
                 0 if sock.state() == tcp::SYN_SENT => {} // TCP_FASTOPEN_CONNECT: the first send brings the SYN
-                0 => _ = connect_established(call.sock),
+                0 => _ = connect_established(call.sock, call.attempt.started_ns),
                 _ if IN_PROGRESS.contains(&errno) => remember_soft_error(sock, call.attempt.started_ns),
-                _ => _ = connect_refused(call.sock, errno),
+                _ => _ = connect_refused(call.sock, call.attempt.started_ns, errno),
             }
         } else if is_unix || !IN_PROGRESS.contains(&errno) {
             // No transition: no route, or not permitted. The socket never got the address.
@@ -144,14 +152,17 @@ pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
 }
 
 /// connect() returns how a handshake that it has waited for went. The socket's transition has shown it before, unless no
-/// program saw that one.
+/// program saw that one. `started_ns` is when the attempt of the call began: another one of the same socket, or of another
+/// socket at the same address in memory, is none of its.
 ///
 /// Checked once and not at each call, as `shares_take`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn connect_refused(sock: u64, errno: u32) -> u32 {
+extern "C" fn connect_refused(sock: u64, started_ns: u64, errno: u32) -> u32 {
     let sock = Sock::<Probed>::new(sock as *const c_void);
-    if let Some(attempt) = take(sock) {
+    if began_at(sock, started_ns)
+        && let Some(attempt) = take(sock)
+    {
         settle(&attempt, outcome_of(&OF_ERROR, errno), errno, sock);
     }
     0
@@ -160,9 +171,66 @@ extern "C" fn connect_refused(sock: u64, errno: u32) -> u32 {
 /// connect() returns that a handshake is complete, see [`connect_refused`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn connect_established(sock: u64) -> u32 {
-    established(Sock::<Probed>::new(sock as *const c_void));
+extern "C" fn connect_established(sock: u64, started_ns: u64) -> u32 {
+    let sock = Sock::<Probed>::new(sock as *const c_void);
+    if began_at(sock, started_ns) {
+        established(sock);
+    }
     0
+}
+
+/// Whether the attempt in flight of a socket began then.
+#[inline(always)]
+fn began_at(sock: Sock<Probed>, started_ns: u64) -> bool {
+    // SAFETY: a value of the map, one aligned load.
+    ATTEMPTS.get_ptr(&sock.id()).is_some_and(|attempt| unsafe { (*attempt).started_ns } == started_ns)
+}
+
+/// Whether the connect() that a thread is in is the one that [`CALLS`] knows of it, or one to the same address. It may be a
+/// later one: the kernel can skip our programs at the return of one and at the entry of the next (docs/kernel-notes.md,
+/// "Recursion misses").
+#[inline(always)]
+fn is_current(thread: u64) -> bool {
+    connect_is_current(thread) != 0
+}
+
+/// The same of a call on a socket of TCP. Of its own, because a path takes more stack than the programs at transitions have.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn connect_is_current_tcp(thread: u64) -> u32 {
+    if setting!(has_task_registers) == 0 {
+        return 1;
+    }
+    let Some(call) = call_of(thread) else { return 0 };
+    let registers = Registers::<Direct>::of_current();
+    let Some(opening) = registers.opening(registers.number()) else { return 1 };
+    let Some(arguments) = Arguments::of_syscall(opening, registers) else { return 0 };
+    match kernel::callers_internet_address(arguments.address) {
+        Ok(address) => u32::from(address.is(&call.attempt.row.address)),
+        Err(_) => 0,
+    }
+}
+
+/// Checked once and not at each call, as `shares_take`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn connect_is_current(thread: u64) -> u32 {
+    if setting!(has_task_registers) == 0 {
+        return 1; // nor can a process be preempted in a program there
+    }
+    let Some(call) = call_of(thread) else { return 0 };
+    let registers = Registers::<Direct>::of_current();
+    let Some(opening) = registers.opening(registers.number()) else { return 1 }; // io_uring
+    let Some(arguments) = Arguments::of_syscall(opening, registers) else { return 0 };
+    if call.state & Call::ADDRESSED == 0 {
+        return u32::from(arguments.address == call.user_address);
+    }
+    // Where its own path is needed it was noted when the attempt began.
+    call.path = UnixPath::ZERO;
+    match arguments.to(&mut call.path) {
+        Ok(address) => u32::from(address.is(&call.attempt.row.address)),
+        Err(_) => 0,
+    }
 }
 
 /// An ICMP error that arrives while connect() holds the socket is kept as a soft error. It has to be remembered when
@@ -271,7 +339,8 @@ fn settle_without_return(thread: u64, outcome: Outcome) {
     if matches!(outcome, Outcome::Other) {
         count_loss(Loss::EndMissed);
     }
-    if call.state & Call::HOLDS_ATTEMPT == 0 && call.state & Call::ADDRESSED != 0 {
+    // That of a unix socket would have begun when the call was entered, if its row had room.
+    if call.state & (Call::HOLDS_ATTEMPT | Call::UNIX) == 0 && call.state & Call::ADDRESSED != 0 {
         begin(call);
     }
     settle_held(thread, outcome, 0);

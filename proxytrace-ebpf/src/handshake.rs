@@ -12,24 +12,19 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
+    answer,
     attempt::{NO_SOCK, count_retransmits, outcome_of, row_key, settle, take},
-    connect::call_of,
+    connect::{call_of, connect_is_current_tcp},
     counters::{count_loss, seen},
     events::{self, report},
     helpers::{current_thread, now_ns, setting},
     kernel::{self, Access, Sock, tcp},
     ledger,
-    maps::{ATTEMPTS, TIMEOUTS},
-    process, quota,
+    maps::ATTEMPTS,
+    process, quota, stream,
 };
 
 const ETIMEDOUT: u32 = 110;
-
-/// How far before its connect timeout a proxy may be seen closing: it counts from a clock that it reads once per turn
-/// of its event loop (nginx: ngx_cached_time), so its timer starts up to a turn early. On a busy host a turn can take half a
-/// second; an eighth of the timeout allows for that, and takes few clients that leave so late for a timeout.
-const TIMEOUT_SLACK_NS: u64 = 100_000_000;
-const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
 /// A TCP socket goes from CLOSE to SYN_SENT, always in the context of the process that connects it; or, where only
 /// that could be hooked, `tcp_connect()` is entered. Calling it twice for one attempt does no harm.
@@ -57,7 +52,8 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
     // Where it goes is the last resort: a program at cgroup/connect4 may send it elsewhere than the proxy asked for (Cilium's
     // socket load balancer), and 0.0.0.0 becomes 127.0.0.1. There is no call where its entry was missed.
     let mut row = row_key(&process, sock.remote());
-    if let Some(call) = call_of(current_thread())
+    let thread = current_thread();
+    if let Some(call) = call_of(thread)
         && (call.sock == sock.id() || call.state & (Call::MULTIPATH | Call::SENT) == Call::MULTIPATH)
     {
         if call.state & Call::SENT == 0 {
@@ -69,7 +65,10 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
                 call.attempt.pid = pid;
                 call.state |= Call::ADDRESSED;
             }
-            if call.state & Call::ADDRESSED != 0 {
+            // Where both are the same it does not matter which call this is.
+            if call.state & Call::ADDRESSED != 0
+                && (call.attempt.row.address.is(&row.address) || connect_is_current_tcp(thread) != 0)
+            {
                 row = call.attempt.row;
             }
         } else if !first {
@@ -98,7 +97,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
 #[inline(always)]
 pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
     if sock.state() != tcp::SYN_SENT {
-        return;
+        return stream::retransmitted(sock);
     }
     let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id()) else { return };
     seen(Place::Retransmit);
@@ -155,19 +154,20 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
     }
     let age_ns = now_ns().saturating_sub(attempt.started_ns);
     let timeout_ns = connect_timeout_ns(&attempt.row);
-    let slack_ns = TIMEOUT_SLACK_NS.max(timeout_ns >> TIMEOUT_SLACK_SHIFT);
-    let gave_up = age_ns.saturating_add(slack_ns) >= timeout_ns;
-    settle(&attempt, if gave_up { Outcome::ProxyTimeout } else { Outcome::Cancelled }, 0, sock);
+    let outcome = if age_ns.saturating_add(answer::slack_ns(timeout_ns)) >= timeout_ns {
+        Outcome::ProxyTimeout
+    } else if attempt.syn_retransmits > 0 {
+        Outcome::GivenUp
+    } else {
+        Outcome::Cancelled
+    };
+    settle(&attempt, outcome, 0, sock);
 }
 
 /// How long the proxy waits for a connect there.
 #[inline(always)]
 fn connect_timeout_ns(row: &RowKey) -> u64 {
-    match TIMEOUTS.get_ptr(row.first()) {
-        // SAFETY: a value of the map, copied at once.
-        Some(known) => unsafe { *known },
-        None => setting!(connect_timeout_ns),
-    }
+    answer::terms(row).map_or_else(|| setting!(connect_timeout_ns), |terms| terms.connect_timeout_ns)
 }
 
 /// A socket is gone. If its attempt is in the table still, the transition that ended it was not seen; the address of the

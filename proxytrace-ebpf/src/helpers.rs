@@ -8,7 +8,7 @@ use proxytrace_ebpf::abi::{Settings, Share};
 
 use crate::maps;
 
-const _: () = assert!(size_of::<Settings>() == 64);
+const _: () = assert!(size_of::<Settings>() == 72);
 
 /// One setting, read alone and volatile: loading all of them at once would copy them to the stack at every use, and a plain read
 /// would be folded to what is compiled in.
@@ -58,6 +58,13 @@ pub(crate) fn current_name() -> [u8; 16] {
 pub(crate) fn now_ns() -> u64 {
     // SAFETY: a helper call without arguments.
     unsafe { generated::bpf_ktime_get_boot_ns() }
+}
+
+/// The kernel's clock that sockets have their times of, in ticks (kernel 5.6).
+#[inline(always)]
+pub(crate) fn now_ticks() -> u32 {
+    // SAFETY: a helper call without arguments.
+    unsafe { generated::bpf_jiffies64() as u32 }
 }
 
 /// An index, in bounds by `MASK`. In assembly: the compiler knows the values that an enum has and leaves a mask out, which

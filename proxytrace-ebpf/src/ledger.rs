@@ -119,14 +119,46 @@ impl Counts {
     }
 
     #[inline(always)]
+    pub(crate) fn cancelled(self, duration_ns: u64) {
+        self.outcome(Outcome::Cancelled);
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).cancelled_sum_ns }, duration_ns);
+    }
+
+    #[inline(always)]
     pub(crate) fn broken(self, broken: Broken) {
         // SAFETY: a slot for each of them.
         add(unsafe { (&raw mut (*self.0.as_ptr()).broken).cast::<u64>().add(broken as usize) }, 1);
+    }
+
+    /// Beside [`Counts::broken`].
+    #[inline(always)]
+    pub(crate) fn broken_kept(self) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).broken_kept }, 1);
+    }
+
+    #[inline(always)]
+    pub(crate) fn abandoned(self) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).abandoned }, 1);
+    }
+
+    #[inline(always)]
+    pub(crate) fn answered(self) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).answered }, 1);
     }
 
     #[inline(always)]
     pub(crate) fn syn_retransmits(self, n: u32) {
         // SAFETY: a row of the map.
         add(unsafe { &raw mut (*self.0.as_ptr()).syn_retransmits }, u64::from(n));
+    }
+
+    #[inline(always)]
+    pub(crate) fn data_retransmits(self, n: u32) {
+        // SAFETY: a row of the map.
+        add(unsafe { &raw mut (*self.0.as_ptr()).data_retransmits }, u64::from(n));
     }
 }

@@ -1,5 +1,5 @@
 //! The programs that run in the kernel. [`programs`] lists them; what they do is in the modules below it. Each uses only modules that
-//! come after it here: [`handshake`], [`connect`], [`attempt`], [`stream`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
+//! come after it here: [`handshake`], [`connect`], [`attempt`], [`look`], [`stream`], [`answer`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
 //! [`kernel`], [`counters`], [`helpers`], [`maps`].
 //!
 //! Functions are inlined, save the large ones that are called from several places: those are subprograms (`inline(never)`). Inlined
@@ -19,11 +19,15 @@
 mod programs;
 
 #[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod attempt;
 #[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
 mod handshake;
+#[cfg(target_arch = "bpf")]
+mod look;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]

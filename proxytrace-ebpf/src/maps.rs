@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use proxytrace_ebpf::{
     abi::{
-        Address, Attempt, Call, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Settings, UnixPath,
-        Usage, capacity,
+        Address, Attempt, Call, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Seen, Settings, Terms,
+        UnixPath, Usage, capacity,
     },
     hooks::Place,
     offsets::Offsets,
@@ -28,6 +28,9 @@ pub(crate) static SETTINGS: Settings = Settings::ZERO;
 
 /// For an insertion: only where there is no such entry yet.
 pub(crate) const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+
+/// For an array: userspace reads and writes its memory itself (kernel 5.5).
+const MAPPED: u32 = 1 << 10; // BPF_F_MMAPABLE
 
 /// What a row starts as. A row is larger than what fits on the stack beside everything else (512 bytes).
 #[unsafe(no_mangle)]
@@ -51,11 +54,11 @@ pub(crate) static NAMES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 
 
 /// Traced proxies by id.
 #[map]
-pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(capacity::PROXIES, 0);
+pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(capacity::PROXIES.least, 0);
 
 /// Traced processes by pid.
 #[map]
-pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(capacity::PROCESSES, 0);
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(capacity::PROCESSES.least, 0);
 
 /// What the owners of traced processes hold of the tables, and [`Owner::ALL`] together, by what the programs have counted.
 #[map]
@@ -68,36 +71,49 @@ pub(crate) static OWNERS_OUTSIDE: HashMap<Owner, Usage> = HashMap::with_max_entr
 
 /// The same of a proxy's rows alone, which userspace takes out.
 #[map]
-pub(crate) static PROXY_ROWS_OUTSIDE: HashMap<u64, u64> = HashMap::with_max_entries(capacity::PROXIES, 0);
+pub(crate) static PROXY_ROWS_OUTSIDE: HashMap<u64, u64> =
+    HashMap::with_max_entries(capacity::PROXIES.least, 0);
 
 /// connect() calls under way, by thread (pid_tgid).
 #[map]
-pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(capacity::CALLS, 0);
+pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(capacity::CALLS.least, 0);
 
 /// Attempts in flight, by the address of the `struct sock`.
 #[map]
-pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(capacity::ATTEMPTS, 0);
+pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(capacity::ATTEMPTS.least, 0);
 
 /// Established connections, by the address of the `struct sock`.
 #[map]
-pub(crate) static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(capacity::CONNECTIONS, 0);
+pub(crate) static CONNECTIONS: HashMap<u64, Connection> =
+    HashMap::with_max_entries(capacity::CONNECTIONS.least, 0);
 
 /// The ledger. Shared by all CPUs rather than per CPU: on a host of 128 CPUs that would cost a hundred times the
 /// memory for a rate that atomic additions carry easily.
 #[map]
-pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(capacity::LEDGER, 0);
+pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(capacity::LEDGER.least, 0);
 
 /// Rows of the ledger that userspace is about to take out, by their keys; the values mean nothing. No attempt may begin in one.
 #[map]
 pub(crate) static RETIRING: HashMap<RowKey, u32> = HashMap::with_max_entries(capacity::RETIRING, 0);
 
-/// The proxies' connect timeouts in nanoseconds, where userspace knows one that is not that of the settings.
+/// How long proxies wait and what can be told of answers, by address, as far as a configuration says so. Under the address that is all
+/// zeroes: of every other address of that generation.
 #[map]
-pub(crate) static TIMEOUTS: HashMap<RowKey, u64> = HashMap::with_max_entries(capacity::TIMEOUTS, 0);
+pub(crate) static TERMS: HashMap<RowKey, Terms> = HashMap::with_max_entries(capacity::TERMS.least, 0);
 
 /// The paths behind the digests of unix sockets.
 #[map]
-pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> = HashMap::with_max_entries(capacity::UNIX_PATHS, 0);
+pub(crate) static UNIX_PATHS: HashMap<Address, UnixPath> =
+    HashMap::with_max_entries(capacity::UNIX_PATHS.least, 0);
+
+/// The connections that are to be looked at, by the addresses of their sockets, and what was found of each: userspace writes the one
+/// and reads the other, around a run of the program `look`.
+#[map]
+pub(crate) static LOOKED_AT: Array<u64> = Array::with_max_entries(capacity::LOOKED_AT, MAPPED);
+
+/// See [`LOOKED_AT`].
+#[map]
+pub(crate) static FOUND: Array<Seen> = Array::with_max_entries(capacity::LOOKED_AT, MAPPED);
 
 /// Events for whoever reads.
 #[map]

@@ -69,7 +69,15 @@ indexed! {
             errors: &[],
             unix_errors: &[],
         }
-        /// The proxy closed the socket during the handshake, earlier than that.
+        /// The proxy closed the socket during the handshake, earlier than that, after a SYN had been sent again.
+        GivenUp {
+            name: "given_up",
+            words: "no answer, and then the proxy gave up",
+            class: Class::Silence,
+            errors: &[],
+            unix_errors: &[],
+        }
+        /// The proxy closed the socket during the handshake, earlier than that, and before a SYN was sent again.
         Cancelled {
             name: "cancelled",
             words: "the proxy gave up early: its client left, or the worker exits",
@@ -234,6 +242,9 @@ impl Outcome {
 struct AboutBroken {
     name: &'static str,
     words: &'static str,
+    /// The same of a connection on which earlier requests had been answered.
+    words_if_kept: &'static str,
+    is_unanswered: bool,
 }
 
 indexed! {
@@ -243,16 +254,38 @@ indexed! {
         ResetBeforeResponse {
             name: "reset_before_response",
             words: "connected, then reset before any answer",
+            words_if_kept: "reset as the next request came: the backend's keepalive timeout is shorter than the proxy's, \
+                            or it crashed; nginx tries idempotent requests again, others get 502",
+            is_unanswered: true,
         }
         /// Closed by the upstream although a request had been sent and no byte had come back.
         ClosedBeforeResponse {
             name: "closed_before_response",
             words: "connected, then closed without an answer: wrong service, or it crashed",
+            words_if_kept: "closed as the next request came: the backend's keepalive timeout is shorter than the proxy's; \
+                            nginx tries idempotent requests again, others get 502",
+            is_unanswered: true,
         }
         /// Reset later.
         Reset {
             name: "reset",
             words: "reset in the middle of an answer",
+            words_if_kept: "reset in the middle of an answer",
+            is_unanswered: false,
+        }
+        /// Closed by the proxy: it had sent a request, and no byte came within its read timeout.
+        ResponseTimeout {
+            name: "response_timeout",
+            words: "no byte of an answer within the proxy's read timeout",
+            words_if_kept: "no byte of an answer within the proxy's read timeout",
+            is_unanswered: true,
+        }
+        /// The upstream answered the beginning of TLS with an alert, and that was all.
+        TlsRefused {
+            name: "tls_refused",
+            words: "the upstream refused the TLS handshake with an alert: protocol version, name (SNI) or certificate",
+            words_if_kept: "the upstream refused the TLS handshake with an alert: protocol version, name (SNI) or certificate",
+            is_unanswered: true,
         }
     }
 }
@@ -264,10 +297,16 @@ impl Broken {
         self.about().name
     }
 
-    /// What it means, for somebody who reads it at 3 a.m.
+    /// What it means, for somebody who reads it at 3 a.m.; `is_kept` where earlier requests on the connection had been answered.
     #[must_use]
-    pub const fn words(self) -> &'static str {
-        self.about().words
+    pub const fn words(self, is_kept: bool) -> &'static str {
+        if is_kept { self.about().words_if_kept } else { self.about().words }
+    }
+
+    /// Whether a request got no byte of an answer.
+    #[must_use]
+    pub const fn is_unanswered(self) -> bool {
+        self.about().is_unanswered
     }
 }
 
@@ -316,8 +355,8 @@ mod tests {
     #[test]
     fn lists_follow_from_classes() {
         use Outcome::{
-            BacklogFull, Established, HostUnreachable, NetworkUnreachable, NoLocalPort, NoSuchSocket,
-            PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
+            BacklogFull, Established, GivenUp, HostUnreachable, NetworkUnreachable, NoLocalPort,
+            NoSuchSocket, PermissionDenied, ProxyTimeout, Refused, Reset, TimedOut,
         };
         assert_eq!(
             Outcome::of_class(&[Class::Exhausted, Class::Denied]),
@@ -329,7 +368,7 @@ mod tests {
             [Established, Refused, Reset],
             "somebody is there"
         );
-        assert_eq!(Outcome::of_class(&[Class::Silence]), [TimedOut, ProxyTimeout], "nobody answers");
+        assert_eq!(Outcome::of_class(&[Class::Silence]), [TimedOut, ProxyTimeout, GivenUp], "nobody answers");
         assert_eq!(
             Outcome::of_class(&[Class::Answer, Class::Unreachable, Class::Denied]),
             [Refused, Reset, HostUnreachable, NetworkUnreachable, NoSuchSocket, PermissionDenied],

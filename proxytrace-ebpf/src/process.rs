@@ -8,7 +8,7 @@
 )]
 
 use proxytrace_ebpf::{
-    abi::{Event, Loss, NAME_ENTERS, Process, Share, exit_signal, proxy_id},
+    abi::{Event, Loss, NAME_ENTERS, Process, Share, exit_code, exit_signal, proxy_id},
     hooks::Place,
 };
 
@@ -238,7 +238,7 @@ pub(crate) fn exited<A: Access>(task: Task<A>, pid: u32, status: u32) {
         reject(pid, process);
     }
     if process.flags & Process::WORKER != 0 {
-        if exit_signal(status) != 0
+        if (exit_signal(status) != 0 || exit_code(status) != 0)
             && let Some(proxy) = PROXIES.get_ptr_mut(&process.proxy)
         {
             // SAFETY: a value of the map.

@@ -24,7 +24,7 @@ use proxytrace_ebpf::{
 use crate::{
     attempt, connect, handshake,
     kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, tcp},
-    process, stream,
+    look, process, stream,
 };
 
 #[unsafe(no_mangle)]
@@ -298,6 +298,12 @@ tracepoint! {
     }
 }
 
+/// Attached nowhere: userspace runs it, with the number of connections that it has listed.
+#[raw_tracepoint]
+fn look(ctx: RawTracePointContext) {
+    look::look(ctx.arg(0));
+}
+
 /// `int tcp_connect(struct sock *sk)`
 #[fentry]
 fn tcp_connect_fentry(ctx: FEntryContext) {
@@ -326,7 +332,7 @@ fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, place: Place) {
         (tcp::SYN_SENT | tcp::SYN_RECV, _) => handshake::closed(sock),
         (tcp::ESTABLISHED, tcp::CLOSE_WAIT) => stream::closed_by_upstream(sock),
         (tcp::ESTABLISHED, _) => stream::ended(sock),
-        (tcp::CLOSE_WAIT, _) => stream::ended_in_silence(sock),
+        (tcp::CLOSE_WAIT, _) => stream::ended_after_upstream(sock),
         _ => {}
     }
 }

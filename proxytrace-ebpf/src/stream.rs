@@ -3,15 +3,16 @@
 #![expect(unsafe_code, reason = "entries of maps are pointers")]
 
 use proxytrace_ebpf::{
-    abi::{Attempt, Connection, Event, Loss, Share},
+    abi::{Asked, Attempt, Connection, Event, Loss, Share, Terms},
     outcome::Broken,
 };
 
 use crate::{
+    answer::{self, asked, has, is_ordered, received, terms},
     counters::count_loss,
     events,
     helpers::now_ns,
-    kernel::{Access, Sock},
+    kernel::{Access, Sock, Stream},
     ledger,
     maps::CONNECTIONS,
     quota,
@@ -23,11 +24,30 @@ const ECONNRESET: u32 = 104;
 /// saw the end before it had (nginx reads before it writes).
 const IDLE_NS: u64 = 1_000_000_000;
 
+/// How long an alert of TLS is that is not encrypted, in bytes.
+const ALERT: u64 = 7;
+
+/// Whether earlier requests on a connection had been answered.
+const NEW: u32 = 0;
+const KEPT: u32 = 1;
+const PERHAPS_KEPT: u32 = 2;
+
+/// See [`way`].
+const WAY: u32 = 0xff;
+const KEPT_SHIFT: u32 = 8;
+/// It did not break.
+const WHOLE: u32 = WAY;
+
 /// An attempt has become a connection.
 #[inline(never)]
 pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
-    let connection =
-        Connection { row: attempt.row, established_ns: now_ns(), pid: attempt.pid, ..Connection::ZERO };
+    let connection = Connection {
+        row: attempt.row,
+        established_ns: now_ns(),
+        pid: attempt.pid,
+        retransmits: attempt.syn_retransmits,
+        ..Connection::ZERO
+    };
     if !quota::take(attempt.row.proxy, Share::Connections) {
         return count_loss(Loss::ConnectionTableFull);
     }
@@ -37,46 +57,229 @@ pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
     }
 }
 
-/// The upstream has closed its side of a connection. Once a response has begun this is in order, and where nothing was
-/// asked: a pool of idle connections that shrinks.
+/// The upstream has closed its side of a connection. Where a request waits, that is no answer. Where none does, this is in order: a
+/// pool of idle connections that shrinks, or the end of an answer.
 #[inline(always)]
 pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
-    let Some(connection) = CONNECTIONS.get_ptr(&sock.id()) else { return };
+    let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.id()) else { return };
     // SAFETY: a value of the map; the socket's lock is held.
-    let age_ns = now_ns().saturating_sub(unsafe { (*connection).established_ns });
-    let is_silent = sock.bytes_received() <= 1; // the FIN counts as a byte
-    if is_silent && sock.bytes_sent() == 0 && age_ns >= IDLE_NS {
-        return; // a request that crosses the FIN may still be sent: `ended_in_silence` will know
-    }
-    if let Some(connection) = take(sock)
-        && is_silent
-    {
-        if sock.is_bypassed() {
-            return count_loss(Loss::Bypassed);
+    let connection = unsafe { &mut *connection };
+    let Some(stream) = sock.stream() else { return };
+    let received = received(stream, true);
+    let is_refusal = received == ALERT;
+    match asked(stream, connection, true) {
+        Asked::Answered if is_refusal && has(terms(&connection.row), Terms::TLS) => {
+            if let Some(connection) = take(sock) {
+                broke(sock, &connection, Broken::TlsRefused, 0, NEW);
+            }
         }
-        broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
+        // The proxy made it to send a request, and saw the end before it had.
+        Asked::Answered if received == 0 && age_ns(connection) < IDLE_NS => end_unanswered(sock, received),
+        // A request that crosses the FIN may still be sent: `ended_after_upstream` will know. What is sent of a request whose answer
+        // has come is none.
+        Asked::Answered if stream.acknowledged() == stream.written() => {
+            connection.written = stream.written();
+            connection.state |= Connection::CLOSING;
+        }
+        Asked::Answered => {
+            if let Some(connection) = take(sock) {
+                answered(&connection);
+            }
+        }
+        Asked::Waiting => end_unanswered(sock, received),
+        Asked::Unknown => {
+            if let Some(connection) = take(sock)
+                && is_ordered(terms(&connection.row))
+            {
+                count_loss(Loss::AnswerOrderUnknown);
+            }
+        }
     }
 }
 
-/// A connection that the upstream had closed in silence ends. Only now is it known whether it was to serve a request.
+/// A request waits on a connection that the upstream has closed.
 #[inline(always)]
-pub(crate) fn ended_in_silence<A: Access>(sock: Sock<A>) {
-    if let Some(connection) = take(sock)
-        && sock.bytes_sent() > 0
-    {
-        broke(sock, &connection, Broken::ClosedBeforeResponse, 0);
+fn end_unanswered<A: Access>(sock: Sock<A>, received: u64) {
+    let Some(connection) = take(sock) else { return };
+    if received == 0 {
+        if sock.is_bypassed() {
+            return count_loss(Loss::Bypassed);
+        }
+        return broke(sock, &connection, Broken::ClosedBeforeResponse, 0, NEW);
+    }
+    before_response(sock, &connection, Broken::ClosedBeforeResponse, 0);
+}
+
+/// A connection that the upstream had closed while nothing was asked ends. Only now is it known whether it was to serve a request.
+#[inline(always)]
+pub(crate) fn ended_after_upstream<A: Access>(sock: Sock<A>) {
+    let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
+    resent(&connection, stream);
+    let more = stream.written().wrapping_sub(connection.written);
+    let received = received(stream, true);
+    if connection.state & Connection::CLOSING == 0 || more == 0 {
+        if received > 0 {
+            answered(&connection);
+        }
+        return;
+    }
+    if received == 0 {
+        return broke(sock, &connection, Broken::ClosedBeforeResponse, 0, NEW);
+    }
+    let terms = terms(&connection.row);
+    if is_ordered(terms) && !(has(terms, Terms::TLS) && answer::is_close_notify(more)) {
+        broke(sock, &connection, Broken::ClosedBeforeResponse, 0, kept(terms));
     }
 }
 
 /// A connection leaves ESTABLISHED in another way: reset, or closed by the proxy itself.
 #[inline(always)]
 pub(crate) fn ended<A: Access>(sock: Sock<A>) {
-    let Some(connection) = take(sock) else { return };
-    if sock.error() == ECONNRESET {
-        let is_silent = sock.bytes_received() == 0 && !sock.is_bypassed();
-        let broken = if is_silent { Broken::ResetBeforeResponse } else { Broken::Reset };
-        broke(sock, &connection, broken, ECONNRESET);
+    let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
+    resent(&connection, stream);
+    let received = received(stream, false);
+    if received == ALERT && has(terms(&connection.row), Terms::TLS) {
+        return broke(sock, &connection, Broken::TlsRefused, sock.error(), NEW);
     }
+    let error = sock.error();
+    let broken = match error {
+        0 => closed_by_proxy(&connection, stream, received),
+        ECONNRESET => reset_by_upstream(sock, &connection, stream, received),
+        _ => WHOLE,
+    };
+    if let Some(way) = Broken::from_index(broken & WAY) {
+        broke(sock, &connection, way, error, broken >> KEPT_SHIFT);
+    }
+}
+
+/// How a connection broke, as one number: a function that is not inlined has no room to report it on top of its own stack.
+const fn way(broken: Broken, kept: u32) -> u32 {
+    broken as u32 | kept << KEPT_SHIFT
+}
+
+#[inline(never)]
+fn reset_by_upstream<A: Access>(
+    sock: Sock<A>,
+    connection: &Connection,
+    stream: Stream<A>,
+    received: u64,
+) -> u32 {
+    if received == 0 {
+        return way(if sock.is_bypassed() { Broken::Reset } else { Broken::ResetBeforeResponse }, NEW);
+    }
+    let terms = terms(&connection.row);
+    match asked(stream, connection, false) {
+        Asked::Waiting if is_ordered(terms) => {
+            if answer::may_be_early(stream) {
+                count_loss(Loss::AnswerOrderUnknown);
+                return WHOLE;
+            }
+            return way(Broken::ResetBeforeResponse, kept(terms));
+        }
+        Asked::Unknown if is_ordered(terms) => count_loss(Loss::AnswerOrderUnknown),
+        // Nothing is idle where connections are not kept.
+        _ if has(terms, Terms::ENDS) => return way(Broken::Reset, NEW),
+        // An idle connection of a pool hurts nobody. Whether the answer was complete is not known, but after a while it was.
+        _ if answer::quiet_ns(stream) >= IDLE_NS => answered(connection),
+        // Of a proxy whose configuration nobody knows it is not known whether it keeps connections: most do not.
+        _ if terms.is_none() => return way(Broken::Reset, NEW),
+        _ => count_loss(Loss::AnswerOrderUnknown),
+    }
+    WHOLE
+}
+
+#[inline(never)]
+fn closed_by_proxy<A: Access>(connection: &Connection, stream: Stream<A>, received: u64) -> u32 {
+    let asked = asked(stream, connection, false);
+    if matches!(asked, Asked::Answered) {
+        if received > 0 {
+            answered(connection);
+        }
+        return WHOLE;
+    }
+    let Some(terms) = terms(&connection.row) else { return WHOLE };
+    let known = Some(terms);
+    if !has(known, Terms::REQUESTS) || (received > 0 && !is_ordered(known)) {
+        return WHOLE;
+    }
+    let mut waited_ns = answer::waiting_ns(stream);
+    if has(known, Terms::TLS) {
+        // What TLS says at the end has been sent just now.
+        let since_ns = answer::waiting_since_ns(stream, connection);
+        if since_ns > 0 {
+            waited_ns = waited_ns.max(now_ns().saturating_sub(since_ns));
+        }
+    }
+    let has_timed_out = answer::has_timed_out(terms, waited_ns)
+        || (received == 0 && has(known, Terms::TLS) && answer::has_connect_timed_out(terms, waited_ns));
+    match asked {
+        Asked::Unknown if has_timed_out => count_loss(Loss::AnswerOrderUnknown),
+        Asked::Unknown => {}
+        _ if has_timed_out => {
+            return way(Broken::ResponseTimeout, if received > 0 { kept(known) } else { NEW });
+        }
+        _ => {
+            if let Some(counts) = ledger::row(&connection.row) {
+                counts.abandoned();
+            }
+        }
+    }
+    WHOLE
+}
+
+/// A connection on which something had come before ends while a request waits.
+#[inline(always)]
+fn before_response<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32) {
+    let terms = terms(&connection.row);
+    if !is_ordered(terms) {
+        return;
+    }
+    if sock.stream().is_some_and(answer::may_be_early) {
+        return count_loss(Loss::AnswerOrderUnknown);
+    }
+    broke(sock, connection, broken, errno, kept(terms));
+}
+
+/// Whether an earlier request on a connection had got its answer on which something has come: with TLS that may be the handshake.
+#[inline(always)]
+fn kept(terms: Option<&Terms>) -> u32 {
+    if has(terms, Terms::TLS) { PERHAPS_KEPT } else { KEPT }
+}
+
+/// Nothing waited when a connection ended on which something had come.
+#[inline(always)]
+fn answered(connection: &Connection) {
+    if let Some(counts) = ledger::row(&connection.row) {
+        counts.answered();
+    }
+}
+
+/// Something is sent again on an established connection.
+#[inline(always)]
+pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.id()) else { return };
+    let Some(stream) = sock.stream() else { return };
+    // SAFETY: a value of the map; the socket's lock is held.
+    let connection = unsafe { &mut *connection };
+    resent(connection, stream);
+    connection.retransmits = stream.retransmits();
+}
+
+/// Counts the segments that were sent again since that was last done.
+#[inline(always)]
+fn resent<A: Access>(connection: &Connection, stream: Stream<A>) {
+    let more = stream.retransmits().saturating_sub(connection.retransmits);
+    if more > 0
+        && let Some(counts) = ledger::row(&connection.row)
+    {
+        counts.data_retransmits(more);
+    }
+}
+
+/// How long it is since the connection was established.
+#[inline(always)]
+fn age_ns(connection: &Connection) -> u64 {
+    now_ns().saturating_sub(connection.established_ns)
 }
 
 /// A socket is gone, and must not be watched any more under its address, whatever was seen of its end.
@@ -96,11 +299,15 @@ fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
 }
 
 #[inline(never)]
-fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32) {
+fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32, kept: u32) {
     if let Some(counts) = ledger::row(&connection.row) {
         counts.broken(broken);
+        if kept != NEW && !matches!(broken, Broken::ResponseTimeout) {
+            counts.broken_kept();
+        }
     }
     let event =
         events::about(Event::BROKEN, &connection.row, connection.pid, now_ns(), connection.established_ns);
-    events::report(Event { what: broken as u32, errno, ..events::with_ends(event, sock) });
+    let kept = u32::from(kept == KEPT);
+    events::report(Event { what: broken as u32, errno, kept, ..events::with_ends(event, sock) });
 }

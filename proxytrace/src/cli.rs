@@ -9,7 +9,9 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 
 use crate::{
     check::source::Unreadable,
-    commands::{Call, Run, agent, check, completions, doctor, man, reader, replay, subject, trace},
+    commands::{
+        Call, Run, agent, check, completions, doctor, guard, guard_probe, man, reader, replay, subject, trace,
+    },
     config_file::{self, Again},
     escape,
     exit::Failure,
@@ -57,6 +59,8 @@ commands! {
     Agent => agent;
     /// Report what an nginx configuration would misroute, before it is deployed; without tracing.
     Check => check;
+    /// Change a proxy, watch what its new workers' connects do, and take the change back if they fail.
+    Guard => guard;
     /// Report what this host lets proxytrace do, what each gap costs, and how to fix it.
     Doctor => doctor;
     /// Print what a shell reads to complete the command line.
@@ -66,6 +70,9 @@ commands! {
     /// The process that the self-test of `doctor` looks at.
     #[command(hide = true, name = subject::COMMAND)]
     Subject => subject;
+    /// The process that connects as a proxy would.
+    #[command(hide = true, name = guard_probe::COMMAND)]
+    GuardProbe => guard_probe;
     /// The process that reads configurations for a trace.
     #[command(hide = true, name = reader::COMMAND)]
     Reader => reader;
@@ -135,6 +142,7 @@ fn failure_of(error: &anyhow::Error) -> Option<Failure> {
         || error.is::<Unreadable>()
         || error.is::<replay::Unreadable>()
         || error.is::<Unusable>()
+        || error.is::<guard::NoSuchProgram>()
     {
         return Some(Failure::Usage);
     }
@@ -176,6 +184,40 @@ mod tests {
         check("proxytrace trace --record-max 64M", "--record <FILE>");
         check("proxytrace trace --record r --record-max 1K", "at least 64K");
         check("proxytrace replay", "<FILE>");
+        check("proxytrace guard", "<COMMAND>");
+        check("proxytrace guard --max-failure-ratio 2 -- nginx", "from 0 to 1");
+        check("proxytrace guard --discard -- nginx", "cannot be used with");
+    }
+
+    /// What deploy/guard shows is what `guard` understands.
+    #[test]
+    fn examples_have_options_that_there_are() {
+        let program = Cli::command();
+        let guard = program.find_subcommand("guard").unwrap();
+        let known: Vec<_> = guard.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/guard");
+        let mut commands = 0;
+        for file in [
+            "github-actions.yml",
+            "gitlab-ci.yml",
+            "ansible/handlers.yml",
+            "systemd/guard.conf",
+            "kubernetes/sidecar.yaml",
+        ] {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+            let words: String = lines.map(|line| line.trim_start_matches("- ").to_owned() + " ").collect();
+            // What is quoted is another program's.
+            let own: String = words.split('\'').step_by(2).collect();
+            for command in own.split("proxytrace guard ").skip(1) {
+                commands += 1;
+                let options = command.split(" -- ").next().unwrap();
+                for option in options.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                    assert!(known.contains(&option), "{file}: --{option}");
+                }
+            }
+        }
+        assert_eq!(commands, 6);
     }
 
     #[test]

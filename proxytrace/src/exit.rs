@@ -12,6 +12,8 @@ pub enum Failure {
     Usage = 2,
     /// This host does not let us trace.
     CannotTrace = 3,
+    /// A change failed, and so did taking it back.
+    NotTakenBack = 4,
 }
 
 impl From<Failure> for ExitCode {

@@ -4,6 +4,7 @@
 //! * [`config_file`]: a command's options in a file.
 //! * [`agent`], [`threads`]: what the agent does at the same time, so that nothing waits for anything else.
 //! * [`check`]: what a configuration would misroute.
+//! * [`guard`]: a change that takes itself back.
 //! * [`doctor`]: what the host lets us do.
 //! * [`recording`]: records in a file, and back.
 //! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
@@ -39,6 +40,7 @@ pub(crate) mod findings;
 pub mod fuzzing;
 #[cfg(test)]
 mod generated;
+pub(crate) mod guard;
 pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod kernel;

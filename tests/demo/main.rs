@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a show")]
 
 mod failures;
+mod guarded;
 mod live;
 mod outage;
 mod timeline;

@@ -1,4 +1,4 @@
-//! The story: healthy traffic, a reload with the wrong upstream port, and a black hole.
+//! The story: healthy traffic, a reload with the wrong upstream port, and a black hole; then the same reload through guard.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,7 @@ use proxytrace_tests::stage::{Family, Stage};
 use proxytrace_tests::supervisor;
 
 use crate::failures::{BLACK_HOLE, Failure, RIGHT_PORT, Seen, WRONG_PORT};
+use crate::guarded;
 use crate::live::Live;
 use crate::verdict::Evidence;
 
@@ -69,6 +70,11 @@ pub(crate) fn run() -> Result<()> {
     narrate(
         "proxytrace missed nothing: every answer that a user got has its connect in the records and in the metrics",
     );
+
+    narrate("the same deploy once more, through proxytrace guard");
+    let routes = [RIGHT_PORT, WRONG_PORT.port].map(|port| routes_to(&show.stage, port));
+    guarded::run(&show.stage.proxy, &show.nginx, [&routes[0], &routes[1]])?;
+    narrate("the bad reload was taken back");
     Ok(())
 }
 

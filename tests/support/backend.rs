@@ -44,7 +44,29 @@ pub enum Manner {
     ResetMidAnswer,
     /// Reads a request, and closes without an answer on [`Backend::release`].
     HoldThenClose,
+    /// Answers so many requests on a connection, and does this with the next.
+    AnswerThen(u32, Next),
+    /// Answers each request, and resets when the next has not come for so long.
+    ResetWhenIdle(Duration),
+    /// Answers each request with so many events, one in so long, as server-sent events do; then it closes.
+    Events(u32, Duration),
+    /// Answers whatever comes with a fatal alert of TLS in plain text, and closes.
+    RefuseTls,
 }
+
+/// What a server does with a request that it does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Reads it and closes.
+    Close,
+    /// Reads it and resets.
+    Reset,
+    /// Reads it and waits for [`Backend::release`].
+    Hold,
+}
+
+/// handshake_failure, of TLS 1.2.
+const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 
@@ -144,20 +166,58 @@ impl Shared {
         match manner {
             Manner::CloseAtOnce => return Ok(()),
             Manner::ResetAtOnce => return reset(connection),
-            Manner::AnswerUntilIdle(time) => {
+            Manner::RefuseTls => {
+                let _ = connection.read(&mut [0; 4096])?;
+                connection.write_all(ALERT)?;
+                thread::sleep(Duration::from_millis(20));
+                return Ok(());
+            }
+            Manner::AnswerUntilIdle(time) | Manner::ResetWhenIdle(time) => {
                 let milliseconds = i64::try_from(time.as_millis()).expect("a time to be idle");
                 setsockopt(&connection, sockopt::ReceiveTimeout, &TimeVal::milliseconds(milliseconds))?;
             }
             _ => {}
         }
-        while read_request(&mut connection)? {
+        let mut answered = 0;
+        loop {
+            match read_request(&mut connection) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(_) if matches!(manner, Manner::ResetWhenIdle(_)) => return reset(connection),
+                Err(error) => return Err(error),
+            }
             match manner {
+                Manner::AnswerThen(requests, next) if answered == requests => {
+                    return match next {
+                        Next::Close => Ok(()),
+                        Next::Reset => reset(connection),
+                        Next::Hold => {
+                            self.wait_for_release();
+                            Ok(())
+                        }
+                    };
+                }
                 Manner::AnswerAfter(time) if self.is_released_within(time) => return Ok(()),
-                Manner::Answer | Manner::AnswerUntilIdle(_) | Manner::AnswerAfter(_) => {
+                Manner::Answer
+                | Manner::AnswerUntilIdle(_)
+                | Manner::ResetWhenIdle(_)
+                | Manner::AnswerThen(..)
+                | Manner::AnswerAfter(_) => {
                     connection.write_all(ANSWER)?;
+                    answered += 1;
                 }
                 Manner::AnswerAndClose => return connection.write_all(ANSWER),
-                Manner::CloseUnanswered | Manner::CloseAtOnce => return Ok(()),
+                Manner::CloseUnanswered | Manner::CloseAtOnce | Manner::RefuseTls => return Ok(()),
+                Manner::Events(events, each) => {
+                    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
+                    for _ in 0..events {
+                        connection.write_all(b"data: x\n\n")?;
+                        if self.is_released_within(each) {
+                            break;
+                        }
+                    }
+                    return Ok(());
+                }
                 Manner::ResetUnanswered | Manner::ResetAtOnce => return reset(connection),
                 Manner::ResetMidAnswer => {
                     connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")?;
@@ -170,7 +230,6 @@ impl Shared {
                 }
             }
         }
-        Ok(())
     }
 
     fn is_released_within(&self, time: Duration) -> bool {

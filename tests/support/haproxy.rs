@@ -67,6 +67,12 @@ impl Haproxy {
         self.said.as_ref().map(Captured::text).unwrap_or_default()
     }
 
+    /// The process id of the master.
+    #[must_use]
+    pub fn master_pid(&self) -> u32 {
+        self.master.as_ref().expect("a running HAProxy").pid()
+    }
+
     /// Sends a signal to the master, when it can take it: while it executes itself, it would not act on it.
     pub fn signal(&self, signal: Signal) {
         let master = self.master.as_ref().expect("a running HAProxy");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -68,6 +68,11 @@ pub fn module(name: &str) -> String {
     format!("/usr/lib/nginx/modules/{name}.so")
 }
 
+/// The nginx that stories run: another than the installed one where this names it.
+fn program() -> PathBuf {
+    std::env::var_os("PROXYTRACE_TEST_NGINX").map_or_else(|| "/usr/sbin/nginx".into(), PathBuf::from)
+}
+
 impl Nginx {
     /// Starts nginx with one worker; `http` is what goes into `http {}`, `{dir}` in it stands for nginx's directory.
     #[must_use]
@@ -87,7 +92,7 @@ impl Nginx {
     #[must_use]
     pub fn prepare(options: Options, http: &str) -> Self {
         let (name, directory) = (scratch::unique_name(NAME), scratch::directory());
-        scratch::alias(Path::new("/usr/sbin/nginx"), directory.path(), &name);
+        scratch::alias(&program(), directory.path(), &name);
         let nginx = Self { name, directory, options, child: None };
         nginx.configure(http);
         nginx

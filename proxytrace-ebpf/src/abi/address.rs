@@ -30,6 +30,17 @@ abi! {
     }
 }
 
+impl Address {
+    /// Whether it is the same: in whole words, where `==` compares bytes in a loop.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, other: &Self) -> bool {
+        u128::from_ne_bytes(self.bytes) == u128::from_ne_bytes(other.bytes)
+            && self.port == other.port
+            && self.family == other.family
+    }
+}
+
 /// Where the C library asks for users, groups and hosts: how the paths begin. nginx does so when it starts, at each reload and
 /// for `nginx -t`, and mostly nobody answers: no upstream, and no failure.
 const NAME_SERVICES: [Beginning; 4] = [

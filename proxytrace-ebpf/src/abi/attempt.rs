@@ -42,10 +42,85 @@ abi! {
         pub row: RowKey,
         /// When it was established, boot time in nanoseconds.
         pub established_ns: u64,
+        /// What a look has found last, see [`Connection::looked`].
+        pub looked: u64,
+        /// Since when a request waits, as a look has found it last, see [`Connection::waits`].
+        pub waits: u64,
         /// The process that made it, in the host's pid namespace.
         pub pid: u32,
-        /// Not used; zero.
-        pub reserved: u32,
+        /// Segments sent again so far, SYNs among them, as far as they are counted in the ledger.
+        pub retransmits: u32,
+        /// Where the upstream has closed its side while nothing was asked: how much had been written by then, as a sequence number.
+        pub written: u32,
+        /// [`Connection::CLOSING`] or 0.
+        pub state: u32,
+    }
+}
+
+/// What is known of a connection: whether a request waits on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Asked {
+    /// That cannot be told: the last request and the last byte that came were within one tick of the kernel's clock.
+    Unknown,
+    /// Nothing waits: what was asked has got its answer, or at least the beginning of one.
+    Answered,
+    /// A request was sent, and nothing has come since.
+    Waiting,
+}
+
+impl Connection {
+    /// The upstream has closed its side.
+    pub const CLOSING: u32 = 1;
+
+    const ASKED: u64 = 3;
+    const TAG: u64 = (1 << 30) - 1;
+    const SHORT_TAG: u64 = (1 << 20) - 1;
+    /// Of times in [`Connection::waits`], about a millisecond.
+    const UNIT_SHIFT: u32 = 20;
+
+    /// What [`Connection::looked`] is set to where a look finds this of the connection of `established_ns`, which had written up to
+    /// the sequence number `written`. A look holds no lock, so the entry may have become another connection's: what it found goes
+    /// together with the time, in one store.
+    #[inline(always)]
+    #[must_use]
+    pub const fn looked_of(established_ns: u64, written: u32, asked: Asked) -> u64 {
+        ((written as u64) << 32) | ((established_ns & Self::TAG) << 2) | asked as u64
+    }
+
+    /// What a look has found of this very connection, if nothing was written since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn asked(&self, written: u32) -> Asked {
+        let asked = match self.looked & Self::ASKED {
+            1 => Asked::Answered,
+            2 => Asked::Waiting,
+            _ => return Asked::Unknown,
+        };
+        if self.looked == Self::looked_of(self.established_ns, written, asked) {
+            asked
+        } else {
+            Asked::Unknown
+        }
+    }
+
+    /// What [`Connection::waits`] is set to where a look finds that a request waits since `since_ns`; see
+    /// [`Connection::looked_of`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn waits_of(established_ns: u64, since_ns: u64) -> u64 {
+        ((since_ns >> Self::UNIT_SHIFT) << 20) | (established_ns & Self::SHORT_TAG)
+    }
+
+    /// Since when a request waits on this very connection, as a look has found it last, boot time in nanoseconds; 0 where none did.
+    #[inline(always)]
+    #[must_use]
+    pub const fn waiting_since_ns(&self) -> u64 {
+        if self.waits & Self::SHORT_TAG == self.established_ns & Self::SHORT_TAG {
+            (self.waits >> 20) << Self::UNIT_SHIFT
+        } else {
+            0
+        }
     }
 }
 
@@ -92,7 +167,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use super::Attempt;
+    use super::{Asked, Attempt, Connection};
 
     #[test]
     fn a_soft_error_counts_for_the_attempt_that_it_was_stored_for() {
@@ -101,5 +176,24 @@ mod tests {
         assert_eq!(attempt(0).soft_errno(), 0);
         assert_eq!(attempt(Attempt::soft_error_of(started_ns, 113)).soft_errno(), 113);
         assert_eq!(attempt(Attempt::soft_error_of(started_ns + 1, 113)).soft_errno(), 0);
+    }
+
+    #[test]
+    fn what_a_look_has_found_counts_for_the_connection_and_the_request_that_it_was_found_of() {
+        let established_ns = 0x1234_5678_9abc_def0;
+        let connection =
+            |looked: u64, waits: u64| Connection { established_ns, looked, waits, ..Connection::ZERO };
+        assert_eq!(connection(0, 0).asked(0), Asked::Unknown);
+        for asked in [Asked::Unknown, Asked::Answered, Asked::Waiting] {
+            let looked = Connection::looked_of(established_ns, 7_000, asked);
+            assert_eq!(connection(looked, 0).asked(7_000), asked);
+            assert_eq!(connection(looked, 0).asked(7_001), Asked::Unknown, "more was sent since");
+            let looked = Connection::looked_of(established_ns + 1, 7_000, asked);
+            assert_eq!(connection(looked, 0).asked(7_000), Asked::Unknown, "of another connection");
+        }
+        let since_ns = 5_000_000_000_000;
+        let waits = connection(0, Connection::waits_of(established_ns, since_ns)).waiting_since_ns();
+        assert!((since_ns - 1_048_576..=since_ns).contains(&waits), "within a millisecond: {waits}");
+        assert_eq!(connection(0, Connection::waits_of(established_ns + 1, since_ns)).waiting_since_ns(), 0);
     }
 }

@@ -35,8 +35,8 @@ abi! {
         pub errno: u32,
         /// SYNs sent again.
         pub syn_retransmits: u32,
-        /// Not used; zero.
-        pub reserved: u32,
+        /// For a broken connection whether earlier requests on it had been answered: 0 or 1.
+        pub kept: u32,
     }
 }
 

@@ -57,14 +57,24 @@ abi! {
         pub outcomes: [u64; OUTCOME_SLOTS],
         /// Broken connections, index [`Broken`].
         pub broken: [u64; Broken::ALL.len()],
+        /// Of those, the ones that were broken before an answer, and on which earlier requests had been answered.
+        pub broken_kept: u64,
+        /// Connections that the proxy has closed while a request waited, earlier than its read timeout: its client left.
+        pub abandoned: u64,
+        /// Connections that have ended with nothing waiting, after an answer had at least begun.
+        pub answered: u64,
         /// SYNs sent again.
         pub syn_retransmits: u64,
+        /// Segments of established connections sent again.
+        pub data_retransmits: u64,
         /// When a handshake was last completed, boot time in nanoseconds; 0 for never.
         pub last_established_ns: u64,
         /// The sum of the durations of completed handshakes in nanoseconds.
         pub duration_sum_ns: u64,
         /// Completed handshakes by duration, not cumulative, see [`DURATION_BOUNDS_NS`].
         pub durations: [u64; DURATION_BUCKETS],
+        /// The sum of the times in nanoseconds after which the proxy cancelled attempts.
+        pub cancelled_sum_ns: u64,
         /// When an attempt last started, boot time in nanoseconds.
         pub last_attempt_ns: u64,
         /// Attempts started. Last, because the kernel copies a row from its start: see [`Row::balanced`].
@@ -82,8 +92,13 @@ impl Row {
         add(&mut self.outcomes, &row.outcomes);
         add(&mut self.broken, &row.broken);
         add(&mut self.durations, &row.durations);
+        self.broken_kept += row.broken_kept;
+        self.abandoned += row.abandoned;
+        self.answered += row.answered;
         self.syn_retransmits += row.syn_retransmits;
+        self.data_retransmits += row.data_retransmits;
         self.duration_sum_ns += row.duration_sum_ns;
+        self.cancelled_sum_ns += row.cancelled_sum_ns;
         self.last_established_ns = self.last_established_ns.max(row.last_established_ns);
         self.last_attempt_ns = self.last_attempt_ns.max(row.last_attempt_ns);
     }

@@ -103,6 +103,19 @@ indexed! {
             counted: Counted::Yes,
             effect: "the attempts are counted, but not whether their connections were closed unanswered",
         }
+        /// A connection has ended, and whether a request waited on it cannot be told: the last request and the last byte that came
+        /// were within one tick of the kernel's clock, or the answer may have begun before all was asked.
+        AnswerOrderUnknown {
+            name: "answer_order_unknown",
+            counted: Counted::Yes,
+            effect: "the attempts are counted, but not whether their connections broke",
+        }
+        /// There are more connections than can be looked at in one pass: these are looked at in a later one.
+        NotLookedAt {
+            name: "not_looked_at",
+            counted: Counted::Yes,
+            effect: "requests without an answer are found later; no other count is wrong",
+        }
     }
 }
 

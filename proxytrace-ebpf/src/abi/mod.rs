@@ -15,9 +15,10 @@ mod owner;
 mod process;
 pub(crate) mod record;
 mod settings;
+mod terms;
 
 pub use address::{Address, FAMILY_INET, FAMILY_UNIX, UNIX_PATH_MAX, UnixPath, is_name_service};
-pub use attempt::{Attempt, Call, Connection};
+pub use attempt::{Asked, Attempt, Call, Connection};
 pub use event::{Event, WAKE_INTERVAL_NS};
 pub use ledger::{DURATION_BOUNDS_NS, DURATION_BUCKETS, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey};
 pub use loss::{Counted, Loss};
@@ -25,3 +26,4 @@ pub use owner::{Owner, Share, Usage};
 pub use process::{NAME_ENTERS, Process, Proxy, dumped_core, exit_code, exit_signal, proxy_id, root_pid};
 pub use record::Abi;
 pub use settings::Settings;
+pub use terms::{Seen, Terms};

@@ -19,6 +19,10 @@ abi! {
         pub count_seen: u32,
         /// How many entries the tables have that owners share, index [`Share`].
         pub capacity: [u32; Share::SLOTS],
+        /// Whether the kernel shows the registers of a thread's system call to programs (`bpf_task_pt_regs`, 5.15): 0 or 1.
+        pub has_task_registers: u32,
+        /// How long a tick of the kernel's clock (a jiffy) takes, in nanoseconds.
+        pub jiffy_ns: u32,
         /// Not used; zero.
         pub reserved: u32,
     }

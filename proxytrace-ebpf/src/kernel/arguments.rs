@@ -3,12 +3,13 @@
 
 use core::{ffi::c_void, marker::PhantomData};
 
+use aya_ebpf::helpers::generated;
 use proxytrace_ebpf::abi::{Address, UnixPath};
 
 use super::{
     address::{NoAddress, address_in},
     file::{Unconnected, file_of, unconnected_socket},
-    memory::{Access, Memory, Probed, offset, read_in},
+    memory::{Access, Direct, Memory, Probed, offset, read_in},
 };
 use crate::helpers::setting;
 
@@ -95,6 +96,17 @@ impl Arguments {
 /// The registers at the entry or exit of a system call.
 #[derive(Clone, Copy)]
 pub(crate) struct Registers<A>(*const c_void, PhantomData<A>);
+
+impl Registers<Direct> {
+    /// Those of the system call that the current thread is in (5.15).
+    #[inline(always)]
+    pub(crate) fn of_current() -> Self {
+        // SAFETY: the second takes what the first gives.
+        Self::new(
+            unsafe { generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) } as *const c_void
+        )
+    }
+}
 
 impl<A: Access> Registers<A> {
     #[inline(always)]

@@ -15,5 +15,5 @@ pub(crate) use address::{NoAddress, callers_address, callers_internet_address};
 pub(crate) use arguments::{Arguments, Registers};
 pub(crate) use file::Kind;
 pub(crate) use memory::{Access, Direct, Probed};
-pub(crate) use sock::{Sock, tcp};
+pub(crate) use sock::{Sock, Stream, tcp};
 pub(crate) use task::Task;

@@ -121,15 +121,11 @@ impl<A: Access> Sock<A> {
         self.address(offset!(sock_local_v4), offset!(sock_local_v6), u16::from_be(port))
     }
 
+    /// What TCP knows of it. Looked up once: with plain loads that is a call.
     #[inline(always)]
-    pub(crate) fn bytes_sent(self) -> u64 {
-        self.tcp(offset!(tcp_bytes_sent))
-    }
-
-    /// A FIN that has arrived counts as one byte.
-    #[inline(always)]
-    pub(crate) fn bytes_received(self) -> u64 {
-        self.tcp(offset!(tcp_bytes_received))
+    pub(crate) fn stream(self) -> Option<Stream<A>> {
+        let tcp_sock = A::tcp_sock(self.0);
+        (!tcp_sock.is_null()).then_some(Stream(tcp_sock, PhantomData))
     }
 
     /// Segments sent again: before the handshake is complete these are SYNs.
@@ -146,8 +142,7 @@ impl<A: Access> Sock<A> {
 
     #[inline(always)]
     fn tcp<T: Copy + Default>(self, offset: u32) -> T {
-        let tcp_sock = A::tcp_sock(self.0);
-        if tcp_sock.is_null() { T::default() } else { A::read(tcp_sock, offset) }
+        self.stream().map_or_else(T::default, |stream| stream.read(offset))
     }
 
     #[inline(always)]
@@ -158,5 +153,119 @@ impl<A: Access> Sock<A> {
             [A::read::<u64>(self.0, v6), A::read::<u64>(self.0, v6 + 8)]
         };
         internet(bytes, port)
+    }
+}
+
+/// A `struct tcp_sock`: what went over a connection, and when. Times are ticks of the kernel's clock, sequence numbers wrap.
+#[derive(Clone, Copy)]
+pub(crate) struct Stream<A>(*const c_void, PhantomData<A>);
+
+impl<A: Access> Stream<A> {
+    /// Bytes sent, those that were sent again among them.
+    #[inline(always)]
+    pub(crate) fn bytes_sent(self) -> u64 {
+        self.read(offset!(tcp_bytes_sent))
+    }
+
+    /// A FIN that has arrived counts as one byte.
+    #[inline(always)]
+    pub(crate) fn bytes_received(self) -> u64 {
+        self.read(offset!(tcp_bytes_received))
+    }
+
+    /// When data was sent last, for the first time or again; before any was, when the connection was established.
+    #[inline(always)]
+    pub(crate) fn sent_at(self) -> u32 {
+        self.read(offset!(tcp_sent_at))
+    }
+
+    /// When data was received last, likewise. A FIN is none.
+    #[inline(always)]
+    pub(crate) fn received_at(self) -> u32 {
+        self.read(offset!(tcp_received_at))
+    }
+
+    /// When anything was heard last, be it an acknowledgement.
+    #[inline(always)]
+    pub(crate) fn heard_at(self) -> u32 {
+        self.read(offset!(tcp_heard_at))
+    }
+
+    /// Since when there has been something to send or to be acknowledged, while there is; or since when the other end has had no
+    /// room for it.
+    #[inline(always)]
+    pub(crate) fn busy_since(self) -> u32 {
+        self.read(offset!(tcp_busy_since))
+    }
+
+    /// What the other end has confirmed.
+    #[inline(always)]
+    pub(crate) fn acknowledged(self) -> u32 {
+        self.read(offset!(tcp_acknowledged))
+    }
+
+    /// What was sent.
+    #[inline(always)]
+    pub(crate) fn sent(self) -> u32 {
+        self.read(offset!(tcp_sent))
+    }
+
+    /// What the process has written; not all of it may be sent.
+    #[inline(always)]
+    pub(crate) fn written(self) -> u32 {
+        self.read(offset!(tcp_written))
+    }
+
+    /// Where the segment began that was heard last, but for those that say nothing new.
+    #[inline(always)]
+    pub(crate) fn heard_from(self) -> u32 {
+        self.read(offset!(tcp_window_from))
+    }
+
+    /// What is expected next of the other end. A FIN counts as one byte.
+    #[inline(always)]
+    pub(crate) fn expected(self) -> u32 {
+        self.read(offset!(tcp_expected))
+    }
+
+    /// Up to where the process has read what came.
+    #[inline(always)]
+    pub(crate) fn read_up_to(self) -> u32 {
+        self.read(offset!(tcp_read))
+    }
+
+    /// The same when a segment was last sent to the other end, which confirmed it.
+    #[inline(always)]
+    pub(crate) fn confirmed(self) -> u32 {
+        self.read(offset!(tcp_confirmed))
+    }
+
+    /// How many bytes fit into a segment.
+    #[inline(always)]
+    pub(crate) fn segment(self) -> u32 {
+        self.read(offset!(tcp_segment))
+    }
+
+    /// Segments with data that were sent, for the first time or again.
+    #[inline(always)]
+    pub(crate) fn data_segments(self) -> u32 {
+        self.read(offset!(tcp_data_segments))
+    }
+
+    /// Segments sent again, SYNs among them.
+    #[inline(always)]
+    pub(crate) fn retransmits(self) -> u32 {
+        self.read(offset!(tcp_retransmits))
+    }
+
+    /// How often in a row its retransmission timer has run out.
+    #[inline(always)]
+    pub(crate) fn timeouts(self) -> u32 {
+        u32::from(self.read::<u8>(offset!(tcp_timeouts)))
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        A::read(self.0, offset)
     }
 }

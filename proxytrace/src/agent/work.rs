@@ -1,6 +1,7 @@
 //! The thread that owns the trace: it logs which findings come and go, says how the agent is, and hands out what pages are made
 //! of. Nobody waits for it but a page.
 
+use jiff::tz::TimeZone;
 use tokio::sync::mpsc::Receiver;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     pages::{Ask, Material},
 };
 use crate::{
-    model::{Body, Change, State},
+    model::{Body, State},
     session::{Session, Update},
 };
 
@@ -39,10 +40,11 @@ pub async fn work(mut session: Session, mut asked: Receiver<Ask>, health: &Healt
 /// Logs each finding once when it comes, and once when it goes.
 fn take(update: &Update, session: &Session, health: &Health, notifier: &Notifier) {
     for record in &update.records {
-        if let Body::Finding(Change { state, finding }) = &record.body {
-            match state {
-                State::Raised => tracing::warn!("finding: {finding}"),
-                State::Cleared => tracing::info!("cleared: {finding}"),
+        if let Body::Finding(change) = &record.body {
+            let words = change.in_zone(&TimeZone::UTC);
+            match change.state {
+                State::Raised => tracing::warn!("finding: {words}"),
+                State::Cleared => tracing::info!("cleared: {words}"),
             }
         }
     }

@@ -1,25 +1,25 @@
 //! Findings about addresses: those that nginx refuses, that lead nowhere, or that speak another protocol.
 
-use super::{finding::Finding, rules, subject::Subject};
+use super::{Host, finding::Finding, rules, subject::Subject, upstreams::upstream_meant};
 use crate::{
-    declared::{Addresses, Endpoint, Peer, Routes, Upstream, without_secrets},
+    declared::{Context, Endpoint, Peer, Route, Routes, Upstream, without_secrets},
     model::Address,
     nginx::{upstreams::FaultKind, url::Error},
 };
 
-pub(super) fn find(
-    subject: &Subject,
-    resolved: &Addresses,
-    has_socket: &dyn Fn(&str) -> bool,
-    findings: &mut Vec<Finding>,
-) {
+pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Finding>) {
     refused(subject, findings);
     for upstream in &subject.routes.upstreams {
         for peer in &upstream.peers {
-            unreachable(upstream, peer, resolved, has_socket, findings);
+            let found = unreachable(&subject.routes, upstream, peer, host);
+            // What is not there here may be where it runs.
+            findings.extend(found.map(|found| if host.is_here { found } else { found.into_warning() }));
         }
     }
-    unresolvable(&subject.routes, findings);
+    // What stands around a part may have a resolver.
+    if subject.is_whole() {
+        unresolvable(&subject.routes, findings);
+    }
     wrong_protocol(&subject.routes, findings);
 }
 
@@ -30,11 +30,7 @@ fn refused(subject: &Subject, findings: &mut Vec<Finding>) {
             FaultKind::Address(error) => (
                 &rules::BAD_ADDRESS,
                 format!("nginx refuses \"{text}\": {error}"),
-                match error {
-                    Error::Service => "leave the port out, which SRV records have, and write a host name",
-                    _ => "write a host and a port from 1 to 65535",
-                }
-                .to_owned(),
+                fix_of(*error, subject, &fault.text),
             ),
             FaultKind::PortOfBlock(block) => (
                 &rules::PORT_OF_UPSTREAM,
@@ -53,35 +49,89 @@ fn refused(subject: &Subject, findings: &mut Vec<Finding>) {
     }
 }
 
-fn unreachable(
-    upstream: &Upstream,
-    peer: &Peer,
-    resolved: &Addresses,
-    has_socket: &dyn Fn(&str) -> bool,
-    findings: &mut Vec<Finding>,
-) {
-    match &peer.endpoint {
-        Endpoint::Address(Address::Unix(path)) if !has_socket(path) => findings.push(Finding::new(
-            &rules::SOCKET_MISSING,
-            &peer.place,
-            format!("connects to \"{}\" fail: there is no socket at {path}", upstream.name),
-            "start what listens there, or correct the path",
-        )),
-        Endpoint::Host { name, .. } if resolved.get(name).is_some_and(Vec::is_empty) => {
-            let what = if peer.resolve {
-                format!("requests to \"{name}\" fail with 502 until the name resolves")
-            } else {
-                format!("nginx refuses to start or to reload: \"{name}\" does not resolve")
-            };
-            findings.push(Finding::new(
-                &rules::NAME_UNRESOLVED,
-                &peer.place,
-                what,
-                "correct the name, or add it to the DNS",
-            ));
+fn fix_of(error: Error, subject: &Subject, text: &str) -> String {
+    let meant = [Context::Http, Context::Stream]
+        .into_iter()
+        .find_map(|context| upstream_meant(&subject.routes, context, text));
+    match (error, meant) {
+        (Error::NoPort | Error::InvalidHost, Some(meant)) => format!("did you mean \"{meant}\"?"),
+        (Error::InvalidPrefix, _) if !text.contains("://") => {
+            format!("write http:// before it: http://{text}")
         }
-        _ => {}
+        (Error::InvalidPrefix, _) => "write http:// or https:// before the host".to_owned(),
+        (Error::InvalidPort, _) if text.matches("://").count() > 1 => "write the scheme once".to_owned(),
+        (Error::Service, _) => "leave the port out, which SRV records have, and write a host name".to_owned(),
+        _ => "write a host and a port from 1 to 65535".to_owned(),
     }
+}
+
+fn unreachable(routes: &Routes, upstream: &Upstream, peer: &Peer, host: &Host<'_>) -> Option<Finding> {
+    match &peer.endpoint {
+        Endpoint::Address(Address::Unix(path)) if !(host.has_socket)(path) => {
+            let what = format!("connects to \"{}\" fail: there is no socket at {path}", upstream.name);
+            let fix = "start what listens there, or correct the path";
+            let found = Finding::new(&rules::SOCKET_MISSING, &peer.place, what, fix);
+            Some(if host.is_here { found } else { found.into_note() })
+        }
+        Endpoint::Host { name, .. } if host.resolved.get(name).is_some_and(Vec::is_empty) => {
+            unresolved(routes, upstream, peer, name)
+        }
+        _ => None,
+    }
+}
+
+fn unresolved(routes: &Routes, upstream: &Upstream, peer: &Peer, name: &str) -> Option<Finding> {
+    let meant = upstream_meant(routes, upstream.context, name).filter(|_| upstream.is_implicit);
+    let fix = meant.map_or_else(
+        || "correct the name, or add it to the DNS".to_owned(),
+        |meant| format!("did you mean \"{meant}\"?"),
+    );
+    if peer.resolve {
+        // Without a resolver that is a finding by itself; with one it is another that was asked here.
+        upstream.resolver.as_ref()?;
+        let what = match upstream.context {
+            Context::Http => format!(
+                "requests to \"{name}\" fail with 502 unless nginx's resolver knows it: here it does not resolve"
+            ),
+            Context::Stream => {
+                format!(
+                    "connections to \"{name}\" are closed unless nginx's resolver knows it: here it does not resolve"
+                )
+            }
+        };
+        return Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix).into_warning());
+    }
+    let what = if upstream.is_implicit && !name.contains('.') {
+        format!(
+            "nginx refuses to start or to reload: there is no upstream \"{name}\", and no host of that name"
+        )
+    } else {
+        format!("nginx refuses to start or to reload: \"{name}\" does not resolve")
+    };
+    Some(Finding::new(&rules::NAME_UNRESOLVED, &peer.place, what, fix))
+}
+
+/// Variables that hold an address and never a name.
+const ADDRESSES: [&str; 5] = [
+    "$server_addr",
+    "$remote_addr",
+    "$realip_remote_addr",
+    "$proxy_protocol_addr",
+    "$proxy_protocol_server_addr",
+];
+
+/// Whether what a request fills in can be a name of a host.
+fn can_be_a_name(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if rest.starts_with("unix:") || authority.starts_with('[') {
+        return false;
+    }
+    let host = authority.split(':').next().unwrap_or_default();
+    let fixed = host.split('$').next().unwrap_or_default();
+    // `10.0.0.$n` is an address if it is anything.
+    let is_address = !fixed.is_empty() && fixed.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    !is_address && !ADDRESSES.contains(&host.to_ascii_lowercase().as_str())
 }
 
 fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
@@ -93,18 +143,24 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
             upstream.peers.iter().find(|peer| peer.resolve).and_then(|peer| peer.endpoint.host())
         };
         let text = without_secrets(&route.target.text);
-        let what = if let Some(host) = route.target.upstreams.iter().find_map(named) {
-            format!(
-                "requests that {text} sends to \"{host}\" fail with 502: nothing resolves names while nginx runs"
-            )
-        } else if !route.target.open.is_empty() && !has_blocks {
-            format!(
-                "requests that {text} sends to a host name fail with 502: nothing resolves names while nginx runs"
-            )
+        let (who, fail) = match context_of(routes, route) {
+            Context::Http => ("requests", "fail with 502"),
+            Context::Stream => ("connections", "are closed"),
+        };
+        let host = route.target.upstreams.iter().find_map(named);
+        let meant = host.and_then(|host| upstream_meant(routes, context_of(routes, route), host));
+        let to = if let Some(host) = host {
+            format!("\"{host}\"")
+        } else if route.target.open.iter().any(|text| can_be_a_name(text)) && !has_blocks {
+            "a host name".to_owned()
         } else {
             continue;
         };
-        let fix = "add a resolver line, or an upstream block of that name";
+        let what = format!("{who} that {text} sends to {to} {fail}: nothing resolves names while nginx runs");
+        let fix = meant.map_or_else(
+            || "add a resolver line, or an upstream block of that name".to_owned(),
+            |meant| format!("did you mean \"{meant}\"?"),
+        );
         findings.push(Finding::new(&rules::NO_RESOLVER, &route.place, what, fix));
     }
     for upstream in
@@ -120,12 +176,17 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
     }
 }
 
+fn context_of(routes: &Routes, route: &Route) -> Context {
+    routes.servers.get(route.server).map_or(Context::Http, |server| server.context)
+}
+
 fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
     for route in &routes.routes {
         let has = |scheme: &str| {
             route.target.text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
-        let (rule, port, protocol, fix) = if has("http://") || has("grpc://") {
+        let is_plain_grpc = route.directive == "grpc_pass" && !route.target.text.contains("://");
+        let (rule, port, protocol, fix) = if has("http://") || has("grpc://") || is_plain_grpc {
             (&rules::HTTP_TO_443, 443, "plain text", "write https:// (grpcs://), or correct the port")
         } else if has("https://") || has("grpcs://") {
             (
@@ -138,7 +199,7 @@ fn wrong_protocol(routes: &Routes, findings: &mut Vec<Finding>) {
             continue;
         };
         for upstream in route.target.upstreams.iter().filter_map(|&index| routes.upstreams.get(index)) {
-            for peer in upstream.peers.iter().filter(|peer| port_of(&peer.endpoint) == Some(port)) {
+            if let Some(peer) = upstream.peers.iter().find(|peer| port_of(&peer.endpoint) == Some(port)) {
                 let what = format!(
                     "{} speaks {protocol} to port {port} of \"{}\" ({}), which will not understand it",
                     route.directive, upstream.name, peer.place

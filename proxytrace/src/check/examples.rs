@@ -1,12 +1,41 @@
 //! An example of each kind of finding that the configuration alone can have. The story `check` runs those that are about
 //! nginx's own judgement past `nginx -t`.
 
-use super::{Finding, Subject, findings as findings_of, rules::ALL};
+use super::{Finding, Found, Host, Severity, Subject, Version, findings as findings_of, rules::ALL};
 use crate::{declared::Addresses, nginx::tests::config};
 
 /// By id. Each brings this finding, and no other that is graver than a note.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
-    ("out-of-place", "upstream api { server 10.0.0.5:8080; }"),
+    ("part", "upstream api { server 10.0.0.5:8080; }"),
+    ("nothing", "user www-data;"),
+    (
+        "unknown-directive",
+        "http {\n    server {\n        location / { prxy_pass http://10.0.0.5; }\n    }\n}",
+    ),
+    ("wrong-place", "http {\n    server {\n        proxy_pass http://10.0.0.5;\n    }\n}"),
+    (
+        "argument-count",
+        "http {\n    server {\n        location / {\n            proxy_set_header Host $host\n            proxy_pass http://10.0.0.5;\n        }\n    }\n}",
+    ),
+    (
+        "bad-argument",
+        "http {\n    upstream api { server 10.0.0.5:8080 weigth=3; }\n    server {\n        location / { proxy_pass http://api; }\n    }\n}",
+    ),
+    (
+        "directive-twice",
+        "http {\n    server {\n        proxy_read_timeout 5s;\n        proxy_read_timeout 10s;\n        location / { proxy_pass http://10.0.0.5; }\n    }\n}",
+    ),
+    ("version", "http {\n    server {\n        location / { tunnel_pass 10.0.0.5:8080; }\n    }\n}"),
+    (
+        "unknown-variable",
+        "http {\n    server {\n        location / { return 301 https://example.org$reqest_uri; }\n    }\n}",
+    ),
+    ("listen-missing", "stream {\n    server { proxy_pass 10.0.0.5:8080; }\n}"),
+    ("listen-twice", "http {\n    server { listen 8080; listen *:8080; }\n}"),
+    (
+        "port-shared",
+        "http {\n    server { listen 8443; }\n}\nstream {\n    server { listen 8443; proxy_pass 10.0.0.5:8080; }\n}",
+    ),
     ("bad-address", "http {\n    server {\n        location / { proxy_pass http://10.0.0.5:0; }\n    }\n}"),
     (
         "port-of-upstream",
@@ -44,6 +73,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "http {\n    upstream api { server 10.0.0.5; }\n    server {\n        location / { proxy_pass https://api; }\n    }\n}",
     ),
     (
+        "uri-refused",
+        "http {\n    server {\n        location ~ ^/api/ { proxy_pass http://10.0.0.5/v1/; }\n    }\n}",
+    ),
+    ("server-name-odd", "http {\n    server { server_name https://example.org; }\n}"),
+    (
         "server-name-twice",
         "http {\n    server { listen 80; server_name example.org; }\n    server { listen *:80; server_name example.org; }\n}",
     ),
@@ -60,15 +94,39 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "http {\n    server {\n        location ~ \\.php$ { return 200; }\n        location ~ \\.php$ { return 204; }\n    }\n}",
     ),
     (
+        "location-nested",
+        "http {\n    server {\n        location /a/ {\n            location /b/ { return 200; }\n        }\n    }\n}",
+    ),
+    ("location-missing", "http {\n    server {\n        location / { try_files $uri @api; }\n    }\n}"),
+    (
         "long-connect-timeout",
         "http {\n    proxy_connect_timeout 1m;\n    server {\n        location / { proxy_pass http://10.0.0.5; }\n    }\n}",
     ),
 ];
 
+/// The nginx of examples: Debian 12's.
+const VERSION: Version = Version::new(1, 22, 1);
+
 /// What is found in an example, where `gone.internal` is the one name that was looked up, and sockets below /gone are missing.
-pub(super) fn findings(text: &str) -> Vec<Finding> {
+pub(super) fn found(text: &str) -> Found {
     let resolved = Addresses::from([("gone.internal".to_owned(), Vec::new())]);
-    findings_of(&Subject::new(config(text)), &resolved, &|path| !path.starts_with("/gone/"))
+    let host = Host {
+        resolved: &resolved,
+        has_socket: &|path| !path.starts_with("/gone/"),
+        is_here: true,
+        version: Some(VERSION),
+    };
+    findings_of(&Subject::new(config(text)), &host, Vec::new())
+}
+
+pub(super) fn findings(text: &str) -> Vec<Finding> {
+    found(text).findings
+}
+
+/// The ids of what is found, but for long timeouts.
+pub(super) fn ids(text: &str) -> Vec<&'static str> {
+    let ids = findings(text).into_iter().map(|finding| finding.rule.id);
+    ids.filter(|id| *id != "long-connect-timeout").collect()
 }
 
 #[test]
@@ -83,8 +141,8 @@ fn each_example_brings_its_finding_and_no_other() {
 
 #[test]
 fn each_kind_has_an_example() {
-    // These two are about reading and connecting: the story has them.
-    let elsewhere = ["syntax", "probe-failed"];
+    // These are about reading and connecting: the story has them.
+    let elsewhere = ["syntax", "outside", "probe-failed"];
     for rule in ALL.iter().filter(|rule| !elsewhere.contains(&rule.id)) {
         assert_eq!(EXAMPLES.iter().filter(|(id, _)| *id == rule.id).count(), 1, "{}", rule.id);
     }
@@ -119,4 +177,108 @@ fn a_service_has_no_port() {
     let said: Vec<_> =
         found.iter().filter(|one| one.rule.id == "bad-address").map(|one| &*one.what).collect();
     assert_eq!(said, ["nginx refuses \"app:80\": a service takes a name and a host name without a port"]);
+}
+
+/// Realistic mistakes: a head with the name, what `nginx -t` of Debian 12 (1.22.1) and of nginx 1.31.5 say, what gixy-ng 0.2.59
+/// says besides what it says of every configuration, and what is found here, but for notes; then the configuration.
+pub(super) fn planted() -> impl Iterator<Item = ([&'static str; 5], &'static str)> {
+    let sections = include_str!("planted.txt").split("### ").skip(1);
+    sections.map(|section| {
+        let (head, text) = section.split_once('\n').unwrap();
+        let columns: Vec<_> = head.split(" | ").collect();
+        (columns.try_into().unwrap(), text)
+    })
+}
+
+#[test]
+fn of_planted_mistakes_what_the_table_says_is_found() {
+    for ([name, .., expected], text) in planted() {
+        let subject = Subject::new(config(text));
+        let resolved: Addresses = subject.routes.hosts().map(|host| (host.to_owned(), Vec::new())).collect();
+        let host =
+            Host { resolved: &resolved, has_socket: &|_| false, is_here: true, version: Some(VERSION) };
+        let findings = findings_of(&subject, &host, Vec::new()).findings;
+        let graver = findings.iter().filter(|finding| finding.severity != Severity::Note);
+        let mut ids: Vec<_> = graver.map(|finding| finding.rule.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let found = if ids.is_empty() { "-".to_owned() } else { ids.join(", ") };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn what_other_modules_and_code_bring_is_not_judged() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(ids(text), expected, "{text}");
+    let server =
+        |inner: &str, expected: &[&str]| check(&format!("http {{ server {{ {inner} }} }}"), expected);
+    // Both transports at one port, and options where a socket has them once.
+    server(
+        "listen 443 quic reuseport default_server; listen 443 ssl reuseport default_server;",
+        &["version"],
+    );
+    check(
+        "http { server { listen 8443; } } stream { server { listen 8443 udp; proxy_pass 10.0.0.5:53; } }",
+        &[],
+    );
+    server("server_name a a;", &["server-name-twice"]);
+    check("http { server { listen 80; server_name _; } server { listen 80; server_name _; } }", &[]);
+    // Where the host can be no name.
+    for target in
+        ["127.0.0.1:$1/$2", "unix:/run/$app.sock", "127.0.0.1:9000$1", "$server_addr:9000", "10.1.2.$n:80"]
+    {
+        server(&format!(r"location ~ ^/(?<app>\d)(?<n>\d)$ {{ proxy_pass http://{target}; }}"), &[]);
+    }
+    server("location / { proxy_pass $scheme://127.0.0.1:9000; }", &[]);
+    server("resolver local=on; set $h app.example; location / { proxy_pass http://$h:8080; }", &[]);
+    server(
+        "resolver_file /etc/resolv.conf; set $h app.example; location / { proxy_pass http://$h:8080; }",
+        &[],
+    );
+    server("location / { proxy_pass http://$http_x; }", &["no-resolver"]);
+    // Upstreams whose use or peers the configuration does not say.
+    check("http { upstream a { server 10.0.0.5; } server { location / { redis2_pass a; } } }", &[]);
+    check(
+        "http { upstream a { drizzle_server 10.0.0.5:3306; } server { location / { drizzle_pass a; } } }",
+        &[],
+    );
+    check("http { upstream a { zone a 64k; } server { location / { proxy_pass http://a; } } }", &[]);
+    check(
+        "http { upstream a { balancer_by_lua_block { x() } } server { location / { proxy_pass http://a; } } }",
+        &[],
+    );
+    for writer in [
+        "access_by_lua_block { ngx.var.t = 'a' }",
+        "access_by_lua_file pick.lua;",
+        "auth_request_set $t $upstream_http_x;",
+        "js_content m.pick;",
+    ] {
+        check(
+            &format!(
+                "http {{ upstream a {{ server 10.0.0.5; }} server {{ location / {{ set $t ''; {writer} proxy_pass http://$t; }} }} }}"
+            ),
+            &[],
+        );
+    }
+    // One that is written with a port is no upstream, and a slip is one finding.
+    server("location / { proxy_pass http://web:3000; }", &[]);
+    check(
+        "http { upstream api { server 10.0.0.5; } server { location / { proxy_pass http://apii; } } }",
+        &["upstream-undefined"],
+    );
+    // A part is not judged by what may stand elsewhere.
+    check(
+        "server { listen 80; location / { proxy_pass http://api; auth_request /x; try_files $uri $mine @x; } }",
+        &["location-missing", "part"],
+    );
+    check("proxy_pass http://api:0;", &["bad-address", "part"]);
+}
+
+#[test]
+fn long_timeouts_are_said_once_and_not_of_this_machine() {
+    let said = |text: &str| findings(text).into_iter().map(|finding| finding.what).collect::<Vec<_>>();
+    let expected = "a request waits up to 60 s for a peer whose packets vanish, and then fails with 504: \"10.0.0.5\", \"10.0.0.6\"";
+    let text = "http { server { location / { proxy_pass http://10.0.0.5; } location /b { proxy_pass http://10.0.0.6; } } }";
+    assert_eq!(said(text), [expected]);
+    assert!(said("http { server { location / { proxy_pass http://unix:/a; } location /b { proxy_pass http://127.0.0.1; } } }").is_empty());
 }

@@ -9,12 +9,21 @@ pub mod resolve;
 pub mod source;
 
 mod addresses;
+mod allowed;
+mod blocks;
+mod directives;
 mod finding;
+mod listens;
+mod locations;
+mod near;
+mod parameters;
+mod part;
 mod rules;
 mod servers;
 mod subject;
 mod timeouts;
 mod upstreams;
+mod variables;
 
 #[cfg(test)]
 mod docs;
@@ -24,18 +33,72 @@ mod examples;
 mod properties;
 
 pub use finding::Finding;
+pub use rules::Severity;
 pub use subject::Subject;
 
-use crate::declared::Addresses;
+pub use crate::nginx::version::Version;
+use crate::{declared::Addresses, nginx::places::Places};
 
-/// What would misroute. `resolved` has the host names that were looked up: one without an address does not resolve. `has_socket`
-/// says whether a unix socket is there.
+/// What is known of the host that will run a configuration.
+pub struct Host<'a> {
+    /// The host names that were looked up: one without an address does not resolve.
+    pub resolved: &'a Addresses,
+    /// Whether a unix socket is there.
+    pub has_socket: &'a dyn Fn(&str) -> bool,
+    /// Whether it is this one: otherwise what is not there may be there.
+    pub is_here: bool,
+    /// Its nginx.
+    pub version: Option<Version>,
+}
+
+/// What would misroute.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// By file and line.
+    pub findings: Vec<Finding>,
+    /// How many more there were, which comments in the configuration allow.
+    pub allowed: usize,
+}
+
+/// What would misroute, with what was found elsewhere.
 #[must_use]
-pub fn findings(subject: &Subject, resolved: &Addresses, has_socket: &dyn Fn(&str) -> bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    addresses::find(subject, resolved, has_socket, &mut findings);
-    upstreams::find(subject, resolved, &mut findings);
-    servers::find(&subject.config, &mut findings);
+pub fn findings(subject: &Subject, host: &Host<'_>, others: Vec<Finding>) -> Found {
+    let mut findings = others;
+    whole(subject, &mut findings);
+    directives::find(subject, host.version, &mut findings);
+    parameters::find(subject, host.version, &mut findings);
+    variables::find(subject, &mut findings);
+    listens::find(subject, host.version, &mut findings);
+    servers::find(subject, host.version, &mut findings);
+    locations::find(subject, &mut findings);
+    addresses::find(subject, host, &mut findings);
+    upstreams::find(subject, host, &mut findings);
     timeouts::find(&subject.routes, &mut findings);
-    findings
+    let allowed = allowed::take_out(&subject.config, &mut findings);
+    findings.sort_by(|one, other| one.order().cmp(&other.order()));
+    findings.dedup();
+    Found { findings, allowed }
+}
+
+/// Says where it is not all that nginx reads, or nothing.
+fn whole(subject: &Subject, findings: &mut Vec<Finding>) {
+    let first = subject.config.directives.first();
+    let place = first.map(|first| Places(&subject.config).line(first));
+    let main =
+        || subject.config.files.first().map_or_else(String::new, |file| format!("{}:1", file.path.display()));
+    let place = place.unwrap_or_else(main);
+    if let Some(part) = subject.part {
+        let what =
+            format!("it is a part of a configuration, and was checked as if it stood in {}", part.around());
+        let fix = "check the file that includes it: names, resolvers and variables may be defined there";
+        findings.push(Finding::new(&rules::PART, &place, what, fix));
+    } else if !subject
+        .config
+        .directives
+        .iter()
+        .any(|one| matches!(&*one.name.text, "http" | "stream" | "mail"))
+    {
+        let what = "nothing in it routes: there is no http, stream or mail".to_owned();
+        findings.push(Finding::new(&rules::NOTHING, &place, what, "check the main file"));
+    }
 }

@@ -1,6 +1,6 @@
 //! What holds of every configuration.
 
-use super::{Subject, findings};
+use super::{Host, Subject, difference, findings};
 use crate::{
     declared::{AddressNames, Addresses},
     nginx::tests::read,
@@ -25,7 +25,10 @@ proptest::proptest! {
         if let Some(config) = read(&text) {
             let subject = Subject::new(config);
             let _ = AddressNames::new(&subject.routes, &Addresses::new());
-            let _ = findings(&subject, &Addresses::new(), &|_| true);
+            let resolved = Addresses::new();
+            let host = Host { resolved: &resolved, has_socket: &|_| true, is_here: true, version: None };
+            let _ = findings(&subject, &host, Vec::new());
+            proptest::prop_assert!(difference::between(&subject, &subject).is_empty());
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{
+    difference::Changes,
     finding::{Finding, Shown},
     probe::Probe,
     rules::Severity,
@@ -26,11 +27,16 @@ pub enum Format {
 /// All that was found.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
+    /// The main file that was checked, where none was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// In the order of files and lines.
     pub findings: Vec<Finding>,
-    /// What changes in routing; nothing where there is no configuration to compare with.
+    /// How many findings there were besides, which comments in the configuration allow.
+    pub allowed: usize,
+    /// What changes for requests; nothing where there is no configuration to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub changes: Option<Vec<String>>,
+    pub changes: Option<Changes>,
     /// Every address that was connected to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Vec<Probe>>,
@@ -39,14 +45,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether a finding is an error.
+    /// Whether a finding is as grave as that, or graver.
     #[must_use]
-    pub fn has_error(&self) -> bool {
-        self.count(Severity::Error) > 0
+    pub fn has(&self, severity: Severity) -> bool {
+        self.findings.iter().any(|finding| finding.severity <= severity)
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|finding| finding.rule.severity == severity).count()
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
     /// The report, with the end of its last line.
@@ -63,8 +69,11 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for Finding { rule, file, line, what, fix, shown } in &self.findings {
-            let _ = writeln!(text, "{file}:{line}: {} [{}]\n    {what}", rule.severity.name(), rule.id);
+        if let Some(config) = &self.config {
+            let _ = writeln!(text, "checked {config}, as no other was named");
+        }
+        for Finding { rule, severity, file, line, what, fix, shown } in &self.findings {
+            let _ = writeln!(text, "{file}:{line}: {} [{}]\n    {what}", severity.name(), rule.id);
             if let Some(Shown { text: shown, column }) = shown {
                 let plain = shown.replace(char::is_control, " ");
                 // The line is cut, and its place may be beyond that.
@@ -74,12 +83,7 @@ impl Report {
             let _ = writeln!(text, "    to fix it: {fix}");
         }
         if let Some(changes) = &self.changes {
-            let heading =
-                if changes.is_empty() { "routing does not change" } else { "what changes in routing:" };
-            let _ = writeln!(text, "{heading}");
-            for change in changes {
-                let _ = writeln!(text, "  {change}");
-            }
+            changed(changes, &mut text);
         }
         if let Some(probes) = &self.probes {
             let well = probes.iter().filter(|probe| probe.finding().is_none()).count();
@@ -88,9 +92,10 @@ impl Report {
         if !self.names_not_checked.is_empty() {
             let _ = writeln!(text, "host names that were not checked: {}", self.names_not_checked.join(", "));
         }
+        let allowed = if self.allowed == 0 { String::new() } else { format!(", allowed {}", self.allowed) };
         let _ = writeln!(
             text,
-            "errors {}, warnings {}, notes {}",
+            "errors {}, warnings {}, notes {}{allowed}",
             self.count(Severity::Error),
             self.count(Severity::Warning),
             self.count(Severity::Note)
@@ -101,15 +106,34 @@ impl Report {
 
     fn github(&self) -> String {
         let mut text = String::new();
-        for Finding { rule, file, line, what, fix, .. } in &self.findings {
-            let command = if rule.severity == Severity::Note { "notice" } else { rule.severity.name() };
+        for Finding { rule, severity, file, line, what, fix, .. } in &self.findings {
+            let command = if *severity == Severity::Note { "notice" } else { severity.name() };
             let (file, message) = (property(file), data(&format!("{what}. To fix it: {fix}.")));
             let _ = writeln!(text, "::{command} file={file},line={line},title={}::{message}", rule.id);
         }
-        for change in self.changes.iter().flatten() {
-            let _ = writeln!(text, "::notice title=routing::{}", data(change));
+        for (heading, lines) in self.changes.iter().flat_map(Changes::groups) {
+            for line in lines {
+                let _ = writeln!(text, "::notice title={}::{}", property(heading), data(line));
+            }
         }
         text
+    }
+}
+
+/// What changes, by group. That no address changes is not that nothing does.
+fn changed(changes: &Changes, text: &mut String) {
+    if changes.is_empty() {
+        text.push_str("nothing changes for requests\n");
+        return;
+    }
+    if changes.peers.is_empty() {
+        text.push_str("upstreams and their addresses do not change\n");
+    }
+    for (heading, lines) in changes.groups().into_iter().filter(|(_, lines)| !lines.is_empty()) {
+        let _ = writeln!(text, "what changes: {heading}");
+        for line in lines {
+            let _ = writeln!(text, "  {line}");
+        }
     }
 }
 
@@ -125,8 +149,33 @@ fn property(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::{Format, Report};
-    use crate::check::{Finding, finding::Shown, rules};
+    use crate::check::{Finding, difference::Changes, finding::Shown, rules};
+
+    #[test]
+    fn the_schema_has_what_a_report_has() {
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/check.schema.json")).unwrap();
+        let mut finding = Finding::new(&rules::SYNTAX, "/a:7", "x".to_owned(), "y");
+        finding.shown = Some(Shown { text: String::new(), column: 1 });
+        let report = Report {
+            config: Some(String::new()),
+            findings: vec![finding],
+            changes: Some(Changes::default()),
+            probes: Some(Vec::new()),
+            ..Report::default()
+        };
+        let report = serde_json::to_value(report).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let check = |of: &Value, schema: &Value| assert_eq!(keys(of), keys(&schema["properties"]), "{of}");
+        check(&report, &schema);
+        check(&report["findings"][0], &schema["$defs"]["finding"]);
+        check(&report["findings"][0]["shown"], &schema["$defs"]["finding"]["properties"]["shown"]);
+        check(&report["changes"], &schema["$defs"]["changes"]);
+    }
 
     #[test]
     fn what_a_configuration_holds_cannot_break_a_line() {
@@ -148,7 +197,7 @@ mod tests {
             Format::Json,
             "{\"findings\":[{\"id\":\"syntax\",\"severity\":\"error\",\"file\":\"/a:b,c%\",\"line\":7,\"what\":\"says \
              \\u001b[2J\\nand more\",\"fix\":\"do it\",\"shown\":{\"text\":\"\\tserver }\",\"column\":9}}],\
-             \"names_not_checked\":[]}\n",
+             \"allowed\":0,\"names_not_checked\":[]}\n",
         );
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 pub struct Rule {
     /// Never changes.
     pub id: &'static str,
-    /// How grave it is.
+    /// How grave it is at most.
+    #[serde(skip)]
     pub severity: Severity,
     /// What it is about.
     #[serde(skip)]
@@ -49,23 +50,39 @@ macro_rules! rules {
 
 rules! {
     SYNTAX = Error "syntax" "nginx cannot read the configuration";
-    OUT_OF_PLACE = Error "out-of-place" "a `server`, `upstream` or `location` outside of `http` and `stream`: only a part of a configuration";
+    PART = Note "part" "only a part of a configuration, which was checked as if the rest stood around it";
+    NOTHING = Note "nothing" "nothing in it that could be checked";
+    OUTSIDE = Warning "outside" "files outside of the tree, where a copy of them is in it";
+    UNKNOWN_DIRECTIVE = Warning "unknown-directive" "a directive that nginx does not have, and whose name is nearly one that it has";
+    WRONG_PLACE = Error "wrong-place" "a directive in a block where nginx refuses it";
+    ARGUMENT_COUNT = Error "argument-count" "a directive with more or fewer arguments than it takes, often for want of a semicolon";
+    BAD_ARGUMENT = Error "bad-argument" "an argument or a parameter that nginx refuses";
+    DIRECTIVE_TWICE = Error "directive-twice" "a directive twice in a block where nginx takes it once";
+    VERSION = Error "version" "a directive that this version of nginx does not have";
+    UNKNOWN_VARIABLE = Error "unknown-variable" "a variable that nothing defines";
+    LISTEN_MISSING = Error "listen-missing" "a server of `stream` or `mail` that listens nowhere";
+    LISTEN_TWICE = Error "listen-twice" "an address on which nginx refuses to listen a second time";
+    PORT_SHARED = Error "port-shared" "an address that servers of `http`, `stream` and `mail` share, so that nginx cannot bind it";
     BAD_ADDRESS = Error "bad-address" "an address that nginx refuses: port 0, no port where one is needed, no host";
     PORT_OF_UPSTREAM = Error "port-of-upstream" "a port behind the name of an `upstream` block";
     UPSTREAM_TWICE = Error "upstream-twice" "two `upstream` blocks of one name";
     UPSTREAM_EMPTY = Error "upstream-empty" "an upstream without a peer that is no `backup`";
     UPSTREAM_DOWN = Error "upstream-down" "an upstream whose peers are all `down`";
-    UPSTREAM_UNDEFINED = Warning "upstream-undefined" "a name without a dot that no `upstream` block has, so that nginx takes it for a host";
+    UPSTREAM_UNDEFINED = Warning "upstream-undefined" "a name without a dot and a port that no `upstream` block has, so that nginx takes it for a host";
     UPSTREAM_UNUSED = Warning "upstream-unused" "an `upstream` block that nothing leads to";
     NO_RESOLVER = Error "no-resolver" "a host name out of variables, and no `resolver` in force";
     NAME_UNRESOLVED = Error "name-unresolved" "a host name that does not resolve";
     SOCKET_MISSING = Warning "socket-missing" "a unix socket that is not there";
     HTTP_TO_443 = Warning "http-to-443" "plain HTTP to the port of HTTPS";
     HTTPS_TO_80 = Warning "https-to-80" "TLS to the port of plain HTTP";
+    URI_REFUSED = Error "uri-refused" "a path in `proxy_pass` where nginx refuses one";
     SERVER_NAME_TWICE = Warning "server-name-twice" "a `server_name` that another server has at the same address";
+    SERVER_NAME_ODD = Warning "server-name-odd" "a `server_name` that no request can have: a URL, a path, a comma";
     DEFAULT_SERVER_TWICE = Error "default-server-twice" "two default servers at one address";
     LOCATION_TWICE = Error "location-twice" "two locations of one path";
     LOCATION_SHADOWED = Warning "location-shadowed" "a location that an equal one before it hides";
+    LOCATION_NESTED = Error "location-nested" "a location inside of another that nginx refuses there";
+    LOCATION_MISSING = Warning "location-missing" "a named location that something goes to and that is not there";
     LONG_CONNECT_TIMEOUT = Note "long-connect-timeout" "a connect timeout so long that one dead peer hurts";
     PROBE_FAILED = Error "probe-failed" "an address that `--probe` could not connect to";
 }

@@ -1,134 +1,142 @@
-//! Findings about servers and locations that hide each other, or stand where nothing is served.
+//! Findings about names of servers: those that another server has, and those that no request can have.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use nginx_conf::{Config, Directive};
+use nginx_conf::Directive;
 
-use super::{finding::Finding, rules};
-use crate::nginx::places::Places;
+use super::{blocks::Block, finding::Finding, rules, subject::Subject};
+use crate::nginx::{
+    listen::{Socket, of_server},
+    places::Places,
+    version::Version,
+};
 
-/// What a file begins with that is meant to be included.
-const PARTS: [&str; 3] = ["server", "upstream", "location"];
+/// The first nginx whose servers of stream have names.
+const NAMES_IN_STREAM: Version = Version::new(1, 25, 5);
 
-pub(super) fn find(config: &Config, findings: &mut Vec<Finding>) {
-    let places = Places(config);
-    let out_of_place = config.directives.iter().find(|directive| PARTS.contains(&&*directive.name.text));
-    if let Some(directive) = out_of_place {
-        let name = &directive.name.text;
-        let what =
-            format!("nginx refuses \"{name}\" outside of http and stream, and nothing of it was checked");
-        let fix = "check the file that includes this one";
-        findings.push(Finding::new(&rules::OUT_OF_PLACE, &places.line(directive), what, fix));
-    }
-    for http in named(&config.directives, "http") {
-        let servers: Vec<_> = named(http.children(), "server").collect();
-        servers_of(&servers, &places, findings);
-        for server in servers {
-            locations(server, &places, findings);
+/// What cannot be in the name of a host, with what it looks like.
+const ODD: [(&str, &str); 4] =
+    [("://", "a URL"), ("/", "a path"), (",", "a list with commas"), (":", "a name with a port")];
+
+/// The server that has a name: its number, and where it says so.
+type Owner = (usize, String);
+
+pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut Vec<Finding>) {
+    let places = Places(&subject.config);
+    let stream_has_names = version.is_none_or(|version| version >= NAMES_IN_STREAM);
+    for context in ["server", "stream-server"] {
+        if context == "stream-server" && !stream_has_names {
+            continue;
+        }
+        let mut owners: HashMap<(Socket, String), Owner> = HashMap::new();
+        let blocks = subject.blocks();
+        for (number, block) in blocks.iter().filter(|block| block.context == context).enumerate() {
+            let Some(server) = block.opened_by() else { continue };
+            names_of(number, server, block, &places, &mut owners, findings);
         }
     }
 }
 
-fn named<'a>(block: &'a [Directive], name: &'a str) -> impl Iterator<Item = &'a Directive> {
-    block.iter().filter(move |directive| directive.name.text == name)
-}
-
-fn servers_of(servers: &[&Directive], places: &Places<'_>, findings: &mut Vec<Finding>) {
-    let mut names: HashMap<(String, String), String> = HashMap::new();
-    let mut defaults: HashMap<String, String> = HashMap::new();
-    for server in servers {
-        let mut own: Vec<_> = named(server.children(), "server_name")
-            .flat_map(|directive| {
-                directive.args.iter().map(|word| (word.text.as_str().to_lowercase(), places.line(directive)))
-            })
-            .collect();
-        if own.is_empty() {
-            own.push((String::new(), places.line(server)));
-        }
-        let mut addresses = HashSet::new();
-        for listen in named(server.children(), "listen") {
-            let address = address(listen.arg(0).unwrap_or_default());
-            let is_default =
-                listen.args.iter().skip(1).any(|word| matches!(&*word.text, "default_server" | "default"));
-            if is_default && let Some(first) = defaults.insert(address.clone(), places.line(listen)) {
-                let what =
-                    format!("nginx refuses a second default server at {address}; the first is at {first}");
-                let fix = "take default_server off one of them";
-                findings.push(Finding::new(&rules::DEFAULT_SERVER_TWICE, &places.line(listen), what, fix));
-            }
-            addresses.insert(address);
-        }
-        if addresses.is_empty() {
-            addresses.insert(address("80"));
-        }
-        for (name, place) in own.iter().filter(|(name, _)| !name.starts_with('~')) {
-            for address in &addresses {
-                let key = (address.clone(), name.clone());
-                if let Some(first) = names.get(&key) {
-                    let what = format!(
-                        "requests for \"{name}\" at {address} never come here: {first} has that name already"
-                    );
-                    let fix = "rename or remove one of them";
-                    findings.push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, fix));
-                } else {
-                    names.insert(key, place.clone());
+fn names_of(
+    number: usize,
+    server: &Directive,
+    block: &Block<'_>,
+    places: &Places<'_>,
+    owners: &mut HashMap<(Socket, String), Owner>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut names: Vec<_> = block
+        .named("server_name")
+        .flat_map(|directive| directive.args.iter().map(move |word| (word.text.as_str(), directive)))
+        .collect();
+    for (name, directive) in &names {
+        odd(name, &places.line(directive), findings);
+    }
+    if names.is_empty() {
+        names.push(("", server));
+    }
+    let sockets: Vec<_> = of_server(server, block.context == "server")
+        .into_iter()
+        .flat_map(|(listen, _)| listen.sockets)
+        .collect();
+    for (written, directive) in names {
+        let place = places.line(directive);
+        let mut first: Option<(Owner, Vec<String>)> = None;
+        for socket in &sockets {
+            for name in matched(written) {
+                let owner = owners.entry((socket.clone(), name)).or_insert_with(|| (number, place.clone()));
+                let is_other = owner.0 != number || owner.1 != place;
+                let sockets = &mut first.get_or_insert_with(|| (owner.clone(), Vec::new())).1;
+                let socket = socket.to_string();
+                if is_other && !sockets.contains(&socket) {
+                    sockets.push(socket);
                 }
             }
         }
+        let is_twice_here = block
+            .named("server_name")
+            .flat_map(|line| &line.args)
+            .filter(|word| word.text.eq_ignore_ascii_case(written))
+            .count()
+            > 1;
+        twice(number, written, &place, first, findings, is_twice_here);
     }
 }
 
-/// An address of `listen` in one form for all the ways to write it.
-fn address(text: &str) -> String {
-    if text.starts_with("unix:") {
-        return text.to_owned();
+/// Says that another has a name, unless no request can have it anyway.
+fn twice(
+    number: usize,
+    name: &str,
+    place: &str,
+    first: Option<(Owner, Vec<String>)>,
+    findings: &mut Vec<Finding>,
+    is_twice_here: bool,
+) {
+    if name.bytes().all(|byte| !byte.is_ascii_alphanumeric()) && !name.is_empty() {
+        return;
     }
-    let text = text.replace("*:", "0.0.0.0:");
-    let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let has_port = if text.starts_with('[') { text.contains("]:") } else { text.contains(':') };
-    match (is_port, has_port) {
-        (true, _) => format!("0.0.0.0:{text}"),
-        (_, true) => text,
-        _ => format!("{}:80", if text == "*" { "0.0.0.0" } else { &text }),
-    }
-}
-
-fn locations(block: &Directive, places: &Places<'_>, findings: &mut Vec<Finding>) {
-    let mut seen: HashMap<(&str, &str), String> = HashMap::new();
-    for location in named(block.children(), "location") {
-        let place = places.line(location);
-        let (modifier, path) = modifier_and_path(location);
-        // To nginx a path with ^~ is the path without.
-        let kind = if modifier == "^~" { "" } else { modifier };
-        if let Some(first) = seen.get(&(kind, path)) {
-            let is_refused = matches!(kind, "" | "=") && !path.starts_with('@');
-            let (rule, what) = if is_refused {
-                (
-                    &rules::LOCATION_TWICE,
-                    format!("nginx refuses a second location \"{path}\"; the first is at {first}"),
-                )
-            } else {
-                (
-                    &rules::LOCATION_SHADOWED,
-                    format!("no request comes here: the location at {first} is the same"),
-                )
-            };
-            findings.push(Finding::new(rule, &place, what, "remove one of them"));
-        } else {
-            seen.insert((kind, path), place);
+    let shown = if name.is_empty() {
+        "requests without a name".to_owned()
+    } else {
+        format!("requests for \"{name}\"")
+    };
+    match first {
+        Some(((owner, first), sockets)) if !sockets.is_empty() && owner != number => {
+            let at = sockets.join(", ");
+            let what = format!("{shown} at {at} never come here: {first} has that name already");
+            let fix = "rename or remove one of them";
+            findings.push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, fix));
         }
-        locations(location, places, findings);
+        _ if is_twice_here => {
+            let what = format!("\"{name}\" is twice in this server: once is enough");
+            findings
+                .push(Finding::new(&rules::SERVER_NAME_TWICE, place, what, "remove one of them").into_note());
+        }
+        _ => {}
     }
 }
 
-/// `= /x` and `=/x` alike.
-fn modifier_and_path(location: &Directive) -> (&str, &str) {
-    let first = location.arg(0).unwrap_or_default();
-    if let Some(path) = location.arg(1) {
-        return (first, path);
+/// The keys under which nginx keeps a name: `.example.org` stands for two.
+fn matched(name: &str) -> Vec<String> {
+    if name.starts_with('~') {
+        return vec![name.to_owned()];
     }
-    let glued = ["=", "^~", "~*", "~"]
-        .into_iter()
-        .find_map(|modifier| Some((modifier, first.strip_prefix(modifier)?)));
-    glued.unwrap_or(("", first))
+    let name = name.to_ascii_lowercase();
+    match name.strip_prefix('.') {
+        Some(rest) => vec![rest.to_owned(), format!("*{name}")],
+        None => vec![name],
+    }
+}
+
+fn odd(name: &str, place: &str, findings: &mut Vec<Finding>) {
+    if name.starts_with('~') {
+        return;
+    }
+    if let Some((_, looks)) = ODD.iter().find(|(sign, _)| name.contains(sign)) {
+        let what = format!(
+            "no request is for the host \"{name}\", which looks like {looks}: another server answers"
+        );
+        let fix = "write names alone, with spaces between them";
+        findings.push(Finding::new(&rules::SERVER_NAME_ODD, place, what, fix));
+    }
 }

@@ -4,6 +4,8 @@ pub mod agent;
 pub mod check;
 pub mod completions;
 pub mod doctor;
+pub mod guard;
+pub mod guard_probe;
 pub mod man;
 pub mod reader;
 pub mod replay;

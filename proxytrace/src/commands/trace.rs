@@ -213,7 +213,7 @@ impl Sink {
 
 /// Whether a record is one of those that `--count` is about: something that happened on the host.
 const fn is_counted(body: &Body) -> bool {
-    !matches!(body, Body::Counts(_) | Body::Declared(_) | Body::Finding(_) | Body::Lost(_))
+    !matches!(body, Body::Counts(_) | Body::Declared(_) | Body::Workers(_) | Body::Finding(_) | Body::Lost(_))
 }
 
 /// Whether the reader of a pipe is gone. Writing would tell, but while all is well there is nothing to write.

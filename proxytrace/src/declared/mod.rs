@@ -5,6 +5,7 @@
 mod configuration;
 mod names;
 mod routes;
+mod terms;
 mod view;
 
 pub use configuration::{Changed, Configuration, Resolved};
@@ -12,4 +13,5 @@ pub use names::AddressNames;
 pub use routes::{
     Addresses, Context, Endpoint, MAX_ENTRIES, Other, Peer, Resolver, Route, Routes, Server, Target, Upstream,
 };
+pub use terms::AddressTerms;
 pub use view::{RoutesView, without_secrets};

@@ -2,27 +2,31 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     time::Duration,
 };
 
 use super::routes::{Addresses, Routes};
 use crate::model::Address;
 
-/// At most so many upstreams of one address are named; the rest is counted.
-const MAX_NAMED: usize = 3;
+/// As many upstreams of one address are named as fit into so many bytes, and at least so many; the rest is counted.
+const MAX_NAMED_BYTES: usize = 256;
+const MIN_NAMED: usize = 3;
 
 /// The names of the addresses that a configuration declares.
 #[derive(Clone, Debug, Default)]
 pub struct AddressNames {
     named: HashMap<Address, Named>,
+    /// By addresses with port 0: those that are named with whatever port.
+    any_port: HashMap<Address, Named>,
     declared: Vec<(String, Address)>,
 }
 
 /// What the configuration says about an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// The upstream; where several have this address, their names in the order of the configuration, joined by `,`: three,
-    /// then `+` and how many more.
+    /// The upstream; where several have this address, their names in the order of the configuration, joined by `,`: three or
+    /// more, then `+` and how many more.
     pub upstream: String,
     /// `path:line` of the first line that has the address.
     pub place: String,
@@ -49,18 +53,24 @@ impl AddressNames {
                 index.name(address, &other.name, &other.place, None);
             }
         }
-        index.finish()
+        let mut any_port = Index::default();
+        for other in &routes.any_port {
+            for address in other.endpoint.addresses(addresses) {
+                any_port.name(address, &other.name, &other.place, None);
+            }
+        }
+        AddressNames { any_port: any_port.finish().named, ..index.finish() }
     }
 
     /// What an address is called; `None` for one that the configuration does not name.
     #[must_use]
     pub fn find(&self, address: &Address) -> Option<&Named> {
-        self.named.get(address)
-    }
-
-    /// How long the proxy waits for a connect, by address, where the configuration says so.
-    pub fn connect_timeouts(&self) -> impl Iterator<Item = (&Address, Duration)> {
-        self.named.iter().filter_map(|(address, named)| Some((address, named.connect_timeout?)))
+        self.named.get(address).or_else(|| match address {
+            Address::Internet(address) => {
+                self.any_port.get(&Address::Internet(SocketAddr::new(address.ip(), 0)))
+            }
+            Address::Unix(_) => None,
+        })
     }
 
     /// Each upstream with each of its addresses, once.
@@ -123,12 +133,17 @@ impl<'a> Index<'a> {
             .of_address
             .into_iter()
             .map(|(address, (upstreams, named))| (address, Named { upstream: joined(&upstreams), ..named }));
-        AddressNames { named: named.collect(), declared: self.declared }
+        AddressNames { named: named.collect(), declared: self.declared, any_port: HashMap::new() }
     }
 }
 
 fn joined(upstreams: &[&str]) -> String {
-    let (named, rest) = upstreams.split_at(upstreams.len().min(MAX_NAMED));
+    let mut bytes = 0;
+    let fit = upstreams.iter().take_while(|name| {
+        bytes += name.len() + 1;
+        bytes <= MAX_NAMED_BYTES
+    });
+    let (named, rest) = upstreams.split_at(fit.count().max(MIN_NAMED).min(upstreams.len()));
     let named = named.join(",");
     if rest.is_empty() { named } else { format!("{named}+{}", rest.len()) }
 }

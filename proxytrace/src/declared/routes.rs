@@ -28,9 +28,13 @@ pub struct Routes {
     pub routes: Vec<Route>,
     /// What the proxy connects to besides upstreams.
     pub others: Vec<Other>,
+    /// Addresses of routes whose ports only a request says: theirs is 0.
+    pub any_port: Vec<Other>,
     /// It also connects to what its configuration does not declare at all, as nginx's servers in `mail { }` do: to wherever the
     /// answers of `auth_http` say.
     pub connects_elsewhere: bool,
+    /// Connections may be kept where the configuration does not say so.
+    pub keeps_by_default: bool,
 }
 
 /// What is passed on; each kind has upstreams of its own.
@@ -54,6 +58,8 @@ pub struct Upstream {
     pub context: Context,
     /// A host that a route names itself.
     pub is_implicit: bool,
+    /// Connections are kept when a request is answered, as far as its declaration says.
+    pub is_kept: bool,
     /// Those listed are not all of its peers: code chooses them, or they are set while the proxy runs.
     pub has_more_peers: bool,
     /// In the order of the configuration.
@@ -128,6 +134,12 @@ pub struct Route {
     pub target: Target,
     /// How long the proxy waits for a connect here.
     pub connect_timeout_ms: u64,
+    /// How long it waits for bytes of an answer here; 0 where what it sends are no requests.
+    pub read_timeout_ms: u64,
+    /// Whether TLS is spoken to the upstream.
+    pub is_tls: bool,
+    /// Whether bytes may be sent while the answer comes, or come that answer nothing: then their order says nothing.
+    pub is_unordered: bool,
     /// What resolves names here that come out of variables.
     pub resolver: Option<Resolver>,
 }

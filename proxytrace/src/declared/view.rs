@@ -46,6 +46,8 @@ pub struct RouteView {
     pub variables: Vec<String>,
     /// How long the proxy waits for a connect, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// How long it waits for bytes of an answer, in milliseconds; 0 where what it sends are no requests.
+    pub read_timeout_ms: u64,
     /// `path:line`.
     pub place: String,
 }
@@ -98,6 +100,7 @@ impl RoutesView {
                 upstreams: route.target.upstreams.clone(),
                 variables: route.target.variables.clone(),
                 connect_timeout_ms: route.connect_timeout_ms,
+                read_timeout_ms: route.read_timeout_ms,
                 place: route.place.clone(),
             })
         };

@@ -11,7 +11,7 @@ use super::{
     history::{History, Limits, Living},
     kinds,
 };
-use crate::model::{Change, Counted, Declared, Finding, Generation, State, Subject};
+use crate::model::{Change, Counted, Declared, Finding, Generation, State, Subject, Workforce};
 
 /// What is seen of proxies.
 #[derive(Clone, Debug)]
@@ -39,6 +39,13 @@ pub enum Input<'a> {
         proxy: Arc<str>,
         /// What the proxy says of its configuration, if that could be had.
         reason: Option<Arc<str>>,
+    },
+    /// No worker of a proxy runs any more, or some do again.
+    Workers {
+        /// When that was seen; for the last worker, when it ended.
+        time: Timestamp,
+        /// Whose.
+        workforce: Workforce,
     },
     /// The configuration of a generation was read. Best before its first rows, which are distinguished by it; and again when it
     /// changes by itself, as with names that are followed. Without it, addresses are all that is known.
@@ -82,6 +89,10 @@ impl Findings {
                 self.history.reject(time, &proxy, reason);
                 time
             }
+            Input::Workers { time, workforce: Workforce { proxy, gone } } => {
+                self.history.note_workers(time, &proxy, gone);
+                time
+            }
             Input::Declared { time, of, declared } => {
                 self.history.declare(time, &of.proxy, (of.pid, of.number), declared);
                 time
@@ -122,15 +133,28 @@ impl Findings {
         let standing: Vec<_> = self.history.proxies().flat_map(|proxy| kinds::standing(proxy, now)).collect();
         let mut previous = std::mem::take(&mut self.active);
         let mut changes = Vec::new();
-        for mut finding in standing {
+        for (mut finding, is_explained) in standing {
+            // What was raised before stays until its contrary is seen, explained or not.
+            if is_explained && !previous.contains_key(&finding.subject) {
+                continue;
+            }
             match previous.remove(&finding.subject) {
                 // Right after a reload the new configuration is not known yet.
                 Some(previous) => finding.place = finding.place.or(previous.place),
-                None => changes.push(Change { state: State::Raised, finding: finding.clone() }),
+                None => changes.push(Change::raised(finding.clone(), finding.to_string().into())),
             }
             self.active.insert(finding.subject.clone(), finding);
         }
-        let cleared = previous.into_values().map(|finding| Change { state: State::Cleared, finding });
+        let cleared = previous.into_values().map(|finding| {
+            let lasted = now.duration_since(finding.since).as_millis();
+            Change {
+                state: State::Cleared,
+                sentence: Some(finding.to_string().into()),
+                lasted_ms: u64::try_from(lasted).ok(),
+                because: Some(self.history.contrary(&finding.subject)),
+                finding,
+            }
+        });
         cleared.chain(changes).collect()
     }
 }

@@ -40,6 +40,12 @@ pub(super) const fn is_failure(outcome: Outcome) -> bool {
 /// The failures of this host. Each has a kind of finding of its own.
 pub(super) const LOCAL: [Outcome; 3] = Outcome::of_class(&[Class::Exhausted, Class::Denied]);
 
+/// Far longer than a handshake takes: so many times what 99 of 100 take, and at least so long; where none is known, longer than to
+/// any other continent.
+const LATE_FACTOR: u64 = 10;
+const LATE_US: u64 = 100_000;
+const LATE_UNKNOWN_US: u64 = 200_000;
+
 /// Attempts that ended, and failures, those aside that the proxy cancelled.
 pub(super) fn fared(counts: &Counts) -> Fared {
     let of = counts.ended().saturating_sub(sum(&counts.outcomes, is_own_doing));
@@ -59,6 +65,21 @@ pub(super) fn answers(counts: &Counts) -> u64 {
 /// Failures that a repetition hardly changes.
 pub(super) fn definite(counts: &Counts) -> u64 {
     sum(&counts.outcomes, is_definite)
+}
+
+/// What shows that an address works: handshakes, and signs of life of connections that are open.
+pub(super) fn successes(counts: &Counts) -> u64 {
+    counts.established().saturating_add(counts.answered)
+}
+
+/// Attempts that the proxy gave up on its own account after they had waited far longer than a handshake there takes: its clients, or its
+/// own timeout, are quicker than the first SYN sent again. Those of a tick are taken together.
+pub(super) fn given_up_late(counts: &Counts, usual_us: Option<u64>) -> u64 {
+    let cancelled = sum(&counts.outcomes, is_own_doing);
+    let late_us =
+        usual_us.map_or(LATE_UNKNOWN_US, |usual_us| usual_us.saturating_mul(LATE_FACTOR).max(LATE_US));
+    let is_late = cancelled > 0 && counts.cancelled_sum_us / cancelled >= late_us;
+    if is_late { cancelled } else { 0 }
 }
 
 /// Attempts that ended because nobody said anything.
@@ -102,7 +123,7 @@ mod tests {
             is_definite,
             "refused host_unreachable network_unreachable reset permission_denied no_such_socket",
         );
-        check(is_silence, "timed_out proxy_timeout");
+        check(is_silence, "timed_out proxy_timeout given_up");
         check(|outcome| !is_failure(outcome), "established cancelled");
     }
 }

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use super::{Findings, Input, Limits};
-use crate::model::{Address, Change, Counted, Counts, Declared, Generation, State, Subject, Upstream};
+use crate::model::{
+    Address, Change, Counted, Counts, Declared, Generation, State, Subject, Upstream, Waiting,
+};
 
 const LIMITS: Limits = Limits { proxies: 3, generations: 3, addresses: 8 };
 
@@ -36,15 +38,23 @@ fn name(n: u8) -> std::sync::Arc<str> {
 
 fn counts() -> impl Strategy<Value = Counts> {
     let number = prop_oneof![5 => 0..4_u64, 1 => any::<u64>()];
-    let outcomes = prop::array::uniform13(number.clone());
-    (outcomes, prop::array::uniform3(number.clone()), prop::array::uniform20(number.clone()), number)
+    let outcomes = prop::array::uniform14(number.clone());
+    (outcomes, prop::array::uniform5(number.clone()), prop::array::uniform20(number.clone()), number)
         .prop_map(|(outcomes, broken, durations, n)| Counts {
             attempts: outcomes.into_iter().fold(n, u64::saturating_add),
             outcomes,
             broken,
+            broken_kept: n,
+            abandoned: n,
+            answered: n,
             syn_retransmits: n,
+            data_retransmits: n,
+            overdue: n,
+            unheard: n,
+            waiting: Waiting { overdue: n as u32, ..Waiting::default() },
             durations,
             duration_sum_us: n,
+            cancelled_sum_us: n,
             last_established: None,
         })
 }

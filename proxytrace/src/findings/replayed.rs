@@ -49,6 +49,9 @@ impl Replayed {
                 let (of, declared) = (declaration.of.clone(), declaration.declared.clone());
                 changes.extend(self.observe(time, Input::Declared { time, of, declared }));
             }
+            Body::Workers(workforce) => {
+                changes.extend(self.observe(time, Input::Workers { time, workforce: workforce.clone() }));
+            }
             Body::Reload(reload) => {
                 let proxy = Arc::clone(&reload.master.proxy);
                 let pid = self.roots.get(&proxy).copied().unwrap_or(reload.master.pid);

@@ -3,12 +3,14 @@
 //! A line is something that happens, a quarter of a second after the line before:
 //!
 //! - `1 api 5:8080 established 3 refused 2; 0 api ...` a tick: of which generation, upstream and address what was counted;
-//!   `20 x` before it repeats it. `unanswered`, `resent`, `flying` and `slow` count what their names say.
-//! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; `+open` and
-//!   `+followed` before the upstreams say that not all is in it
+//!   `20 x` before it repeats it. `unanswered`, `resent`, `flying`, `slow`, `late` (cancelled after 700 ms), `answered`, `silent`, `overdue`,
+//!   `resolved` (no longer) and `unheard` count what their names say.
+//! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; a `~` behind an address says that it
+//!   is a backup, `+open` and `+followed` before the upstreams say that not all is in it
 //! - `reload 1` a generation begins, and its configuration is not known; `rejected` one that does not begin
 //! - `restart` the proxy's first process is another, and generations begin at 0
 //! - `wait 60` seconds in which nothing happens
+//! - `workers gone 2` the last worker ended with this exit code, `workers run` there are some again
 //! - `gone` the proxy has ended for good
 //!
 //! `=>` says which findings that raised, and with `not` before them cleared, since the last `=>`.
@@ -19,7 +21,9 @@ use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use super::{Findings, Input, Limits};
-use crate::model::{Address, Counted, Counts, Declared, Generation, State, Upstream};
+use crate::model::{
+    Address, Counted, Counts, Declared, Generation, Gone, LastExit, State, Upstream, Workforce,
+};
 
 /// A quick handshake and a slow one, as buckets of durations.
 const QUICK: usize = 3;
@@ -71,6 +75,14 @@ impl Scene {
         } else if line == "gone" {
             self.findings.forget(&["nginx".into()].into());
             self.observe(|time| Input::Tick { time, rows: &[] });
+        } else if line == "workers run" {
+            let workforce = Workforce { proxy: "nginx".into(), gone: None };
+            self.observe(|time| Input::Workers { time, workforce });
+        } else if let Some(code) = line.strip_prefix("workers gone ") {
+            let exit = LastExit { pid: 9, signal: None, code: Some(code.parse().unwrap()) };
+            let gone = Some(Gone { exit: Some(exit), reason: None });
+            let workforce = Workforce { proxy: "nginx".into(), gone };
+            self.observe(|time| Input::Workers { time, workforce });
         } else if line == "restart" {
             self.pid += 1;
         } else if line == "rejected" {
@@ -136,6 +148,15 @@ impl Scene {
         }
     }
 
+    /// The sentence of the only finding of a kind.
+    #[track_caller]
+    pub(super) fn sentence_of(&self, kind: &str) -> String {
+        let findings = self.findings.active().filter(|finding| finding.subject.kind.name() == kind);
+        let sentences: Vec<_> = findings.map(ToString::to_string).collect();
+        assert_eq!(sentences.len(), 1, "{sentences:?}");
+        sentences.concat()
+    }
+
     /// The sentence of the only finding there is.
     #[track_caller]
     pub(super) fn sentence(&self) -> String {
@@ -149,7 +170,24 @@ fn count(counts: &mut Counts, what: &str, n: u64) {
     match what {
         "unanswered" => counts.broken[Broken::ClosedBeforeResponse as usize] += n,
         "resent" => counts.syn_retransmits += n,
+        "silent" => counts.broken[Broken::ResponseTimeout as usize] += n,
+        "answered" => counts.answered += n,
+        "overdue" => {
+            counts.overdue += n;
+            counts.waiting.overdue += n as u32;
+            counts.waiting.oldest_ms = 7_000;
+        }
+        "resolved" => counts.waiting.overdue -= n as u32,
+        "unheard" => {
+            counts.unheard += n;
+            counts.waiting.unheard = n as u32;
+        }
         "flying" => counts.attempts += n,
+        // The proxy gave up after 700 ms.
+        "late" => {
+            count(counts, "cancelled", n);
+            counts.cancelled_sum_us += n * 700_000;
+        }
         "established" | "slow" => {
             counts.attempts += n;
             counts.outcomes[Outcome::Established as usize] += n;
@@ -179,9 +217,14 @@ fn declared(text: &str) -> Declared {
     for (line, upstream) in text.split('|').enumerate() {
         let mut words = upstream.split_whitespace();
         let name: Arc<str> = words.next().unwrap().into();
-        let addresses =
-            words.map(|word| (address(word), format!("/etc/nginx/nginx.conf:{}", line + 1).into()));
-        declared.upstreams.insert(name, Upstream { addresses: addresses.collect() });
+        let place: Arc<str> = format!("/etc/nginx/nginx.conf:{}", line + 1).into();
+        let mut upstream = Upstream::default();
+        for word in words {
+            let (word, is_backup) = word.strip_suffix("~").map_or((word, false), |word| (word, true));
+            upstream.addresses.insert(address(word), Arc::clone(&place));
+            upstream.backups.extend(is_backup.then(|| address(word)));
+        }
+        declared.upstreams.insert(name, upstream);
     }
     declared
 }

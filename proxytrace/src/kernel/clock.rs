@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Nanoseconds since boot, the clock of the kernel half: that of the host, also where this process has another.
 #[must_use]
@@ -18,6 +18,13 @@ pub fn boot_ns() -> u64 {
 #[must_use]
 pub fn own_boot_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+/// How long a tick of the kernel's clock takes, in nanoseconds: the clock that is read without asking a device goes by it.
+pub(super) fn jiffy_ns() -> u32 {
+    const USUAL_NS: u32 = 4_000_000; // CONFIG_HZ=250
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from);
+    resolution.ok().and_then(|tick| u32::try_from(tick.as_nanos()).ok()).unwrap_or(USUAL_NS)
 }
 
 /// What the clock since boot shows more than the host's in the time namespace of these offsets (time_namespaces(7)); `None` where

@@ -49,6 +49,9 @@ pub enum Error {
     /// The programs or maps were refused.
     #[error("cannot trace: load the kernel programs: {0}")]
     Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The program that looks at connections was refused.
+    #[error("look at connections: {0}")]
+    Look(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A hook without which nothing works.
     #[error("cannot trace: attach hook {hook}: {reason}; without it {without}")]
     Attach {

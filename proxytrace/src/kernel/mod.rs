@@ -20,6 +20,7 @@ mod entering;
 mod error;
 mod events;
 mod fdinfo;
+mod look;
 mod maps;
 mod owners;
 mod retiring;
@@ -37,7 +38,10 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader};
 use proxytrace_ebpf::{
-    abi::{Address, Loss, Owner, Process, Proxy, Row, RowKey, Settings, Share, UnixPath, capacity},
+    abi::{
+        Address, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Seen, Settings, Share, Terms,
+        UnixPath, capacity,
+    },
     hooks::{CONNECT_HOOKS, PROCESS_HOOKS, Place},
 };
 
@@ -49,8 +53,9 @@ pub use error::{Error, USER_NAMESPACE, USER_NAMESPACE_FIX};
 pub use events::Events;
 use fdinfo::Figures;
 use hooks::Forced;
+use look::Look;
 use maps::{
-    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap, TimeoutMap,
+    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap, TermsMap,
 };
 use owners::Owners;
 use processes::Wanted;
@@ -59,7 +64,7 @@ use retiring::{Retiring, Tables};
 use rows::Held;
 pub use snapshot::Snapshot;
 use snapshot::other_row;
-use tables::{Filled, Resized, TABLES, Table};
+use tables::{Filled, Resized, Sizes, TABLES, Table};
 pub use types::check_type_information;
 use types::{KernelTypes, type_information};
 
@@ -99,12 +104,13 @@ pub struct Tracer {
     proxies: ProxyMap,
     owners: Owners,
     calls: CallMap,
+    look: Result<Look, Error>,
     held: Held,
-    table_sizes: Vec<Resized>,
+    sizes: Sizes,
     /// What userspace itself could not enter, index [`Loss`].
     refused: [u64; Loss::ALL.len()],
     paths: PathMap,
-    timeouts: TimeoutMap,
+    terms: TermsMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
 }
 
@@ -121,17 +127,19 @@ impl Tracer {
             }
         }
         let types = type_information()?;
-        let KernelTypes { offsets, has_preemptible_tracepoints } = KernelTypes::read(&types)?;
+        let KernelTypes { offsets, has_preemptible_tracepoints, has_task_registers } =
+            KernelTypes::read(&types)?;
         drop(types);
         let offsets = Plain(offsets);
-        let settings = Plain(settings(options));
+        let sizes = Sizes::new(&options.table_sizes, processes::expected_connections(&options.wanted));
+        let settings = Plain(settings(options, &sizes, has_task_registers));
         let mut loader = EbpfLoader::new();
         loader
             .override_global("OFFSETS", &offsets, true)
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("EVENTS", options.ring_bytes);
         for table in TABLES {
-            loader.map_max_entries(table.map, table.capacity(&options.table_sizes));
+            loader.map_max_entries(table.map, table.capacity(&sizes));
         }
         let proxies = settings.0.capacity[Share::Proxies as usize];
         for map in ["PROXY_ROWS_OUTSIDE", "OWNERS", "OWNERS_OUTSIDE"] {
@@ -150,11 +158,12 @@ impl Tracer {
             proxies: ProxyMap::take(&mut ebpf, "PROXIES")?,
             owners: Owners::take(&mut ebpf, &settings.0)?,
             calls: CallMap::take(&mut ebpf, "CALLS")?,
+            look: Look::take(&mut ebpf),
             held: Held::take(&mut ebpf)?,
-            table_sizes: options.table_sizes.clone(),
+            sizes,
             refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
-            timeouts: TimeoutMap::take(&mut ebpf, "TIMEOUTS")?,
+            terms: TermsMap::take(&mut ebpf, "TERMS")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
             memory_bytes: None,
@@ -168,6 +177,10 @@ impl Tracer {
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, PROCESS_HOOKS, &ways)?);
         tracer.enter_running(&options.wanted)?;
         tracer.hooks.extend(attach::attach(&mut tracer.ebpf, CONNECT_HOOKS, &ways)?);
+        // A socket that is destroyed without anybody noticing must not be looked at.
+        if tracer.hooks.iter().any(|attached| attached.hook.name == "destroy" && attached.rung.is_none()) {
+            tracer.look = Err(Error::Look("the hook destroy is not attached".into()));
+        }
         tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
         drop(btf);
         give_back_memory();
@@ -243,11 +256,11 @@ impl Tracer {
                 "LEDGER" => snapshot.own_rows().count() as u64,
                 "PROCESSES" => held(Share::Processes),
                 "PROXIES" => held(Share::Proxies),
-                "TIMEOUTS" => self.timeouts.count()?,
+                "TERMS" => self.terms.count()?,
                 "CALLS" => self.calls.count()?,
                 _ => self.paths.count()?,
             };
-            Ok(Filled { name: table.name, entries, capacity: table.capacity(&self.table_sizes).into() })
+            Ok(Filled { name: table.name, entries, capacity: table.capacity(&self.sizes).into() })
         };
         TABLES.iter().map(filled).collect()
     }
@@ -268,10 +281,40 @@ impl Tracer {
         Ok(self.connections.entries()?.into_iter().map(|(_, connection)| connection.row.first()).collect())
     }
 
-    /// How many connect timeouts can be set.
+    /// Every established connection, by the address of its socket.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn connections(&self) -> Result<Vec<(u64, Connection)>, Error> {
+        self.connections.entries()
+    }
+
+    /// Looks at connections, by the addresses of their sockets: gives what is found of each, of as many from the first on as one run takes.
+    ///
+    /// # Errors
+    /// What the kernel said, be it when tracing began.
+    pub fn look(&mut self, ids: &[u64]) -> Result<Vec<Seen>, Error> {
+        match &mut self.look {
+            Ok(look) => look.at(ids).map_err(|error| Error::Look(error.into())),
+            Err(error) => Err(Error::Look(error.to_string().into())),
+        }
+    }
+
+    /// Why connections cannot be looked at, where they cannot.
     #[must_use]
-    pub const fn timeouts_capacity(&self) -> usize {
-        self.timeouts.capacity
+    pub fn cannot_look(&self) -> Option<&Error> {
+        self.look.as_ref().err()
+    }
+
+    /// Counts something that userspace could not follow.
+    pub const fn count_loss(&mut self, loss: Loss, n: u64) {
+        self.refused[loss as usize] += n;
+    }
+
+    /// How many addresses can have terms of their own.
+    #[must_use]
+    pub const fn terms_capacity(&self) -> usize {
+        self.terms.capacity
     }
 
     /// How many rows the ledger can hold.
@@ -351,15 +394,15 @@ impl Tracer {
         Ok(others)
     }
 
-    /// Sets how long a proxy waits for a connect to an address, where that is not the time of the options; `None` forgets
-    /// it. A TCP connect that the proxy closes during the handshake is judged by it.
+    /// Sets how long a proxy waits at an address, and what can be told of its answers; `None` forgets it. How a connection ended
+    /// that the proxy closes is judged by it. The address that is all zeroes stands for every other one of the generation.
     ///
     /// # Errors
     /// There is no capacity for another, or what else the kernel said.
-    pub fn set_connect_timeout(&mut self, row: &RowKey, timeout: Option<Duration>) -> Result<(), Error> {
-        match timeout {
-            Some(timeout) => self.timeouts.insert(row, &(timeout.as_nanos() as u64)),
-            None => self.timeouts.remove(row).map(drop),
+    pub fn set_terms(&mut self, row: &RowKey, terms: Option<&Terms>) -> Result<(), Error> {
+        match terms {
+            Some(terms) => self.terms.insert(row, terms),
+            None => self.terms.remove(row).map(drop),
         }
     }
 
@@ -399,6 +442,8 @@ impl Tracer {
 
     /// Detaches every program; what was counted can still be read.
     pub fn detach(&mut self) {
+        // The sockets that are destroyed from now on are not taken out any more.
+        self.look = Err(Error::Look("detached".into()));
         attach::detach(&mut self.ebpf);
     }
 }
@@ -433,10 +478,10 @@ fn check_host() -> Result<(), Error> {
     }
 }
 
-fn settings(options: &Options) -> Settings {
+fn settings(options: &Options, sizes: &Sizes, has_task_registers: bool) -> Settings {
     let mut capacity = [0; Share::SLOTS];
     for share in Share::ALL {
-        capacity[share as usize] = tables::capacity_shared(share, &options.table_sizes);
+        capacity[share as usize] = sizes.shared(share);
     }
     Settings {
         connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
@@ -446,6 +491,8 @@ fn settings(options: &Options) -> Settings {
         report_established: u32::from(options.report_established),
         count_seen: u32::from(options.count_seen),
         capacity,
+        has_task_registers: u32::from(has_task_registers),
+        jiffy_ns: clock::jiffy_ns(),
         reserved: 0,
     }
 }

@@ -1,7 +1,8 @@
-//! Which of the processes that already run are traced. Pure but for [`running`], which reads /proc.
+//! Which of the processes that already run are traced. Pure but for what reads /proc: [`running`] and [`expected_connections`].
 
 use std::{
     collections::{HashMap, HashSet},
+    fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
@@ -63,6 +64,35 @@ fn owner(process: &procfs::process::Process) -> Option<Owner> {
 /// namespaces takes CAP_DAC_READ_SEARCH, which an agent may lack, and root's proxies would be left out.
 fn pid_namespace(process: &procfs::process::Process) -> Option<u32> {
     Some(process.open_relative("ns/pid").ok()?.metadata().ok()?.ino() as u32)
+}
+
+/// How many upstream connections the proxies among the processes that run may have at a time, as far as that shows from outside.
+pub fn expected_connections(wanted: &Wanted) -> u64 {
+    let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let given: HashSet<String> = wanted.pids.iter().filter_map(comm).collect();
+    let is_wanted =
+        |name: &str| given.contains(name) || wanted.names.iter().any(|wanted| wanted == name.trim_end());
+    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let connections = |pid: u32| {
+        let process = procfs::process::Process::new(pid.cast_signed()).ok()?;
+        let limit = match process.limits().ok()?.max_open_files.soft_limit {
+            procfs::process::LimitValue::Value(limit) => limit,
+            procfs::process::LimitValue::Unlimited => u64::MAX,
+        };
+        Some(connections_of(limit, process.status().ok()?.fdsize.into()))
+    };
+    pids.filter(|pid| comm(pid).is_some_and(|name| is_wanted(&name))).filter_map(connections).sum()
+}
+
+/// Of a process that may have so many descriptors at a time, and whose table of them has grown to so many. A proxy has one
+/// for its client for each that it has for an upstream.
+///
+/// Who has set a limit has thought of how many connections there will be. One of a million is what container engines set for
+/// everybody; then the table, which grows with what is used and never shrinks, says more.
+fn connections_of(limit: u64, table: u64) -> u64 {
+    const FOR_EVERYBODY: u64 = 500_000;
+    (if limit < FOR_EVERYBODY { limit } else { table }) / 2
 }
 
 /// What to trace.
@@ -139,7 +169,7 @@ fn give_roles(selected: &mut [(u32, Process)]) {
 mod tests {
     use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
 
-    use super::{Running, Wanted, is_ending};
+    use super::{Running, Wanted, connections_of, is_ending};
 
     #[test]
     fn a_process_that_its_parent_has_not_waited_for_is_ending_and_one_that_runs_is_not() {
@@ -154,6 +184,17 @@ mod tests {
         assert!(std::path::Path::new(&format!("/proc/{}", child.id())).exists(), "nobody has waited for it");
         child.wait().unwrap();
         assert!(is_ending(child.id()));
+    }
+
+    #[test]
+    fn a_process_may_have_half_as_many_connections_as_descriptors() {
+        let check = |limit: u64, table: u64, expected: u64| {
+            assert_eq!(connections_of(limit, table), expected, "limit {limit}, table {table}");
+        };
+        check(1_024, 64, 512);
+        check(65_536, 256, 32_768);
+        check(1_048_576, 256, 128);
+        check(u64::MAX, 32_768, 16_384);
     }
 
     /// Processes as `pid parent name`, what is wanted, and what must come out as `pid proxy's root flags`.

@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
-use proxytrace_ebpf::abi::{Loss, Share, capacity};
+use proxytrace_ebpf::abi::{
+    Loss, Share,
+    capacity::{self, Capacity},
+};
 
 /// A table of the kernel half. All are allocated when they are made: what they take does not grow.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +15,7 @@ pub struct Table {
     /// The map in the object.
     pub map: &'static str,
     /// How many entries it has where nothing else is asked for.
-    pub default_capacity: u32,
+    pub usual: Capacity,
     /// The map that it has as many entries as, where another size is asked for that one only.
     pub follows: Option<&'static str>,
     /// What an entry is, in the plural.
@@ -26,7 +29,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "connections",
         map: "CONNECTIONS",
-        default_capacity: capacity::CONNECTIONS,
+        usual: capacity::CONNECTIONS,
         follows: None,
         holds: "established upstream connections",
         full: Some(Loss::ConnectionTableFull),
@@ -34,7 +37,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "attempts",
         map: "ATTEMPTS",
-        default_capacity: capacity::ATTEMPTS,
+        usual: capacity::ATTEMPTS,
         follows: None,
         holds: "attempts in flight",
         full: Some(Loss::AttemptTableFull),
@@ -42,23 +45,23 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "ledger",
         map: "LEDGER",
-        default_capacity: capacity::LEDGER,
+        usual: capacity::LEDGER,
         follows: None,
         holds: "addresses, once for each generation that used them",
         full: Some(Loss::LedgerFull),
     },
     Table {
         name: "timeouts",
-        map: "TIMEOUTS",
-        default_capacity: capacity::TIMEOUTS,
+        map: "TERMS",
+        usual: capacity::TERMS,
         follows: None,
-        holds: "addresses with a connect timeout of their own",
+        holds: "addresses with timeouts of their own",
         full: None,
     },
     Table {
         name: "processes",
         map: "PROCESSES",
-        default_capacity: capacity::PROCESSES,
+        usual: capacity::PROCESSES,
         follows: None,
         holds: "traced processes",
         full: Some(Loss::ProcessTableFull),
@@ -66,7 +69,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "calls",
         map: "CALLS",
-        default_capacity: capacity::CALLS,
+        usual: capacity::CALLS,
         follows: None,
         holds: "threads in connect()",
         full: Some(Loss::CallTableFull),
@@ -74,7 +77,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "proxies",
         map: "PROXIES",
-        default_capacity: capacity::PROXIES,
+        usual: capacity::PROXIES,
         follows: None,
         holds: "traced proxies",
         full: Some(Loss::ProxyTableFull),
@@ -82,7 +85,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "paths",
         map: "UNIX_PATHS",
-        default_capacity: capacity::UNIX_PATHS,
+        usual: capacity::UNIX_PATHS,
         // A row may need a path.
         follows: Some("LEDGER"),
         holds: "paths of unix sockets",
@@ -102,13 +105,40 @@ pub struct Filled {
 }
 
 impl Table {
-    /// How many entries it has, where some tables are to have another size than usual.
+    /// How many entries it has.
     #[must_use]
-    pub fn capacity(&self, resized: &[Resized]) -> u32 {
+    pub fn capacity(&self, sizes: &Sizes) -> u32 {
         // The last of several options holds, as everywhere.
-        let asked =
-            |map| resized.iter().rev().find(|resized| resized.map == map).map(|resized| resized.entries);
-        asked(self.map).or_else(|| asked(self.follows?)).unwrap_or(self.default_capacity)
+        let asked = |map| {
+            sizes.resized.iter().rev().find(|resized| resized.map == map).map(|resized| resized.entries)
+        };
+        asked(self.map)
+            .or_else(|| asked(self.follows?))
+            .unwrap_or_else(|| self.usual.least.saturating_mul(sizes.times).min(self.usual.most))
+    }
+}
+
+/// What decides how many entries the tables have.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    resized: Vec<Resized>,
+    /// How many times as large as the smallest the others are.
+    times: u32,
+}
+
+impl Sizes {
+    /// For a host whose proxies are expected to have so many upstream connections at a time, where some tables are to have
+    /// another size.
+    #[must_use]
+    pub fn new(resized: &[Resized], connections: u64) -> Self {
+        let times = connections.div_ceil(capacity::CONNECTIONS.least.into()).max(1);
+        Self { resized: resized.to_vec(), times: u32::try_from(times).unwrap_or(u32::MAX) }
+    }
+
+    /// How many entries a table has that owners share.
+    #[must_use]
+    pub fn shared(&self, share: Share) -> u32 {
+        TABLES.iter().find(|table| table.map == share.map()).map_or(0, |table| table.capacity(self))
     }
 }
 
@@ -116,12 +146,6 @@ impl Table {
 #[must_use]
 pub fn full_by(loss: Loss) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.full == Some(loss))
-}
-
-/// How many entries a table has that owners share.
-#[must_use]
-pub fn capacity_shared(share: Share, resized: &[Resized]) -> u32 {
-    TABLES.iter().find(|table| table.map == share.map()).map_or(0, |table| table.capacity(resized))
 }
 
 /// The most entries that a table can be given: at the size of a ledger row this is 7 GB.
@@ -156,7 +180,9 @@ impl FromStr for Resized {
 
 #[cfg(test)]
 mod tests {
-    use super::{Resized, TABLES};
+    use proxytrace_ebpf::abi::Share;
+
+    use super::{Resized, Sizes, TABLES};
 
     #[test]
     fn a_loss_for_lack_of_capacity_names_the_one_full_table() {
@@ -168,12 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_as_large_as_what_runs_needs() {
+        let check = |connections: u64, expected: [u32; 3]| {
+            let sizes = Sizes::new(&["attempts=7".parse().unwrap()], connections);
+            let shared = [Share::Connections, Share::Rows, Share::Attempts].map(|share| sizes.shared(share));
+            assert_eq!(shared, expected, "{connections} connections");
+        };
+        check(0, [8_192, 2_048, 7]);
+        check(8_192, [8_192, 2_048, 7]);
+        check(8_193, [16_384, 4_096, 7]);
+        check(60_000, [65_536, 8_192, 7]);
+        check(u64::MAX, [65_536, 8_192, 7]);
+    }
+
+    #[test]
     fn sizes_are_read() {
         let resized = |text: &str| text.parse::<Resized>();
         let ledger = resized("ledger=100").unwrap();
         assert_eq!(ledger, Resized { map: "LEDGER", entries: 100 });
         let paths = TABLES.iter().find(|table| table.name == "paths").unwrap();
-        let capacity = |resized: &[Resized]| paths.capacity(resized);
+        let capacity = |resized: &[Resized]| paths.capacity(&Sizes::new(resized, 0));
         assert_eq!(capacity(&[]), capacity(&[resized("attempts=7").unwrap()]));
         assert_eq!(capacity(&[ledger]), 100, "each row may need one");
         assert_eq!(capacity(&[resized("paths=9").unwrap(), ledger]), 9);

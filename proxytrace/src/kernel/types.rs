@@ -23,6 +23,8 @@ pub(super) fn type_information() -> Result<Vec<u8>, Error> {
 pub(super) struct KernelTypes {
     pub(super) offsets: Offsets,
     pub(super) has_preemptible_tracepoints: bool,
+    /// Whether programs can ask for the registers of a thread's system call (5.15).
+    pub(super) has_task_registers: bool,
 }
 
 impl KernelTypes {
@@ -32,7 +34,11 @@ impl KernelTypes {
             return Err(Error::KernelTooOld);
         }
         let offsets = Offsets::resolve(|path| btf.offset(path)).map_err(Error::NoMember)?;
-        Ok(Self { offsets, has_preemptible_tracepoints: btf.has_preemptible_tracepoints() })
+        Ok(Self {
+            offsets,
+            has_preemptible_tracepoints: btf.has_preemptible_tracepoints(),
+            has_task_registers: btf.has_enum_value("BPF_FUNC_task_pt_regs"),
+        })
     }
 }
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt::Error};
 use proxytrace_ebpf::abi::Row;
 
 use super::{ConfigRead, process::ProcessView};
-use crate::watch::{ProxyView, View};
+use crate::{
+    model::Waiting,
+    watch::{ProxyView, View},
+};
 
 /// A hook and how it is attached, as labels.
 pub type HookLabels = (&'static str, &'static str);
@@ -41,6 +44,17 @@ impl Scrape {
             .series
             .iter()
             .try_for_each(|(key, series)| sample(&[&key.proxy, &key.upstream, &key.address], series))
+    }
+
+    /// Samples of what waits at each address.
+    pub(super) fn each_waiting(
+        &self,
+        mut sample: impl FnMut(&[&str; 3], &Waiting) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.view.series.keys().try_for_each(|key| {
+            let waiting = self.view.waiting.get(key).copied().unwrap_or_default();
+            sample(&[&key.proxy, &key.upstream, &key.address], &waiting)
+        })
     }
 
     /// Samples of each histogram, with the values of the labels that distinguish them.

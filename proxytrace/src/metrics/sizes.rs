@@ -11,7 +11,7 @@ use proxytrace_ebpf::{
 use super::{ConfigRead, Format, HistogramBy, render};
 use crate::{
     kernel::tables::{Filled, TABLES},
-    model::{Clock, Entry, Key, Kind, Subject},
+    model::{Clock, Entry, Key, Kind, Severity, Subject},
     watch::{ProxyView, View},
 };
 
@@ -39,11 +39,9 @@ impl Host {
             Entry { key, owner: Owner::HOST_ROOT, row: Row::ZERO }
         };
         let rows: Vec<_> = (0..self.addresses).map(entry).collect();
-        let finding = |_| Subject {
-            proxy: Arc::clone(&proxy),
-            kind: Kind::UpstreamDown,
-            upstream: None,
-            address: None,
+        let finding = |_| {
+            let (proxy, kind) = (Arc::clone(&proxy), Kind::UpstreamDown);
+            (Subject { proxy, kind, upstream: None, address: None }, Severity::Critical)
         };
         let proxies = (0..self.proxies).map(|number| {
             (number.to_string().into(), ProxyView { names_ready: Some(true), ..ProxyView::default() })

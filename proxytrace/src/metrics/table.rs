@@ -77,7 +77,8 @@ pub(super) const METRICS: &[Metric] = &[
         name: "proxytrace_connections_broken_total",
         kind: Kind::Counter,
         labels: &["proxy", "upstream", "address", "cause"],
-        help: "Established connections that the upstream reset, or closed without an answer to a request",
+        help: "Established connections that broke: the upstream reset them, closed them without an answer to a request or refused TLS, \
+               or the proxy waited in vain for an answer",
         sample: |scrape, family| {
             scrape.each_address(|&[proxy, upstream, address], series| {
                 Broken::ALL.into_iter().try_for_each(|broken| {
@@ -85,6 +86,33 @@ pub(super) const METRICS: &[Metric] = &[
                     family.count(&[proxy, upstream, address, broken.name()], n)
                 })
             })
+        },
+    },
+    Metric {
+        name: "proxytrace_requests_unanswered",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "Connections on which a request has waited for its answer for more than a second, as seen once a second",
+        sample: |scrape, family| {
+            scrape.each_waiting(|labels, waiting| family.count(labels, waiting.connections.into()))
+        },
+    },
+    Metric {
+        name: "proxytrace_oldest_unanswered_seconds",
+        kind: Kind::Gauge,
+        labels: &["proxy", "upstream", "address"],
+        help: "How long the oldest of these requests has waited, 0 where there is none",
+        sample: |scrape, family| {
+            scrape.each_waiting(|labels, waiting| family.number(labels, f64::from(waiting.oldest_ms) / 1e3))
+        },
+    },
+    Metric {
+        name: "proxytrace_data_retransmits_total",
+        kind: Kind::Counter,
+        labels: &["proxy", "upstream", "address"],
+        help: "Segments that were sent again on established connections",
+        sample: |scrape, family| {
+            scrape.each_address(|labels, series| family.count(labels, series.data_retransmits))
         },
     },
     Metric {
@@ -135,14 +163,16 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "proxytrace_finding_active",
         kind: Kind::Gauge,
-        labels: &["proxy", "kind", "upstream", "address"],
-        help: "1 for each active finding; docs/findings.md lists the kinds",
+        labels: &["proxy", "kind", "severity", "upstream", "address"],
+        help: "1 for each active finding; docs/findings.md lists the kinds, docs/alerts.md says which severity pages",
         sample: |scrape, family| {
-            scrape.view.findings.iter().try_for_each(|Subject { proxy, kind, upstream, address }| {
-                let upstream = upstream.as_deref().unwrap_or_default();
-                let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
-                family.count(&[proxy, kind.name(), upstream, &address], 1)
-            })
+            scrape.view.findings.iter().try_for_each(
+                |(Subject { proxy, kind, upstream, address }, severity)| {
+                    let upstream = upstream.as_deref().unwrap_or_default();
+                    let address = address.as_ref().map(ToString::to_string).unwrap_or_default();
+                    family.count(&[proxy, kind.name(), severity.name(), upstream, &address], 1)
+                },
+            )
         },
     },
     Metric {
@@ -179,7 +209,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "proxytrace_worker_crashes_total",
         kind: Kind::Counter,
         labels: &["proxy"],
-        help: "Processes of the proxy below its master that a signal ended",
+        help: "Processes of the proxy below its master that a signal ended, or that ended themselves for an error",
         sample: |scrape, family| scrape.each_proxy(|name, proxy| family.count(&[name], proxy.crashes)),
     },
     Metric {

@@ -42,14 +42,58 @@ pub struct Counts {
     pub outcomes: [u64; Outcome::ALL.len()],
     /// Broken connections, index [`Broken`].
     pub broken: [u64; Broken::ALL.len()],
+    /// Of those, the ones that were broken before an answer, and on which earlier requests had been answered.
+    pub broken_kept: u64,
+    /// Connections that the proxy has closed while a request waited, earlier than its read timeout.
+    pub abandoned: u64,
+    /// Connections that have ended with nothing waiting, after an answer had at least begun.
+    pub answered: u64,
     /// SYNs sent again.
     pub syn_retransmits: u64,
+    /// Segments of established connections sent again.
+    pub data_retransmits: u64,
+    /// Requests that have waited for so long that it is a sign, see [`Waiting::overdue`].
+    pub overdue: u64,
+    /// How often a look has found a connection [`Waiting::unheard`].
+    pub unheard: u64,
+    /// What waits now.
+    pub waiting: Waiting,
     /// Completed handshakes by duration, not cumulative, see [`DURATION_BOUNDS_NS`].
     pub durations: [u64; DURATION_BUCKETS],
     /// The sum of their durations, in microseconds.
     pub duration_sum_us: u64,
+    /// The sum of the times after which the proxy cancelled attempts, in microseconds.
+    pub cancelled_sum_us: u64,
     /// When a handshake was last completed.
     pub last_established: Option<Timestamp>,
+}
+
+/// What waits for an answer at an address, as the last look has found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// Connections on which a request has waited for more than a second.
+    pub connections: u32,
+    /// Those on which it has waited far longer than is usual at this address, although it was acknowledged.
+    pub overdue: u32,
+    /// Those on which nothing was heard within three retransmission timeouts of what was sent.
+    pub unheard: u32,
+    /// How long the oldest request has waited, in milliseconds; 0 where none has for more than a second.
+    pub oldest_ms: u32,
+}
+
+impl Waiting {
+    /// Adds what waits elsewhere.
+    pub fn add(&mut self, more: &Self) {
+        self.connections = self.connections.saturating_add(more.connections);
+        self.overdue = self.overdue.saturating_add(more.overdue);
+        self.unheard = self.unheard.saturating_add(more.unheard);
+        self.oldest_ms = self.oldest_ms.max(more.oldest_ms);
+    }
+
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Counts {
@@ -60,9 +104,17 @@ impl Counts {
             attempts: row.attempts,
             outcomes: Outcome::ALL.map(|outcome| row.outcomes[outcome as usize]),
             broken: row.broken,
+            broken_kept: row.broken_kept,
+            abandoned: row.abandoned,
+            answered: row.answered,
             syn_retransmits: row.syn_retransmits,
+            data_retransmits: row.data_retransmits,
+            overdue: 0,
+            unheard: 0,
+            waiting: Waiting::default(),
             durations: row.durations,
             duration_sum_us: row.duration_sum_ns / 1000,
+            cancelled_sum_us: row.cancelled_sum_ns / 1000,
             last_established: (row.last_established_ns > 0).then(|| clock.at(row.last_established_ns)),
         }
     }
@@ -91,11 +143,13 @@ impl Counts {
         self.attempts.saturating_sub(self.ended())
     }
 
-    /// Established connections that gave no byte of an answer.
+    /// Established connections that the upstream ended and that never gave a byte of an answer.
     #[must_use]
     pub const fn unanswered(&self) -> u64 {
         let [reset, closed] = [Broken::ResetBeforeResponse, Broken::ClosedBeforeResponse];
-        self.broken[reset as usize].saturating_add(self.broken[closed as usize])
+        self.broken[reset as usize]
+            .saturating_add(self.broken[closed as usize])
+            .saturating_sub(self.broken_kept)
     }
 
     /// What was counted from `earlier` on. Where a count fell, its row was forgotten and has begun anew, and all of it is new.
@@ -107,9 +161,17 @@ impl Counts {
             attempts: self.attempts - earlier.attempts,
             outcomes: difference(&self.outcomes, &earlier.outcomes),
             broken: difference(&self.broken, &earlier.broken),
+            broken_kept: self.broken_kept.saturating_sub(earlier.broken_kept),
+            abandoned: self.abandoned.saturating_sub(earlier.abandoned),
+            answered: self.answered.saturating_sub(earlier.answered),
             syn_retransmits: self.syn_retransmits.saturating_sub(earlier.syn_retransmits),
+            data_retransmits: self.data_retransmits.saturating_sub(earlier.data_retransmits),
+            overdue: self.overdue.saturating_sub(earlier.overdue),
+            unheard: self.unheard.saturating_sub(earlier.unheard),
+            waiting: self.waiting,
             durations: difference(&self.durations, &earlier.durations),
             duration_sum_us: self.duration_sum_us.saturating_sub(earlier.duration_sum_us),
+            cancelled_sum_us: self.cancelled_sum_us.saturating_sub(earlier.cancelled_sum_us),
             last_established: self.last_established,
         }
     }
@@ -120,9 +182,17 @@ impl AddAssign<&Self> for Counts {
         self.attempts = self.attempts.saturating_add(more.attempts);
         add(&mut self.outcomes, &more.outcomes);
         add(&mut self.broken, &more.broken);
+        self.broken_kept = self.broken_kept.saturating_add(more.broken_kept);
+        self.abandoned = self.abandoned.saturating_add(more.abandoned);
+        self.answered = self.answered.saturating_add(more.answered);
         self.syn_retransmits = self.syn_retransmits.saturating_add(more.syn_retransmits);
+        self.data_retransmits = self.data_retransmits.saturating_add(more.data_retransmits);
+        self.overdue = self.overdue.saturating_add(more.overdue);
+        self.unheard = self.unheard.saturating_add(more.unheard);
+        self.waiting = more.waiting;
         add(&mut self.durations, &more.durations);
         self.duration_sum_us = self.duration_sum_us.saturating_add(more.duration_sum_us);
+        self.cancelled_sum_us = self.cancelled_sum_us.saturating_add(more.cancelled_sum_us);
         self.last_established = self.last_established.max(more.last_established);
     }
 }
@@ -150,11 +220,27 @@ struct Written {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     broken: Named,
     #[serde(default, skip_serializing_if = "is_zero")]
+    broken_kept: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    abandoned: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    answered: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
     syn_retransmits: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    data_retransmits: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    overdue: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    unheard: u64,
+    #[serde(default, skip_serializing_if = "Waiting::is_none")]
+    waiting: Waiting,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     handshakes_us: Named,
     #[serde(default, skip_serializing_if = "is_zero")]
     handshakes_sum_us: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cancelled_sum_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_established: Option<Timestamp>,
 }
@@ -197,9 +283,17 @@ impl From<Counts> for Written {
             established,
             failures: named(outcomes().skip(1), &counts.outcomes[1..]),
             broken: named(ways_to_break(), &counts.broken),
+            broken_kept: counts.broken_kept,
+            abandoned: counts.abandoned,
+            answered: counts.answered,
             syn_retransmits: counts.syn_retransmits,
+            data_retransmits: counts.data_retransmits,
+            overdue: counts.overdue,
+            unheard: counts.unheard,
+            waiting: counts.waiting,
             handshakes_us: named(buckets(), &counts.durations),
             handshakes_sum_us: counts.duration_sum_us,
+            cancelled_sum_us: counts.cancelled_sum_us,
             last_established: counts.last_established,
         }
     }
@@ -213,9 +307,17 @@ impl From<Written> for Counts {
             attempts: written.attempts,
             outcomes,
             broken: read(ways_to_break(), &written.broken),
+            broken_kept: written.broken_kept,
+            abandoned: written.abandoned,
+            answered: written.answered,
             syn_retransmits: written.syn_retransmits,
+            data_retransmits: written.data_retransmits,
+            overdue: written.overdue,
+            unheard: written.unheard,
+            waiting: written.waiting,
             durations: read(buckets(), &written.handshakes_us),
             duration_sum_us: written.handshakes_sum_us,
+            cancelled_sum_us: written.cancelled_sum_us,
             last_established: written.last_established,
         }
     }
@@ -230,7 +332,7 @@ mod tests {
         outcome::{Broken, Outcome},
     };
 
-    use super::{Address, Clock, Counted, Counts};
+    use super::{Address, Clock, Counted, Counts, Waiting};
 
     fn counted(counts: Counts) -> Counted {
         Counted {
@@ -292,15 +394,18 @@ mod tests {
         #[test]
         fn counts_are_read_as_they_were_written(
             attempts: u64,
-            outcomes in prop::array::uniform13(any::<u64>()),
-            broken in prop::array::uniform3(any::<u64>()),
+            outcomes in prop::array::uniform14(any::<u64>()),
+            broken in prop::array::uniform5(any::<u64>()),
+            life in prop::array::uniform4(any::<u64>()),
             durations in prop::array::uniform20(any::<u64>()),
             sum: u64,
             seconds in prop::option::of(0..4_000_000_000_i64),
         ) {
             let last_established = seconds.map(|seconds| Timestamp::from_second(seconds).unwrap());
             let counts = Counts {
-                attempts, outcomes, broken, syn_retransmits: sum, durations, duration_sum_us: sum, last_established,
+                attempts, outcomes, broken, broken_kept: life[0], abandoned: life[1], answered: life[2],
+                syn_retransmits: sum, data_retransmits: life[3], overdue: sum, unheard: life[0],
+                waiting: Waiting { connections: 3, overdue: 2, unheard: 1, oldest_ms: 5000 }, durations, duration_sum_us: sum, cancelled_sum_us: sum, last_established,
             };
             let line = serde_json::to_string(&counted(counts.clone())).unwrap();
             prop_assert_eq!(serde_json::from_str::<Counted>(&line).unwrap().counts, counts);

@@ -1,13 +1,16 @@
 //! What the configuration of one generation declares, as findings ask for it and recordings keep it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::Address;
 
 /// One generation of one proxy. Can be recorded, beside what it [`Declared`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Generation {
     /// The proxy's name.
     pub proxy: Arc<str>,
@@ -36,6 +39,15 @@ pub struct Declared {
 pub struct Upstream {
     /// Each address with the `path:line` that it comes from.
     pub addresses: BTreeMap<Address, Arc<str>>,
+    /// Those that are used when the others fail only.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub backups: BTreeSet<Address>,
+    /// Connections are passed on, and not requests: of any protocol.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_stream: bool,
+    /// The directive that names the host itself, such as `proxy_pass`; `None` where the lines are those of `server`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directive: Option<Arc<str>>,
 }
 
 impl Declared {

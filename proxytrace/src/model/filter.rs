@@ -5,7 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-use super::{Address, Body, Key, Subject};
+use super::{Address, Body, Finding, Key, Kind};
 
 /// Which records pass. Conditions of one kind are alternatives; an empty list lets everything pass.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Filter {
     pub addresses: Vec<AddressFilter>,
     /// Names of upstreams; where several upstreams have an address, its name is all of theirs, any of which will do.
     pub upstreams: Vec<String>,
+    /// Names of proxies.
+    pub proxies: Vec<String>,
     /// How an attempt ended or a connection broke.
     pub causes: Vec<Cause>,
     /// Whether what goes well is wanted too: established attempts, processes that start and that end in an orderly way.
@@ -21,36 +23,62 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether the record is wanted. Those about no address are, but for the routine.
+    /// Whether the record is wanted. Those about no address are, but for the routine, and where a cause is asked for.
     #[must_use]
     pub fn passes(&self, body: &Body) -> bool {
         let (route, cause) = match body {
             Body::Connect(attempt) => (&attempt.route, attempt.outcome.map(Outcome::name)),
             Body::Stalled(attempt) => (&attempt.route, Some(Cause::STALLED)),
+            Body::Unanswered(unanswered) => (&unanswered.route, Some(Cause::UNANSWERED)),
             Body::Broken(connection) => (&connection.route, Some(connection.cause.name())),
-            Body::WorkerStarted(_) => return self.all,
-            Body::WorkerExited(exit) => return self.all || !exit.is_orderly(),
-            Body::Header(_) | Body::Reload(_) | Body::Lost(_) => return true,
-            Body::Finding(change) => return self.passes_subject(&change.finding.subject),
-            Body::Counts(_) | Body::Declared(_) => return false,
+            Body::WorkerStarted(worker) => return self.all && self.passes_process(&worker.proxy),
+            Body::WorkerExited(exit) => {
+                return (self.all || !exit.is_orderly()) && self.passes_process(&exit.worker.proxy);
+            }
+            Body::Reload(reload) => return self.passes_process(&reload.master.proxy),
+            Body::Header(_) | Body::Lost(_) => return true,
+            Body::Finding(change) => return self.passes_finding(&change.finding),
+            Body::Counts(_) | Body::Declared(_) | Body::Workers(_) => return false,
         };
         let is_established = cause == Some(Outcome::Established.name());
-        self.passes_destination(&route.upstream, &route.address)
+        self.passes_proxy(&route.proxy)
+            && self.passes_destination(&route.upstream, &route.address)
             && (self.all || !is_established || !self.causes.is_empty())
-            && (self.causes.is_empty() || self.causes.iter().any(|wanted| Some(wanted.0) == cause))
+            && (self.causes.is_empty() || cause.is_some_and(|cause| self.passes_cause(cause)))
     }
 
     /// Whether the series is wanted, whatever its causes.
     #[must_use]
     pub fn passes_key(&self, key: &Key) -> bool {
-        key.address.parse().is_ok_and(|address| self.passes_destination(&key.upstream, &address))
+        self.passes_proxy(&key.proxy)
+            && key.address.parse().is_ok_and(|address| self.passes_destination(&key.upstream, &address))
     }
 
-    /// Whether the finding is wanted. One that is about no upstream or no address is about all of them.
+    /// Whether the finding is wanted. One about an upstream is about its addresses, one about a proxy about all that it connects to.
     #[must_use]
-    pub fn passes_subject(&self, subject: &Subject) -> bool {
-        subject.upstream.as_deref().is_none_or(|upstream| self.passes_upstream(upstream))
-            && subject.address.as_ref().is_none_or(|address| self.passes_address(address))
+    pub fn passes_finding(&self, Finding { subject, evidence, .. }: &Finding) -> bool {
+        let addresses = || subject.address.iter().chain(&evidence.to).chain(&evidence.from);
+        let is_about_address = subject.upstream.is_none() || addresses().any(|at| self.passes_address(at));
+        let has_cause = |cause: &Cause| {
+            let is_silence = [Kind::BlackHole, Kind::Overloaded].contains(&subject.kind);
+            evidence.causes.contains_key(cause.0) || (is_silence && cause.0 == Cause::STALLED)
+        };
+        self.passes_proxy(&subject.proxy)
+            && subject.upstream.as_deref().is_none_or(|upstream| self.passes_upstream(upstream))
+            && (self.addresses.is_empty() || is_about_address)
+            && (self.causes.is_empty() || self.causes.iter().any(has_cause))
+    }
+
+    fn passes_process(&self, proxy: &str) -> bool {
+        self.causes.is_empty() && self.passes_proxy(proxy)
+    }
+
+    fn passes_proxy(&self, proxy: &str) -> bool {
+        self.proxies.is_empty() || self.proxies.iter().any(|wanted| wanted == proxy)
+    }
+
+    fn passes_cause(&self, cause: &str) -> bool {
+        self.causes.iter().any(|wanted| wanted.0 == cause)
     }
 
     fn passes_destination(&self, upstream: &str, address: &Address) -> bool {
@@ -58,8 +86,11 @@ impl Filter {
     }
 
     fn passes_upstream(&self, upstream: &str) -> bool {
-        let is_wanted =
-            |wanted: &String| wanted == upstream || upstream.split(',').any(|part| part == wanted);
+        // Where there are many, the last is followed by how many more.
+        let last =
+            upstream.rsplit_once('+').filter(|(_, more)| more.bytes().all(|byte| byte.is_ascii_digit()));
+        let named = last.map_or(upstream, |(named, _)| named);
+        let is_wanted = |wanted: &String| wanted == upstream || named.split(',').any(|part| part == wanted);
         self.upstreams.is_empty() || self.upstreams.iter().any(is_wanted)
     }
 
@@ -76,17 +107,18 @@ impl Cause {
     }
 }
 
-/// The name of an outcome, of a way to break, or `stalled`.
+/// The name of an outcome, of a way to break, `stalled` or `unanswered`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause(&'static str);
 
 impl Cause {
     const STALLED: &str = "stalled";
+    const UNANSWERED: &str = "unanswered";
 
     /// Every name, once.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let broken = Broken::ALL.into_iter().map(Broken::name).filter(|&name| name != Outcome::Reset.name());
-        Outcome::ALL.into_iter().map(Outcome::name).chain(broken).chain([Self::STALLED])
+        Outcome::ALL.into_iter().map(Outcome::name).chain(broken).chain([Self::STALLED, Self::UNANSWERED])
     }
 }
 
@@ -152,7 +184,7 @@ impl FromStr for AddressFilter {
 
 #[cfg(test)]
 mod tests {
-    use super::{Address, AddressFilter, Cause};
+    use super::{Address, AddressFilter, Cause, Filter, Finding};
 
     #[test]
     fn addresses_match_by_address_port_network_and_path() {
@@ -178,6 +210,30 @@ mod tests {
         check("unix:/run/a.sock", "unix:/run/a.sock", true);
         check("unix:/run/a.sock", "10.0.0.5:8080", false);
         assert!("10.0.0.5:http".parse::<AddressFilter>().unwrap_err().contains("write 10.0.0.5"));
+    }
+
+    #[test]
+    fn findings_pass_as_what_they_are_about_does() {
+        let finding = Finding::sample();
+        let check = |filter: Filter, expected: bool| {
+            assert_eq!(filter.passes_finding(&finding), expected, "{filter:?}");
+        };
+        let address = |text: &str| Filter { addresses: vec![text.parse().unwrap()], ..Filter::default() };
+        check(Filter::default(), true);
+        check(address("10.0.0.5:8081"), true);
+        check(address("10.0.0.5:8080"), true);
+        check(address("10.0.0.6"), false);
+        let cause = |text: &str| Filter { causes: vec![text.parse().unwrap()], ..Filter::default() };
+        check(cause("refused"), true);
+        check(cause("timed_out"), false);
+        let proxy = |name: &str| Filter { proxies: vec![name.to_owned()], ..Filter::default() };
+        check(proxy("nginx.service"), true);
+        check(proxy("haproxy"), false);
+        let upstream = |name: &str| Filter { upstreams: vec![name.to_owned()], ..Filter::default() };
+        check(upstream("api"), true);
+        check(upstream("web"), false);
+        assert!(upstream("web").passes_upstream("api,web+2"));
+        assert!(!upstream("web").passes_upstream("api+2"));
     }
 
     #[test]

@@ -57,6 +57,39 @@ kinds! {
     Denied = "denied",
     /// Handshakes take much longer than this address's own past.
     SlowConnect = "slow_connect",
+    /// Most handshakes need a SYN sent again or time out, and some succeed.
+    Overloaded = "overloaded",
+    /// A reload or a crash loop left no worker.
+    NoWorkers = "no_workers",
+    /// Hardly anything that a proxy connects to works.
+    ProxyDown = "proxy_down",
+    /// Requests are taken, and not answered.
+    NoResponse = "no_response",
+}
+
+/// How much a finding matters: whether it is worth waking somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// To be known; nobody is hurt.
+    #[default]
+    Info,
+    /// For the next working day: the proxy gets around it for now, or it slows things down.
+    Warning,
+    /// Users get errors.
+    Critical,
+}
+
+impl Severity {
+    /// The name in records and in metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// What a finding is about. There is at most one of a kind about the same.
@@ -81,11 +114,17 @@ pub struct Finding {
     /// What is wrong, and with whom.
     #[serde(flatten)]
     pub subject: Subject,
+    /// How much it matters now. It rises where what the proxy got around by does not work any more.
+    #[serde(default)]
+    pub severity: Severity,
     /// When it began: the first sign of it, which is before it was proven.
     pub since: Timestamp,
     /// `path:line` of the configuration that is to blame, where one is and is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Arc<str>>,
+    /// The directive of that line, such as `proxy_pass`; missing for `server`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directive: Option<Arc<str>>,
     /// What proves it.
     pub evidence: Evidence,
 }
@@ -106,6 +145,18 @@ pub struct Evidence {
     /// Where the traffic went before: the first 64 addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<Address>,
+    /// Where it goes now, where those are several: the first 64 addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Address>,
+    /// How many addresses or upstreams show it, where they are several.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub addresses: u64,
+    /// Upstreams that show it, where they are several: the first 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<Arc<str>>,
+    /// The backup servers that are all that is left.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<Address>,
     /// The reload that it began with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reload: Option<Timestamp>,
@@ -115,20 +166,72 @@ pub struct Evidence {
     /// How the workers with which the upstream worked before have fared since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_workers: Option<Fared>,
+    /// It answered before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub answered_before: bool,
     /// SYNs sent again.
     #[serde(skip_serializing_if = "is_zero")]
     pub syn_retransmits: u64,
+    /// Connects that were given up before a SYN was sent again, after far longer than a handshake takes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub given_up: u64,
     /// Connects that have no end yet.
     #[serde(skip_serializing_if = "is_zero")]
     pub in_flight: u64,
+    /// Connections on which a request waits that is overdue.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u64,
+    /// How long the oldest request has waited, in milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub oldest_ms: u64,
+    /// Established connections on which nothing acknowledges what is sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unheard: u64,
     /// How long handshakes take now, in microseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub handshake_us: u64,
     /// How long they take at most usually, in microseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub usual_us: u64,
+    /// How the last worker ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<LastExit>,
     /// What the proxy itself says of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+}
+
+/// How the last worker of a proxy ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// Its process id, in the host's pid namespace.
+    pub pid: u32,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u32>,
+    /// The exit code where no signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+}
+
+/// A proxy had workers and has none, or has some again. The body of a record of kind `workers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workforce {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// That none is left; missing where some run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// How a proxy lost its workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// How the last one ended, where that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<LastExit>,
+    /// What the proxy says of it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
 }
 
@@ -161,6 +264,23 @@ pub struct Change {
     /// The finding: as it was proven, or as it was known last.
     #[serde(flatten)]
     pub finding: Finding,
+    /// What it says, with times in UTC: its `Display`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<Arc<str>>,
+    /// Of one that went: how long it had stood, from its first sign on, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted_ms: Option<u64>,
+    /// Of one that went: what was seen to the contrary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<Arc<str>>,
+}
+
+impl Change {
+    /// It was proven.
+    #[must_use]
+    pub const fn raised(finding: Finding, sentence: Arc<str>) -> Self {
+        Self { state: State::Raised, finding, sentence: Some(sentence), lasted_ms: None, because: None }
+    }
 }
 
 /// Whether a finding came or went.
@@ -194,7 +314,9 @@ impl Finding {
                 upstream: Some("api".into()),
                 address: Some("10.0.0.5:8081".parse().unwrap()),
             },
+            severity: Severity::Critical,
             since: "2025-03-01T14:30:02Z".parse().unwrap(),
+            directive: None,
             place: Some("/etc/nginx/conf.d/api.conf:4".into()),
             evidence,
         }
@@ -203,14 +325,14 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, Finding, Kind, State};
+    use super::{Change, Finding, Kind};
 
     #[test]
     fn a_record_has_what_is_known_and_leaves_out_the_rest() {
         let finding = Finding::sample();
-        let change = Change { state: State::Raised, finding };
+        let change = Change::raised(finding, "a sentence".into());
         let line = serde_json::to_string(&change).unwrap();
-        let expected = r#"{"state":"raised","proxy":"nginx.service","finding":"misrouted","upstream":"api","address":"10.0.0.5:8081","since":"2025-03-01T14:30:02Z","place":"/etc/nginx/conf.d/api.conf:4","evidence":{"failed":312,"of":312,"causes":{"refused":312},"from":["10.0.0.5:8080"],"reload":"2025-03-01T14:30:02Z","generation":1,"old_workers":{"failed":0,"of":41}}}"#;
+        let expected = r#"{"state":"raised","proxy":"nginx.service","finding":"misrouted","upstream":"api","address":"10.0.0.5:8081","severity":"critical","since":"2025-03-01T14:30:02Z","place":"/etc/nginx/conf.d/api.conf:4","evidence":{"failed":312,"of":312,"causes":{"refused":312},"from":["10.0.0.5:8080"],"reload":"2025-03-01T14:30:02Z","generation":1,"old_workers":{"failed":0,"of":41}},"sentence":"a sentence"}"#;
         assert_eq!(line, expected);
         assert_eq!(serde_json::from_str::<Change>(&line).unwrap(), change);
         let newer = line

@@ -13,13 +13,15 @@ mod series;
 
 pub use address::Address;
 pub use clock::Clock;
-pub use counts::{Counted, Counts};
+pub use counts::{Counted, Counts, Waiting};
 pub use declared::{Declared, Generation, Upstream};
 pub use filter::{AddressFilter, Cause, Filter};
-pub use finding::{Change, Evidence, Fared, Finding, Kind, State, Subject};
+pub use finding::{
+    Change, Evidence, Fared, Finding, Gone, Kind, LastExit, Severity, State, Subject, Workforce,
+};
 pub use record::{
     Attempt, Body, Connection, Declaration, Exit, FORMAT, Header, Lost, Record, Reload, ReloadResult, Route,
-    Worker,
+    Unanswered, Worker,
 };
 pub use record_totals::RecordTotals;
 pub use series::{Entry, Key, SeriesStore, UpstreamKey};

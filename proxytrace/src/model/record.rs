@@ -10,7 +10,7 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Address, Change, Counted, Declared, Generation};
+use super::{Address, Change, Counted, Declared, Generation, Workforce};
 use crate::escape;
 
 /// The version of the record format.
@@ -48,6 +48,9 @@ pub enum Body {
     Connect(Attempt),
     /// The first SYN of an attempt still in flight was sent again.
     Stalled(Attempt),
+    /// The first sign of a request that gets no answer: it has waited far longer than is usual at this address. One for each
+    /// address and minute.
+    Unanswered(Unanswered),
     /// An established connection broke.
     Broken(Connection),
     /// A reload was asked for, and is accepted or rejected now; or the binary was upgraded.
@@ -62,6 +65,8 @@ pub enum Body {
     Counts(Counted),
     /// What a configuration names. In recordings only, likewise.
     Declared(Declaration),
+    /// A proxy has no worker, or has some again. In recordings only, likewise.
+    Workers(Workforce),
     /// The reader missed records; no count is wrong by that.
     Lost(Lost),
 }
@@ -166,6 +171,21 @@ pub struct Connection {
     pub errno: u32,
     /// How long it had been established.
     pub duration_us: u64,
+    /// Whether earlier requests on it had been answered, as far as that is known; missing where not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+}
+
+/// A request without an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unanswered {
+    /// Who, and where to.
+    #[serde(flatten)]
+    pub route: Route,
+    /// How long it has waited.
+    pub duration_us: u64,
+    /// Whether it was acknowledged: then the host is there, and its application does not answer.
+    pub acknowledged: bool,
 }
 
 /// A process of a proxy.

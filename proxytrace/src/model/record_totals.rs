@@ -38,7 +38,9 @@ impl RecordTotals {
             | Body::Finding(_)
             | Body::Reload(_)
             | Body::Stalled(_)
+            | Body::Unanswered(_)
             | Body::WorkerStarted(_)
+            | Body::Workers(_)
             | Body::WorkerExited(_) => {}
         }
     }

@@ -206,6 +206,12 @@ impl SeriesStore {
         }
     }
 
+    /// The series that an address counts in.
+    #[must_use]
+    pub fn series_of(&self, key: Key) -> Key {
+        self.admitted.get(&key).and_then(|admitted| admitted.sum.clone()).unwrap_or(key)
+    }
+
     /// The proxies that anything is kept of.
     pub fn proxies(&self) -> impl Iterator<Item = &Arc<str>> {
         self.admitted.keys().chain(self.sums.keys()).map(|key| &key.proxy)

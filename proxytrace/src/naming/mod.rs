@@ -18,7 +18,7 @@ use std::{
 use proxytrace_ebpf::abi::RowKey;
 
 use crate::{
-    declared::{AddressNames, Configuration},
+    declared::{AddressNames, AddressTerms, Configuration},
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
     reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Client},
 };
@@ -268,6 +268,12 @@ impl Naming {
     #[must_use]
     pub fn configuration(&self, id: GenerationId) -> Option<(&Configuration, &AddressNames)> {
         self.generations.known(id).map(|known| (&known.configuration, &known.names))
+    }
+
+    /// What is known of how long the proxy waits, and for what, where its configuration is known.
+    #[must_use]
+    pub fn terms(&self, id: GenerationId) -> Option<&AddressTerms> {
+        self.generations.known(id).map(|known| &known.terms)
     }
 
     /// Forgets all generations and rows but these.

@@ -11,12 +11,24 @@ pub(crate) struct Compiled {
     pub(crate) prefix: PathBuf,
     /// `--conf-path`.
     pub(crate) config: PathBuf,
+    /// nginx's version, or that of the nginx that it is made of.
+    pub(crate) version: Option<[u32; 3]>,
+}
+
+/// From this version on connections to upstreams are kept unless the configuration says otherwise.
+const KEEPS_SINCE: [u32; 3] = [1, 29, 7];
+
+impl Compiled {
+    /// Whether connections may be kept that the configuration says nothing of.
+    pub(crate) fn keeps_by_default(&self) -> bool {
+        self.version.is_none_or(|version| version >= KEEPS_SINCE)
+    }
 }
 
 impl Default for Compiled {
     /// What nginx takes where its `configure` was given nothing (auto/options).
     fn default() -> Self {
-        Self { prefix: "/usr/local/nginx".into(), config: "conf/nginx.conf".into() }
+        Self { prefix: "/usr/local/nginx".into(), config: "conf/nginx.conf".into(), version: None }
     }
 }
 
@@ -33,7 +45,20 @@ pub(crate) fn compiled(program: &[u8]) -> Compiled {
     Compiled {
         prefix: value("prefix").unwrap_or(default.prefix),
         config: value("conf-path").unwrap_or(default.config),
+        version: version(program),
     }
+}
+
+/// What it calls itself for `nginx -v`. OpenResty's version begins with that of its nginx.
+fn version(program: &[u8]) -> Option<[u32; 3]> {
+    const SAYS: &[u8] = b"nginx version: ";
+    let says = program.windows(SAYS.len()).position(|window| window == SAYS)?;
+    let rest = &program[says + SAYS.len()..];
+    let end = rest.iter().position(|byte| byte.is_ascii_whitespace() || *byte == 0)?;
+    let (name, version) = std::str::from_utf8(&rest[..end]).ok()?.split_once('/')?;
+    let mut numbers = version.split('.').map(|number| number.parse().ok());
+    let version = [numbers.next()??, numbers.next()??, numbers.next()??];
+    matches!(name, "nginx" | "openresty").then_some(version)
 }
 
 /// The path of the configuration file; `directory` is the process's own, for what is relative to it.
@@ -51,9 +76,24 @@ mod tests {
     #[test]
     fn what_was_compiled_in_is_found_in_the_program() {
         let program = b"\0junk --with-x=1\0--with-cc-opt='-g -O2' --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --x\0";
-        let expected = Compiled { prefix: "/usr/share/nginx".into(), config: "/etc/nginx/nginx.conf".into() };
-        assert_eq!(compiled(program), expected);
+        let (prefix, config) = ("/usr/share/nginx".into(), "/etc/nginx/nginx.conf".into());
+        assert_eq!(compiled(program), Compiled { prefix, config, version: None });
         assert_eq!(compiled(b"nothing"), Compiled::default());
+    }
+
+    #[test]
+    fn the_version_decides_whether_connections_may_be_kept() {
+        let check = |program: &str, version: Option<[u32; 3]>, keeps: bool| {
+            let compiled = compiled(program.as_bytes());
+            assert_eq!((compiled.version, compiled.keeps_by_default()), (version, keeps), "{program}");
+        };
+        check("\0nginx version: nginx/1.22.1\n\0", Some([1, 22, 1]), false);
+        check("nginx version: nginx/1.29.6 (ubuntu)\n", Some([1, 29, 6]), false);
+        check("nginx version: nginx/1.29.7\n", Some([1, 29, 7]), true);
+        check("nginx version: openresty/1.27.1.2\n", Some([1, 27, 1]), false);
+        check("nginx version: Tengine/3.1.0\n", None, true);
+        check("nginx version: nginx/next\n", None, true);
+        check("no nginx", None, true);
     }
 
     #[test]

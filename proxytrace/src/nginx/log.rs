@@ -26,12 +26,35 @@ const LEFT_OUT: &str = "\u{2026}";
 pub(crate) fn reason(log: &str, pid: i32, asked: Timestamp) -> Option<String> {
     let mark = format!(" [emerg] {pid}#");
     let (time, rest) = log.lines().rev().find_map(|line| line.split_once(&mark))?;
-    let time = DateTime::strptime("%Y/%m/%d %H:%M:%S", time).ok()?;
-    let time = Offset::UTC.to_timestamp(time).ok()?;
-    // Whole seconds are written; and the time of the signal is known by another clock, to some milliseconds.
-    let after = (time.as_second() - asked.as_second() + 1).rem_euclid(ZONE_STEP);
     let (_thread, reason) = rest.split_once(": ")?;
-    (after <= REASON_TIMEOUT).then(|| reason.replace(char::is_control, "\u{fffd}"))
+    is_soon_after(time, asked).then(|| reason.replace(char::is_control, "\u{fffd}"))
+}
+
+/// What the worker said last that ended for good (`exited with fatal code`), where the master, which calls itself `pid`, logged that
+/// soon after `ended`.
+pub(crate) fn last_words(log: &str, pid: i32, ended: Timestamp) -> Option<String> {
+    let mark = format!(" [alert] {pid}#");
+    let (time, worker) = log.lines().rev().find_map(|line| {
+        let (time, rest) = line.split_once(&mark)?;
+        let (_thread, message) = rest.split_once(": ")?;
+        let (worker, how) = message.strip_prefix("worker process ")?.split_once(' ')?;
+        how.starts_with("exited with fatal code").then_some((time, worker))
+    })?;
+    let words = log.lines().rev().find_map(|line| {
+        let (_, rest) = LEVELS.iter().find_map(|level| line.split_once(&format!(" [{level}] {worker}#")))?;
+        Some(rest.split_once(": ")?.1)
+    })?;
+    is_soon_after(time, ended).then(|| words.replace(char::is_control, "\u{fffd}"))
+}
+
+/// How nginx calls what makes a worker end.
+const LEVELS: [&str; 3] = ["emerg", "alert", "crit"];
+
+fn is_soon_after(written: &str, moment: Timestamp) -> bool {
+    let time =
+        DateTime::strptime("%Y/%m/%d %H:%M:%S", written).and_then(|time| Offset::UTC.to_timestamp(time));
+    // Whole seconds are written; and the time of the moment is known by another clock, to some milliseconds.
+    time.is_ok_and(|time| (time.as_second() - moment.as_second() + 1).rem_euclid(ZONE_STEP) <= REASON_TIMEOUT)
 }
 
 /// A reason without what is in quotes, unless it is one of those that hold no secret, and without paths that are not public.
@@ -75,7 +98,7 @@ fn without_hidden_paths(text: &str, is_public: impl Fn(&Path) -> bool) -> String
 mod tests {
     use std::path::Path;
 
-    use super::{Timestamp, reason, without_secrets};
+    use super::{Timestamp, last_words, reason, without_secrets};
 
     const LOG: &str = "\
 2026/11/25 14:29:55 [emerg] 12#12: unknown directive \"sever\" in /etc/nginx/nginx.conf:3
@@ -102,6 +125,20 @@ mod tests {
         check(12, "2026-11-25T14:28:00Z", None);
         check(1, "2026-11-25T14:30:02Z", None);
         check(123, "2026-11-25T14:30:02Z", Some("bind() to 0.0.0.0:80 failed (98: Address already in use)"));
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_the_worker_that_ended_for_good() {
+        let log = "\
+2026/11/25 14:30:02 [alert] 31#31: chdir(\"/srv/cores\") failed (2: No such file or directory)
+2026/11/25 14:30:02 [notice] 12#12: signal 17 (SIGCHLD) received from 31
+2026/11/25 14:30:02 [alert] 12#12: worker process 31 exited with fatal code 2 and cannot be respawned
+";
+        let words = |pid, ended: &str| last_words(log, pid, ended.parse().unwrap());
+        let expected = Some("chdir(\"/srv/cores\") failed (2: No such file or directory)".to_owned());
+        assert_eq!(words(12, "2026-11-25T14:30:02.5Z"), expected);
+        assert_eq!(words(13, "2026-11-25T14:30:02.5Z"), None);
+        assert_eq!(words(12, "2026-11-25T14:32:02Z"), None);
     }
 
     #[test]

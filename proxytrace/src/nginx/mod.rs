@@ -2,15 +2,19 @@
 //! come out.
 
 pub(crate) mod config_path;
+pub(crate) mod directives;
+pub(crate) mod listen;
 pub(crate) mod log;
 pub(crate) mod places;
 pub(crate) mod read;
+pub(crate) mod time;
 pub(crate) mod upstreams;
 pub(crate) mod url;
+pub(crate) mod variables;
+pub(crate) mod version;
+pub(crate) mod writers;
 
 mod passes;
-mod time;
-mod variables;
 
 #[cfg(test)]
 pub(crate) mod tests;

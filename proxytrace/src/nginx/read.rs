@@ -5,15 +5,18 @@ use std::{borrow::Cow, cell::Cell, collections::HashSet, rc::Rc};
 use nginx_conf::{Config, Directive};
 
 use super::{
+    directives,
     passes::{self, Pass, Scope},
     places::Places,
     upstreams::{Fault, Origin, Upstreams},
-    url::Url,
+    url::{self, Url},
     variables::{self, Scopes, Value, Variables},
+    writers::{self, Writers},
 };
 use crate::{
-    declared::{Context, Other, Route, Routes, Server, Target},
+    declared::{Context, Endpoint, Other, Route, Routes, Server, Target},
     escape,
+    model::Address,
 };
 
 /// Where OCSP responders and the servers of `auth_http` listen when no port is written.
@@ -37,6 +40,7 @@ pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
     for block in config.directives.iter().filter(|directive| directive.name.text == "mail") {
         walk.mail(block.children());
     }
+    walk.foreign(&config.directives);
     let Walk { mut routes, upstreams, faults, .. } = walk;
     routes.upstreams = upstreams.all;
     (routes, faults)
@@ -79,9 +83,18 @@ struct Found<'a> {
     route: Route,
     /// As it is written.
     text: &'a str,
-    /// What is set around it, and elsewhere in its server.
+    /// What is set around it.
     set: Vec<Rc<Variables<'a>>>,
-    set_elsewhere: Rc<Variables<'a>>,
+    of_server: Rc<OfServer<'a>>,
+}
+
+/// What assigns variables anywhere in a server.
+struct OfServer<'a> {
+    /// By `set` in all of it.
+    set: Variables<'a>,
+    /// By `set` in locations from which `rewrite` goes on to others.
+    set_before_rewrite: Variables<'a>,
+    writers: Writers,
 }
 
 /// Where one is while the tree of a server is walked.
@@ -91,7 +104,7 @@ struct Inside<'a> {
     scope: Scope,
     location: Vec<String>,
     set: Vec<Rc<Variables<'a>>>,
-    set_elsewhere: Rc<Variables<'a>>,
+    of_server: Rc<OfServer<'a>>,
 }
 
 impl<'a> Walk<'a> {
@@ -105,8 +118,9 @@ impl<'a> Walk<'a> {
             }
         }
         let mut found = Vec::new();
+        let writers = Writers::within(block, &|_| false);
         for server in block.iter().filter(|directive| directive.name.text == "server") {
-            self.server(context, server, &scope, &mut found);
+            self.server(context, server, &scope, &writers, &mut found);
         }
         // A host that is named without variables is looked up once, when nginx starts, and a variable that holds the same
         // host leads there.
@@ -132,14 +146,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn server(&mut self, context: Context, server: &'a Directive, scope: &Scope, found: &mut Vec<Found<'a>>) {
+    fn server(
+        &mut self,
+        context: Context,
+        server: &'a Directive,
+        scope: &Scope,
+        writers: &Writers,
+        found: &mut Vec<Found<'a>>,
+    ) {
         let inside = Inside {
             context,
             server: self.routes.servers.len(),
             scope: scope.inner(context, server.children()),
             location: Vec::new(),
             set: vec![Rc::new(Variables::set_in(server.children()))],
-            set_elsewhere: Rc::new(Variables::set_within(server.children())),
+            of_server: Rc::new(OfServer::new(server, writers)),
         };
         self.routes.servers.push(described(context, server));
         self.block(server.children(), &inside, found);
@@ -163,7 +184,7 @@ impl<'a> Walk<'a> {
                     scope: inside.scope.inner(inside.context, directive.children()),
                     location: inside.location.iter().cloned().chain([place]).collect(),
                     set: [own].into_iter().chain(outer.iter().cloned()).collect(),
-                    set_elsewhere: Rc::clone(&inside.set_elsewhere),
+                    of_server: Rc::clone(&inside.of_server),
                     ..*inside
                 };
                 self.block(directive.children(), &inner, found);
@@ -172,21 +193,24 @@ impl<'a> Walk<'a> {
     }
 
     fn found(&self, pass: &'static Pass, directive: &'a Directive, inside: &Inside<'a>) -> Found<'a> {
-        let text = directive.arg(0).unwrap_or_default();
+        let text = directive.arg(0).unwrap_or(pass.default);
         Found {
             pass,
             route: Route {
                 server: inside.server,
                 location: inside.location.clone(),
-                directive: pass.directive.to_owned(),
+                directive: directive.name.text.to_string(),
                 place: self.places.line(directive),
                 target: Target { text: text.to_owned(), ..Target::default() },
                 connect_timeout_ms: inside.scope.connect_timeout_ms(pass),
+                read_timeout_ms: inside.scope.read_timeout_ms(pass),
+                is_tls: pass.is_tls(text),
+                is_unordered: inside.scope.is_unordered(pass, text),
                 resolver: inside.scope.resolver.clone(),
             },
             text,
             set: inside.set.clone(),
-            set_elsewhere: Rc::clone(&inside.set_elsewhere),
+            of_server: Rc::clone(&inside.of_server),
         }
     }
 
@@ -195,6 +219,8 @@ impl<'a> Walk<'a> {
         let origin = Origin { place, is_dynamic: false, resolver: None };
         match self.upstreams.of_pass(context, found.pass, found.text, &origin) {
             Ok(upstream) => target.upstreams.push(upstream),
+            // Another module may take what nginx's own would refuse.
+            Err(_) if found.pass.is_foreign() => {}
             Err(kind) => self.faults.push(Fault { place: place.clone(), text: found.text.to_owned(), kind }),
         }
     }
@@ -206,12 +232,17 @@ impl<'a> Walk<'a> {
         common: &Variables<'a>,
         budget: &Cell<usize>,
     ) {
-        let scopes = Scopes { around: &found.set, elsewhere: &found.set_elsewhere, common, budget };
+        let OfServer { set, set_before_rewrite, writers } = &*found.of_server;
+        let is_named = found.route.location.first().is_some_and(|location| location.starts_with('@'));
+        // Whatever passes a request on to a named location leaves all variables as they are.
+        let before = if is_named { set } else { set_before_rewrite };
+        let scopes = Scopes { around: &found.set, elsewhere: set, before, writers, common, budget };
         let Route { target, place, resolver, .. } = &mut found.route;
         let origin = Origin { place, is_dynamic: true, resolver: resolver.as_ref() };
         let mut seen = HashSet::new();
         for value in scopes.values(found.text) {
             if value.leaves_host_open(found.pass) {
+                self.routes.any_port.extend(any_port(found.pass, &value.text, place));
                 target.open.push(value.text);
             } else if let Ok(upstream) = self.upstreams.of_pass(context, found.pass, &value.text, &origin)
                 && seen.insert(upstream)
@@ -221,6 +252,23 @@ impl<'a> Walk<'a> {
             }
         }
         target.variables = variables::names_in(&target.open);
+    }
+
+    /// Addresses in directives of other modules, which may connect there; those in an `upstream` are its peers.
+    fn foreign(&mut self, block: &[Directive]) {
+        for directive in block {
+            let name = directive.name.text.as_str();
+            if matches!(name, "upstream" | "map" | "geo" | "split_clients" | "types" | "charset_map") {
+                continue;
+            }
+            let is_foreign = directives::of(name).is_empty() && !writers::is_code(name);
+            let words = directive.args.iter().filter(|_| is_foreign);
+            for endpoint in words.filter_map(|word| url::anywhere(&word.text)) {
+                let place = self.places.line(directive);
+                self.routes.others.push(Other { name: name.to_owned(), endpoint, place });
+            }
+            self.foreign(directive.children());
+        }
     }
 
     fn other(&mut self, directive: &Directive) {
@@ -247,6 +295,76 @@ impl<'a> Walk<'a> {
             place: place.clone(),
         }));
     }
+}
+
+impl<'a> OfServer<'a> {
+    fn new(server: &'a Directive, around: &Writers) -> Self {
+        let block = server.children();
+        let mut set_before_rewrite = Variables::default();
+        before_rewrite(block, &mut set_before_rewrite);
+        let mut writers = around.and(&Writers::within(block, &|_| true));
+        // A subrequest has the variables of its request.
+        let subrequests = asked_within(block);
+        writers.extend(set_in_locations(block, &subrequests));
+        Self { set: Variables::set_within(block, &|_| true), set_before_rewrite, writers }
+    }
+}
+
+/// What is set in locations from which `rewrite` goes on to others.
+fn before_rewrite<'a>(block: &'a [Directive], set: &mut Variables<'a>) {
+    for location in block.iter().filter(|directive| directive.name.text == "location") {
+        if goes_on(location.children()) {
+            set.extend(Variables::set_within(location.children(), &|directive| directive.name.text == "if"));
+        }
+        before_rewrite(location.children(), set);
+    }
+}
+
+/// Whether a `rewrite` in a block passes requests on to other locations.
+fn goes_on(block: &[Directive]) -> bool {
+    block.iter().any(|directive| match directive.name.text.as_str() {
+        "rewrite" => {
+            let is_redirect = ["http://", "https://", "$scheme"]
+                .iter()
+                .any(|start| directive.arg(1).unwrap_or_default().starts_with(start));
+            !is_redirect && matches!(directive.arg(2), None | Some("last"))
+        }
+        "if" => goes_on(directive.children()),
+        _ => false,
+    })
+}
+
+/// The paths that subrequests go to.
+fn asked_within(block: &[Directive]) -> Vec<&str> {
+    let mut asked = Vec::new();
+    for directive in block {
+        if matches!(&*directive.name.text, "auth_request" | "mirror") {
+            asked.extend(directive.arg(0).filter(|path| *path != "off"));
+        }
+        asked.extend(asked_within(directive.children()));
+    }
+    asked
+}
+
+/// The variables that are set in locations of these paths.
+fn set_in_locations<'a>(block: &'a [Directive], paths: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    let locations = block.iter().filter(|directive| directive.name.text == "location");
+    let meant =
+        locations.filter(|location| location.args.last().is_some_and(|path| paths.contains(&&*path.text)));
+    let set = meant.flat_map(Directive::children).filter(|directive| directive.name.text == "set");
+    set.filter_map(|set| set.arg(0)?.strip_prefix('$')).map(str::to_ascii_lowercase)
+}
+
+/// The fixed address in a target whose port only a request says.
+fn any_port(pass: &Pass, text: &str, place: &str) -> Option<Other> {
+    let (rest, _) = pass.without_scheme(text).ok()?;
+    let (host, port) = rest.rsplit_once(':').filter(|(host, _)| !host.contains('$'))?;
+    let Ok(Endpoint::Address(Address::Internet(address))) = Url::parse(host, false).ok()?.endpoint(Some(0))
+    else {
+        return None;
+    };
+    let endpoint = Endpoint::Address(Address::Internet(address));
+    port.contains('$').then(|| Other { name: host.to_owned(), endpoint, place: place.to_owned() })
 }
 
 impl Found<'_> {

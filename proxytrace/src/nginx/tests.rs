@@ -10,9 +10,10 @@ use std::{
 
 use nginx_conf::{Config, Files, Limits};
 use nix::time::{ClockId, clock_gettime};
+use proxytrace_ebpf::abi;
 
 use super::read::routes;
-use crate::declared::{AddressNames, Endpoint, Route, Routes};
+use crate::declared::{AddressNames, AddressTerms, Endpoint, Route, Routes};
 
 /// A configuration in one file, which stands at `n`.
 struct One<'a>(&'a str);
@@ -144,6 +145,92 @@ fn routes_lead_where_nginx_goes() {
 }
 
 #[test]
+fn whatever_assigns_a_variable_before_the_pass_counts() {
+    let server = |text: &str, expected: &[&str]| {
+        let routes = routes_of(&format!("http {{ server {{ {text} }} }}"));
+        assert_eq!(shown(&routes), expected, "{text}");
+    };
+    // Names without regard to case.
+    server("set $To a; location / { proxy_pass http://$tO; }", &["/ -> a(a:80? followed)"]);
+    // What another location set, and passed on in a way that does not set again what the server sets.
+    server(
+        "set $to a; location /from { set $to b; rewrite ^ /to last; } location /to { proxy_pass http://$to; }",
+        &["/to -> a(a:80? followed), b(b:80? followed)"],
+    );
+    server(
+        "set $to a; location /from { set $to b; rewrite ^ /to redirect; } location /to { proxy_pass http://$to; }",
+        &["/to -> a(a:80? followed)"],
+    );
+    server(
+        "set $to a; location /from { set $to b; try_files $uri @to; } location @to { proxy_pass http://$to; }",
+        &["@to -> a(a:80? followed), b(b:80? followed)"],
+    );
+    // What may not be reached.
+    server(
+        "set $to a; location / { if ($x) { break; } set $to b; proxy_pass http://$to; }",
+        &["/ -> b(b:80? followed), a(a:80? followed)"],
+    );
+    // Code, captures, and what a subrequest sets in the variables of its request.
+    let open = "http://$to";
+    for text in [
+        "set $to a; location / { access_by_lua_block { ngx.var.to = 'b' } proxy_pass http://$to; }",
+        "set $to a; location / { access_by_lua_file pick.lua; proxy_pass http://$to; }",
+        "set $to a; location / { auth_request_set $to $upstream_http_x; proxy_pass http://$to; }",
+        "set $to a; location / { set_unescape_uri $to $arg_x; proxy_pass http://$to; }",
+        r"set $to a; location ~ ^/(?<TO>a|b)/ { proxy_pass http://$to; }",
+        r"set $to a; if ($http_x ~ (?P<to>b)) { } location / { proxy_pass http://$to; }",
+    ] {
+        let routes = routes_of(&format!("http {{ server {{ {text} }} }}"));
+        assert_eq!(routes.routes[0].target.open, [open], "{text}");
+        assert_eq!(routes.upstreams[0].name, "a", "{text}");
+    }
+    let asked = routes_of(
+        "http { server { location / { set $to a; auth_request /auth; proxy_pass http://$to; } location = /auth { set $to b; } } }",
+    );
+    assert_eq!(asked.routes[0].target.open, [open]);
+    // Code can assign what `set` made changeable, and nothing else.
+    let mapped = routes_of(
+        "http { map $host $to { default a; } server { location / { access_by_lua_block { x() } proxy_pass http://$to; } } }",
+    );
+    assert_eq!(mapped.routes[0].target.open, Vec::<String>::new());
+}
+
+#[test]
+fn an_address_is_named_in_whatever_directive_it_stands() {
+    let routes = routes_of(
+        "http { upstream cache { server 10.0.0.5:6379; } upstream db { drizzle_server 10.0.0.6:3306 dbname=t; }
+         upstream red { nchan_redis_server redis://10.0.0.7:8080; } upstream plus { zone plus 64k; }
+         server { location /r { redis2_pass cache; } location /d { drizzle_pass db; } location /m { memc_pass 10.0.0.8:8080; }
+           location /t { tunnel_pass 10.0.0.9:8080; } location /v { tunnel_pass; } location /s { proxy_pass $scheme://10.0.1.1:9; }
+           location /n { proxy_pass http://10.0.1.2:$arg_p; } } }
+         rtmp { server { application live { pull rtmp://10.0.1.3:8080/live static; } } }",
+    );
+    let expected = [
+        "/r -> cache(10.0.0.5:6379)",
+        "/d -> db(10.0.0.6:3306)",
+        "/m -> 10.0.0.8(10.0.0.8:8080)",
+        "/t -> 10.0.0.9(10.0.0.9:8080)",
+        "/v ->  or $host:$request_port",
+        "/s -> 10.0.1.1(10.0.1.1:9)",
+        "/n ->  or http://10.0.1.2:$arg_p",
+    ];
+    assert_eq!(shown(&routes), expected);
+    let names = AddressNames::new(&routes, &HashMap::new());
+    let check = |address: &str, expected: Option<&str>| {
+        let found = names.find(&address.parse().unwrap()).map(|named| named.upstream.as_str());
+        assert_eq!(found, expected, "{address}");
+    };
+    check("10.0.0.7:8080", Some("red"));
+    check("10.0.1.2:1", Some("10.0.1.2"));
+    check("10.0.1.2:65535", Some("10.0.1.2"));
+    check("10.0.1.3:8080", Some("pull"));
+    check("10.0.1.4:8080", None);
+    let more: Vec<_> =
+        routes.upstreams.iter().filter(|one| one.has_more_peers).map(|one| &*one.name).collect();
+    assert_eq!(more, ["plus"]);
+}
+
+#[test]
 fn a_stream_server_needs_ports_and_may_take_datagrams() {
     let routes = routes_of(
         "stream { upstream db { server 10.0.0.5:5432; server 10.0.0.6; }
@@ -170,6 +257,63 @@ fn what_is_in_force_at_a_route_is_inherited() {
     let others: Vec<_> =
         routes.others.iter().map(|other| (other.name.as_str(), endpoint(&other.endpoint))).collect();
     assert_eq!(others, [("resolver", "10.0.0.53:53".to_owned())]);
+}
+
+#[test]
+fn what_can_be_told_of_answers_follows_from_the_routes() {
+    let routes = routes_of(
+        "http { proxy_read_timeout 30s; upstream kept { server 10.0.0.1:80; keepalive 8; } upstream plain { server 10.0.0.2:80; }
+         server { location / { proxy_pass http://kept; }
+           location /b { proxy_read_timeout 5s; proxy_pass http://kept; }
+           location /c { proxy_pass https://plain; }
+           location /ws { proxy_set_header Upgrade $http_upgrade; proxy_pass http://10.0.0.3; location /ws/in { proxy_pass http://10.0.0.4; }
+             location /ws/out { proxy_set_header Host x; proxy_pass http://10.0.0.5; } }
+           location /f { fastcgi_read_timeout 1m; fastcgi_pass 10.0.0.6:9000; } location /g { grpc_pass grpcs://10.0.0.7; }
+           location /u { proxy_request_buffering off; proxy_pass http://10.0.0.8; }
+           location /h2 { proxy_http_version 2; proxy_pass http://10.0.0.9; } } }
+         stream { server { listen 1; proxy_pass 10.0.0.10:25; } server { listen 2; proxy_pass 10.0.0.2:80; } }",
+    );
+    let check = |keeps_by_default: bool, expected: &[(&str, &[u32], &str)]| {
+        let routes = Routes { keeps_by_default, ..routes.clone() };
+        let terms = AddressTerms::new(&routes, &HashMap::new());
+        let (of_others, own) = terms.for_kernel(Duration::from_secs(60));
+        let own: HashMap<String, abi::Terms> =
+            own.map(|(address, terms)| (address.to_string(), terms)).collect();
+        for (address, read_timeouts_s, flags) in expected {
+            let terms = own.get(*address).unwrap_or(&of_others);
+            let known: Vec<u32> =
+                terms.read_timeouts_ms.iter().filter(|ms| **ms > 0).map(|ms| ms / 1000).collect();
+            let letters = [
+                (abi::Terms::REQUESTS, 'r'),
+                (abi::Terms::TLS, 't'),
+                (abi::Terms::UNORDERED, 'u'),
+                (abi::Terms::ENDS, 'e'),
+            ];
+            let said: String = letters
+                .iter()
+                .filter(|(flag, _)| terms.flags & flag != 0)
+                .map(|(_, letter)| *letter)
+                .collect();
+            assert_eq!((known.as_slice(), said.as_str()), (*read_timeouts_s, *flags), "{address}");
+        }
+    };
+    check(
+        false,
+        &[
+            ("10.0.0.1:80", &[5, 30], "r"),
+            // One of its routes is a stream's.
+            ("10.0.0.2:80", &[30], "te"),
+            ("10.0.0.3:80", &[30], "rue"),
+            ("10.0.0.4:80", &[30], "rue"),
+            ("10.0.0.5:80", &[30], "re"),
+            ("10.0.0.6:9000", &[60], "re"),
+            ("10.0.0.7:443", &[60], "rtue"),
+            ("10.0.0.8:80", &[30], "rue"),
+            ("10.0.0.9:80", &[30], "rue"),
+            ("10.0.0.10:25", &[], "e"),
+        ],
+    );
+    check(true, &[("10.0.0.2:80", &[30], "t"), ("10.0.0.5:80", &[30], "r"), ("10.0.0.10:25", &[], "e")]);
 }
 
 #[test]
@@ -247,7 +391,7 @@ fn an_address_has_the_names_of_all_that_use_it() {
         let found = found.map(|named| (&*named.upstream, named.connect_timeout.map(|time| time.as_secs())));
         assert_eq!(found, expected, "{address}");
     };
-    check("10.0.0.5:80", Some(("a,b,c+1", Some(1))));
+    check("10.0.0.5:80", Some(("a,b,c,d", Some(1))));
     check("[2001:db8::5]:80", Some(("a", Some(5))));
     check("10.0.0.53:53", Some(("resolver", None)));
     check("10.0.0.5:81", None);

@@ -5,14 +5,19 @@ use std::collections::HashMap;
 use nginx_conf::Directive;
 
 use super::{
+    directives,
     passes::{self, Pass},
     places::Places,
     url::{self, Error, Url},
+    writers,
 };
 use crate::declared::{Context, Peer, Resolver, Upstream};
 
 /// The port of a `server` line in http where none is written, also behind `https://`.
 const HTTP: u16 = 80;
+
+/// How directives begin whose code chooses a peer.
+const CHOOSES: &str = "balancer_by_lua";
 
 /// All upstreams that are known so far.
 #[derive(Debug, Default)]
@@ -62,7 +67,11 @@ impl Upstreams {
             return;
         }
         let mut peers = Vec::new();
-        for line in block.children().iter().filter(|line| line.name.text == "server") {
+        for line in block.children() {
+            if line.name.text != "server" {
+                peers.extend(foreign_peers(line, places));
+                continue;
+            }
             match peer(context, line, places) {
                 Ok(peer) => peers.push(peer),
                 Err(error) => {
@@ -79,9 +88,12 @@ impl Upstreams {
             place,
             context,
             is_implicit: false,
+            is_kept: lines().any(|line| line.name.text == "keepalive"),
             has_more_peers: lines().any(|line| {
                 let name = line.name.text.as_str();
-                name == "state" || name.starts_with("balancer_by_lua")
+                // Without a server line its peers are set while nginx runs, or nginx refuses it.
+                let is_empty_zone = name == "zone" && peers.is_empty();
+                is_empty_zone || name == "state" || name.starts_with(CHOOSES)
             }),
             peers,
             resolver: own.or_else(|| resolver.cloned()),
@@ -124,6 +136,7 @@ impl Upstreams {
                 place: route.place.to_owned(),
                 context,
                 is_implicit: true,
+                is_kept: false,
                 has_more_peers: false,
                 peers: vec![Peer { resolve, ..Peer::new(endpoint, route.place.to_owned()) }],
                 resolver: route.resolver.filter(|_| resolve).cloned(),
@@ -141,6 +154,16 @@ pub(crate) struct Origin<'a> {
     /// It came out of variables.
     pub(crate) is_dynamic: bool,
     pub(crate) resolver: Option<&'a Resolver>,
+}
+
+/// The peers that a line of another module has, such as `drizzle_server` or `nchan_redis_server`.
+fn foreign_peers(line: &Directive, places: &Places<'_>) -> Vec<Peer> {
+    let name = line.name.text.as_str();
+    if !directives::of(name).is_empty() || writers::is_code(name) || name.starts_with(CHOOSES) {
+        return Vec::new();
+    }
+    let endpoints = line.args.iter().filter_map(|word| url::anywhere(&word.text));
+    endpoints.map(|endpoint| Peer::new(endpoint, places.line(line))).collect()
 }
 
 fn peer(context: Context, line: &Directive, places: &Places<'_>) -> Result<Peer, Error> {

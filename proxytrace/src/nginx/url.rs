@@ -120,6 +120,29 @@ impl Url {
     }
 }
 
+/// Schemes that stand for a port.
+const PORTS: [(&str, u16); 4] = [("http", 80), ("https", 443), ("redis", 6_379), ("rtmp", 1_935)];
+
+/// The address in a word whose meaning is not known: `10.0.0.5:8080`, `redis://app:6379/1`, `server=unix:/run/a.sock`. A word without
+/// a scheme is one only where it has an IP address and a port, or is a socket.
+pub(crate) fn anywhere(word: &str) -> Option<Endpoint> {
+    let word = word.split_once('=').map_or(word, |(_, value)| value);
+    let (scheme, rest) = word.split_once("://").map_or((None, word), |(scheme, rest)| (Some(scheme), rest));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let default = PORTS.iter().find(|(name, _)| Some(*name) == scheme).map(|(_, port)| *port);
+    let url = Url::parse(rest, true).ok()?;
+    let endpoint = url.endpoint(default).ok()?;
+    let is_one = match &endpoint {
+        Endpoint::Address(Address::Unix(path)) => path.starts_with('/'),
+        Endpoint::Address(Address::Internet(_)) => {
+            scheme.is_some() || rest == format!("{}:{}", url.name, endpoint.port())
+        }
+        Endpoint::Host { name, .. } => scheme.is_some() && is_host_name(name),
+        Endpoint::Service { .. } => false,
+    };
+    is_one.then_some(endpoint)
+}
+
 /// Whether a name can be one of a host: labels of letters, digits, `-` and `_`, with dots between them (RFC 1035, section
 /// 2.3.4, has their lengths).
 pub(crate) fn is_host_name(name: &str) -> bool {
@@ -140,7 +163,7 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, Url, is_host_name};
+    use super::{Error, Url, anywhere, is_host_name};
     use crate::declared::Endpoint;
 
     fn shown(text: &str, has_uri: bool) -> Result<String, Error> {
@@ -177,6 +200,29 @@ mod tests {
         check("[::g]", false, Err(Error::InvalidIpv6));
         check("unix:", false, Err(Error::NoPath));
         check(&format!("unix:/{}", "a".repeat(107)), false, Err(Error::LongPath));
+    }
+
+    #[test]
+    fn addresses_are_found_in_words_of_other_modules() {
+        let check = |word: &str, expected: Option<&str>| {
+            let found = anywhere(word).map(|endpoint| match endpoint {
+                Endpoint::Address(address) => address.to_string(),
+                Endpoint::Host { name, port } => format!("{name}:{port}"),
+                Endpoint::Service { name } => name,
+            });
+            assert_eq!(found.as_deref(), expected, "{word}");
+        };
+        check("10.0.0.5:8080", Some("10.0.0.5:8080"));
+        check("[::1]:8080", Some("[::1]:8080"));
+        check("redis://10.5.3.3:8080", Some("10.5.3.3:8080"));
+        check("rtmp://10.5.2.2/live", Some("10.5.2.2:1935"));
+        check("http://me:secret@app.internal/x", Some("app.internal:80"));
+        check("endpoint=unix:/run/otel.sock", Some("unix:/run/otel.sock"));
+        for word in
+            ["10.0.0.0/8", "10.0.0.5", "app:8080", "1:2", "x-header:1", "unix:", "$host:80", "text/html"]
+        {
+            check(word, None);
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which values a variable can have, as far as `set`, `map`, `geo` and `split_clients` say.
+//! Which values a variable can have, as far as `set`, `map`, `geo` and `split_clients` say. Names are compared without regard to
+//! case, as nginx does.
 
 use std::{
     cell::Cell,
@@ -7,6 +8,8 @@ use std::{
 };
 
 use nginx_conf::Directive;
+
+use super::writers::Writers;
 
 /// At most so many values of one text are followed.
 const MAX_VALUES: usize = 10_000;
@@ -25,17 +28,29 @@ const GEO_OPTIONS: [&str; 5] = ["delete", "proxy", "proxy_recursive", "ranges", 
 const PATHS: [(&str, &str); 4] =
     [("request_uri", "/"), ("uri", "/"), ("document_uri", "/"), ("is_args", "?")];
 
-/// What was assigned to variables, by name.
+/// Variables of nginx that have one of a few values.
+const FEW: [(&str, &[&str]); 1] = [("scheme", &["http", "https"])];
+
+/// What was assigned to variables, by name in lower case.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Variables<'a>(HashMap<&'a str, Vec<Source<'a>>>);
+pub(crate) struct Variables<'a>(HashMap<String, Vec<Source<'a>>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Source<'a> {
-    text: &'a str,
-    /// A `$` in it is only that.
-    is_literal: bool,
+    holds: Holds<'a>,
     /// Assigned to each request, so that what was assigned further out is gone.
     is_certain: bool,
+}
+
+/// What is assigned.
+#[derive(Clone, Copy, Debug)]
+enum Holds<'a> {
+    /// A text with variables in it.
+    Text(&'a str),
+    /// A text in which a `$` is only that.
+    Literal(&'a str),
+    /// Whatever a request brings, or code says.
+    Anything,
 }
 
 /// The assignments that a text can see.
@@ -43,8 +58,12 @@ struct Source<'a> {
 pub(crate) struct Scopes<'s, 'a> {
     /// By `set` in the blocks around it, from the nearest.
     pub(crate) around: &'s [Rc<Variables<'a>>],
-    /// By `set` elsewhere in the server, where a request may have been before; counts when nothing around it does.
+    /// By `set` elsewhere in the server, where a request may have been before; counts when nothing in the block itself does.
     pub(crate) elsewhere: &'s Variables<'a>,
+    /// The same of places that pass requests on without that what the server itself sets is set again.
+    pub(crate) before: &'s Variables<'a>,
+    /// By what is no `set`.
+    pub(crate) writers: &'s Writers,
     /// By `map` and its kin.
     pub(crate) common: &'s Variables<'a>,
     /// How many values may still be made.
@@ -64,15 +83,22 @@ impl<'a> Variables<'a> {
     /// What is set in a block itself, and in each `if` of it.
     pub(crate) fn set_in(block: &'a [Directive]) -> Self {
         let mut variables = Self::default();
-        variables.set(block, true, &|name| name == "if");
+        variables.set(block, &mut true, &|directive| directive.name.text == "if");
         variables
     }
 
-    /// What is set in a block or in any block within.
-    pub(crate) fn set_within(block: &'a [Directive]) -> Self {
+    /// What is set in a block or in any block within that is one of `those`.
+    pub(crate) fn set_within(block: &'a [Directive], those: &dyn Fn(&Directive) -> bool) -> Self {
         let mut variables = Self::default();
-        variables.set(block, false, &|_| true);
+        variables.set(block, &mut false, those);
         variables
+    }
+
+    /// Adds what others have.
+    pub(crate) fn extend(&mut self, others: Self) {
+        for (name, sources) in others.0 {
+            self.0.entry(name).or_default().extend(sources);
+        }
     }
 
     /// What `map`, `geo` and `split_clients` in a block assign.
@@ -83,15 +109,16 @@ impl<'a> Variables<'a> {
             match directive.name.text.as_str() {
                 "map" => {
                     let entries = entries.filter(|(key, _)| !MAP_OPTIONS.contains(key));
-                    variables.assign(directive.arg(1), with_default(entries), false, false);
+                    variables.assign(directive.arg(1), with_default(entries).map(Holds::Text), false);
                 }
                 "geo" => {
                     let entries = entries.filter(|(key, _)| !GEO_OPTIONS.contains(key));
                     let variable = directive.args.last().map(|word| word.text.as_str());
-                    variables.assign(variable, with_default(entries), true, false);
+                    variables.assign(variable, with_default(entries).map(Holds::Literal), false);
                 }
                 "split_clients" => {
-                    variables.assign(directive.arg(1), entries.filter_map(|(_, value)| value), true, false);
+                    let values = entries.filter_map(|(_, value)| value).map(Holds::Literal);
+                    variables.assign(directive.arg(1), values, false);
                 }
                 _ => {}
             }
@@ -99,26 +126,25 @@ impl<'a> Variables<'a> {
         variables
     }
 
-    fn set(&mut self, block: &'a [Directive], is_certain: bool, enters: &dyn Fn(&str) -> bool) {
+    /// `is_certain` as long as each request comes so far: behind what can end the rewriting of a request it does not.
+    fn set(&mut self, block: &'a [Directive], is_certain: &mut bool, enters: &dyn Fn(&Directive) -> bool) {
         for directive in block {
             if directive.name.text == "set" {
-                self.assign(directive.arg(0), directive.arg(1).into_iter(), false, is_certain);
-            } else if enters(&directive.name.text) {
-                self.set(directive.children(), false, enters);
+                self.assign(directive.arg(0), directive.arg(1).map(Holds::Text).into_iter(), *is_certain);
+            } else if matches!(&*directive.name.text, "break" | "rewrite") {
+                *is_certain = false;
+            } else if enters(directive) {
+                let was_certain = std::mem::take(is_certain);
+                self.set(directive.children(), is_certain, enters);
+                *is_certain = was_certain && !ends_rewriting(directive.children());
             }
         }
     }
 
-    fn assign(
-        &mut self,
-        variable: Option<&'a str>,
-        texts: impl Iterator<Item = &'a str>,
-        is_literal: bool,
-        is_certain: bool,
-    ) {
+    fn assign(&mut self, variable: Option<&str>, holds: impl Iterator<Item = Holds<'a>>, is_certain: bool) {
         if let Some(name) = variable.and_then(|variable| variable.strip_prefix('$')) {
-            let sources = texts.map(|text| Source { text, is_literal, is_certain });
-            self.0.entry(name).or_default().extend(sources);
+            let sources = holds.map(|holds| Source { holds, is_certain });
+            self.0.entry(name.to_ascii_lowercase()).or_default().extend(sources);
         }
     }
 
@@ -134,28 +160,49 @@ impl<'a> Scopes<'_, 'a> {
     }
 
     fn sources(&self, name: &str) -> Vec<Source<'a>> {
-        let mut sources = Vec::new();
-        for scope in self.around {
-            let of_scope = scope.of(name);
-            sources.extend(of_scope);
-            if of_scope.iter().any(|source| source.is_certain) {
-                return sources;
-            }
-        }
-        if sources.is_empty() {
-            sources.extend(self.elsewhere.of(name));
-        }
+        let mut sources = self.set_before(name);
+        let is_set = !sources.is_empty();
         sources.extend(self.common.of(name));
+        // What nothing assigns is open anyway.
+        if !sources.is_empty() && self.writers.may_write(name, is_set) {
+            sources.push(Source { holds: Holds::Anything, is_certain: false });
+        }
+        if sources.is_empty()
+            && let Some((_, values)) = FEW.iter().find(|(few, _)| *few == name)
+        {
+            let source = |value: &&'static str| Source { holds: Holds::Literal(value), is_certain: false };
+            sources.extend(values.iter().map(source));
+        }
         sources
     }
 
-    fn expand(&self, text: &'a str, open: &mut Vec<&'a str>) -> Vec<Value> {
+    /// What `set` can have assigned when a request is passed on.
+    fn set_before(&self, name: &str) -> Vec<Source<'a>> {
+        let mut sources = Vec::new();
+        // The last is the server, whose assignments are made before a location is chosen.
+        let (server, around) =
+            self.around.split_last().map_or((None, &[][..]), |(last, rest)| (Some(last), rest));
+        for scope in around {
+            sources.extend(scope.of(name));
+            if scope.of(name).iter().any(|source| source.is_certain) {
+                return sources;
+            }
+        }
+        let of_server = server.map(|server| server.of(name)).unwrap_or_default();
+        sources.extend(of_server);
+        let is_set_again = of_server.iter().any(|source| source.is_certain);
+        let others = if is_set_again { self.before } else { self.elsewhere };
+        sources.extend(others.of(name));
+        sources
+    }
+
+    fn expand(&self, text: &'a str, open: &mut Vec<String>) -> Vec<Value> {
         let mut values = vec![Value::default()];
         for part in parts(text) {
             let of_part = match part {
                 Part::Literal(text) => vec![Value { text: text.to_owned(), unknown_from: None }],
                 Part::Variable { name, written } => self
-                    .of_variable(name, open)
+                    .of_variable(name, written, open)
                     .filter(|of_part| of_part.len() * values.len() <= MAX_VALUES)
                     .unwrap_or_else(|| vec![Value::of_request(name, written)]),
             };
@@ -174,19 +221,20 @@ impl<'a> Scopes<'_, 'a> {
     }
 
     /// `None` where nothing that can be read says what it holds.
-    fn of_variable(&self, name: &'a str, open: &mut Vec<&'a str>) -> Option<Vec<Value>> {
-        let sources = self.sources(name);
+    fn of_variable(&self, name: &str, written: &str, open: &mut Vec<String>) -> Option<Vec<Value>> {
+        let name = name.to_ascii_lowercase();
+        let sources = self.sources(&name);
         let is_enough = open.len() == MAX_DEPTH || self.budget.get() == 0;
         if sources.is_empty() || open.contains(&name) || is_enough {
             return None;
         }
-        open.push(name);
+        open.push(name.clone());
         let mut values = Vec::new();
         for source in sources {
-            if source.is_literal {
-                values.push(Value { text: source.text.to_owned(), unknown_from: None });
-            } else {
-                values.extend(self.expand(source.text, open));
+            match source.holds {
+                Holds::Literal(text) => values.push(Value { text: text.to_owned(), unknown_from: None }),
+                Holds::Text(text) => values.extend(self.expand(text, open)),
+                Holds::Anything => values.push(Value::of_request(&name, written)),
             }
             if values.len() > MAX_VALUES {
                 break;
@@ -195,6 +243,14 @@ impl<'a> Scopes<'_, 'a> {
         open.pop();
         Some(values)
     }
+}
+
+/// Whether a block of a condition has what ends the rewriting of a request, also further in.
+fn ends_rewriting(block: &[Directive]) -> bool {
+    let is_end = |directive: &Directive| {
+        matches!(&*directive.name.text, "break" | "rewrite") || ends_rewriting(directive.children())
+    };
+    block.iter().any(is_end)
 }
 
 /// `map` and `geo` give an empty text where no entry fits and no default is given.
@@ -210,6 +266,7 @@ fn with_default<'a>(
 
 impl Value {
     fn of_request(name: &str, written: &str) -> Self {
+        let name = name.to_ascii_lowercase();
         let start = PATHS.iter().find(|(path, _)| *path == name).map_or("", |(_, start)| start);
         Self { text: format!("{start}{written}"), unknown_from: Some(start.len()) }
     }
@@ -230,11 +287,21 @@ pub(crate) fn names_in(texts: &[String]) -> Vec<String> {
     names.map(|name| format!("${name}")).collect()
 }
 
-fn names(text: &str) -> impl Iterator<Item = &str> {
+/// The variables in a text, as they are written without `$`.
+pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
     parts(text).filter_map(|part| match part {
         Part::Variable { name, .. } => Some(name),
         Part::Literal(_) => None,
     })
+}
+
+/// The text with its variables in one form: `$Host` as `${host}`.
+pub(crate) fn canonical(text: &str) -> String {
+    let one = |part| match part {
+        Part::Literal(text) => text.to_owned(),
+        Part::Variable { name, .. } => format!("${{{}}}", name.to_ascii_lowercase()),
+    };
+    parts(text).map(one).collect()
 }
 
 enum Part<'a> {
@@ -269,7 +336,14 @@ fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::names_in;
+    use super::{canonical, names_in};
+
+    #[test]
+    fn a_variable_has_one_form_for_all_ways_to_write_it() {
+        assert_eq!(canonical("http://$Host:${PORT}/a$"), "http://${host}:${port}/a${}");
+        assert_eq!(canonical("${a}b"), canonical("${A}b"));
+        assert_ne!(canonical("${a}b"), canonical("$ab"));
+    }
 
     #[test]
     fn of_what_only_a_request_fills_the_names_are_shown() {

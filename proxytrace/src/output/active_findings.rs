@@ -20,7 +20,7 @@ pub struct ActiveFindings {
 impl ActiveFindings {
     /// Takes a record, which may be about a finding.
     pub fn note(&mut self, body: &Body) {
-        let Body::Finding(Change { state, finding }) = body else { return };
+        let Body::Finding(Change { state, finding, .. }) = body else { return };
         match state {
             State::Raised => {
                 self.raised += 1;
@@ -45,7 +45,7 @@ impl ActiveFindings {
         if self.raised == 0 && self.active.is_empty() {
             return String::new();
         }
-        let standing = self.active.values().filter(|finding| filter.passes_subject(&finding.subject));
+        let standing = self.active.values().filter(|finding| filter.passes_finding(finding));
         let lines = standing.map(|finding| {
             format!("{}  {}\n", colour.paint(Paint::Red, "FINDING"), printable(&finding.in_zone(zone)))
         });

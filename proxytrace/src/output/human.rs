@@ -64,9 +64,15 @@ impl Human {
     /// The line of a record, `None` for one that people need not see.
     pub fn line(&mut self, record: &Record) -> Option<String> {
         let columns = match &record.body {
-            Body::Header(_) | Body::Counts(_) | Body::Declared(_) => return None,
+            Body::Header(_) | Body::Counts(_) | Body::Declared(_) | Body::Workers(_) => return None,
             Body::Finding(change) => return Some(self.finding(record, change)),
             Body::Connect(attempt) => connect(attempt),
+            Body::Unanswered(unanswered) => Columns {
+                paint: Paint::Yellow,
+                cause: "unanswered",
+                about: About::route(&unanswered.route, unanswered.duration_us),
+                words: words::unanswered(unanswered.acknowledged).to_owned(),
+            },
             Body::Stalled(attempt) => Columns {
                 paint: Paint::Yellow,
                 cause: "stalled",
@@ -96,13 +102,13 @@ impl Human {
     }
 
     /// Not in columns: it is a sentence, and no connect.
-    fn finding(&self, record: &Record, Change { state, finding }: &Change) -> String {
-        let (paint, word) = match state {
+    fn finding(&self, record: &Record, change: &Change) -> String {
+        let (paint, word) = match change.state {
             State::Raised => (Paint::Red, "FINDING"),
             State::Cleared => (Paint::Green, "CLEARED"),
         };
-        let sentence = finding.in_zone(&self.zone);
-        format!("{}  {}  {}", self.time(record), self.colour.paint(paint, word), printable(&sentence))
+        let words = change.in_zone(&self.zone);
+        format!("{}  {}  {}", self.time(record), self.colour.paint(paint, word), printable(&words))
     }
 
     fn time(&self, record: &Record) -> String {
@@ -163,8 +169,8 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
     if outcome == Outcome::Other && attempt.errno != 0 {
         words = format!("{words}: {}", std::io::Error::from_raw_os_error(attempt.errno.cast_signed()));
     }
-    if outcome == Outcome::Cancelled && attempt.syn_retransmits > 0 {
-        words += words::CANCELLED_LATE;
+    if outcome == Outcome::GivenUp {
+        words += words::GIVEN_UP;
     }
     match attempt.syn_retransmits {
         0 => {}
@@ -185,7 +191,7 @@ fn broken(connection: &Connection) -> Columns<'_> {
         paint: Paint::Red,
         cause: connection.cause.name(),
         about: About::route(&connection.route, connection.duration_us),
-        words: connection.cause.words().to_owned() + &words::backend(&connection.route),
+        words: connection.cause.words(connection.kept).to_owned() + &words::backend(&connection.route),
     }
 }
 
@@ -244,7 +250,9 @@ mod tests {
     use proxytrace_ebpf::outcome::{Broken, Outcome};
 
     use super::{Colour, Human, duration};
-    use crate::model::{Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Worker};
+    use crate::model::{
+        Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Unanswered, Worker,
+    };
 
     fn route(address: &str, generation: u32) -> Route {
         Route {
@@ -289,8 +297,8 @@ mod tests {
             "14:30:02.123  other                   api         10.0.0.5:8081           12.3 ms  nginx.service[9694] reload 2   connect failed: Invalid argument (os error 22)",
         );
         check(
-            Body::Connect(attempt(Some(Outcome::Cancelled), 0, 3_000_000, 1)),
-            "14:30:02.123  cancelled               api         10.0.0.5:8081            3.00 s  nginx.service[9694]            the proxy gave up early: its client left, or the worker exits; or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
+            Body::Connect(attempt(Some(Outcome::GivenUp), 0, 3_000_000, 1)),
+            "14:30:02.123  given_up                api         10.0.0.5:8081            3.00 s  nginx.service[9694]            no answer, and then the proxy gave up: its client left, the worker exits, or its connect timeout is shorter than --connect-timeout says, 1 SYN sent again",
         );
         let mut sent_on = attempt(Some(Outcome::Refused), 111, 330, 0);
         sent_on.route.backend = Some("10.0.7.1:80".parse().unwrap());
@@ -307,10 +315,37 @@ mod tests {
             cause: Broken::ClosedBeforeResponse,
             errno: 0,
             duration_us: 250_000,
+            kept: false,
         };
         check(
             Body::Broken(connection),
             "14:30:02.123  closed_before_response  api         unix:/run/php-fpm/a-rather-long-name.sock    250 ms  nginx.service[9694]            connected, then closed without an answer: wrong service, or it crashed",
+        );
+        let kept = Connection {
+            route: route("10.0.0.5:8081", 0),
+            cause: Broken::ClosedBeforeResponse,
+            errno: 0,
+            duration_us: 75_000_000,
+            kept: true,
+        };
+        check(
+            Body::Broken(kept),
+            "14:30:02.123  closed_before_response  api         10.0.0.5:8081           75.00 s  nginx.service[9694]            closed as the next request came: the backend's keepalive timeout is shorter than the proxy's; nginx tries idempotent requests again, others get 502",
+        );
+        let unanswered = |acknowledged: bool| {
+            Body::Unanswered(Unanswered {
+                route: route("10.0.0.5:8081", 0),
+                duration_us: 5_320_000,
+                acknowledged,
+            })
+        };
+        check(
+            unanswered(true),
+            "14:30:02.123  unanswered              api         10.0.0.5:8081            5.32 s  nginx.service[9694]            a request waits for its answer: it was acknowledged, so the host is there and the application hangs or is slow",
+        );
+        check(
+            unanswered(false),
+            "14:30:02.123  unanswered              api         10.0.0.5:8081            5.32 s  nginx.service[9694]            a request waits, and nothing acknowledges it: the host or the way to it is gone",
         );
         let worker = Worker { proxy: "nginx.service".into(), pid: 9694, generation: 1 };
         let reload = |result: ReloadResult| {

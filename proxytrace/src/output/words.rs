@@ -9,8 +9,9 @@ pub(super) fn backend(route: &Route) -> String {
     route.backend.as_ref().map_or_else(String::new, |backend| format!("; this host sent it on to {backend}"))
 }
 
-/// What else a cancelled attempt may be that waited long enough for a SYN to be sent again.
-pub(super) const CANCELLED_LATE: &str = "; or its connect timeout is shorter than --connect-timeout says";
+/// What else may have ended an attempt that was given up without an answer.
+pub(super) const GIVEN_UP: &str =
+    ": its client left, the worker exits, or its connect timeout is shorter than --connect-timeout says";
 
 /// What a first SYN sent again means.
 pub(super) const STALLED: &str =
@@ -30,4 +31,13 @@ pub(super) fn signal(number: u32, dumped_core: bool) -> String {
     let known = Signal::try_from(number.cast_signed());
     let name = known.map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned());
     format!("ended by {name}{}", if dumped_core { ", memory dumped" } else { "" })
+}
+
+/// What a request means that gets no answer.
+pub(super) const fn unanswered(is_acknowledged: bool) -> &'static str {
+    if is_acknowledged {
+        "a request waits for its answer: it was acknowledged, so the host is there and the application hangs or is slow"
+    } else {
+        "a request waits, and nothing acknowledges it: the host or the way to it is gone"
+    }
 }

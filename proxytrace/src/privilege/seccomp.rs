@@ -44,8 +44,8 @@ const WRITES: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRU
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
 /// include/uapi/linux/bpf.h: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,
-/// BPF_MAP_LOOKUP_BATCH.
-const MAP_COMMANDS: &[u64] = &[1, 2, 3, 4, 24];
+/// BPF_MAP_LOOKUP_BATCH; and BPF_PROG_TEST_RUN, which runs a program that is loaded already.
+const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 24, 10];
 /// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); and, when
 /// a hook attached by kprobe is let go, include/uapi/linux/perf_event.h: PERF_EVENT_IOC_DISABLE.
 const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x2401];
@@ -141,8 +141,8 @@ const SIGNALS: Group = Group {
 /// A running trace's. Where the C libraries or architectures differ, each's name for a call.
 pub(super) const TRACE: &[Group] = &[
     Group {
-        why: "read the kernel's counts, forget those of idle addresses, and set connect timeouts",
-        calls: &[only(libc::SYS_bpf, 0, WORD, MAP_COMMANDS)],
+        why: "read the kernel's counts, forget those of idle addresses, set timeouts, and look at connections",
+        calls: &[only(libc::SYS_bpf, 0, WORD, BPF_COMMANDS)],
     },
     FILES,
     WHAT_IS_OPEN,

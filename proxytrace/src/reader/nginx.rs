@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     declared::{MAX_ENTRIES, Routes},
-    nginx::{config_path, log, read},
+    nginx::{
+        config_path::{self, Compiled},
+        log, read,
+    },
     programs::Arguments,
 };
 
@@ -30,6 +33,7 @@ pub(super) struct Loaded {
     /// The main file, a path below the process's root.
     pub(super) path: PathBuf,
     config: Config,
+    keeps_by_default: bool,
 }
 
 /// Reads `path`, or else the configuration that the process `pid` of `arguments` names.
@@ -42,9 +46,13 @@ pub(super) fn load(
     arguments: &Arguments,
     path: Option<&Path>,
 ) -> Result<Loaded, String> {
+    let compiled = compiled(opened);
+    // Of a program that cannot be read nothing is known.
+    let keeps_by_default = compiled.as_ref().map_or(true, Compiled::keeps_by_default);
     let path = match path {
         Some(path) => path.to_owned(),
-        None => own_path(opened, arguments)
+        None => compiled
+            .map(|compiled| config_path::config_path(arguments, &compiled, &opened.directory))
             .map_err(|error| format!("process {pid}: read its program as its user: {error}"))?,
     };
     let globals = arguments.globals.as_deref();
@@ -52,14 +60,13 @@ pub(super) fn load(
         .map_err(|error| error.without_words())?;
     // What the tree was made of is as large as the tree, and nobody reads it any more.
     config.files.iter_mut().for_each(|file| file.text = Vec::new());
-    Ok(Loaded { path, config })
+    Ok(Loaded { path, config, keeps_by_default })
 }
 
-fn own_path(opened: &Opened, arguments: &Arguments) -> io::Result<PathBuf> {
-    let Opened { root, program, directory, .. } = opened;
+fn compiled(opened: &Opened) -> io::Result<Compiled> {
     let mut bytes = Vec::new();
-    root.open_found(program)?.take(MAX_PROGRAM).read_to_end(&mut bytes)?;
-    Ok(config_path::config_path(arguments, &config_path::compiled(&bytes), directory))
+    opened.root.open_found(&opened.program)?.take(MAX_PROGRAM).read_to_end(&mut bytes)?;
+    Ok(config_path::compiled(&bytes))
 }
 
 impl Loaded {
@@ -71,7 +78,7 @@ impl Loaded {
         if read::entries(&self.config) > MAX_ENTRIES {
             return Err(format!("{}: {TOO_LARGE}", self.path.display()));
         }
-        Ok(read::routes(&self.config))
+        Ok(Routes { keeps_by_default: self.keeps_by_default, ..read::routes(&self.config) })
     }
 
     /// Its files, but those that nginx itself writes: where upstreams keep servers that were set while it runs.
@@ -90,7 +97,7 @@ fn is_called(name: &str) -> impl Fn(&&Directive) -> bool {
     move |directive| directive.name.text == name
 }
 
-/// What the process that calls itself `pid` logged as the reason why it did not take the configuration that it was asked for at
+/// What the process that calls itself `pid` logged as the reason why a worker ended for good, or why it did not take the configuration that it was asked for at
 /// `asked`.
 ///
 /// `nginx -t` would say the same. But to run it is to run a program of the proxy's, which may be another container's, with our
@@ -102,7 +109,7 @@ pub(super) fn logged(opened: &Opened, pid: i32, asked: Timestamp) -> Option<Stri
     let Opened { root, logs, .. } = opened;
     let reason = |log: &OwnedFd| {
         let End { text, is_public } = logs::end(root, log).ok()?;
-        let reason = log::reason(&text, pid, asked)?;
+        let reason = log::reason(&text, pid, asked).or_else(|| log::last_words(&text, pid, asked))?;
         Some(if is_public { reason } else { log::without_secrets(&reason, |path| root.is_public(path)) })
     };
     logs.iter().filter_map(reason).last()
@@ -147,7 +154,7 @@ mod tests {
         let (root, path) = (Root::at(directory.path()).unwrap(), Path::new("/nginx.conf").to_owned());
         let config = nginx_conf::load(&root, &path, Some("daemon off;"), &Limits::default()).unwrap();
         assert_eq!(config.files.len(), 4, "with what -g says");
-        let loaded = Loaded { path, config };
+        let loaded = Loaded { path, config, keeps_by_default: false };
         let files: Vec<_> = loaded.files().collect();
         assert_eq!(files, [nginx_conf::GLOBALS, "/nginx.conf", "/more.conf"].map(Path::new));
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
-use crate::model::{Address, Body, Declaration, Declared, Record, Upstream};
+use crate::model::{Body, Declaration, Declared, Record, Upstream};
 
 /// What a part takes at most, in bytes, beside what every record has.
 const MAX_PART: usize = 256 << 10;
@@ -18,10 +18,13 @@ pub(super) fn split(record: &Record) -> Vec<Record> {
     let empty = || Declared { upstreams: BTreeMap::new(), is_open: *is_open, is_followed: *is_followed };
     let (mut parts, mut size, mut left_out) = (vec![empty()], 0, 0);
     let all = upstreams.iter().flat_map(|(name, upstream)| {
-        upstream.addresses.iter().map(move |(address, place)| (name, address, place))
+        upstream.addresses.iter().map(move |(address, place)| (name, upstream, address, place))
     });
-    for (name, address, place) in all {
-        let takes = written(name) + written(&address.to_string()) + written(place);
+    for (name, upstream, address, place) in all {
+        let is_backup = upstream.backups.contains(address);
+        let directive = upstream.directive.as_deref().map_or(0, written);
+        let shown = written(&address.to_string());
+        let takes = written(name) + shown + written(place) + directive + if is_backup { shown } else { 0 };
         if takes > MAX_PART || (parts.len() as u32 == MAX_PARTS && size + takes > MAX_PART) {
             left_out += 1;
             continue;
@@ -32,7 +35,13 @@ pub(super) fn split(record: &Record) -> Vec<Record> {
         }
         size += takes;
         if let Some(part) = parts.last_mut() {
-            add(part, name, address.clone(), Arc::clone(place));
+            let declared: &mut Upstream = part.upstreams.entry(Arc::clone(name)).or_default();
+            declared.addresses.insert(address.clone(), Arc::clone(place));
+            declared.directive.clone_from(&upstream.directive);
+            declared.is_stream = upstream.is_stream;
+            if is_backup {
+                declared.backups.insert(address.clone());
+            }
         }
     }
     // An upstream without an address is declared as well.
@@ -53,11 +62,6 @@ pub(super) fn split(record: &Record) -> Vec<Record> {
         Record { time: record.time, body: Body::Declared(declaration) }
     };
     (0..).zip(parts).map(record_of).collect()
-}
-
-fn add(declared: &mut Declared, name: &Arc<str>, address: Address, place: Arc<str>) {
-    let upstream: &mut Upstream = declared.upstreams.entry(Arc::clone(name)).or_default();
-    upstream.addresses.insert(address, place);
 }
 
 /// What a text takes at most as JSON, with what stands around it.
@@ -91,7 +95,11 @@ impl Joined {
                 if whole.of == part.of && whole.part + 1 == part.part && part.part < MAX_PARTS =>
             {
                 for (name, upstream) in part.declared.upstreams {
-                    whole.declared.upstreams.entry(name).or_default().addresses.extend(upstream.addresses);
+                    let declared = whole.declared.upstreams.entry(name).or_default();
+                    declared.addresses.extend(upstream.addresses);
+                    declared.backups.extend(upstream.backups);
+                    declared.is_stream |= upstream.is_stream;
+                    declared.directive = upstream.directive.or(declared.directive.take());
                 }
                 Declaration { part: part.part, more: part.more, left_out: part.left_out, ..whole }
             }
@@ -122,7 +130,7 @@ mod tests {
             let address = format!("10.{}.{}.{}:80", n >> 16 & 255, n >> 8 & 255, n & 255).parse().unwrap();
             (
                 format!("{name}{n}").into(),
-                Upstream { addresses: [(address, "/etc/nginx.conf:1".into())].into() },
+                Upstream { addresses: [(address, "/etc/nginx.conf:1".into())].into(), ..Upstream::default() },
             )
         };
         let mut declared =

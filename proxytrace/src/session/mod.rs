@@ -68,6 +68,11 @@ impl Session {
         (session, Pump::new(events, replies, event_sender, reply_sender))
     }
 
+    /// From now on findings are up to date within 25 ms of what happened, where that is 100 ms otherwise.
+    pub const fn hasten(&mut self) {
+        self.ticks.hasten();
+    }
+
     /// What is traced.
     pub const fn watch(&self) -> &Watch {
         &self.watch
@@ -112,6 +117,9 @@ impl Session {
     fn tick(&mut self) -> Result<Update, Error> {
         self.ticks.note_tick();
         let mut records = self.watch.tick()?;
+        if self.watch.misses_workers() {
+            self.ticks.note_news();
+        }
         records.extend(self.losses()?);
         Ok(Update { records, entered: None, is_tick: true })
     }

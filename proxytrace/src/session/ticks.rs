@@ -9,15 +9,23 @@ use tokio::time::{Instant, sleep_until};
 pub(super) struct Ticks {
     has_news: bool,
     last: Instant,
+    after_news: Duration,
 }
 
 impl Ticks {
     const AFTER_NEWS: Duration = Duration::from_millis(100);
+    /// For whom each tenth of a second is a failed request.
+    const HASTY: Duration = Duration::from_millis(25);
     const OTHERWISE: Duration = Duration::from_secs(1);
 
     /// The first tick comes soon where somebody waits for it, as for an agent to be ready.
     pub(super) fn new(is_waited_for: bool) -> Self {
-        Self { has_news: is_waited_for, last: Instant::now() }
+        Self { has_news: is_waited_for, last: Instant::now(), after_news: Self::AFTER_NEWS }
+    }
+
+    /// From now on they come sooner after something happened.
+    pub(super) const fn hasten(&mut self) {
+        self.after_news = Self::HASTY;
     }
 
     pub(super) const fn note_news(&mut self) {
@@ -26,11 +34,11 @@ impl Ticks {
 
     /// Waits for the next one. Safe to cancel.
     pub(super) async fn due(&self) {
-        sleep_until(self.last + if self.has_news { Self::AFTER_NEWS } else { Self::OTHERWISE }).await;
+        sleep_until(self.last + if self.has_news { self.after_news } else { Self::OTHERWISE }).await;
     }
 
     /// That was it.
     pub(super) fn note_tick(&mut self) {
-        *self = Self { has_news: false, last: Instant::now() };
+        *self = Self { has_news: false, last: Instant::now(), ..*self };
     }
 }

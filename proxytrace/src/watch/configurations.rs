@@ -6,13 +6,28 @@ use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
 use super::{Watch, living, rejections::Rejection};
 use crate::{
-    declared::RoutesView,
+    declared::{Configuration, RoutesView},
     escape,
     kernel::{Error, Snapshot},
-    model::{Address, Key},
+    model::{Address, Generation, Key},
     naming::of_row,
     reader::{Answer, GenerationId, Reply},
 };
+
+/// A proxy that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its newest generation.
+    pub of: Generation,
+    /// The process that takes the signals.
+    pub master: u32,
+    /// The workers of that generation.
+    pub workers: Vec<u32>,
+    /// Whether it is known how that generation is configured, or that nobody can know it.
+    pub is_read: bool,
+    /// How that generation is configured, where that is known.
+    pub configuration: Option<Configuration>,
+}
 
 impl Watch {
     /// Asks for the configuration of a generation that an event shows to be there.
@@ -67,7 +82,7 @@ impl Watch {
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
         if heard.names_anew {
-            self.set_connect_timeouts(of);
+            self.set_terms(of);
         }
         // What a host name stands for is not known before that.
         if heard.names_anew && heard.is_complete {
@@ -109,6 +124,36 @@ impl Watch {
         }
         views.sort_by(|one, other| one.proxy.cmp(&other.proxy));
         Ok(views)
+    }
+
+    /// The proxies that run, as far as they have names.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn running(&self) -> Result<Vec<Running>, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        let mut all = Vec::new();
+        for (id, proxy) in &snapshot.proxies {
+            let own = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
+            let Some(name) = self.names.given(*id).filter(|_| own().next().is_some()) else { continue };
+            let newest = GenerationId { proxy: *id, generation: proxy.generation };
+            let workers: Vec<_> = own().filter(|(_, process)| process.flags & Process::WORKER != 0).collect();
+            let root = abi::root_pid(*id);
+            let master = workers.first().map_or(root, |(_, worker)| worker.parent);
+            let new = workers.iter().filter(|(_, worker)| worker.generation == proxy.generation);
+            all.push(Running {
+                of: Generation { proxy: name, pid: root, number: proxy.generation },
+                master,
+                workers: new.map(|(pid, _)| *pid).collect(),
+                is_read: self.naming.is_ready(newest) != Some(false),
+                configuration: self
+                    .naming
+                    .configuration(newest)
+                    .map(|(configuration, _)| configuration.clone()),
+            });
+        }
+        all.sort_by(|one, other| (&one.of.proxy, one.of.pid).cmp(&(&other.of.proxy, other.of.pid)));
+        Ok(all)
     }
 
     /// The proxies whose upstreams could not be named at the last tick.
@@ -199,8 +244,8 @@ impl Watch {
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
         self.naming.retain(&used, &rows);
         self.rows.retain(&rows);
-        let Self { timeouts, tracer, naming, .. } = self;
-        timeouts.retain(tracer, |of| naming.is_asked(of))
+        let Self { terms, tracer, naming, .. } = self;
+        terms.retain(tracer, |of| naming.is_asked(of))
     }
 
     /// The generations whose configurations are needed: those that have processes, and those of which something waits for its
@@ -211,20 +256,18 @@ impl Watch {
         with_processes(&snapshot.processes).chain(nameless.map(|row| of_row(&row))).collect()
     }
 
-    fn set_connect_timeouts(&mut self, of: GenerationId) {
-        let Some((_, names)) = self.naming.configuration(of) else { return };
-        let differing = names.connect_timeouts().filter(|(_, timeout)| *timeout != self.connect_timeout);
-        let rows = differing.filter_map(|(address, timeout)| {
-            let address = address.to_abi()?;
-            Some((RowKey { proxy: of.proxy, generation: of.generation, address }, timeout))
-        });
-        let rows = rows.collect();
+    fn set_terms(&mut self, of: GenerationId) {
+        let Some(terms) = self.naming.terms(of) else { return };
+        let (of_others, own) = terms.for_kernel(self.connect_timeout);
+        let row = |address| RowKey { proxy: of.proxy, generation: of.generation, address };
+        let own = own.filter_map(|(address, terms)| Some((row(address.to_abi()?), terms)));
+        let wanted = own.chain([(row(abi::Address::ZERO), of_others)]).collect();
         // Who is not there any more needs none.
         let Some(owner) = self.owner(of.proxy) else { return };
-        if let Err(error) = self.timeouts.set(&mut self.tracer, of, owner, &rows) {
+        if let Err(error) = self.terms.set(&mut self.tracer, of, owner, &wanted) {
             tracing::warn!(
-                "set a connect timeout of process {} in the kernel: {error}; its timeouts may be reported as \
-                 cancelled connects: give the table more room with --table-size timeouts=N",
+                "set the timeouts of process {} in the kernel: {error}; what times out there may be reported as \
+                 cancelled, or not at all: give the table more room with --table-size timeouts=N",
                 abi::root_pid(of.proxy)
             );
         }
@@ -251,7 +294,7 @@ pub(super) fn with_processes(processes: &[(u32, Process)]) -> impl Iterator<Item
 }
 
 /// The processes that may know the configuration of a generation: its own before others, masters before workers.
-fn pids(processes: &[(u32, Process)], of: GenerationId) -> Vec<u32> {
+pub(super) fn pids(processes: &[(u32, Process)], of: GenerationId) -> Vec<u32> {
     let mut candidates: Vec<&(u32, Process)> =
         processes.iter().filter(|(_, process)| process.proxy == of.proxy).collect();
     let is_below = |process: &Process| process.flags & (Process::WORKER | Process::HELPER) != 0;

@@ -12,13 +12,18 @@ use proxytrace_ebpf::abi::{self, Event, Row, RowKey};
 use super::{
     Watch, clock,
     configurations::with_processes,
+    looks::Found,
     rejections::Rejection,
     rows::{Destination, RowName},
+    workforce::{Exited, Turn},
 };
 use crate::{
     findings::{Findings, Input, Limits, Living},
     kernel::{Error, Snapshot},
-    model::{Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Record},
+    model::{
+        Body, Change, Counted, Counts, Declaration, Declared, Finding, Generation, Gone, LastExit, Record,
+        Workforce,
+    },
     naming::of_row,
     reader::GenerationId,
 };
@@ -26,8 +31,8 @@ use crate::{
 /// What findings know, and what they have not been shown yet.
 pub(super) struct Detection {
     findings: Findings,
-    /// Each row as it was at the last tick.
-    rows: HashMap<RowKey, Row>,
+    /// Each row as it was at the last tick, with what looks had found of its connections.
+    rows: HashMap<RowKey, (Row, Found)>,
     /// What rows had counted that the kernel has forgotten, as long as they are there again: findings see counts that only rise.
     carried: HashMap<RowKey, Row>,
     /// What happened since then.
@@ -39,6 +44,8 @@ enum Happened {
     Accepted(Timestamp, GenerationId),
     Rejected(Timestamp, Rejection),
     Declared(Timestamp, GenerationId),
+    /// With how the last worker ended, and when: boot time in nanoseconds.
+    Workers(Timestamp, u64, Option<(LastExit, u64)>),
 }
 
 impl Happened {
@@ -46,6 +53,7 @@ impl Happened {
         match self {
             Self::Accepted(_, of) | Self::Declared(_, of) => of.proxy,
             Self::Rejected(_, rejection) => rejection.proxy,
+            Self::Workers(_, proxy, _) => *proxy,
         }
     }
 }
@@ -105,6 +113,21 @@ impl Detection {
         });
     }
 
+    /// A proxy has no worker any more, or has some again.
+    pub(super) fn workers_turned(&mut self, proxy: u64, turn: Turn) {
+        self.happened.push_back(match turn {
+            Turn::Gone(Exited { pid, status, time_ns, .. }) => {
+                let (signal, code) = match abi::exit_signal(status) {
+                    0 => (None, Some(abi::exit_code(status))),
+                    signal => (Some(signal), None),
+                };
+                let exit = LastExit { pid, signal, code };
+                Happened::Workers(clock().at(time_ns), proxy, Some((exit, time_ns)))
+            }
+            Turn::Over => Happened::Workers(Timestamp::now(), proxy, None),
+        });
+    }
+
     /// The configuration was read, or names in it were looked up again.
     pub(super) fn declared(&mut self, of: GenerationId) {
         self.happened.push_back(Happened::Declared(Timestamp::now(), of));
@@ -150,6 +173,15 @@ impl Watch {
 
     fn show(&mut self, happened: &Happened, records: &mut Vec<Record>) -> Result<(), Error> {
         let (time, changes) = match *happened {
+            Happened::Workers(time, proxy, ref exit) => {
+                let gone = exit.clone().map(|(exit, asked_ns)| Gone {
+                    exit: Some(exit),
+                    reason: self.lifecycle.reason(Rejection { proxy, asked_ns }),
+                });
+                let workforce = Workforce { proxy: self.proxy_name(proxy)?, gone };
+                records.push(Record { time, body: Body::Workers(workforce.clone()) });
+                (time, self.detection.findings.observe(Input::Workers { time, workforce }))
+            }
             Happened::Accepted(time, of) => {
                 let of = self.generation(of)?;
                 (time, self.detection.findings.observe(Input::Accepted { time, of }))
@@ -181,26 +213,32 @@ impl Watch {
     fn changed_rows(&mut self, snapshot: &Snapshot) -> Result<Vec<Counted>, Error> {
         let mut before = mem::take(&mut self.detection.rows);
         let mut carried = mem::take(&mut self.detection.carried);
-        let mut rows = Vec::new();
+        let (mut rows, mut answered) = (Vec::new(), Vec::new());
         for (key, row) in &snapshot.rows {
             let mut row = *row;
             if let Some(more) = carried.remove(key) {
                 row.add(&more);
                 self.detection.carried.insert(*key, more);
             }
-            if before.remove(key) == Some(row) {
-                self.detection.rows.insert(*key, row);
+            let found = self.looks.found(key).copied().unwrap_or_default();
+            let seen_before = before.remove(key);
+            if seen_before.is_none_or(|(before, _)| before.answered < row.answered) && row.answered > 0 {
+                answered.push(*key);
+            }
+            if seen_before == Some((row, found)) {
+                self.detection.rows.insert(*key, (row, found));
             } else {
-                rows.push((*key, row));
+                rows.push((*key, row, found));
             }
         }
         // A row that is not there any more, and may come again, begins at zero then.
         let generations: HashSet<_> = with_processes(&snapshot.processes).collect();
         let gone = carried.into_keys().filter(|key| generations.contains(&of_row(key)));
-        rows.extend(gone.map(|key| (key, Row::ZERO)));
+        rows.extend(gone.map(|key| (key, Row::ZERO, Found::default())));
+        answered.iter().for_each(|key| self.note_answered(key));
         let mut changed = Vec::new();
         let clock = clock();
-        for (key, row) in rows {
+        for (key, row, found) in rows {
             match self.name_row(&key)? {
                 // It is looked at again.
                 RowName::Pending => continue,
@@ -208,11 +246,12 @@ impl Watch {
                 RowName::Ignored | RowName::Other { .. } => {}
                 RowName::Destination(Destination { proxy, upstream, address, .. }) => {
                     let (pid, generation) = (abi::root_pid(key.proxy), key.generation);
-                    let counts = Counts::of(&row, &clock);
+                    let mut counts = Counts::of(&row, &clock);
+                    found.add_to(&mut counts);
                     changed.push(Counted { proxy, pid, generation, upstream, address, counts });
                 }
             }
-            self.detection.rows.insert(key, row);
+            self.detection.rows.insert(key, (row, found));
         }
         Ok(changed)
     }

@@ -98,6 +98,8 @@ impl Watch {
             memory::give_back();
         }
         self.tracer.forget_paths(snapshot)?;
+        let rows: HashSet<_> = snapshot.rows.iter().map(|(row, _)| *row).collect();
+        self.forget_looks(|row| rows.contains(row));
         let pids: HashSet<u32> = snapshot.processes.iter().map(|(pid, _)| *pid).collect();
         self.lifecycle.retain(|pid| pids.contains(&pid));
         for (key, row) in

@@ -1,14 +1,16 @@
 //! What becomes of reloads and workers.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::Event;
+use proxytrace_ebpf::abi::{self, Event};
 
 use super::{
     Watch,
+    configurations::pids,
     rejections::{Rejection, Rejections},
     reloads::{Open, Reloads},
+    workforce::Turn,
 };
 use crate::{
     kernel::{Error, Snapshot, Tracer, boot_ns},
@@ -102,6 +104,40 @@ impl Watch {
                 self.lifecycle.rejections.ask(rejection);
             }
         }
+    }
+
+    /// Whether it is about to show whether a proxy is left without workers: then the next tick is to come soon.
+    #[must_use]
+    pub fn misses_workers(&self) -> bool {
+        self.workforces.is_in_doubt()
+    }
+
+    /// Looks for proxies that have lost all workers, or have some again.
+    pub(super) fn look_at_workers(&mut self, snapshot: &Snapshot, living: &HashSet<u64>) {
+        for (proxy, turn) in self.workforces.look(snapshot, living, boot_ns()) {
+            // Only of nginx is it known that it cannot do without.
+            let generation =
+                snapshot.proxies.iter().find(|(id, _)| *id == proxy).map(|(_, state)| state.generation);
+            let is_nginx =
+                generation.is_some_and(|generation| self.newest_known(proxy, generation).is_some());
+            if is_nginx || matches!(turn, Turn::Over) {
+                self.detection.workers_turned(proxy, turn);
+            }
+        }
+    }
+
+    /// Asks for the last words of a worker that has ended in a way that may leave the proxy without any.
+    pub(super) fn note_exit(&mut self, event: &Event) -> Result<(), Error> {
+        self.workforces.note(event);
+        if event.kind == Event::WORKER_EXITED && abi::exit_code(event.what) != 0 {
+            let of = GenerationId { proxy: event.proxy, generation: event.generation };
+            let master = pids(&self.tracer.processes()?, of).first().copied();
+            let ended = Rejection { proxy: event.proxy, asked_ns: event.time_ns };
+            if master.is_some_and(|master| self.naming.ask_why(of, master, ended.asked_ns)) {
+                self.lifecycle.rejections.ask(ended);
+            }
+        }
+        Ok(())
     }
 
     /// What became of a process or a reload, as a record.

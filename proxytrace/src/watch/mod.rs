@@ -6,12 +6,14 @@ mod detection;
 mod held;
 mod housekeeping;
 mod lifecycle;
+mod looks;
 mod records;
 mod rejections;
 mod reloads;
 mod rows;
-mod timeouts;
+mod terms;
 mod view;
+mod workforce;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,6 +37,7 @@ use crate::{
     },
 };
 
+pub use configurations::Running;
 pub use records::NAME_TIMEOUT;
 pub use reloads::CHECK as OPEN_RELOAD_CHECK;
 use reloads::Open;
@@ -46,6 +49,7 @@ pub struct Watch {
     names: ProxyNames,
     rows: rows::Rows,
     lifecycle: lifecycle::Lifecycle,
+    workforces: workforce::Workforces,
     naming: Naming,
     held: held::Held,
     detection: detection::Detection,
@@ -57,7 +61,8 @@ pub struct Watch {
     unnamed: Vec<Arc<str>>,
     /// Where no configuration gives one.
     connect_timeout: Duration,
-    timeouts: timeouts::Timeouts,
+    terms: terms::Terms,
+    looks: looks::Looks,
 }
 
 /// How many series there are, and for how long.
@@ -83,7 +88,7 @@ impl Watch {
         limits: Limits,
     ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
-        let timeouts = timeouts::Timeouts::new(tracer.timeouts_capacity());
+        let terms = terms::Terms::new(tracer.terms_capacity());
         let (reader, replies) =
             client::start().context("start the process that reads nginx's configuration")?;
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
@@ -92,6 +97,7 @@ impl Watch {
             names: ProxyNames::new(fallback),
             rows: rows::Rows::new(limits),
             lifecycle: lifecycle::Lifecycle::default(),
+            workforces: workforce::Workforces::default(),
             naming: Naming::new(reader, config),
             held: held::Held::default(),
             detection: detection::Detection::new(),
@@ -100,7 +106,8 @@ impl Watch {
             is_last: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
-            timeouts,
+            terms,
+            looks: looks::Looks::new(),
         };
         let snapshot = watch.tracer.snapshot()?;
         watch.look_at(&snapshot);
@@ -139,7 +146,9 @@ impl Watch {
         }
         self.lifecycle.note_open_reloads(&snapshot);
         self.note_unnamed(&snapshot, &living);
-        let records = self.detect(&snapshot, &living)?;
+        self.look_at_workers(&snapshot, &living);
+        let mut records = self.look_at_connections(&snapshot)?;
+        records.extend(self.detect(&snapshot, &living)?);
         self.keep_house(&snapshot, &living)?;
         self.has_started |= !self.naming.is_asking() && !self.names.is_asking();
         Ok(records)
@@ -155,9 +164,10 @@ impl Watch {
         let declared = self.declared(&snapshot, &living);
         Ok(View {
             series: self.series(&snapshot, &declared),
+            waiting: self.waiting(),
             departed: self.rows.departed().clone(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
-            findings: self.findings().map(|finding| finding.subject.clone()).collect(),
+            findings: self.findings().map(|finding| (finding.subject.clone(), finding.severity)).collect(),
             proxies: self.proxies(&snapshot, &living),
             losses: snapshot.losses,
             tables: self.tracer.tables(&snapshot)?,
@@ -213,6 +223,9 @@ impl Watch {
                 }
                 None => tracing::warn!("hook {} not attached; without it {}", hook.name, hook.without),
             }
+        }
+        if let Some(error) = self.tracer.cannot_look() {
+            tracing::warn!("requests without an answer are seen only when they end: {error}");
         }
     }
 

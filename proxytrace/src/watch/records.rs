@@ -26,6 +26,7 @@ impl Watch {
     pub fn take(&mut self, event: &Event, wants_records: bool) -> Result<(), Error> {
         let time = clock().at(event.time_ns);
         self.note(event)?;
+        self.note_exit(event)?;
         let is_news = self.note_reload(time, event);
         let is_reported = match event.kind {
             Event::RELOADED | Event::RELOAD_REJECTED => is_news,
@@ -125,7 +126,7 @@ fn about_a_route(event: &Event, route: Route) -> Option<Body> {
         Event::STALLED => Some(Body::Stalled(attempt(event, route, None))),
         Event::BROKEN => Broken::from_index(event.what).map(|cause| {
             let duration_us = event.duration_ns / 1000;
-            Body::Broken(Connection { route, cause, errno: event.errno, duration_us })
+            Body::Broken(Connection { route, cause, errno: event.errno, duration_us, kept: event.kept != 0 })
         }),
         _ => None,
     }

@@ -10,7 +10,7 @@ use proxytrace_ebpf::abi::{Owner, Row, RowKey};
 use super::{Limits, Watch};
 use crate::{
     kernel::{Error, Snapshot},
-    model::{Address, Entry, Key, SeriesStore, UpstreamKey},
+    model::{Address, Entry, Key, SeriesStore, UpstreamKey, Waiting},
 };
 
 /// What a row is called.
@@ -156,6 +156,17 @@ impl Watch {
             Some((key, owner, counts))
         });
         self.rows.store.view(rows, declared)
+    }
+
+    /// What waits for an answer, by series.
+    pub(super) fn waiting(&self) -> BTreeMap<Key, Waiting> {
+        let mut waiting: BTreeMap<Key, Waiting> = BTreeMap::new();
+        for (row, more) in self.looks.waiting() {
+            if let Some((key, _)) = self.series_of(row) {
+                waiting.entry(self.rows.store.series_of(key)).or_default().add(more);
+            }
+        }
+        waiting
     }
 
     /// The series of a row and the owner of its proxy, as far as that is known now.

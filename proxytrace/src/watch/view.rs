@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proxytrace_ebpf::abi::{Loss, Row};
 
 use crate::kernel::tables::Filled;
-use crate::model::{Clock, Key, Subject, UpstreamKey};
+use crate::model::{Clock, Key, Severity, Subject, UpstreamKey, Waiting};
 #[cfg(test)]
 use crate::model::{Entry, SeriesStore};
 
@@ -14,12 +14,14 @@ use crate::model::{Entry, SeriesStore};
 pub struct View {
     /// What was counted, and of what is declared.
     pub series: BTreeMap<Key, Row>,
+    /// What waits for an answer, where anything does, by series.
+    pub waiting: BTreeMap<Key, Waiting>,
     /// What series counted that have gone away, of upstreams that have others.
     pub departed: BTreeMap<UpstreamKey, Row>,
     /// The addresses that the newest known configurations name.
     pub declared: Vec<Key>,
     /// What is wrong.
-    pub findings: Vec<Subject>,
+    pub findings: Vec<(Subject, Severity)>,
     /// The proxies that have processes.
     pub proxies: BTreeMap<Arc<str>, ProxyView>,
     /// What could not be followed, index [`Loss`].
@@ -82,6 +84,7 @@ impl View {
         let series = SeriesStore::new(rows.len(), u64::MAX).view(all, &[]);
         Self {
             series,
+            waiting: BTreeMap::new(),
             departed: BTreeMap::new(),
             declared: Vec::new(),
             findings: Vec::new(),

@@ -11,6 +11,7 @@ steps='
     the_unit_is_free_of_errors
     the_agent_runs_as_its_user_and_keeps_one_capability
     upstreams_have_names_also_those_in_home_directories
+    a_reload_of_nginx_that_fails_is_taken_back
     nothing_is_refused_by_the_sandbox
     a_reload_takes_a_new_configuration_and_keeps_the_counts
     a_configuration_with_a_fault_changes_nothing
@@ -125,6 +126,34 @@ upstreams_have_names_also_those_in_home_directories() {
     within_patience has 2 proxytrace_connect_failures_total 'proxy="keeper.service"' 'upstream="till"' 'cause="refused"'
     has 1 proxytrace_names_ready 'proxy="nginx.service"'
     has 1 proxytrace_names_ready 'proxy="keeper.service"'
+}
+
+# By the drop-in of deploy/guard, with the files changed before it is called.
+a_reload_of_nginx_that_fails_is_taken_back() {
+    local port=/etc/nginx/conf.d/guarded.conf
+    mkdir -p /etc/systemd/system/nginx.service.d
+    cp "$here/guard.conf" /etc/systemd/system/nginx.service.d/
+    systemctl daemon-reload
+    cat >"$port" <<-'END'
+	upstream guarded { server 127.0.0.1:8081; }
+	server { listen 127.0.0.1:8091; location / { proxy_pass http://guarded; } }
+	END
+    nginx -s reload
+    sleep 3
+    # This one makes the copy.
+    systemctl reload nginx
+    sleep 3
+    sed -i 's/8081/8082/' "$port"
+    ! systemctl reload nginx || fail 'a wrong port was taken'
+    grep 'server 127.0.0.1:8081;' "$port"
+    [ "$(curl --silent http://127.0.0.1:8091/)" = page ]
+    journalctl --unit nginx --output cat --no-pager | grep 'it was taken back'
+    echo '# a change that works' >>"$port"
+    systemctl reload nginx
+    tail --lines 1 "$port" | grep 'a change that works'
+    [ "$(systemctl show --value --property ActiveState nginx)" = active ]
+    rm -r /etc/systemd/system/nginx.service.d
+    systemctl daemon-reload
 }
 
 nothing_is_refused_by_the_sandbox() {

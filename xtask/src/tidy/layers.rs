@@ -11,7 +11,7 @@ const ORDER: &[&str] = &[
     "model", "declared", "nginx", "findings",
     "kernel", "identity", "reader", "naming", "recording",
     "watch", "session",
-    "metrics", "http", "doctor", "check", "output",
+    "metrics", "http", "doctor", "check", "guard", "output",
     "agent", "commands", "cli",
 ];
 

@@ -15,7 +15,10 @@ pub struct Show {
     /// Show only this upstream, by the name in nginx's configuration, or undeclared, or unknown; give it again for more.
     #[arg(long = "upstream", value_name = "NAME", value_delimiter = ',')]
     upstreams: Vec<String>,
-    /// Show only connects and broken connections with this cause, such as refused or stalled; give it again for more. An
+    /// Show only this proxy, by the name that it has in the output; give it again for more.
+    #[arg(long = "proxy", value_name = "NAME", value_delimiter = ',')]
+    proxies: Vec<String>,
+    /// Show only connects, broken connections and findings with this cause, such as refused or stalled; give it again for more. An
     /// unknown one is answered with the list of all.
     #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
     causes: Vec<Cause>,
@@ -33,6 +36,7 @@ impl Show {
         Filter {
             addresses: self.addresses.clone(),
             upstreams: self.upstreams.clone(),
+            proxies: self.proxies.clone(),
             causes: self.causes.clone(),
             all: self.all,
         }

@@ -19,9 +19,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// As many as the kernel half's tables hold: addresses take at most 25 MiB, beside names.
+    /// As many as the kernel half's tables hold where much runs: addresses take at most 25 MiB, beside names.
     fn default() -> Self {
-        Self { proxies: capacity::PROXIES as usize, generations: 8, addresses: capacity::LEDGER as usize }
+        let (proxies, addresses) = (capacity::PROXIES.most as usize, capacity::LEDGER.most as usize);
+        Self { proxies, generations: 8, addresses }
     }
 }
 

@@ -83,6 +83,11 @@ impl Generations {
         self.by_epoch.keys().next_back().copied()
     }
 
+    /// When the newest generation began that began with a reload.
+    pub(crate) fn last_reload(&self) -> Option<Timestamp> {
+        self.newest().filter(|begun| begun.number > 0).map(|begun| begun.at)
+    }
+
     fn newest(&self) -> Option<&Begun> {
         self.by_epoch.values().next_back()
     }

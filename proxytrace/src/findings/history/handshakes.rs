@@ -75,15 +75,24 @@ impl Handshakes {
         self.usual().and_then(|bucket| DURATION_BOUNDS_NS.get(bucket)).map_or(0, |ns| ns / 1000)
     }
 
-    /// The bucket in which the 99th of 100 past handshakes is.
+    /// The same, of however few handshakes.
+    pub(super) fn known_us(&self) -> Option<u64> {
+        self.percentile().map(|bucket| DURATION_BOUNDS_NS.get(bucket).map_or(u64::MAX, |ns| ns / 1000))
+    }
+
+    /// The bucket in which the 99th of 100 past handshakes is, where there are enough to tell.
     fn usual(&self) -> Option<usize> {
+        self.percentile().filter(|_| self.past.iter().sum::<u64>() >= MIN_PAST)
+    }
+
+    fn percentile(&self) -> Option<usize> {
         let all: u64 = self.past.iter().sum();
         let mut above = all;
         let position = self.past.iter().position(|n| {
             above -= n;
             above * 100 <= all
         });
-        position.filter(|_| all >= MIN_PAST)
+        position.filter(|_| all > 0)
     }
 
     /// The first bucket whose handshakes are slow; none where there is no past, or nothing is above it.

@@ -5,8 +5,10 @@
 mod capacity;
 mod generations;
 mod handshakes;
+mod load;
 mod peer;
 mod proxy;
+mod response;
 mod service;
 mod upstream;
 mod usage;
@@ -26,7 +28,7 @@ pub(crate) use proxy::Proxy;
 pub(crate) use upstream::Upstream;
 pub(crate) use usage::Silence;
 
-use crate::model::{Counted, Declared};
+use crate::model::{Counted, Declared, Gone, Subject};
 use capacity::Capacity;
 #[cfg(test)]
 use capacity::Kept;
@@ -128,11 +130,26 @@ impl History {
         }
     }
 
+    /// No worker of a proxy runs any more, or some do again.
+    pub(super) fn note_workers(&mut self, time: Timestamp, name: &Arc<str>, gone: Option<Gone>) {
+        if let Some(proxy) = self.proxy(name) {
+            proxy.note_workers(time, gone);
+        }
+    }
+
     /// The configuration of a generation was read.
     pub(super) fn declare(&mut self, time: Timestamp, name: &Arc<str>, of: (u32, u32), declared: Declared) {
         let limits = self.limits;
         if let Some(proxy) = self.proxy(name) {
             proxy.declare(time, of, declared, limits);
+        }
+    }
+
+    /// What was seen to the contrary of what stood.
+    pub(super) fn contrary(&self, subject: &Subject) -> Arc<str> {
+        match self.proxies.get(&subject.proxy) {
+            Some(proxy) => proxy.contrary(subject),
+            None => "the proxy has ended".into(),
         }
     }
 

@@ -3,14 +3,18 @@
 use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::outcome::Outcome;
 
-use super::{generations::Epoch, handshakes::Handshakes, service::Service};
+use super::{generations::Epoch, handshakes::Handshakes, load::Load, response::Response, service::Service};
 use crate::{
     findings::{
         evidence::{Streak, Trouble},
-        outcomes::{ByOutcome, LOCAL, answers, is_failure, unreached},
+        outcomes::{ByOutcome, LOCAL, answers, given_up_late, is_failure, successes, timeouts, unreached},
     },
     model::{Counts, Kind},
 };
+
+/// After so long without an answer a SYN is sent again: what is answered less than that before one is says that it got lost, and not
+/// that nobody is there.
+const SYN_TIMEOUT: SignedDuration = SignedDuration::from_secs(1);
 
 /// What was seen of one address of an upstream.
 #[derive(Debug)]
@@ -35,14 +39,21 @@ pub(crate) struct Peer {
     pub(crate) reach: Streak,
     /// The failures since the last success, by cause.
     pub(crate) causes: ByOutcome,
-    /// Whether it answers at all: SYNs sent again are against it.
+    /// Whether it answers at all: SYNs sent again are against it, and connects that were given up late.
     pub(crate) answers: Streak,
+    /// What is against it since the last answer.
+    pub(crate) no_answer: NoAnswer,
     /// What this host keeps the proxy from, index as in [`LOCAL`].
     pub(crate) local: [Trouble; LOCAL.len()],
     /// Whether connections are answered.
     pub(crate) service: Service,
+    /// Whether requests are answered.
+    pub(crate) response: Response,
     /// Whether handshakes are as quick as ever.
     pub(crate) handshakes: Handshakes,
+    /// Whether most handshakes come about as they should.
+    pub(crate) load: Load,
+    last_answer: Option<Timestamp>,
     first: Timestamp,
     last: Timestamp,
 }
@@ -62,9 +73,13 @@ impl Peer {
             reach: Streak::default(),
             causes: Default::default(),
             answers: Streak::default(),
+            no_answer: NoAnswer::default(),
             local: Default::default(),
             service: Service::default(),
+            response: Response::default(),
             handshakes: Handshakes::default(),
+            load: Load::default(),
+            last_answer: None,
             first: time,
             last: time,
         }
@@ -86,26 +101,80 @@ impl Peer {
 
     /// Takes in what the newest generation did between two ticks.
     pub(super) fn row(&mut self, time: Timestamp, epoch: Epoch, seen: &Counts, in_flight: u64) {
-        let established = seen.established();
+        let good = successes(seen);
         self.epoch = epoch;
         self.last = time;
         self.in_flight = in_flight;
         self.counts += seen;
-        self.reach.add(time, established, unreached(seen));
+        self.reach.add_turning(time, good, unreached(seen));
         for (sum, outcome) in self.causes.iter_mut().zip(Outcome::ALL) {
             let more = if is_failure(outcome) { seen.outcome(outcome) } else { 0 };
-            *sum = if established > 0 { 0 } else { sum.saturating_add(more) };
+            // Those of the tick of the last success may be part of the run that follows.
+            let before = if good > 0 { 0 } else { *sum };
+            *sum = if good > 0 && self.reach.run() == 0 { 0 } else { before.saturating_add(more) };
         }
-        if established > 0 {
+        if good > 0 {
             self.worked = Some(epoch);
             self.proven = Proven::default();
         }
-        self.answers.add(time, answers(seen), seen.syn_retransmits);
+        self.note_answers(time, seen);
         for (trouble, outcome) in self.local.iter_mut().zip(LOCAL) {
-            trouble.add(time, established, seen.outcome(outcome));
+            trouble.add(time, seen.established(), seen.outcome(outcome));
         }
         self.service.add(time, seen);
+        self.response.add(time, seen, answers(seen) > 0);
         self.handshakes.add(time, seen);
+        self.load.add(time, seen);
+    }
+
+    /// Takes in what shows that nobody answers, or that somebody does.
+    fn note_answers(&mut self, time: Timestamp, seen: &Counts) {
+        let given_up = given_up_late(seen, self.handshakes.known_us());
+        let good = answers(seen).saturating_add(seen.answered);
+        // A timeout without a SYN sent again is one that is shorter than a second.
+        let unanswered = seen.syn_retransmits.max(timeouts(&seen.outcomes)).saturating_add(given_up);
+        let is_stray =
+            self.last_answer.is_some_and(|answer| time.duration_since(answer) < SYN_TIMEOUT) && good == 0;
+        if is_stray && given_up == 0 {
+            self.answers.add_stray(unanswered);
+            return;
+        }
+        if good > 0 {
+            self.last_answer = Some(time);
+        }
+        self.answers.add(time, good, unanswered);
+        if good > 0 {
+            self.no_answer = NoAnswer::default();
+        } else {
+            self.no_answer.resent = self.no_answer.resent.saturating_add(seen.syn_retransmits);
+            self.no_answer.given_up = self.no_answer.given_up.saturating_add(given_up);
+        }
+    }
+
+    /// Whether it is known to serve: the last that was seen of it is a success.
+    pub(crate) fn serves(&self) -> bool {
+        let is_well = self.reach.run() == 0 && !self.is_silent() && !self.service.is_wrong();
+        is_well && self.worked.is_some() && !self.response.is_silent()
+    }
+
+    /// Whether it is proven that nothing answers here: neither connects nor what is sent on connections.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.answers.is_proof() || self.response.unheard_since().is_some()
+    }
+
+    /// Whether the last that was seen of it is a failure, whatever of.
+    pub(crate) fn fails(&self) -> bool {
+        self.causes.iter().any(|n| *n > 0)
+    }
+
+    /// When it was connected to last.
+    pub(crate) const fn last(&self) -> Timestamp {
+        self.last
+    }
+
+    /// Whether nothing is known of it: no connect there has ended yet.
+    pub(crate) const fn is_untried(&self) -> bool {
+        self.worked.is_none() && self.reach.run() == 0
     }
 
     /// Whether the upstream came here from elsewhere, and no configuration has taken it away since.
@@ -139,9 +208,20 @@ impl Peer {
             || self.reach.is_proof()
             || self.answers.is_proof()
             || self.service.is_wrong()
+            || self.response.is_proof()
             || self.handshakes.is_slow()
+            || self.load.is_overloaded()
             || self.local.iter().any(Trouble::is_proof)
     }
+}
+
+/// What shows that nobody answers at an address, since the last answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NoAnswer {
+    /// SYNs sent again.
+    pub(crate) resent: u64,
+    /// Connects that were given up before that, and late.
+    pub(crate) given_up: u64,
 }
 
 /// What kinds of finding have proven of an address. Kept here because it stands longer than what it was proven by.

@@ -14,10 +14,28 @@ use super::{
     peer::Peer,
     upstream::{Origin, Upstream},
 };
-use crate::model::{Address, Counted, Counts, Declared, Kind, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
+use crate::findings::outcomes::causes;
+use crate::model::{
+    Address, Counted, Counts, Declared, Gone, Kind, Subject, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM,
+};
 
 /// What has not been used for so long is forgotten, unless something is proven of it.
 const IDLE_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
+
+/// Fewer upstreams that fail are not a matter of the proxy, however few there are.
+const MIN_DESTINATIONS: usize = 5;
+/// What was used longer ago says nothing about now.
+const OUTAGE_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
+
+/// Something that a proxy connects to.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    /// The upstream; the address where it has no name.
+    pub(crate) name: Arc<str>,
+    /// Whether the last that was seen of each of its addresses is a failure.
+    pub(crate) fails: bool,
+    last: Timestamp,
+}
 
 /// What was seen of one proxy.
 #[derive(Debug)]
@@ -27,9 +45,25 @@ pub(crate) struct Proxy {
     pub(crate) generations: Generations,
     pub(crate) upstreams: BTreeMap<Arc<str>, Upstream>,
     pub(crate) rejected: Option<Rejected>,
+    /// Since when no worker runs, where none does, and how that came.
+    pub(crate) workers_gone: Option<(Timestamp, Gone)>,
+    /// Since when hardly anything works that the proxy connects to, where that is proven.
+    pub(crate) outage: Option<Timestamp>,
     rows: BTreeMap<(Epoch, Address), Counts>,
     /// Connects of the newest generation in the tick that is going on, to upstreams that the previous one used too.
     fresh: u64,
+}
+
+/// What refutes a kind of finding about an address, as the beginning of a sentence that the address ends.
+const fn contrary_at(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BlackHole => "there is an answer from",
+        Kind::WrongService => "a request was answered by",
+        Kind::SlowConnect => "handshakes are as quick as before with",
+        Kind::Overloaded => "hardly any SYN is lost any more to",
+        Kind::PortsExhausted | Kind::BacklogFull | Kind::Denied => "no connect has failed for long to",
+        _ => "a connect succeeded to",
+    }
 }
 
 /// Reloads that were asked for in vain, since the last that was not.
@@ -49,6 +83,8 @@ impl Proxy {
             generations: Generations::default(),
             upstreams: BTreeMap::new(),
             rejected: None,
+            workers_gone: None,
+            outage: None,
             rows: BTreeMap::new(),
             fresh: 0,
         }
@@ -66,6 +102,12 @@ impl Proxy {
         let rejected = self.rejected.get_or_insert(Rejected { first: time, times: 0, reason: None });
         rejected.times += 1;
         rejected.reason = reason;
+    }
+
+    /// No worker runs any more, or some do again.
+    pub(super) fn note_workers(&mut self, time: Timestamp, gone: Option<Gone>) {
+        let since = self.workers_gone.as_ref().map_or(time, |(since, _)| *since);
+        self.workers_gone = gone.map(|gone| (since, gone));
     }
 
     /// The configuration of a generation was read.
@@ -192,6 +234,60 @@ impl Proxy {
             upstream.end_tick(time);
             upstream.others_connect(newest, fresh);
         }
+        self.note_outage(time);
+    }
+
+    /// What the proxy connects to: each upstream that has a name, and each address that has none.
+    pub(crate) fn destinations(&self) -> Vec<Destination> {
+        let mut destinations = Vec::new();
+        for (name, upstream) in self.upstreams.iter().filter(|(name, _)| ***name != *UNDECLARED_UPSTREAM) {
+            let live = || upstream.live().filter(|(_, peer)| peer.fails() || !peer.is_untried());
+            if **name == *UNKNOWN_UPSTREAM {
+                destinations.extend(live().map(|(address, peer)| Destination {
+                    name: address.to_string().into(),
+                    fails: peer.fails(),
+                    last: peer.last(),
+                }));
+            } else if let Some(last) = live().map(|(_, peer)| peer.last()).max() {
+                let fails = live().all(|(_, peer)| peer.fails());
+                destinations.push(Destination { name: Arc::clone(name), fails, last });
+            }
+        }
+        destinations
+    }
+
+    /// The failures of all addresses that fail, by cause.
+    pub(crate) fn causes_of_failing(&self) -> BTreeMap<Arc<str>, u64> {
+        let live = self.upstreams.values().flat_map(Upstream::live);
+        causes(live.filter(|(_, peer)| peer.fails()).map(|(_, peer)| &peer.causes))
+    }
+
+    /// What was used a moment ago shows an outage; what works since shows that it is over.
+    fn note_outage(&mut self, time: Timestamp) {
+        if self.upstreams.is_empty() {
+            self.outage = None;
+            return;
+        }
+        if self.outage.is_none() && !self.upstreams.values().any(Upstream::fails) {
+            return;
+        }
+        let destinations = self.destinations();
+        let fail = destinations.iter().filter(|one| one.fails).count();
+        match self.outage {
+            Some(since) => {
+                let work = destinations.iter().filter(|one| !one.fails && one.last >= since).count();
+                if fail == 0 || work * 2 > fail {
+                    self.outage = None;
+                }
+            }
+            None => {
+                let recent = destinations.iter().filter(|one| time.duration_since(one.last) < OUTAGE_TIMEOUT);
+                let (fail, work): (Vec<_>, Vec<_>) = recent.partition(|one| one.fails);
+                if fail.len() >= MIN_DESTINATIONS && work.len() * 9 <= fail.len() {
+                    self.outage = fail.iter().map(|one| one.last).min();
+                }
+            }
+        }
     }
 
     /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.
@@ -228,6 +324,41 @@ impl Proxy {
         };
         let is_newest = self.generations.newest_epoch() == Some(read);
         if is_newest { is_declared() } else { used_in.is_some_and(|epoch| epoch > read || is_declared()) }
+    }
+
+    /// What was seen to the contrary of what stood, in words.
+    pub(super) fn contrary(&self, Subject { kind, upstream, address, .. }: &Subject) -> Arc<str> {
+        let upstream = upstream.as_ref().map(|name| (name, self.upstreams.get(name)));
+        let took_out = "a reload took it out of use";
+        match (kind, upstream, address) {
+            (Kind::ReloadRejected, ..) => "a reload was accepted".into(),
+            (Kind::NoWorkers, ..) => "workers run again".into(),
+            (Kind::SilentUpstream, Some((name, _)), _) if self.is_declared(name) => {
+                "it is connected to".into()
+            }
+            (Kind::UndeclaredDestination, ..) => "the configuration has it, or leads there no more".into(),
+            (_, Some((name, Some(_))), Some(address)) if self.is_current(name, address) => {
+                format!("{} {address}", contrary_at(*kind)).into()
+            }
+            (_, Some((_, Some(upstream))), None) => {
+                let serves = upstream.live().find(|(_, peer)| peer.serves()).map(|(address, _)| address);
+                serves.map_or_else(|| took_out.into(), |at| format!("a connect succeeded to {at}").into())
+            }
+            (Kind::ProxyDown, ..) => "upstreams can be reached again".into(),
+            _ => took_out.into(),
+        }
+    }
+
+    /// Whether connections are passed on to the upstream, and not requests.
+    pub(crate) fn is_stream(&self, upstream: &str) -> bool {
+        let declared = self.generations.last_declared();
+        declared
+            .and_then(|declared| declared.upstreams.get(upstream))
+            .is_some_and(|upstream| upstream.is_stream)
+    }
+
+    fn is_declared(&self, upstream: &str) -> bool {
+        self.generations.last_declared().is_some_and(|declared| declared.upstreams.contains_key(upstream))
     }
 
     /// Forgets what was not used for long; what is proven of it as well, where it `must` leave capacity for others.

@@ -14,6 +14,8 @@ const ANSWER_TIMEOUT: SignedDuration = SignedDuration::from_secs(2);
 /// A service that dies takes its open connections with it, all at once. A wrong one goes on closing what it accepts, and so
 /// later than this.
 const DEATH_TIMEOUT: SignedDuration = SignedDuration::from_secs(1);
+/// A service that is not meant, or that crashes, closes so soon.
+const AT_ONCE: SignedDuration = SignedDuration::from_millis(750);
 /// How finely connections are distinguished by their time: enough for [`ANSWER_TIMEOUT`], and bounds what is kept.
 const RESOLUTION: SignedDuration = SignedDuration::from_millis(100);
 
@@ -27,6 +29,12 @@ pub(crate) struct Service {
     established: u64,
     /// Broken of those.
     broken_later: u64,
+    /// Broken within [`AT_ONCE`], since the streak began.
+    broken_at_once: u64,
+    /// Whether a connection was ever answered, and whether that was seen: one that is merely not broken may be of a protocol that
+    /// has no answers.
+    has_answered: bool,
+    is_seen_to_answer: bool,
     is_wrong: bool,
 }
 
@@ -34,8 +42,14 @@ impl Service {
     /// Takes in what was counted between two ticks.
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
         self.mature(time);
+        if seen.answered > 0 {
+            self.is_seen_to_answer = true;
+            self.note_answers(time, seen.answered);
+        }
         let broken = seen.unanswered();
-        self.take_young(broken.saturating_sub(seen.established()));
+        let of_before = broken.saturating_sub(seen.established());
+        let at_once = broken.min(seen.established()).saturating_add(self.take_young(time, of_before));
+        self.broken_at_once = self.broken_at_once.saturating_add(at_once);
         if broken > 0 {
             let is_later =
                 self.streak.since().is_some_and(|since| time.duration_since(since) >= DEATH_TIMEOUT);
@@ -71,14 +85,23 @@ impl Service {
             self.young.pop_front();
         }
         if answered > 0 {
-            self.streak.add(time, answered, 0);
-            (self.established, self.broken_later, self.is_wrong) = (0, 0, false);
+            self.note_answers(time, answered);
         }
     }
 
     /// Whether this is no service that understands the proxy. Stays so until one connection is answered.
     pub(crate) const fn is_wrong(&self) -> bool {
         self.is_wrong
+    }
+
+    /// Whether a connection was ever answered here.
+    pub(crate) const fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Whether this may be a protocol that has no answers, where the other end closes what is idle.
+    pub(crate) const fn may_be_one_way(&self) -> bool {
+        !self.is_seen_to_answer && self.broken_at_once.saturating_mul(2) < self.streak.run()
     }
 
     /// The connections in a row that were not answered.
@@ -88,17 +111,30 @@ impl Service {
 
     /// The broken ones are no longer young. Which they were is not known: the youngest, since a wrong service closes soon. If they
     /// were the oldest, so that one half were closed and one half answered, none would ever count as answered.
-    fn take_young(&mut self, mut broken: u64) {
+    ///
+    /// Gives how many of them were established a moment ago.
+    fn take_young(&mut self, time: Timestamp, mut broken: u64) -> u64 {
+        let mut at_once = 0_u64;
         while broken > 0
-            && let Some((_, n)) = self.young.back_mut()
+            && let Some((established, n)) = self.young.back_mut()
         {
             let taken = broken.min(*n);
+            if time.duration_since(*established) < AT_ONCE {
+                at_once = at_once.saturating_add(taken);
+            }
             *n -= taken;
             broken -= taken;
             if *n == 0 {
                 self.young.pop_back();
             }
         }
+        at_once
+    }
+
+    fn note_answers(&mut self, time: Timestamp, answered: u64) {
+        self.streak.add(time, answered, 0);
+        self.has_answered = true;
+        (self.established, self.broken_later, self.broken_at_once, self.is_wrong) = (0, 0, 0, false);
     }
 }
 

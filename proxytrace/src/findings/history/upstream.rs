@@ -12,7 +12,7 @@ use super::{
 use crate::{
     findings::{
         evidence::Streak,
-        outcomes::{fared, unreached},
+        outcomes::{fared, successes, unreached},
     },
     model::{Address, Counts, Fared},
 };
@@ -25,6 +25,8 @@ const GONE_AFTER: u64 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Upstream {
     pub(crate) peers: BTreeMap<Address, Peer>,
+    /// How many addresses served at the last tick: an upstream may have thousands, each with a finding.
+    pub(crate) serving: usize,
     /// Whether it can be reached at any address.
     pub(crate) reach: Streak,
     /// The newest generation that connected to it.
@@ -94,9 +96,9 @@ impl Upstream {
         };
         self.silence = self.silence.filter(|silence| epoch < silence.epoch);
         self.connects = self.connects.saturating_add(seen.attempts);
-        self.now.0 = self.now.0.saturating_add(seen.established());
+        self.now.0 = self.now.0.saturating_add(successes(seen));
         self.now.1 = self.now.1.saturating_add(unreached(seen));
-        if seen.established() > 0 {
+        if successes(seen) > 0 {
             self.worked = Some(epoch);
         }
         peer.row(time, epoch, seen, in_flight);
@@ -132,8 +134,9 @@ impl Upstream {
     /// All rows of a tick were taken in.
     pub(super) fn end_tick(&mut self, time: Timestamp) {
         let (good, bad) = std::mem::take(&mut self.now);
-        self.reach.add(time, good, bad);
+        self.reach.add_turning(time, good, bad);
         self.peers.values_mut().for_each(|peer| peer.service.mature(time));
+        self.serving = self.live().filter(|(_, peer)| peer.serves()).count();
     }
 
     /// The newest generation before this one in which it worked.
@@ -155,6 +158,17 @@ impl Upstream {
     /// The addresses that the newest generation connects to.
     pub(crate) fn live(&self) -> impl Iterator<Item = (&Address, &Peer)> {
         self.peers.iter().filter(|(_, peer)| peer.epoch == self.epoch)
+    }
+
+    /// Whether another of its addresses serves, so that the proxy gets around this one.
+    pub(crate) fn serves_beside(&self, address: &Address) -> bool {
+        let own = self.peers.get(address).is_some_and(|peer| peer.epoch == self.epoch && peer.serves());
+        self.serving > usize::from(own)
+    }
+
+    /// Whether the last that was seen of any address is a failure.
+    pub(super) fn fails(&self) -> bool {
+        self.peers.values().any(Peer::fails)
     }
 
     /// How much it has been used lately.

@@ -2,56 +2,90 @@
 //!
 //! nginx asks the next one, so a restart is given the time that it takes.
 
+use std::sync::Arc;
+
 use super::{
-    definition::{Definition, Documentation, Facts},
-    sentence::server_line,
+    definition::{Definition, Documentation, Facts, Weight},
+    sentence::{has_name, line, list},
 };
 use crate::{
-    findings::{evidence::RESTART_TIMEOUT, outcomes::causes},
-    model::{Evidence, Finding, Kind, UNDECLARED_UPSTREAM},
+    findings::{evidence::RESTART_TIMEOUT, history::Upstream, outcomes::causes},
+    model::{Address, Evidence, Finding, Kind, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
 };
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::AddressDown,
+    severity: Weight::OfAddress,
     explains: &[],
     prove: None,
     detect,
     sentence: |sentence| {
+        let Evidence { of, backups, .. } = sentence.evidence();
+        let others = match &backups[..] {
+            _ if !has_name(sentence.finding) => String::new(),
+            [] => ", other addresses can".to_owned(),
+            backups => format!(", and only its backup {} is left", list(backups)),
+        };
         format!(
-            "{} cannot be reached since {}, other addresses can; the last {} connects there all {}.",
+            "{} cannot be reached since {}{others}; the last {of} connects there all {}.",
             sentence.address_of_upstream(),
             sentence.since(),
-            sentence.evidence().of,
             sentence.failed(),
         )
     },
-    advice: |finding| {
-        format!("Check the service there; mark {} \"down\" until it is back.", server_line(finding)).into()
+    advice: |finding| match has_name(finding) {
+        true => format!("Check the service there; mark {} \"down\" until it is back.", line(finding)).into(),
+        false => "Check the service there.".into(),
     },
     documentation: Documentation {
-        raised_when: "the same for one address of several, for a minute",
+        raised_when: "the same for one address of several, for a minute; at once where addresses have no names",
         goes_when: "one succeeds",
     },
 };
 
 fn detect(facts: &Facts<'_>) -> Vec<Finding> {
-    let upstreams = facts.proxy.upstreams.iter();
-    let with_several =
-        upstreams.filter(|(name, upstream)| ***name != *UNDECLARED_UPSTREAM && upstream.peers.len() > 1);
-    let peers = with_several
-        .flat_map(|(name, upstream)| upstream.peers.iter().map(move |(address, peer)| (name, address, peer)));
-    facts.at_addresses(Kind::AddressDown, peers, |peer| {
-        let is_down = peer.reach.is_proof() && peer.reach.length() >= RESTART_TIMEOUT;
-        let since = peer.reach.since().filter(|_| is_down)?;
-        let evidence = Evidence {
-            failed: peer.reach.run(),
-            of: peer.reach.run(),
-            causes: causes([&peer.causes]),
-            in_flight: peer.in_flight,
-            ..Evidence::default()
-        };
-        Some((since, evidence))
-    })
+    let is_meant = |name: &str, upstream: &Upstream| match name {
+        UNDECLARED_UPSTREAM => false,
+        UNKNOWN_UPSTREAM => true,
+        _ => upstream.peers.len() > 1,
+    };
+    let upstreams = facts.proxy.upstreams.iter().filter(|(name, upstream)| is_meant(name, upstream));
+    let mut findings = Vec::new();
+    for (name, upstream) in upstreams {
+        let peers = upstream.peers.iter().map(|(address, peer)| (name, address, peer));
+        // Nobody knows what stands in for an address without a name: it may be all that there is.
+        let backups = backups_left(facts, name, upstream);
+        let is_patient = **name != *UNKNOWN_UPSTREAM;
+        findings.extend(facts.at_addresses(Kind::AddressDown, peers, |peer| {
+            let is_over = !is_patient || peer.reach.length() >= RESTART_TIMEOUT;
+            let since = peer.reach.since().filter(|_| peer.reach.is_proof() && is_over)?;
+            let evidence = Evidence {
+                failed: peer.reach.run(),
+                of: peer.reach.run(),
+                causes: causes([&peer.causes]),
+                in_flight: peer.in_flight,
+                backups: backups.clone(),
+                ..Evidence::default()
+            };
+            Some((since, evidence))
+        }));
+    }
+    findings
+}
+
+/// The backup servers, where they alone serve.
+fn backups_left(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Vec<Address> {
+    let declared = facts.proxy.generations.declared();
+    let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else {
+        return Vec::new();
+    };
+    if declared.backups.is_empty() {
+        return Vec::new();
+    }
+    let serving: Vec<_> =
+        upstream.live().filter(|(_, peer)| peer.serves()).map(|(address, _)| address).collect();
+    let are_backups = serving.iter().all(|address| declared.backups.contains(*address));
+    if are_backups { serving.into_iter().cloned().collect() } else { Vec::new() }
 }
 
 #[cfg(test)]
@@ -89,12 +123,35 @@ mod tests {
             "addresses that a script chooses have no names",
             "config 0 +open shop 9:80
              20 x 0 unknown 5:8080 established 2; 0 unknown 6:8080 established 2
-             230 x 0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 3
+             2 x 0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 3
              =>
-             20 x 0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 3
+             0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 3
              => address_down unknown 5:8080
              config 1 api 5:8080
              => not address_down unknown 5:8080",
+        );
+        let scene = check(
+            "a proxy without a configuration",
+            "12 x 0 unknown 5:8080 established 1; 0 unknown 6:8080 established 1
+             3 x 0 unknown 5:8080 refused 1; 0 unknown 6:8080 established 1
+             => address_down unknown 5:8080",
+        );
+        assert_eq!(
+            scene.sentence(),
+            "address_down: 10.0.0.5:8080 cannot be reached since 14:30:03Z; the last 3 connects there all were refused. Check \
+             the service there."
+        );
+        let scene = check(
+            "only the backup is left",
+            "config 0 api 5:8080 6:8080~
+             20 x 0 api 5:8080 established 2
+             250 x 0 api 5:8080 refused 1; 0 api 6:8080 established 3
+             => address_down api 5:8080",
+        );
+        assert!(
+            scene.sentence().contains(", and only its backup 10.0.0.6:8080 is left;"),
+            "{}",
+            scene.sentence()
         );
     }
 }

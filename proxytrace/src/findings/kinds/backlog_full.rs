@@ -1,13 +1,14 @@
 //! `backlog_full`: a unix socket's listener does not accept fast enough.
 
 use super::{
-    definition::{Definition, Documentation},
+    definition::{Definition, Documentation, Weight},
     local,
 };
 use crate::model::Kind;
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::BacklogFull,
+    severity: Weight::OfAddress,
     explains: &[],
     prove: None,
     detect: |facts| local::detect(facts, Kind::BacklogFull),

@@ -4,18 +4,20 @@ use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::sentence::Sentence;
+use super::{definition, sentence::Sentence};
 use crate::{
-    findings::history::{Epoch, Peer, Proxy},
-    model::{Address, Evidence, Finding, Kind, Subject},
+    findings::history::{Epoch, Peer, Proxy, Upstream},
+    model::{Address, Evidence, Finding, Kind, Severity, Subject},
 };
 
 /// A kind of finding.
 pub(super) struct Definition {
     /// Which.
     pub(super) kind: Kind,
-    /// What such a finding explains away: findings of these kinds about the same upstream, and about the same address where both
-    /// are about one.
+    /// How much such a finding matters.
+    pub(super) severity: Weight,
+    /// What such a finding explains, so that it is not raised as well: findings of these kinds about the same upstream, and about the
+    /// same address where both are about one. One about no upstream explains those of all.
     pub(super) explains: &'static [Kind],
     /// Finds of which addresses it is newly proven at the end of a tick, where that is to stand longer than what proves it. Stored
     /// in the history, see [`Proxy::note_proven`].
@@ -29,6 +31,16 @@ pub(super) struct Definition {
     /// Its line in the table of docs/findings.md.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test makes the table"))]
     pub(super) documentation: Documentation,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Weight {
+    /// The same always.
+    Always(Severity),
+    /// Users get errors where the upstream has no other address that serves; where it has, the proxy gets around this one, and where
+    /// most connects go well few notice.
+    OfAddress,
 }
 
 /// An upstream and one of its addresses.
@@ -100,6 +112,47 @@ impl Facts<'_> {
             address: address.cloned(),
         };
         let evidence = Evidence { generation: generations.number(epoch), ..evidence };
-        Finding { subject, since, place: place.cloned(), evidence }
+        Finding {
+            severity: self.severity(kind, upstream, address, &evidence),
+            subject,
+            since,
+            place: place.cloned(),
+            directive: declared.and_then(|declared| declared.directive.clone()),
+            evidence,
+        }
+    }
+
+    fn severity(
+        &self,
+        kind: Kind,
+        upstream: &str,
+        address: Option<&Address>,
+        Evidence { failed, of, .. }: &Evidence,
+    ) -> Severity {
+        let serves = |upstream: &Upstream| match address {
+            Some(address) => upstream.serves_beside(address),
+            None => upstream.serving > 0,
+        };
+        match definition(kind).severity {
+            Weight::Always(severity) => severity,
+            Weight::OfAddress => {
+                let most_go_well = failed.saturating_mul(2) < *of;
+                let serves = self.proxy.upstreams.get(upstream).is_some_and(serves);
+                if most_go_well || serves { Severity::Warning } else { Severity::Critical }
+            }
+        }
+    }
+
+    /// A finding about the proxy itself.
+    pub(super) fn at_proxy(&self, kind: Kind, since: Timestamp, evidence: Evidence) -> Finding {
+        let proxy = Arc::clone(&self.proxy.name);
+        Finding {
+            subject: Subject { proxy, kind, upstream: None, address: None },
+            severity: self.severity(kind, "", None, &evidence),
+            since,
+            place: None,
+            directive: None,
+            evidence,
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! `denied`: this host does not allow the connect.
 
 use super::{
-    definition::{Definition, Documentation},
+    definition::{Definition, Documentation, Weight},
     local,
 };
 use crate::model::Kind;
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::Denied,
+    severity: Weight::OfAddress,
     explains: &[],
     prove: None,
     detect: |facts| local::detect(facts, Kind::Denied),

@@ -16,13 +16,16 @@ fn table() -> String {
 mod tests {
     use super::table;
     use crate::{
+        findings::evidence,
         generated::{self, replaced},
         model::Kind,
     };
 
     #[test]
     fn docs_are_fresh_and_each_kind_has_its_section() {
-        let page = generated::check("findings.md", |page| replaced(page, "kinds", &table()));
+        let page = generated::check("findings.md", |page| {
+            replaced(&replaced(page, "kinds", &table()), "runs", &evidence::docs::table())
+        });
         let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
         assert_eq!(sections, Kind::ALL.map(Kind::name));
         for section in page.split("\n## ").skip(1) {

@@ -12,7 +12,11 @@ mod black_hole;
 mod denied;
 mod local;
 mod misrouted;
+mod no_response;
+mod no_workers;
+mod overloaded;
 mod ports_exhausted;
+mod proxy_down;
 mod reload_rejected;
 mod silent_upstream;
 mod slow_connect;
@@ -31,7 +35,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::history::Proxy;
-use crate::model::{Finding, Kind, Subject};
+use crate::model::{Change, Finding, Kind, State, Subject};
 use definition::{Definition, Facts};
 use sentence::Sentence;
 
@@ -49,6 +53,10 @@ static TABLE: [Definition; Kind::ALL.len()] = [
     backlog_full::DEFINITION,
     denied::DEFINITION,
     slow_connect::DEFINITION,
+    overloaded::DEFINITION,
+    no_workers::DEFINITION,
+    proxy_down::DEFINITION,
+    no_response::DEFINITION,
 ];
 
 /// A kind that is missing from the table, or that is not in its place, does not compile.
@@ -74,13 +82,16 @@ pub(super) fn prove(proxy: &mut Proxy) {
     }
 }
 
-/// What stands of a proxy, but for what other findings explain.
-pub(super) fn standing(proxy: &Proxy, now: Timestamp) -> Vec<Finding> {
+/// What stands of a proxy, and whether others explain it: then it is not raised.
+pub(super) fn standing(proxy: &Proxy, now: Timestamp) -> Vec<(Finding, bool)> {
     let facts = Facts { proxy, now };
-    let mut findings: Vec<_> = TABLE.iter().flat_map(|definition| (definition.detect)(&facts)).collect();
+    let findings: Vec<_> = TABLE.iter().flat_map(|definition| (definition.detect)(&facts)).collect();
     let explained = explained(&findings);
-    findings.retain(|finding| !explained.contains(&finding.subject));
-    findings
+    let is_explained = |finding: Finding| {
+        let is_explained = explained.contains(&finding.subject);
+        (finding, is_explained)
+    };
+    findings.into_iter().map(is_explained).collect()
 }
 
 /// What is explained away by others, be they explained themselves. No finding is compared with each other one: an upstream may
@@ -90,16 +101,18 @@ fn explained(findings: &[Finding]) -> HashSet<Subject> {
     let mut explanations: HashMap<_, HashSet<_>> = HashMap::new();
     for Finding { subject, .. } in findings {
         for kind in definition(subject.kind).explains {
-            let addresses = explanations.entry((*kind, subject.upstream.as_ref())).or_default();
+            let addresses: &mut HashSet<_> =
+                explanations.entry((*kind, subject.upstream.as_ref())).or_default();
             addresses.insert(subject.address.as_ref());
         }
     }
     let subjects = findings.iter().map(|finding| &finding.subject);
     let explained = subjects.filter(|subject| {
         let address = subject.address.as_ref();
-        explanations.get(&(subject.kind, subject.upstream.as_ref())).is_some_and(|addresses| {
-            address.is_none() || addresses.contains(&None) || addresses.contains(&address)
-        })
+        explanations.contains_key(&(subject.kind, None))
+            || explanations.get(&(subject.kind, subject.upstream.as_ref())).is_some_and(|addresses| {
+                address.is_none() || addresses.contains(&None) || addresses.contains(&address)
+            })
     });
     explained.cloned().collect()
 }
@@ -118,6 +131,26 @@ impl Finding {
         let Definition { kind, sentence, advice, .. } = definition(self.subject.kind);
         let sentence = sentence(&Sentence { finding: self, zone });
         format!("{}: {sentence} {}", kind.name(), advice(self))
+    }
+}
+
+impl Change {
+    /// What people read of it: the sentence of a finding that came; of one that went, how long it stood and why it does no more.
+    #[must_use]
+    pub fn in_zone(&self, zone: &TimeZone) -> String {
+        if self.state == State::Raised {
+            return self.finding.in_zone(zone);
+        }
+        let sentence = Sentence { finding: &self.finding, zone };
+        let about = match (&self.finding.subject.address, &self.finding.subject.upstream) {
+            (Some(_), _) => format!(" at {}", sentence.address_of_upstream()),
+            (None, Some(_)) => format!(" of {}", sentence.upstream()),
+            (None, None) => format!(" of {}", self.finding.subject.proxy),
+        };
+        let lasted =
+            self.lasted_ms.map_or_else(String::new, |ms| format!(" after {}", sentence::duration(ms)));
+        let because = self.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+        format!("{}{about}{lasted}{because}.", self.finding.subject.kind.name())
     }
 }
 

@@ -1,13 +1,14 @@
 //! `ports_exhausted`: no local port is left to connect from.
 
 use super::{
-    definition::{Definition, Documentation},
+    definition::{Definition, Documentation, Weight},
     local,
 };
 use crate::model::Kind;
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::PortsExhausted,
+    severity: Weight::OfAddress,
     explains: &[],
     prove: None,
     detect: |facts| local::detect(facts, Kind::PortsExhausted),

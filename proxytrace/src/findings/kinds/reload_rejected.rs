@@ -1,10 +1,11 @@
 //! `reload_rejected`: a reload was asked for, and the proxy went on with what it had.
 
-use super::definition::{Definition, Documentation, Facts};
-use crate::model::{Evidence, Finding, Kind, Subject};
+use super::definition::{Definition, Documentation, Facts, Weight};
+use crate::model::{Evidence, Finding, Kind, Severity};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::ReloadRejected,
+    severity: Weight::Always(Severity::Warning),
     explains: &[],
     prove: None,
     detect,
@@ -24,22 +25,15 @@ pub(super) const DEFINITION: Definition = Definition {
 };
 
 fn detect(facts: &Facts<'_>) -> Vec<Finding> {
-    let findings = facts.proxy.rejected.iter().map(|rejected| Finding {
-        subject: Subject {
-            proxy: facts.proxy.name.clone(),
-            kind: Kind::ReloadRejected,
-            upstream: None,
-            address: None,
-        },
-        since: rejected.first,
-        // nginx says where it stumbles, and that is the line to blame.
-        place: None,
-        evidence: Evidence {
+    let findings = facts.proxy.rejected.iter().map(|rejected| {
+        let evidence = Evidence {
             failed: rejected.times,
             of: rejected.times,
             reason: rejected.reason.clone(),
             ..Evidence::default()
-        },
+        };
+        // Without a place: nginx says where it stumbles, and that is the line to blame.
+        facts.at_proxy(Kind::ReloadRejected, rejected.first, evidence)
     });
     findings.collect()
 }

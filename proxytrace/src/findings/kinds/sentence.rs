@@ -60,11 +60,15 @@ impl<'a> Sentence<'a> {
 
     /// Where the traffic went before.
     pub(super) fn from(&self) -> String {
-        let from = &self.evidence().from;
-        let named: Vec<_> = from.iter().take(MAX_NAMED).map(ToString::to_string).collect();
-        let rest = from.len() - named.len();
-        let named = named.join(", ");
-        if rest == 0 { named } else { format!("{named} and {rest} more") }
+        list(&self.evidence().from)
+    }
+
+    /// Where it goes now.
+    pub(super) fn to(&self) -> String {
+        match &self.evidence().to[..] {
+            [] => self.address(),
+            to => list(to),
+        }
     }
 
     /// How connects failed: `were refused`, or `failed (refused 3, timed_out 2)`.
@@ -83,9 +87,55 @@ impl<'a> Sentence<'a> {
 }
 
 /// The line of the configuration that is to blame, for advice.
-pub(super) fn server_line(finding: &Finding) -> Cow<'static, str> {
+pub(super) fn line(finding: &Finding) -> Cow<'static, str> {
+    let directive = finding.directive.as_deref().unwrap_or("server");
     match &finding.place {
-        Some(place) => format!("the \"server\" line at {place}").into(),
-        None => "its \"server\" line".into(),
+        Some(place) => format!("the \"{directive}\" line at {place}").into(),
+        None => format!("its \"{directive}\" line").into(),
     }
+}
+
+/// Whether a configuration gives the upstream a name: without one it has no lines that could be named.
+pub(super) fn has_name(finding: &Finding) -> bool {
+    let upstream = finding.subject.upstream.as_deref();
+    upstream.is_some_and(|name| ![UNKNOWN_UPSTREAM, UNDECLARED_UPSTREAM].contains(&name))
+}
+
+/// So many, and what: `1 connect`, `2 connects`.
+pub(super) fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// How long something took, to the two units that matter.
+pub(super) fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..10 => format!("{}.{} s", seconds, ms % 1000 / 100),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// What shows that nothing answers, as the rest of a sentence.
+pub(super) fn no_answer(resent: u64, given_up: u64, in_flight: u64) -> String {
+    let mut text = String::new();
+    if resent > 0 {
+        text += &format!("; {} sent again", count(resent, "SYN"));
+    }
+    if given_up > 0 {
+        text += &format!("; {} given up without an answer", count(given_up, "connect"));
+    }
+    if in_flight > 0 {
+        text += &format!("; {} waiting", count(in_flight, "connect"));
+    }
+    text
+}
+
+/// Addresses as a list of which the rest is counted.
+pub(super) fn list(addresses: &[impl ToString]) -> String {
+    let named: Vec<_> = addresses.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    let rest = addresses.len() - named.len();
+    let named = named.join(", ");
+    if rest == 0 { named } else { format!("{named} and {rest} more") }
 }

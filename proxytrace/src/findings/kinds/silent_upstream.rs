@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::definition::{Definition, Documentation, Facts};
+use super::definition::{Definition, Documentation, Facts, Weight};
 use crate::{
     findings::history::{Silence, Upstream},
-    model::{Evidence, Finding, Kind, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
+    model::{Evidence, Finding, Kind, Severity, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
 };
 
 /// So many connects would have come about by now. None is then a chance of about 2 in a billion.
@@ -22,6 +22,7 @@ const TAKEOVER_TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::SilentUpstream,
+    severity: Weight::Always(Severity::Warning),
     explains: &[],
     prove: None,
     detect: |facts| {

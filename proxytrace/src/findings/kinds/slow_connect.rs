@@ -1,10 +1,11 @@
 //! `slow_connect`: handshakes take much longer than this address's own past.
 
-use super::definition::{Definition, Documentation, Facts};
-use crate::model::{Evidence, Finding, Kind};
+use super::definition::{Definition, Documentation, Facts, Weight};
+use crate::model::{Evidence, Finding, Kind, Severity};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::SlowConnect,
+    severity: Weight::Always(Severity::Warning),
     explains: &[],
     prove: None,
     detect,

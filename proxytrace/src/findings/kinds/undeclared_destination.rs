@@ -2,10 +2,10 @@
 
 use jiff::SignedDuration;
 
-use super::definition::{Definition, Documentation, Facts};
+use super::definition::{Definition, Documentation, Facts, Weight};
 use crate::{
     findings::outcomes::{causes, fared},
-    model::{Evidence, Fared, Finding, Kind, UNDECLARED_UPSTREAM},
+    model::{Evidence, Fared, Finding, Kind, Severity, UNDECLARED_UPSTREAM},
 };
 
 /// Where nginx follows a name, it knows a new address before the agent does, which looks the name up again within this time.
@@ -13,6 +13,7 @@ const LOOKUP_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::UndeclaredDestination,
+    severity: Weight::Always(Severity::Warning),
     explains: &[],
     prove: None,
     detect,

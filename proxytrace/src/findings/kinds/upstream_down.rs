@@ -5,16 +5,20 @@
 use std::sync::Arc;
 
 use super::{
-    definition::{Definition, Documentation, Facts},
-    sentence::server_line,
+    definition::{Definition, Documentation, Facts, Weight},
+    sentence::{line, no_answer},
 };
 use crate::{
-    findings::{history::Upstream, outcomes::causes},
-    model::{Evidence, Finding, Kind, UNDECLARED_UPSTREAM},
+    findings::{
+        history::{Peer, Upstream},
+        outcomes::{causes, definite, fared},
+    },
+    model::{Evidence, Finding, Kind, Severity, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
 };
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::UpstreamDown,
+    severity: Weight::Always(Severity::Critical),
     explains: &[Kind::AddressDown],
     prove: None,
     detect: |facts| {
@@ -22,36 +26,85 @@ pub(super) const DEFINITION: Definition = Definition {
         upstreams.filter_map(|(name, upstream)| down(facts, name, upstream)).collect()
     },
     sentence: |sentence| {
-        format!(
-            "{} cannot be reached since {}; the last {} connects all {}.",
-            sentence.upstream(),
-            sentence.since(),
-            sentence.evidence().of,
-            sentence.failed(),
-        )
+        let Evidence { of, addresses, syn_retransmits, given_up, in_flight, .. } = sentence.evidence();
+        let where_to =
+            if *addresses > 1 { format!(" at any of its {addresses} addresses") } else { String::new() };
+        let mut text =
+            format!("{} cannot be reached{where_to} since {}", sentence.upstream(), sentence.since());
+        match of {
+            0 => text += "; nothing answers",
+            1 => text += &format!("; the last connect {}", sentence.failed()),
+            _ => text += &format!("; the last {of} connects all {}", sentence.failed()),
+        }
+        if *of == 0 {
+            text += &no_answer(*syn_retransmits, *given_up, *in_flight);
+        }
+        if *addresses > 1 {
+            text += ". nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile";
+        }
+        text + "."
     },
-    advice: |finding| format!("Check the service behind it, then {}.", server_line(finding)).into(),
+    advice: |finding| format!("Check the service behind it, then {}.", line(finding)).into(),
     documentation: Documentation {
-        raised_when: "every recent connect to all addresses of an upstream failed",
+        raised_when: "every recent connect to all addresses of an upstream failed, or nothing answers at any",
         goes_when: "one succeeds",
     },
 };
 
-/// Nothing that the upstream is connected to at can be reached: each address has failed since the last success.
+/// So many addresses are evidence.
+const MAX_NAMED: usize = 64;
+
+/// Nothing that the upstream is connected to at can be reached: each address has failed since the last success. One where no connect
+/// has ended yet proves neither.
 fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Finding> {
-    let is_down = **name != *UNDECLARED_UPSTREAM
-        && upstream.reach.is_proof()
-        && upstream.live().all(|(_, peer)| peer.reach.run() > 0)
-        && upstream.live().any(|(address, _)| facts.proxy.is_current(name, address));
-    let since = upstream.reach.since().filter(|_| is_down)?;
+    if [UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM].contains(&&**name) {
+        return None;
+    }
+    let has_failed = |peer: &Peer| peer.reach.run() > 0;
+    let is_silent = Peer::is_silent;
+    let mut tried = upstream.live().filter(|(_, peer)| !peer.is_untried() || is_silent(peer)).peekable();
+    let is_tried = tried.peek().is_some();
+    let all_fail = tried.all(|(_, peer)| has_failed(peer) || is_silent(peer));
+    let are_failures = upstream.reach.is_proof() || is_never_well(facts, name, upstream);
+    let is_current = upstream.live().any(|(address, _)| facts.proxy.is_current(name, address));
+    // Where nothing answers, it is known long before connects fail.
+    let are_silent = upstream
+        .live()
+        .filter(|(_, peer)| !peer.is_untried() || is_silent(peer))
+        .all(|(_, peer)| is_silent(peer));
+    if !is_tried || !all_fail || !is_current || !(are_failures || are_silent) {
+        return None;
+    }
+    let silent_since =
+        upstream.live().filter_map(|(_, peer)| peer.answers.since().or(peer.response.unheard_since())).min();
+    let since = upstream.reach.since().or(silent_since)?;
+    let sum = |of: fn(&Peer) -> u64| upstream.live().map(|(_, peer)| of(peer)).fold(0, u64::saturating_add);
     let evidence = Evidence {
         failed: upstream.reach.run(),
         of: upstream.reach.run(),
         causes: causes(upstream.live().map(|(_, peer)| &peer.causes)),
-        in_flight: upstream.live().map(|(_, peer)| peer.in_flight).fold(0, u64::saturating_add),
+        to: upstream.live().take(MAX_NAMED).map(|(address, _)| address.clone()).collect(),
+        addresses: sum(|peer| u64::from(peer.reach.run() > 0 || peer.is_silent())),
+        syn_retransmits: sum(|peer| peer.no_answer.resent),
+        given_up: sum(|peer| peer.no_answer.given_up),
+        in_flight: sum(|peer| peer.in_flight),
         ..Evidence::default()
     };
     Some(facts.at_upstream(Kind::UpstreamDown, name, upstream.epoch, since, evidence))
+}
+
+/// Whether each of several addresses was tried, all refuse for good, and none has ever worked: nginx tries none again before its
+/// `fail_timeout`, so there will be no further failure to wait for.
+fn is_never_well(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> bool {
+    let declared = facts.proxy.generations.declared();
+    let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else { return false };
+    let refuses = |address| {
+        upstream.peers.get(address).is_some_and(|peer| {
+            let failed = fared(&peer.counts).failed;
+            peer.worked.is_none() && failed > 0 && failed == definite(&peer.counts)
+        })
+    };
+    declared.addresses.len() > 1 && declared.addresses.keys().all(refuses)
 }
 
 #[cfg(test)]
@@ -87,16 +140,59 @@ mod tests {
         );
         check(
             "it never worked",
-            "2 x 0 unknown 5:8080 refused 1
+            "config 0 api 5:8080
+             2 x 0 api 5:8080 refused 1
              =>
-             0 unknown 5:8080 refused 1
-             => upstream_down unknown",
+             0 api 5:8080 refused 1
+             => upstream_down api",
         );
         check(
-            "what a script connects to can have no name, whatever is declared beside it",
-            "config 0 +open shop 9:80
-             3 x 0 unknown 5:8080 refused 1; 0 shop 9:80 established 1
-             => upstream_down unknown",
+            "one success, then three failures",
+            "config 0 api 5:8080
+             0 api 5:8080 established 1
+             3 x 0 api 5:8080 refused 1
+             => upstream_down api",
+        );
+        check(
+            "kept connections serve two hundred requests, and then it dies",
+            "config 0 api 5:8080
+             0 api 5:8080 established 1
+             40 x 0 api 5:8080 answered 5
+             3 x 0 api 5:8080 refused 1
+             => upstream_down api
+             0 api 5:8080 answered 1
+             => not upstream_down api",
+        );
+        check(
+            "it dies within the turn of its last success",
+            "config 0 api 5:8080
+             0 api 5:8080 established 10 refused 2
+             =>
+             0 api 5:8080 refused 1
+             => upstream_down api",
+        );
+        check(
+            "a connect to an address that was not tried yet is nothing to the contrary",
+            "config 0 api 5:8080 5:9090
+             20 x 0 api 5:8080 established 1
+             3 x 0 api 5:8080 refused 1
+             => upstream_down api
+             0 api 5:9090 flying 1
+             =>
+             0 api 5:9090 established 1
+             => not upstream_down api",
+        );
+        let scene = check(
+            "wrong ports, and nginx tries none again before fail_timeout",
+            "config 0 api 5:8081 6:8081
+             0 api 5:8081 refused 1; 0 api 6:8081 refused 1
+             => upstream_down api",
+        );
+        assert_eq!(
+            scene.sentence(),
+            "upstream_down: upstream \"api\" cannot be reached at any of its 2 addresses since 14:30:00Z; the last 2 connects \
+             all were refused. nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile. Check the \
+             service behind it, then the \"server\" line at /etc/nginx/nginx.conf:1."
         );
         check(
             "both peers, then one is back",

@@ -1,27 +1,36 @@
 //! `wrong_service`: connections are established, and closed or reset unanswered.
 
+use jiff::SignedDuration;
+
 use super::{
-    definition::{Definition, Documentation, Facts},
-    sentence::server_line,
+    definition::{Definition, Documentation, Facts, Weight},
+    sentence::{has_name, line},
 };
-use crate::model::{Evidence, Finding, Kind};
+use crate::model::{Evidence, Finding, Kind, Severity};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::WrongService,
+    severity: Weight::OfAddress,
     explains: &[],
     prove: None,
     detect,
     sentence: |sentence| {
+        let Evidence { failed, answered_before, .. } = sentence.evidence();
+        let before =
+            if *answered_before { "; it answered before, so this may be some requests only" } else { "" };
         format!(
-            "{} accepts connections and does not answer; {} were closed or reset unanswered since {}.",
+            "{} accepts connections and does not answer; {failed} were closed or reset unanswered since {}{before}.",
             sentence.address_of_upstream(),
-            sentence.evidence().failed,
             sentence.since(),
         )
     },
     advice: |finding| {
-        let line = server_line(finding);
-        format!("Check what listens there, whether it expects TLS or another protocol, and {line}.").into()
+        let line = if has_name(finding) { format!(", and {}", line(finding)) } else { String::new() };
+        if finding.evidence.answered_before {
+            format!("Check that service's log for crashes, whether something in front of it accepts while it is dead{line}.").into()
+        } else {
+            format!("Check what listens there, whether it expects TLS or another protocol{line}.").into()
+        }
     },
     documentation: Documentation {
         raised_when: "connections are accepted and closed unanswered",
@@ -29,12 +38,34 @@ pub(super) const DEFINITION: Definition = Definition {
     },
 };
 
+/// What answered before pages only when it goes on for so long: it may be one request that crashes it, sent again and again.
+const ONE_REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
+
 fn detect(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.at_addresses(Kind::WrongService, facts.proxy.peers(), |peer| {
+    let peers = facts.proxy.peers();
+    // In a stream, a server may have nothing to say.
+    let peers =
+        peers.filter(|(name, _, peer)| !(facts.proxy.is_stream(name) && peer.service.may_be_one_way()));
+    let mut findings = facts.at_addresses(Kind::WrongService, peers, |peer| {
         let unanswered = peer.service.unanswered();
         let since = unanswered.since().filter(|_| peer.service.is_wrong())?;
-        Some((since, Evidence { failed: unanswered.run(), of: unanswered.run(), ..Evidence::default() }))
-    })
+        let answered_before = peer.service.has_answered();
+        Some((
+            since,
+            Evidence {
+                failed: unanswered.run(),
+                of: unanswered.run(),
+                answered_before,
+                ..Evidence::default()
+            },
+        ))
+    });
+    for finding in &mut findings {
+        if finding.evidence.answered_before && facts.now.duration_since(finding.since) < ONE_REQUEST_TIMEOUT {
+            finding.severity = finding.severity.min(Severity::Warning);
+        }
+    }
+    findings
 }
 
 #[cfg(test)]

@@ -2,15 +2,26 @@
 
 mod proof;
 
-use super::definition::{Definition, Documentation, Facts};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    definition::{Definition, Documentation, Facts, Weight},
+    sentence::line,
+};
 use crate::{
-    findings::outcomes::{causes, fared},
-    model::{Evidence, Fared, Finding, Kind},
+    findings::{
+        history::{Epoch, Peer},
+        outcomes::{causes, fared},
+    },
+    model::{Address, Evidence, Fared, Finding, Kind},
 };
 use proof::{Case, proven};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::Misrouted,
+    severity: Weight::OfAddress,
     explains: &[Kind::UpstreamDown, Kind::AddressDown],
     prove: Some(proven),
     detect,
@@ -25,12 +36,12 @@ pub(super) const DEFINITION: Definition = Definition {
         format!(
             "{} moved{from} to {}{reload}; {failed} of {of} connects since {}{old_workers}.",
             sentence.upstream(),
-            sentence.address(),
+            sentence.to(),
             sentence.failed(),
         )
     },
     advice: |finding| match &finding.place {
-        Some(place) => format!("Check the \"server\" line at {place}.").into(),
+        Some(_) => format!("Check {}.", line(finding)).into(),
         None => "Check what the reload changed, or go back to the configuration before it.".into(),
     },
     documentation: Documentation {
@@ -52,7 +63,7 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
             continue;
         }
         let case = Case::of(proxy, name, upstream);
-        findings.extend(facts.at_addresses(Kind::Misrouted, misrouted, |peer| {
+        let evidence_of = |peer: &Peer| {
             // Not known any more after so many reloads that its generation was forgotten: the finding stays all the same.
             let reload = proxy.generations.get(peer.entered).map(|begun| begun.at);
             let Fared { failed, of } = fared(&peer.counts);
@@ -68,9 +79,46 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
             };
             let since = reload.map_or(peer.first(), |reload| reload.max(peer.first()));
             Some((since, evidence))
-        }));
+        };
+        if case.has_moved_as_a_whole() {
+            findings.extend(as_a_whole(facts, name, misrouted, evidence_of));
+        } else {
+            findings.extend(facts.at_addresses(Kind::Misrouted, misrouted, evidence_of));
+        }
     }
     findings
+}
+
+/// One finding about all addresses of an upstream.
+fn as_a_whole<'p>(
+    facts: &Facts<'_>,
+    name: &Arc<str>,
+    misrouted: impl Iterator<Item = (&'p Arc<str>, &'p Address, &'p Peer)>,
+    evidence_of: impl Fn(&Peer) -> Option<(Timestamp, Evidence)>,
+) -> Option<Finding> {
+    let mut whole: Option<(Epoch, Timestamp, Evidence)> = None;
+    for (_, address, peer) in misrouted.filter(|(name, address, _)| facts.proxy.is_current(name, address)) {
+        let Some((since, evidence)) = evidence_of(peer) else { continue };
+        let (_, first, sum) = whole.get_or_insert_with(|| {
+            (
+                peer.epoch,
+                since,
+                Evidence { failed: 0, of: 0, in_flight: 0, causes: Default::default(), ..evidence.clone() },
+            )
+        });
+        *first = since.min(*first);
+        sum.failed = sum.failed.saturating_add(evidence.failed);
+        sum.of = sum.of.saturating_add(evidence.of);
+        sum.in_flight = sum.in_flight.saturating_add(evidence.in_flight);
+        for (cause, n) in evidence.causes {
+            *sum.causes.entry(cause).or_default() += n;
+        }
+        if sum.to.len() < MAX_LEFT {
+            sum.to.push(address.clone());
+        }
+    }
+    let (epoch, since, evidence) = whole?;
+    Some(facts.at_upstream(Kind::Misrouted, name, epoch, since, evidence))
 }
 
 #[cfg(test)]

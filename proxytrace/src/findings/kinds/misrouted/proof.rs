@@ -68,6 +68,16 @@ impl<'a> Case<'a> {
         self.left.iter().copied().filter(|(_, peer)| peer.epoch < to.entered)
     }
 
+    /// Whether the configuration replaced every address of the upstream, which has several.
+    pub(super) fn has_moved_as_a_whole(&self) -> bool {
+        let declared = self.proxy.generations.declared();
+        let Some(declared) = declared.and_then(|declared| declared.upstreams.get(self.name)) else {
+            return false;
+        };
+        let is_new = |address| self.upstream.peers.get(address).is_none_or(Peer::is_newcomer);
+        declared.addresses.len() > 1 && declared.addresses.keys().all(is_new)
+    }
+
     /// Whether traffic to this address is misrouted for sure.
     fn proves(&self, peer: &Peer) -> bool {
         let is_known = self.proxy.generations.declared().is_some();
@@ -138,7 +148,7 @@ mod tests {
              2 api 5:8080 established 1
              =>",
         );
-        check(
+        let scene = check(
             "nginx leaves both of two dead peers alone after the first failure",
             "config 0 api 5:8080 6:8080
              10 x 0 api 5:8080 established 1; 0 api 6:8080 established 1
@@ -146,7 +156,12 @@ mod tests {
              1 api 5:8081 refused 1
              =>
              1 api 6:8081 refused 1
-             => misrouted api 5:8081, misrouted api 6:8081",
+             => misrouted api",
+        );
+        assert_eq!(
+            scene.sentence(),
+            "misrouted: upstream \"api\" moved from 10.0.0.5:8080, 10.0.0.6:8080 to 10.0.0.5:8081, 10.0.0.6:8081 with the \
+             reload at 14:30:03Z; 2 of 2 connects since were refused. Check the \"server\" line at /etc/nginx/nginx.conf:1."
         );
         check(
             "silence is no answer, so one is not enough",
@@ -156,7 +171,7 @@ mod tests {
              2 x 1 api 9:8080 proxy_timeout 1
              =>
              1 api 9:8080 proxy_timeout 1
-             => misrouted api 9:8080",
+             => misrouted api 9:8080, black_hole api 9:8080",
         );
         check(
             "nor is one where it did not work well before",
@@ -255,7 +270,7 @@ mod tests {
             "20 x 0 unknown 5:8080 established 3; 0 unknown 7:80 established 1
              reload 1
              200 x 1 unknown 5:8081 refused 1; 1 unknown 7:80 established 1
-             =>
+             => address_down unknown 5:8081
              60 x 1 unknown 5:8081 refused 1; 1 unknown 7:80 established 1
              => misrouted unknown 5:8081",
         );

@@ -1,4 +1,5 @@
-//! What changes in routing between two configurations, in the operator's terms.
+//! What changes in routing between two configurations of which only the routes are known, as those of proxies that run are: `check
+//! --against` compares the files.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,8 +16,7 @@ type Targets = BTreeMap<String, Vec<String>>;
 type Locations = BTreeMap<String, Rc<Targets>>;
 
 /// One line a change; none where requests go where they went. What changes in the same way in several places is one change.
-#[must_use]
-pub fn between(old: &Routes, new: &Routes) -> Vec<String> {
+pub(super) fn between(old: &Routes, new: &Routes) -> Vec<String> {
     let (old, new) = (targets(old), targets(new));
     let mut changes = Changes::default();
     let nothing = Locations::new();

@@ -1,11 +1,8 @@
-//! The connect timeouts that are set in the kernel: whether a proxy that closes during the handshake has timed out goes by them.
+//! The terms that are set in the kernel: whether a proxy that closes a connection has timed out goes by them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
-use proxytrace_ebpf::abi::{Owner, RowKey};
+use proxytrace_ebpf::abi::{self, Owner, RowKey};
 
 use crate::{
     capacity::Capacity,
@@ -13,9 +10,9 @@ use crate::{
     reader::GenerationId,
 };
 
-/// The connect timeouts that are set.
+/// The terms that are set.
 #[derive(Debug)]
-pub(super) struct Timeouts {
+pub(super) struct Terms {
     capacity: Capacity,
     set: BTreeMap<GenerationId, Set>,
 }
@@ -23,7 +20,7 @@ pub(super) struct Timeouts {
 #[derive(Debug)]
 struct Set {
     owner: Owner,
-    timeouts: HashMap<RowKey, Duration>,
+    terms: HashMap<RowKey, abi::Terms>,
 }
 
 /// Why not all were set.
@@ -37,14 +34,14 @@ pub(super) enum Error {
     Kernel(#[from] kernel::Error),
 }
 
-impl Timeouts {
+impl Terms {
     /// Half of the table is one owner's at most.
     pub(super) fn new(entries: usize) -> Self {
         Self { capacity: Capacity::new(entries / 2), set: BTreeMap::new() }
     }
 
-    /// Sets the connect timeouts of a generation in the kernel: `wanted` holds every address whose timeout differs from the default.
-    /// Timeouts that were set before and are not in `wanted` are removed.
+    /// Sets the terms of a generation in the kernel: `wanted` holds those of every address that differ from what holds for all others,
+    /// and these. Those that were set before and are not in `wanted` are removed.
     ///
     /// # Errors
     /// Why the first was not set that could not be.
@@ -53,22 +50,22 @@ impl Timeouts {
         tracer: &mut Tracer,
         of: GenerationId,
         owner: Owner,
-        wanted: &HashMap<RowKey, Duration>,
+        wanted: &HashMap<RowKey, abi::Terms>,
     ) -> Result<(), Error> {
-        let set = self.set.entry(of).or_insert_with(|| Set { owner, timeouts: HashMap::new() });
-        for (row, _) in set.timeouts.extract_if(|row, _| !wanted.contains_key(row)) {
+        let set = self.set.entry(of).or_insert_with(|| Set { owner, terms: HashMap::new() });
+        for (row, _) in set.terms.extract_if(|row, _| !wanted.contains_key(row)) {
             self.capacity.give_back(set.owner);
-            tracer.set_connect_timeout(&row, None)?;
+            tracer.set_terms(&row, None)?;
         }
-        for (row, timeout) in wanted {
-            if set.timeouts.get(row) == Some(timeout) {
+        for (row, terms) in wanted {
+            if set.terms.get(row) == Some(terms) {
                 continue;
             }
-            if !set.timeouts.contains_key(row) && !self.capacity.take(set.owner) {
+            if !set.terms.contains_key(row) && !self.capacity.take(set.owner) {
                 return Err(Error::NoCapacity);
             }
-            set.timeouts.insert(*row, *timeout);
-            tracer.set_connect_timeout(row, Some(*timeout))?;
+            set.terms.insert(*row, *terms);
+            tracer.set_terms(row, Some(terms))?;
         }
         Ok(())
     }
@@ -83,10 +80,10 @@ impl Timeouts {
         keep: impl Fn(GenerationId) -> bool,
     ) -> Result<(), kernel::Error> {
         let gone: Vec<GenerationId> = self.set.keys().copied().filter(|of| !keep(*of)).collect();
-        for Set { owner, timeouts } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
-            for row in timeouts.keys() {
+        for Set { owner, terms } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
+            for row in terms.keys() {
                 self.capacity.give_back(owner);
-                tracer.set_connect_timeout(row, None)?;
+                tracer.set_terms(row, None)?;
             }
         }
         Ok(())

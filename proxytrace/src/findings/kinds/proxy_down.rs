@@ -1,0 +1,98 @@
+//! `proxy_down`: hardly anything that a proxy connects to works, so what is wrong is the proxy's own host or network.
+
+use super::definition::{Definition, Documentation, Facts, Weight};
+use crate::model::{Evidence, Finding, Kind, Severity};
+
+/// So many upstreams that fail are evidence.
+const MAX_NAMED: usize = 64;
+
+/// So many of them stand in the sentence.
+const NAMED: usize = 3;
+
+pub(super) const DEFINITION: Definition = Definition {
+    kind: Kind::ProxyDown,
+    severity: Weight::Always(Severity::Critical),
+    explains: &[Kind::UpstreamDown, Kind::AddressDown, Kind::BlackHole, Kind::Denied, Kind::PortsExhausted],
+    prove: None,
+    detect,
+    sentence: |sentence| {
+        let Evidence { addresses, of, upstreams, .. } = sentence.evidence();
+        let named: Vec<_> = upstreams.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = match addresses.saturating_sub(named.len() as u64) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!(
+            "hardly anything that {} connects to works since {}: {addresses} of {of} upstreams fail ({}{more}); connects {}.",
+            sentence.finding.subject.proxy,
+            sentence.since(),
+            named.join(", "),
+            sentence.failed(),
+        )
+    },
+    advice: |_| {
+        "Check this host first: its link, routes, firewall and name server, and what was changed on it at that time.".into()
+    },
+    documentation: Documentation {
+        raised_when: "hardly anything that a proxy connects to works: five upstreams or more, and nine of ten",
+        goes_when: "a third of them works again",
+    },
+};
+
+fn detect(facts: &Facts<'_>) -> Vec<Finding> {
+    let findings = facts.proxy.outage.iter().map(|outage| {
+        let destinations = facts.proxy.destinations();
+        let failing: Vec<_> = destinations.iter().filter(|one| one.fails).collect();
+        let evidence = Evidence {
+            addresses: failing.len() as u64,
+            of: destinations.len() as u64,
+            upstreams: failing.iter().take(MAX_NAMED).map(|one| one.name.clone()).collect(),
+            causes: facts.proxy.causes_of_failing(),
+            ..Evidence::default()
+        };
+        facts.at_proxy(Kind::ProxyDown, *outage, evidence)
+    });
+    findings.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::findings::scenes::check;
+
+    /// Upstreams, and what each of them counts in a tick.
+    fn upstreams(count: usize, counted: &str) -> (String, String) {
+        let names = (1..=count).map(|n| format!("u{n} {n}:80"));
+        let rows = (1..=count).map(|n| format!("0 u{n} {n}:80 {counted}"));
+        (names.collect::<Vec<_>>().join(" | "), rows.collect::<Vec<_>>().join("; "))
+    }
+
+    #[test]
+    fn a_proxy_that_reaches_nothing_is_one_finding() {
+        let (config, refused) = upstreams(200, "refused 1");
+        let (_, good) = upstreams(200, "established 1");
+        let scene = check(
+            "each upstream is refused once",
+            &format!("config 0 {config}\n{good}\n{refused}\n=> proxy_down\nwait 600\n{refused}\n=>"),
+        );
+        assert_eq!(
+            scene.sentence(),
+            "proxy_down: hardly anything that nginx connects to works since 14:30:00Z: 200 of 200 upstreams fail (u1, u10, \
+             u100 and 197 more); connects were refused. Check this host first: its link, routes, firewall and name server, \
+             and what was changed on it at that time."
+        );
+        check(
+            "and then all work",
+            &format!("config 0 {config}\n{good}\n{refused}\n=> proxy_down\n{good}\n=> not proxy_down"),
+        );
+    }
+
+    #[test]
+    fn some_upstreams_that_fail_are_not_the_proxy() {
+        let (config, good) = upstreams(10, "established 1");
+        let (_, bad) = upstreams(8, "refused 1");
+        let rest = "0 u9 9:80 established 1; 0 u10 10:80 established 1";
+        check("eight of ten, once", &format!("config 0 {config}\n{good}\n{bad}; {rest}\n{good}\n=>"));
+        let (few, refused) = upstreams(2, "refused 1");
+        check("two upstreams", &format!("config 0 {few}\n{refused}\n=>"));
+    }
+}

@@ -1,0 +1,163 @@
+//! What is looked at before anything is loaded: the configuration that is on disk, as `check` and as nginx itself see it.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::command;
+use crate::{
+    check::{self, Finding, Subject, resolve, source},
+    declared::{Addresses, Routes},
+    programs::{self, Arguments, Role},
+    watch::Running,
+};
+
+/// The nginx of which a configuration is looked at.
+#[derive(Debug)]
+pub(super) struct Nginx {
+    program: PathBuf,
+    arguments: Arguments,
+    /// Its configuration.
+    config: PathBuf,
+    /// Whether names stand for the same there as here.
+    pub(super) shares_network: bool,
+}
+
+/// A configuration as it is on disk.
+#[derive(Debug)]
+pub(super) struct OnDisk {
+    pub(super) routes: Routes,
+    /// What its names stand for, as far as that is known.
+    pub(super) addresses: Addresses,
+    /// What is wrong with it: sentences.
+    pub(super) errors: Vec<Fault>,
+    /// The files that nginx reads.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fault {
+    id: &'static str,
+    what: String,
+    place: String,
+}
+
+impl Fault {
+    fn of(finding: &Finding) -> Self {
+        let place = format!("{}:{}", finding.file, finding.line);
+        Self { id: finding.rule.id, what: finding.what.clone(), place }
+    }
+
+    /// Whether it is the same, wherever it is now.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.id, &self.what) == (other.id, &other.what)
+    }
+
+    pub(super) fn in_words(&self) -> String {
+        format!("check: {} ({}) [{}]", self.what, self.place, self.id)
+    }
+}
+
+impl Nginx {
+    /// The nginx that runs there, if it sees the files that we see.
+    ///
+    /// # Errors
+    /// Why its configuration is not looked at.
+    pub(super) fn of(running: &Running) -> Result<Self, String> {
+        let not =
+            |why: &str| format!("{}: the configuration is not looked at beforehand: {why}", running.of.proxy);
+        let configuration = running.configuration.as_ref().ok_or_else(|| not("it is not known"))?;
+        let is_elsewhere = |what: &str| {
+            let [own, other] =
+                [PathBuf::from("/proc/self"), PathBuf::from(format!("/proc/{}", running.master))];
+            let of = |of: PathBuf| fs::metadata(of.join(what)).map(|about| (about.dev(), about.ino()));
+            of(own).ok().zip(of(other).ok()).is_none_or(|(own, other)| own != other)
+        };
+        if is_elsewhere("ns/mnt") || is_elsewhere("root") {
+            return Err(not("the proxy runs in a container; check it there, as in --apply"));
+        }
+        match role(running.master) {
+            Role::Master(arguments) => Ok(Self {
+                program: configuration.exe.clone(),
+                arguments,
+                config: configuration.path.clone(),
+                shares_network: !is_elsewhere("ns/net"),
+            }),
+            Role::Worker | Role::Other => Err(not("it is no nginx")),
+        }
+    }
+
+    /// Whether nginx runs there, in a container or not.
+    pub(super) fn runs(running: &Running) -> bool {
+        matches!(role(running.master), Role::Master(_))
+    }
+
+    /// What is on disk; `None` with the fault that keeps it from being read.
+    ///
+    /// # Errors
+    /// We may not read it.
+    pub(super) async fn on_disk(&self, resolves: bool) -> anyhow::Result<Result<OnDisk, Fault>> {
+        on_disk(&self.config, resolves).await
+    }
+
+    /// What nginx says to it `within` that time: nothing where all is well.
+    pub(super) async fn tested(&self, within: Duration) -> Option<String> {
+        let Arguments { config, prefix, globals, .. } = &self.arguments;
+        let mut words = vec![self.program.display().to_string(), "-t".to_owned(), "-q".to_owned()];
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+        };
+        option("-p", prefix.as_ref().map(|path| path.display().to_string()));
+        option("-c", Some(config.as_ref().unwrap_or(&self.config).display().to_string()));
+        option("-g", globals.clone());
+        let output = match command::output(&words, within).await {
+            Ok(output) => output,
+            Err(error) => return Some(format!("nginx -t: {error}")),
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        // The last line only says that it failed. Where it has a log already, a time stands before the level.
+        let reasons = said.lines().filter(|line| !line.ends_with(" test failed"));
+        let said: Vec<_> = reasons.map(|line| line.find('[').map_or(line, |level| &line[level..])).collect();
+        (!output.status.success()).then(|| match said.is_empty() {
+            true => format!("nginx -t {}", output.status),
+            false => format!("nginx -t: {}", said.join(" ")),
+        })
+    }
+}
+
+/// A configuration in a file; its names are looked up where it `resolves`.
+///
+/// # Errors
+/// We may not read it.
+pub(super) async fn on_disk(path: &Path, resolves: bool) -> anyhow::Result<Result<OnDisk, Fault>> {
+    let subject: Subject = match source::read(path, &source::Paths::default())? {
+        Ok(source) => source.subject,
+        Err(finding) => return Ok(Err(Fault::of(&finding))),
+    };
+    let addresses = if resolves { resolve::all(&subject.routes).await } else { Addresses::new() };
+    let host = check::Host {
+        resolved: &addresses,
+        has_socket: &is_socket,
+        is_here: true,
+        version: source::installed_version(),
+    };
+    let found = check::findings(&subject, &host, Vec::new()).findings;
+    let errors: BTreeSet<_> = found.iter().filter(|finding| finding.is_error()).map(Fault::of).collect();
+    let files = subject.files();
+    Ok(Ok(OnDisk { routes: subject.routes, addresses, errors: errors.into_iter().collect(), files }))
+}
+
+fn role(pid: u32) -> Role {
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    programs::role(&command_line, &exe)
+}
+
+fn is_socket(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|about| about.file_type().is_socket())
+}

@@ -1,0 +1,323 @@
+//! The truth table of the answer (docs/kernel-notes.md, "After the handshake"): what becomes of a request when the handshake is done, on
+//! fresh and on kept connections, and what is said while it waits.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proxytrace_tests::backend::{Backend, Manner, Next};
+use proxytrace_tests::nginx::{proxy_to, server};
+use proxytrace_tests::scratch;
+use proxytrace_tests::wait::{self, SOON, patient};
+
+use crate::lookout::{BEFORE, Lookout};
+
+/// nginx's read timeout, in seconds.
+const TIMEOUT: u64 = 2;
+
+/// More than a tick of the kernel's clock, whatever that is.
+const TICK: Duration = Duration::from_millis(25);
+
+/// A cell of the table.
+struct Cell {
+    /// Whether nginx keeps connections.
+    is_kept: bool,
+    manner: Manner,
+    /// More for the location.
+    directives: &'static str,
+    /// The statuses that clients get, one after the other; 0 for a client that leaves.
+    statuses: &'static [u16],
+    /// The causes of the connections that broke, in their order.
+    causes: &'static [&'static str],
+}
+
+const CELL: Cell =
+    Cell { is_kept: false, manner: Manner::Answer, directives: "", statuses: &[200], causes: &[] };
+
+macro_rules! cells {
+    ($($name:ident: $cell:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            play(&$cell);
+        }
+    )+};
+}
+
+cells! {
+    fresh_answered_at_once: Cell { manner: Manner::AnswerAndClose, statuses: &[200, 200, 200], ..CELL };
+    fresh_answered_late: Cell { manner: Manner::AnswerAfter(Duration::from_millis(1500)), ..CELL };
+    fresh_fin: Cell { manner: Manner::CloseUnanswered, statuses: &[502], causes: &["closed_before_response"], ..CELL };
+    fresh_rst: Cell { manner: Manner::ResetUnanswered, statuses: &[502], causes: &["reset_before_response"], ..CELL };
+    fresh_silence: Cell { manner: Manner::HoldThenClose, statuses: &[504, 504], causes: &["response_timeout"; 2], ..CELL };
+    fresh_client_leaves: Cell { manner: Manner::HoldThenClose, statuses: &[0, 0], ..CELL };
+    fresh_tls_refused: Cell {
+        manner: Manner::RefuseTls,
+        directives: "proxy_pass https://api;",
+        statuses: &[502],
+        causes: &["tls_refused"],
+        ..CELL
+    };
+    fresh_tls_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "proxy_connect_timeout 2s; proxy_pass https://api;",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    fastcgi_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "fastcgi_read_timeout 2s; fastcgi_pass api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    uwsgi_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "uwsgi_read_timeout 2s; uwsgi_pass api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    scgi_silence: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "scgi_read_timeout 2s; scgi_pass api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    grpc_silence_without_a_byte: Cell {
+        manner: Manner::HoldThenClose,
+        directives: "grpc_read_timeout 2s; grpc_pass grpc://api; # proxy_pass",
+        statuses: &[504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    kept_answered_at_once: Cell { is_kept: true, statuses: &[200; 5], ..CELL };
+    kept_answered_late: Cell {
+        is_kept: true,
+        manner: Manner::AnswerAfter(Duration::from_millis(1200)),
+        statuses: &[200; 3],
+        ..CELL
+    };
+    kept_race_fin: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(2, Next::Close),
+        statuses: &[200, 200, 502],
+        causes: &["closed_before_response"],
+        ..CELL
+    };
+    kept_race_rst: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(2, Next::Reset),
+        statuses: &[200, 200, 502],
+        causes: &["reset_before_response"],
+        ..CELL
+    };
+    kept_silence: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(1, Next::Hold),
+        statuses: &[200, 504],
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    kept_client_leaves: Cell { is_kept: true, manner: Manner::AnswerThen(1, Next::Hold), statuses: &[200, 0], ..CELL };
+    kept_idle_closed_by_the_upstream: Cell {
+        is_kept: true,
+        manner: Manner::AnswerUntilIdle(Duration::from_millis(1500)),
+        statuses: &[200, 200],
+        ..CELL
+    };
+    kept_idle_reset_by_the_upstream: Cell {
+        is_kept: true,
+        manner: Manner::ResetWhenIdle(Duration::from_millis(1500)),
+        statuses: &[200, 200],
+        ..CELL
+    };
+    kept_idle_closed_by_nginx_after_its_read_timeout: Cell {
+        is_kept: true,
+        directives: "proxy_pass http://short;",
+        statuses: &[200, 200],
+        ..CELL
+    };
+    a_route_that_upgrades_is_judged_by_no_order: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(1, Next::Hold),
+        directives: "proxy_set_header Upgrade $http_upgrade;",
+        statuses: &[200, 504],
+        ..CELL
+    };
+}
+
+fn http(cell: &Cell) -> String {
+    let upstream =
+        |name: &str, keepalive: &str| format!("upstream {name} {{ server {BEFORE}; {keepalive} }}");
+    let keepalive = if cell.is_kept { "keepalive 4;" } else { "" };
+    let idle = format!("keepalive 4; keepalive_timeout {TIMEOUT}s;");
+    let pass = if cell.directives.contains("proxy_pass") { "" } else { "proxy_pass http://api;" };
+    format!(
+        "{} {} {}",
+        upstream("api", keepalive),
+        upstream("short", &idle),
+        server(&format!(
+            "proxy_next_upstream off; proxy_read_timeout {TIMEOUT}s; proxy_http_version 1.1;
+             location / {{ proxy_set_header Connection ''; {} {pass}
+ }}",
+            cell.directives
+        ))
+    )
+}
+
+#[track_caller]
+fn play(cell: &Cell) {
+    let scene = begin(&http(cell));
+    let backend = Backend::start(&scene.netns, BEFORE, cell.manner);
+    let mut accepted = 0;
+    for status in cell.statuses {
+        // Within a tick of the kernel's clock the order of bytes is not always known.
+        thread::sleep(TICK);
+        if *status == 0 {
+            let client = scene.nginx.begin("/");
+            // Well before the read timeout, also where everything takes long.
+            thread::sleep(Duration::from_millis(300));
+            drop(client);
+            scene.nginx.says("client prematurely closed connection");
+        } else {
+            assert_eq!(scene.nginx.get("/"), *status, "nginx says: {}", scene.nginx.error_log());
+        }
+        accepted = backend.accepted();
+    }
+    for cause in cell.causes {
+        let record = scene.trace.next_of("broken");
+        assert_eq!(
+            (&*record.cause, &*record.address, &*record.upstream),
+            (*cause, BEFORE, "api,short"),
+            "{record:?}"
+        );
+    }
+    // What is idle ends by itself.
+    if cell.is_kept {
+        thread::sleep(Duration::from_millis(2500));
+    }
+    let broken = "proxytrace_connections_broken_total";
+    wait::until_true("the connections to be counted", SOON, || {
+        scene.count(broken, &[]) == cell.causes.len() as u64
+    });
+    for cause in cell.causes {
+        let same = cell.causes.iter().filter(|other| *other == cause).count() as u64;
+        assert_eq!(scene.count(broken, &[("cause", cause)]), same, "{cause}");
+    }
+    let unknown =
+        scene.agent.metrics().count("proxytrace_untracked_total", &[("why", "answer_order_unknown")]);
+    assert_eq!(unknown, 0, "nothing is left open");
+    if cell.is_kept && cell.statuses.iter().all(|status| *status == 200) {
+        assert!(accepted < cell.statuses.len() as u64 || accepted == 1, "{accepted} connections");
+    }
+    wait::until_true("nothing to wait", SOON, || scene.count("proxytrace_requests_unanswered", &[]) == 0);
+}
+
+#[test]
+fn a_request_that_nobody_acknowledges_times_out_as_well() {
+    let kept = Cell { is_kept: true, ..CELL };
+    let scene = begin(&http(&kept));
+    let _backend = Backend::start(&scene.netns, BEFORE, Manner::Answer);
+    assert_eq!(scene.nginx.get("/"), 200);
+    scene.netns.firewall("tcp dport 8080 drop");
+    assert_eq!(scene.nginx.get("/"), 504);
+    let record = scene.trace.next_among(&["broken"]);
+    assert_eq!((&*record.cause, &*record.address), ("response_timeout", BEFORE), "{record:?}");
+    wait::until_true("the connection to be counted", SOON, || {
+        scene.count("proxytrace_connections_broken_total", &[("cause", "response_timeout")]) == 1
+    });
+}
+
+#[test]
+fn over_a_unix_socket_silence_is_not_seen() {
+    let directory = scratch::directory();
+    let path = directory.path().join("app");
+    let scene = begin(&proxy_to(&format!("unix:{}", path.display()), "proxy_read_timeout 1s;"));
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("open it to nginx");
+    let _backend = Backend::unix(&path, Manner::HoldThenClose);
+    assert_eq!(scene.nginx.get("/"), 504);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(scene.count("proxytrace_connections_broken_total", &[]), 0);
+    assert_eq!(scene.count("proxytrace_requests_unanswered", &[]), 0);
+}
+
+#[test]
+fn what_waits_shows_while_it_waits_and_is_found() {
+    let scene = begin(&format!(
+        "upstream api {{ server {BEFORE}; keepalive 8; }} {}",
+        server(
+            "proxy_next_upstream off; proxy_read_timeout 60s; proxy_http_version 1.1; proxy_set_header Connection '';
+             location / { proxy_pass http://api; }"
+        )
+    ));
+    let backend = Backend::start(&scene.netns, BEFORE, Manner::AnswerThen(20, Next::Hold));
+    for _ in 0..20 {
+        assert_eq!(scene.nginx.get("/"), 200);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let begun = Instant::now();
+    let waiting: Vec<_> = (0..3).map(|_| hang(&scene)).collect();
+    wait::until_true("the requests to be seen waiting", SOON * 3, || {
+        scene.count("proxytrace_requests_unanswered", &[("address", BEFORE)]) >= 3
+    });
+    let record = scene.trace.next_among(&["unanswered"]);
+    assert_eq!((&*record.address, &*record.upstream), (BEFORE, "api"), "{record:?}");
+    let oldest =
+        scene.agent.metrics().sum("proxytrace_oldest_unanswered_seconds", &[("proxy", scene.nginx.name())]);
+    assert!(oldest > 1.0 && oldest < begun.elapsed().as_secs_f64() + 1.0, "{oldest}");
+    scene.raised("no_response", BEFORE);
+    backend.release();
+    drop(waiting);
+    assert_eq!(scene.nginx.get("/"), 200);
+    scene.cleared("no_response");
+    wait::until_true("nothing to wait", SOON, || scene.count("proxytrace_requests_unanswered", &[]) == 0);
+}
+
+/// The set, when `trace` knows the configuration as well: until then it cannot tell what it means that a connection ends.
+fn begin(http: &str) -> Lookout {
+    let scene = Lookout::begin(http);
+    thread::sleep(patient(Duration::from_millis(300)));
+    scene
+}
+
+/// Asks until a request hangs, and gives its client.
+fn hang(scene: &Lookout) -> std::os::unix::net::UnixStream {
+    use std::io::Read as _;
+    for _ in 0..100 {
+        let mut client = scene.nginx.begin("/");
+        client.set_read_timeout(Some(patient(Duration::from_millis(300)))).expect("a time limit");
+        if client.read(&mut [0]).is_err() {
+            return client;
+        }
+    }
+    panic!("every request is answered")
+}
+
+#[test]
+fn a_host_that_vanishes_behind_kept_connections_is_found_within_five_seconds() {
+    let scene = begin(&format!(
+        "upstream api {{ server {BEFORE}; keepalive 8; }} {}",
+        server(
+            "proxy_read_timeout 60s; proxy_http_version 1.1; proxy_set_header Connection '';
+             location / { proxy_pass http://api; }"
+        )
+    ));
+    let _backend = Backend::start(&scene.netns, BEFORE, Manner::Answer);
+    for _ in 0..30 {
+        assert_eq!(scene.nginx.get("/"), 200);
+        thread::sleep(Duration::from_millis(50));
+    }
+    scene.netns.firewall("tcp dport 8080 drop");
+    let vanished = Instant::now();
+    let _client = scene.nginx.begin("/");
+    scene.raised("upstream_down", "");
+    scene.raised("black_hole", BEFORE);
+    let took = vanished.elapsed();
+    println!("black_hole {took:?} after the host vanished");
+    assert!(took < patient(Duration::from_secs(5)), "{took:?}");
+    assert!(scene.count("proxytrace_data_retransmits_total", &[("address", BEFORE)]) >= 3);
+    assert_eq!(scene.count("proxytrace_connect_failures_total", &[]), 0, "no connect was made");
+}
