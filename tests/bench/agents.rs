@@ -11,7 +11,7 @@ use proxytrace_tests::proxytrace::Agent;
 use crate::Bench;
 use crate::comparison::{Comparison, MEBIBYTES, MILLISECONDS, Unit};
 use crate::many::{self, ADDRESSES};
-use crate::report::Point;
+use crate::plots::Point;
 
 /// How many addresses are declared, all of which have series of their own.
 const DECLARED: [u32; 4] = [10, 100, 1_000, 10_000];

@@ -10,8 +10,8 @@ use proxytrace_tests::proxytrace::Agent;
 use crate::Bench;
 use crate::calls::Caller;
 use crate::comparison::{Comparison, SECONDS};
+use crate::plots::Point;
 use crate::programs::WAYS;
-use crate::report::Point;
 
 /// What the first comparison is called.
 pub(crate) const OF_A_MILLION: &str = "the agent's processes, for a million attempts";

@@ -1,7 +1,6 @@
 //! What is added to connect(), and to other system calls: for the processes that are traced, and for everybody else.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,6 +13,7 @@ use proxytrace_tests::wait;
 use crate::Bench;
 use crate::calls::Caller;
 use crate::comparison::{Comparison, NANOSECONDS};
+use crate::subjects::bpftrace;
 
 /// The hook that other processes pay for, where it cannot be attached to the one function behind connect().
 const HOOK: &str = "connect";
@@ -98,9 +98,8 @@ impl Side {
                 Ok(done)
             }
             Self::Script => {
-                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("count.bt");
-                let mut bpftrace = Command::new("bpftrace");
-                bpftrace.arg(script).arg(traced).stdin(Stdio::null()).stdout(Stdio::null());
+                let mut bpftrace = bpftrace("count.bt", traced);
+                bpftrace.stdin(Stdio::null()).stdout(Stdio::null());
                 let watching = Guarded::spawn(bpftrace.stderr(Stdio::null()));
                 let is_there = || Objects::of(watching.pid()).is_complete();
                 wait::until_true("bpftrace to watch", Duration::from_secs(20), is_there);

@@ -12,7 +12,7 @@ use proxytrace_tests::nginx::{Nginx, Options, server};
 
 use crate::Bench;
 use crate::comparison::{Comparison, MILLISECONDS, PER_SECOND};
-use crate::report::Point;
+use crate::plots::Point;
 use crate::subjects::{SUBJECTS, Subject};
 
 /// A kind of upstream, and how it is reached.

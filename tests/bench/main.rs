@@ -33,8 +33,8 @@ use nix::sys::utsname::uname;
 use proxytrace_tests::supervisor;
 
 use crate::comparison::Comparison;
+use crate::plots::Point;
 use crate::programs::Cost;
-use crate::report::Point;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask bench", about)]

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 
 use crate::Bench;
 use crate::attempts::OF_A_MILLION;
+use crate::plots::Point;
 use crate::programs::{Cost, WAYS};
-use crate::report::Point;
 
 /// How many processors a host has.
 const PROCESSORS: [u32; 4] = [2, 8, 32, 128];

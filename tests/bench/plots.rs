@@ -5,8 +5,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
+use serde::Serialize;
 
-use crate::report::Point;
+/// A place in a plot.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Point {
+    pub(crate) plot: &'static str,
+    /// Which of the lines in it.
+    pub(crate) line: String,
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+}
 
 /// A picture; both axes are logarithmic.
 struct Plot {

@@ -1,9 +1,11 @@
-//! The programs in the kernel by themselves: how often each runs for an attempt, and how long, as the kernel's own statistics say.
+//! The programs in the kernel by themselves: how often each runs for an attempt, and how long, as the kernel's own statistics say; and
+//! the tables that they use.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result};
+use aya::maps::loaded_maps;
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use proxytrace_tests::empty::Empty;
@@ -42,8 +44,20 @@ pub(crate) fn of(pid: u32) -> Result<BTreeMap<String, Counted>> {
     Ok(found)
 }
 
+/// What the kernel holds in memory for each table of a process, by name; where some have the same, their sum.
+pub(crate) fn tables(pid: u32) -> Result<BTreeMap<String, f64>> {
+    let held = fields(pid, "map_id:", "memlock:")?;
+    let mut bytes: BTreeMap<String, f64> = BTreeMap::new();
+    for table in loaded_maps().flatten() {
+        if let Some(held) = held.get(&table.id()) {
+            *bytes.entry(table.name_as_str().unwrap_or("?").to_owned()).or_default() += *held as f64;
+        }
+    }
+    Ok(bytes)
+}
+
 /// A field of each object in the kernel that a process has descriptors of, by the field with its id.
-pub(crate) fn fields(pid: u32, id: &str, wanted: &str) -> Result<BTreeMap<u32, u64>> {
+fn fields(pid: u32, id: &str, wanted: &str) -> Result<BTreeMap<u32, u64>> {
     let directory = format!("/proc/{pid}/fdinfo");
     let entries = fs::read_dir(&directory).with_context(|| format!("read {directory}"))?;
     let infos = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());

@@ -6,7 +6,6 @@ use std::fs;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use aya::maps::loaded_maps;
 use nix::sys::utsname::uname;
 use proxytrace_tests::proxytrace::Agent;
 use serde::{Deserialize, Serialize};
@@ -113,7 +112,7 @@ fn measure() -> Result<Figures> {
     let agent = Agent::start(&["--process", "nobody"]);
     let programs = programs::of(agent.pid())?;
     let verified = programs.into_iter().map(|(name, counted)| (name, counted.verified as f64));
-    let (verified_instructions, table_bytes) = (verified.collect(), tables(agent.pid())?);
+    let (verified_instructions, table_bytes) = (verified.collect(), programs::tables(agent.pid())?);
     agent.stop();
     let runs = WAYS.map(|(way, call)| Ok((way.to_owned(), runs(call)?)));
     Ok(Figures {
@@ -135,18 +134,6 @@ fn runs(call: &str) -> Result<BTreeMap<String, f64>> {
     }
     // Those that have nothing to do with it.
     Ok(least.into_iter().filter(|(_, runs)| *runs >= 0.05).collect())
-}
-
-/// What the kernel holds in memory for each table of a process, by name; where some have the same, their sum.
-fn tables(pid: u32) -> Result<BTreeMap<String, f64>> {
-    let held = programs::fields(pid, "map_id:", "memlock:")?;
-    let mut bytes: BTreeMap<String, f64> = BTreeMap::new();
-    for table in loaded_maps().flatten() {
-        if let Some(held) = held.get(&table.id()) {
-            *bytes.entry(table.name_as_str().unwrap_or("?").to_owned()).or_default() += *held as f64;
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -8,18 +8,8 @@ use serde::Serialize;
 
 use crate::Bench;
 use crate::comparison::Comparison;
-use crate::plots;
+use crate::plots::{self, Point};
 use crate::programs::Cost;
-
-/// A place in a plot.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Point {
-    pub(crate) plot: &'static str,
-    /// Which of the lines in it.
-    pub(crate) line: String,
-    pub(crate) x: f64,
-    pub(crate) y: f64,
-}
 
 #[derive(Serialize)]
 struct Report<'a> {

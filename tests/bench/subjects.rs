@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use proxytrace_tests::bpf::Objects;
 use proxytrace_tests::child::Guarded;
@@ -41,12 +41,15 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     Subject { name: "bpftrace, counting", start: |nginx, output| script("count.bt", nginx, output) },
     Subject { name: "bpftrace, printing", start: |nginx, output| script("print.bt", nginx, output) },
-    Subject { name: "tcpconnect", start: |_, output| program(&mut Command::new("tcpconnect"), output) },
-    Subject { name: "tcpstates", start: |_, output| program(&mut Command::new("tcpstates"), output) },
-    Subject { name: "tcptracer", start: |_, output| program(&mut Command::new("tcptracer"), output) },
+    Subject { name: "tcpconnect", start: |_, output| tool("tcpconnect", output) },
+    Subject { name: "tcpstates", start: |_, output| tool("tcpstates", output) },
+    Subject { name: "tcptracer", start: |_, output| tool("tcptracer", output) },
     Subject {
         name: "strace",
         start: |nginx, output| {
+            if !which("strace") {
+                return Watching::Other(Err("it is not installed".to_owned()));
+            }
             let mut strace = Command::new("strace");
             strace.args(["-f", "-e", "trace=connect"]);
             for pid in nginx.worker_pids() {
@@ -71,15 +74,17 @@ fn program(command: &mut Command, output: &Path) -> Watching {
         let file = File::create(output)?;
         let errors = File::create(output.with_extension("err"))?;
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
-        let name = command.get_program().to_string_lossy().into_owned();
-        // The helper panics where there is no such program.
-        let is_there = Path::new(&name).is_absolute() || which(&name);
-        if !is_there {
-            bail!("it is not installed");
-        }
         Ok(Guarded::spawn(command))
     };
     Watching::Other(start().map_err(|error| format!("{error:#}")))
+}
+
+/// A tool that finds its tracepoints in tracefs.
+fn tool(name: &str, output: &Path) -> Watching {
+    if !which(name) {
+        return Watching::Other(Err("it is not installed".to_owned()));
+    }
+    program(&mut with_tracefs(name), output)
 }
 
 /// Whether a program is in a directory of PATH.
@@ -90,8 +95,23 @@ fn which(name: &str) -> bool {
 
 /// A script of this directory, which gets the name of the processes that it is about.
 fn script(name: &str, nginx: &Nginx, output: &Path) -> Watching {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    program(Command::new("bpftrace").arg(script).arg(nginx.name()), output)
+    program(&mut bpftrace(name, nginx.name()), output)
+}
+
+/// bpftrace with a script of this directory, about the processes of that name.
+pub(crate) fn bpftrace(script: &str, processes: &str) -> Command {
+    let mut command = with_tracefs("bpftrace");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).arg(processes);
+    command
+}
+
+/// A program that sees tracefs and debugfs, in a mount namespace of its own: not every host has them mounted.
+fn with_tracefs(program: &str) -> Command {
+    const MOUNT: &str =
+        "mount -t debugfs none /sys/kernel/debug && mount -t tracefs none /sys/kernel/tracing && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", MOUNT, "sh", program]);
+    command
 }
 
 /// How long one may take until it watches: bpftrace compiles.
