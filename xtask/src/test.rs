@@ -27,6 +27,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "filter")]
     kernels: bool,
 
+    /// Also what a release consists of, tried where it is to run: package, image, chart on a cluster. Up to an hour more
+    #[arg(long, conflicts_with = "filter")]
+    deploy: bool,
+
     /// Also what is healthy, for as long as it takes in nature: a minute and a half more
     #[arg(long, conflicts_with = "filter")]
     long: bool,
@@ -102,8 +106,8 @@ const TRUTH_TABLE: &[&str] = &[
 /// The stories that go on for long. They mostly wait, so all of them at once.
 const QUIET: &[&str] = &["quiet::", "--test-threads=8"];
 
-pub(crate) fn run(Args { stories, dist, kernels, long, filter }: Args) -> Result<()> {
-    if dist {
+pub(crate) fn run(Args { stories, dist, kernels, deploy, long, filter }: Args) -> Result<()> {
+    if dist || deploy {
         setup::for_releases()?;
     } else {
         setup::run()?;
@@ -138,6 +142,29 @@ pub(crate) fn run(Args { stories, dist, kernels, long, filter }: Args) -> Result
     if kernels {
         announce("other kernels");
         xtask_vm::run(xtask_vm::Args::few())?;
+    }
+    if deploy {
+        announce("what a release consists of");
+        try_release()?;
+    }
+    Ok(())
+}
+
+/// The commands that build it and try it, the quickest first.
+const RELEASE: &[&[&str]] = &[
+    &["dist", "--arch", env::consts::ARCH],
+    &["package", "--check"],
+    &["image"],
+    &["cluster"],
+    &["cluster", "--static-pods"],
+];
+
+/// Each by itself, as one would type it: some become root.
+fn try_release() -> Result<()> {
+    let own = env::current_exe().context("find out which program this is")?;
+    for args in RELEASE {
+        announce(&format!("cargo xtask {}", args.join(" ")));
+        shell::run(Command::new(&own).args(*args).current_dir(cargo::root()))?;
     }
     Ok(())
 }
