@@ -396,7 +396,12 @@ pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &
     assert_eq!(metrics.addresses(proxy), truth.0.keys().cloned().collect::<Vec<_>>());
     let missed = metrics.count("proxytrace_untracked_total", &[("why", "end_missed")]);
     assert_eq!(differing, missed, "what is unknown is counted as other, and under end_missed");
-    assert_eq!(metrics.count("proxytrace_untracked_total", &[]), missed, "nothing else is unknown");
+    let not_looked_at = metrics.count("proxytrace_untracked_total", &[("why", "not_looked_at")]);
+    assert_eq!(
+        metrics.count("proxytrace_untracked_total", &[]),
+        missed,
+        "nothing else is unknown; not looked at were {not_looked_at}"
+    );
     missed
 }
 
@@ -405,7 +410,9 @@ pub(crate) fn agrees_but_for_missed_returns(agent: &Agent, proxy: &str, truth: &
 pub(crate) fn lost_nothing(metrics: &Metrics) {
     for name in ["proxytrace_untracked_total", "proxytrace_events_lost_total"] {
         assert!(metrics.has(name, &[]), "{name} is exposed");
-        assert_eq!(metrics.count(name, &[]), 0, "{name}");
+        let why = metrics.values_of("why", name, &[]);
+        let why: Vec<_> = why.iter().map(|why| (why, metrics.count(name, &[("why", why)]))).collect();
+        assert_eq!(metrics.count(name, &[]), 0, "{name}: {why:?}");
     }
 }
 

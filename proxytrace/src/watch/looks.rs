@@ -165,7 +165,8 @@ impl Looks {
         let order: Vec<_> = (0..most).map(|n| all[(start + n) % all.len()]).collect();
         let mut looked = Vec::with_capacity(most);
         for part in order.chunks(capacity::LOOKED_AT as usize) {
-            if begun.elapsed() >= LONGEST {
+            // However long this thread had to wait for a processor, each pass gets on.
+            if begun.elapsed() >= LONGEST && !looked.is_empty() {
                 break;
             }
             let ids: Vec<_> = part.iter().map(|(id, _)| *id).collect();
