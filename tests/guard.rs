@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -879,6 +880,39 @@ fn what_goes_wrong_at_another_proxy_meanwhile_is_no_fault_of_the_change() {
     ended.is(0, "passed", "[]");
     let generations = ended.report["generations"].as_array().expect("generations");
     assert_eq!(generations.len(), 1, "{ended:#?}");
+}
+
+/// Anybody may start a process that calls itself nginx, with a program and a configuration of its own.
+#[test]
+fn another_users_process_that_calls_itself_nginx_is_neither_run_nor_read() {
+    const NOBODY: u32 = 65534;
+    let site = Site::new();
+    let place = scratch::directory();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o777)).expect("open it to all");
+    let program = place.path().join(site.nginx.name());
+    fs::copy("/bin/bash", &program).expect("copy a shell");
+    // nginx would refuse it, so whoever looks at it finds a fault.
+    write(
+        place.path(),
+        "evil.conf",
+        &format!("events {{}}\nhttp {{ upstream u {{ server {WELL} weight=0; }} }}\n"),
+    );
+    let config = place.path().join("evil.conf");
+    let mut command = Command::new(&program);
+    command.arg0(format!("nginx: master process nginx -c {}", config.display()));
+    command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut forged = site.netns.spawn(&mut command);
+    forged.fork_once();
+
+    let ended =
+        site.guard(&["--apply", &site.change_to(&format!("server {WELL} weight=2;"))], &site.reload()).end();
+
+    ended.is(0, "passed", "[]");
+    assert!(ended.notes().contains("its master runs as another user"), "{ended:#?}");
+    assert!(
+        !ended.stderr.contains("evil.conf") && !ended.report.to_string().contains("evil.conf"),
+        "{ended:#?}"
+    );
 }
 
 #[test]

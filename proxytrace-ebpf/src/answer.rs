@@ -3,12 +3,12 @@
 
 #![expect(unsafe_code, reason = "entries of maps are pointers")]
 
-use proxytrace_ebpf::abi::{Address, Asked, Connection, RowKey, Terms};
+use proxytrace_ebpf::abi::{Address, Asked, Connection, PeerSettings, RowKey};
 
 use crate::{
     helpers::{now_ticks, setting},
     kernel::{Access, Stream},
-    maps::TERMS,
+    maps::PEER_SETTINGS,
 };
 
 /// A request is acknowledged that soon at the latest, on a way that is not too long (Linux as the other end: 40 to 200 ms). What was
@@ -57,9 +57,9 @@ pub(crate) fn asked<A: Access>(stream: Stream<A>, connection: &Connection, has_f
             return Asked::Answered;
         }
         // Where a connection has one request, or had one so far, what came is its answer.
-        let terms = terms(&connection.row);
-        let is_only = has(terms, Terms::ENDS) || stream.data_segments() == 1;
-        if is_only && !has(terms, Terms::TLS) {
+        let peer_settings = peer_settings(&connection.row);
+        let is_only = has(peer_settings, PeerSettings::ENDS) || stream.data_segments() == 1;
+        if is_only && !has(peer_settings, PeerSettings::TLS) {
             return Asked::Answered;
         }
     } else if stream.heard_from() != stream.expected() {
@@ -119,31 +119,34 @@ pub(crate) fn waiting_since_ns<A: Access>(stream: Stream<A>, connection: &Connec
 
 /// What is known of the address.
 #[inline(always)]
-pub(crate) fn terms(row: &RowKey) -> Option<&'static Terms> {
+pub(crate) fn peer_settings(row: &RowKey) -> Option<&'static PeerSettings> {
     let own = row.first();
     let of_generation = RowKey { address: Address::ZERO, ..own };
     // SAFETY: values of the map; where userspace replaces one at the same moment, it may be another's.
-    TERMS.get_ptr(&own).or_else(|| TERMS.get_ptr(&of_generation)).map(|terms| unsafe { &*terms })
+    PEER_SETTINGS
+        .get_ptr(&own)
+        .or_else(|| PEER_SETTINGS.get_ptr(&of_generation))
+        .map(|peer_settings| unsafe { &*peer_settings })
 }
 
 /// Whether the order of bytes tells whether a request waits.
 #[inline(always)]
-pub(crate) fn is_ordered(terms: Option<&Terms>) -> bool {
-    has(terms, Terms::REQUESTS) && !has(terms, Terms::UNORDERED)
+pub(crate) fn is_ordered(peer_settings: Option<&PeerSettings>) -> bool {
+    has(peer_settings, PeerSettings::REQUESTS) && !has(peer_settings, PeerSettings::UNORDERED)
 }
 
 #[inline(always)]
-pub(crate) fn has(terms: Option<&Terms>, flag: u32) -> bool {
-    terms.is_some_and(|terms| terms.flags & flag != 0)
+pub(crate) fn has(peer_settings: Option<&PeerSettings>, flag: u32) -> bool {
+    peer_settings.is_some_and(|peer_settings| peer_settings.flags & flag != 0)
 }
 
 /// Whether a proxy that closes after so long has waited for as long as it waits for an answer on one of the routes.
 #[inline(always)]
-pub(crate) fn has_timed_out(terms: &Terms, waited_ns: u64) -> bool {
+pub(crate) fn has_timed_out(peer_settings: &PeerSettings, waited_ns: u64) -> bool {
     let (mut has, mut longest_ns) = (false, 0);
     let mut index = 0;
-    while index < Terms::READ_TIMEOUTS {
-        let timeout_ns = u64::from(terms.read_timeouts_ms[index]) * 1_000_000;
+    while index < PeerSettings::READ_TIMEOUTS {
+        let timeout_ns = u64::from(peer_settings.read_timeouts_ms[index]) * 1_000_000;
         let slack_ns = slack_ns(timeout_ns);
         has |= timeout_ns > 0 && waited_ns.abs_diff(timeout_ns) <= slack_ns;
         longest_ns = longest_ns.max(timeout_ns);
@@ -154,8 +157,8 @@ pub(crate) fn has_timed_out(terms: &Terms, waited_ns: u64) -> bool {
 
 /// The same of the TLS handshake, for which nginx takes its connect timeout.
 #[inline(always)]
-pub(crate) fn has_connect_timed_out(terms: &Terms, waited_ns: u64) -> bool {
-    waited_ns.saturating_add(slack_ns(terms.connect_timeout_ns)) >= terms.connect_timeout_ns
+pub(crate) fn has_connect_timed_out(peer_settings: &PeerSettings, waited_ns: u64) -> bool {
+    waited_ns.saturating_add(slack_ns(peer_settings.connect_timeout_ns)) >= peer_settings.connect_timeout_ns
 }
 
 /// How far before a timeout a proxy may be seen closing for it.

@@ -167,7 +167,8 @@ pub(crate) fn closed<A: Access>(sock: Sock<A>) {
 /// How long the proxy waits for a connect there.
 #[inline(always)]
 fn connect_timeout_ns(row: &RowKey) -> u64 {
-    answer::terms(row).map_or_else(|| setting!(connect_timeout_ns), |terms| terms.connect_timeout_ns)
+    answer::peer_settings(row)
+        .map_or_else(|| setting!(connect_timeout_ns), |peer_settings| peer_settings.connect_timeout_ns)
 }
 
 /// A socket is gone. If its attempt is in the table still, the transition that ended it was not seen; the address of the

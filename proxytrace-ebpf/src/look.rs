@@ -11,10 +11,10 @@
 
 use core::ffi::c_void;
 
-use proxytrace_ebpf::abi::{Asked, Connection, Seen, Terms, capacity};
+use proxytrace_ebpf::abi::{Asked, Connection, PeerSettings, Seen, capacity};
 
 use crate::{
-    answer::{asked, has, is_ordered, received, terms, waiting_ns},
+    answer::{asked, has, is_ordered, peer_settings, received, waiting_ns},
     helpers::now_ns,
     kernel::{Probed, Sock, tcp},
     maps::{CONNECTIONS, FOUND, LOOKED_AT},
@@ -81,8 +81,8 @@ fn seen(sock: Sock<Probed>, connection: &Connection) -> Option<(Seen, Asked, u32
     let mut seen =
         Seen { established_ns: connection.established_ns, received, asked: order as u32, ..Seen::ZERO };
     if matches!(order, Asked::Waiting) {
-        let terms = terms(&connection.row);
-        if has(terms, Terms::REQUESTS) && (received == 0 || is_ordered(terms)) {
+        let peer_settings = peer_settings(&connection.row);
+        if has(peer_settings, PeerSettings::REQUESTS) && (received == 0 || is_ordered(peer_settings)) {
             seen.waiting_ns = waiting_ns(stream).max(1);
         } else {
             seen.asked = Asked::Unknown as u32;

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use proxytrace_ebpf::{
     abi::{
-        Address, Attempt, Call, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Seen, Settings, Terms,
-        UnixPath, Usage, capacity,
+        Address, Attempt, Call, Connection, Loss, Owner, PeerSettings, Process, Proxy, Row, RowKey, Seen,
+        Settings, UnixPath, Usage, capacity,
     },
     hooks::Place,
     offsets::Offsets,
@@ -96,10 +96,11 @@ pub(crate) static LEDGER: HashMap<RowKey, Row> = HashMap::with_max_entries(capac
 #[map]
 pub(crate) static RETIRING: HashMap<RowKey, u32> = HashMap::with_max_entries(capacity::RETIRING, 0);
 
-/// How long proxies wait and what can be told of answers, by address, as far as a configuration says so. Under the address that is all
+/// The settings of peers by address, as far as a configuration is known. Under the address that is all
 /// zeroes: of every other address of that generation.
 #[map]
-pub(crate) static TERMS: HashMap<RowKey, Terms> = HashMap::with_max_entries(capacity::TERMS.least, 0);
+pub(crate) static PEER_SETTINGS: HashMap<RowKey, PeerSettings> =
+    HashMap::with_max_entries(capacity::PEER_SETTINGS.least, 0);
 
 /// The paths behind the digests of unix sockets.
 #[map]

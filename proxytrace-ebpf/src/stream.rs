@@ -3,12 +3,12 @@
 #![expect(unsafe_code, reason = "entries of maps are pointers")]
 
 use proxytrace_ebpf::{
-    abi::{Asked, Attempt, Connection, Event, Loss, Share, Terms},
+    abi::{Asked, Attempt, Connection, Event, Loss, PeerSettings, Share},
     outcome::Broken,
 };
 
 use crate::{
-    answer::{self, asked, has, is_ordered, received, terms},
+    answer::{self, asked, has, is_ordered, peer_settings, received},
     counters::count_loss,
     events,
     helpers::now_ns,
@@ -68,7 +68,7 @@ pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
     let received = received(stream, true);
     let is_refusal = received == ALERT;
     match asked(stream, connection, true) {
-        Asked::Answered if is_refusal && has(terms(&connection.row), Terms::TLS) => {
+        Asked::Answered if is_refusal && has(peer_settings(&connection.row), PeerSettings::TLS) => {
             if let Some(connection) = take(sock) {
                 broke(sock, &connection, Broken::TlsRefused, 0, NEW);
             }
@@ -89,7 +89,7 @@ pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
         Asked::Waiting => end_unanswered(sock, received),
         Asked::Unknown => {
             if let Some(connection) = take(sock)
-                && is_ordered(terms(&connection.row))
+                && is_ordered(peer_settings(&connection.row))
             {
                 count_loss(Loss::AnswerOrderUnknown);
             }
@@ -126,9 +126,10 @@ pub(crate) fn ended_after_upstream<A: Access>(sock: Sock<A>) {
     if received == 0 {
         return broke(sock, &connection, Broken::ClosedBeforeResponse, 0, NEW);
     }
-    let terms = terms(&connection.row);
-    if is_ordered(terms) && !(has(terms, Terms::TLS) && answer::is_close_notify(more)) {
-        broke(sock, &connection, Broken::ClosedBeforeResponse, 0, kept(terms));
+    let peer_settings = peer_settings(&connection.row);
+    if is_ordered(peer_settings) && !(has(peer_settings, PeerSettings::TLS) && answer::is_close_notify(more))
+    {
+        broke(sock, &connection, Broken::ClosedBeforeResponse, 0, kept(peer_settings));
     }
 }
 
@@ -138,7 +139,7 @@ pub(crate) fn ended<A: Access>(sock: Sock<A>) {
     let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
     resent(&connection, stream);
     let received = received(stream, false);
-    if received == ALERT && has(terms(&connection.row), Terms::TLS) {
+    if received == ALERT && has(peer_settings(&connection.row), PeerSettings::TLS) {
         return broke(sock, &connection, Broken::TlsRefused, sock.error(), NEW);
     }
     let error = sock.error();
@@ -167,22 +168,22 @@ fn reset_by_upstream<A: Access>(
     if received == 0 {
         return way(if sock.is_bypassed() { Broken::Reset } else { Broken::ResetBeforeResponse }, NEW);
     }
-    let terms = terms(&connection.row);
+    let peer_settings = peer_settings(&connection.row);
     match asked(stream, connection, false) {
-        Asked::Waiting if is_ordered(terms) => {
+        Asked::Waiting if is_ordered(peer_settings) => {
             if answer::may_be_early(stream) {
                 count_loss(Loss::AnswerOrderUnknown);
                 return WHOLE;
             }
-            return way(Broken::ResetBeforeResponse, kept(terms));
+            return way(Broken::ResetBeforeResponse, kept(peer_settings));
         }
-        Asked::Unknown if is_ordered(terms) => count_loss(Loss::AnswerOrderUnknown),
+        Asked::Unknown if is_ordered(peer_settings) => count_loss(Loss::AnswerOrderUnknown),
         // Nothing is idle where connections are not kept.
-        _ if has(terms, Terms::ENDS) => return way(Broken::Reset, NEW),
+        _ if has(peer_settings, PeerSettings::ENDS) => return way(Broken::Reset, NEW),
         // An idle connection of a pool hurts nobody. Whether the answer was complete is not known, but after a while it was.
         _ if answer::quiet_ns(stream) >= IDLE_NS => answered(connection),
         // Of a proxy whose configuration nobody knows it is not known whether it keeps connections: most do not.
-        _ if terms.is_none() => return way(Broken::Reset, NEW),
+        _ if peer_settings.is_none() => return way(Broken::Reset, NEW),
         _ => count_loss(Loss::AnswerOrderUnknown),
     }
     WHOLE
@@ -197,21 +198,23 @@ fn closed_by_proxy<A: Access>(connection: &Connection, stream: Stream<A>, receiv
         }
         return WHOLE;
     }
-    let Some(terms) = terms(&connection.row) else { return WHOLE };
-    let known = Some(terms);
-    if !has(known, Terms::REQUESTS) || (received > 0 && !is_ordered(known)) {
+    let Some(peer_settings) = peer_settings(&connection.row) else { return WHOLE };
+    let known = Some(peer_settings);
+    if !has(known, PeerSettings::REQUESTS) || (received > 0 && !is_ordered(known)) {
         return WHOLE;
     }
     let mut waited_ns = answer::waiting_ns(stream);
-    if has(known, Terms::TLS) {
+    if has(known, PeerSettings::TLS) {
         // What TLS says at the end has been sent just now.
         let since_ns = answer::waiting_since_ns(stream, connection);
         if since_ns > 0 {
             waited_ns = waited_ns.max(now_ns().saturating_sub(since_ns));
         }
     }
-    let has_timed_out = answer::has_timed_out(terms, waited_ns)
-        || (received == 0 && has(known, Terms::TLS) && answer::has_connect_timed_out(terms, waited_ns));
+    let has_timed_out = answer::has_timed_out(peer_settings, waited_ns)
+        || (received == 0
+            && has(known, PeerSettings::TLS)
+            && answer::has_connect_timed_out(peer_settings, waited_ns));
     match asked {
         Asked::Unknown if has_timed_out => count_loss(Loss::AnswerOrderUnknown),
         Asked::Unknown => {}
@@ -230,20 +233,20 @@ fn closed_by_proxy<A: Access>(connection: &Connection, stream: Stream<A>, receiv
 /// A connection on which something had come before ends while a request waits.
 #[inline(always)]
 fn before_response<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32) {
-    let terms = terms(&connection.row);
-    if !is_ordered(terms) {
+    let peer_settings = peer_settings(&connection.row);
+    if !is_ordered(peer_settings) {
         return;
     }
     if sock.stream().is_some_and(answer::may_be_early) {
         return count_loss(Loss::AnswerOrderUnknown);
     }
-    broke(sock, connection, broken, errno, kept(terms));
+    broke(sock, connection, broken, errno, kept(peer_settings));
 }
 
 /// Whether an earlier request on a connection had got its answer on which something has come: with TLS that may be the handshake.
 #[inline(always)]
-fn kept(terms: Option<&Terms>) -> u32 {
-    if has(terms, Terms::TLS) { PERHAPS_KEPT } else { KEPT }
+fn kept(peer_settings: Option<&PeerSettings>) -> u32 {
+    if has(peer_settings, PeerSettings::TLS) { PERHAPS_KEPT } else { KEPT }
 }
 
 /// Nothing waited when a connection ended on which something had come.

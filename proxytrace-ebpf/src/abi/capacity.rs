@@ -21,8 +21,8 @@ pub const ATTEMPTS: Capacity = from(4_096, 16_384);
 pub const LEDGER: Capacity = from(2_048, 8_192);
 /// Rows of the ledger that are being taken out while they can still be used.
 pub const RETIRING: u32 = 1_024;
-/// Terms: an address for each generation that waits another time for it than for others, or can tell less of its answers.
-pub const TERMS: Capacity = from(2_048, 16_384);
+/// PeerSettings: an address for each generation that waits another time for it than for others, or can tell less of its answers.
+pub const PEER_SETTINGS: Capacity = from(2_048, 16_384);
 /// Traced processes.
 pub const PROCESSES: Capacity = from(2_048, 8_192);
 /// connect() calls under way.

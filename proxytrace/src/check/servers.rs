@@ -117,7 +117,7 @@ fn twice(
 }
 
 /// The keys under which nginx keeps a name: `.example.org` stands for two.
-fn matched(name: &str) -> Vec<String> {
+pub(super) fn matched(name: &str) -> Vec<String> {
     if name.starts_with('~') {
         return vec![name.to_owned()];
     }

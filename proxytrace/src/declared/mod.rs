@@ -4,14 +4,14 @@
 
 mod configuration;
 mod names;
+mod peer_settings;
 mod routes;
-mod terms;
 mod view;
 
 pub use configuration::{Changed, Configuration, Resolved};
 pub use names::AddressNames;
+pub use peer_settings::SettingsByPeer;
 pub use routes::{
     Addresses, Context, Endpoint, MAX_ENTRIES, Other, Peer, Resolver, Route, Routes, Server, Target, Upstream,
 };
-pub use terms::AddressTerms;
 pub use view::{RoutesView, without_secrets};

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::geteuid;
+
 use super::command;
 use crate::{
     check::{self, Finding, Subject, resolve, source},
@@ -78,8 +80,13 @@ impl Nginx {
             let of = |of: PathBuf| fs::metadata(of.join(what)).map(|about| (about.dev(), about.ino()));
             of(own).ok().zip(of(other).ok()).is_none_or(|(own, other)| own != other)
         };
-        if is_elsewhere("ns/mnt") || is_elsewhere("root") {
+        if is_elsewhere("ns/mnt") || is_elsewhere("ns/user") || is_elsewhere("root") {
             return Err(not("the proxy runs in a container; check it there, as in --apply"));
+        }
+        // Whoever may start a process can call it nginx and choose its program and its configuration: neither is run or read with rights
+        // that its user does not have.
+        if !runs_as_we_do(running.master) {
+            return Err(not("its master runs as another user; guard it as that user"));
         }
         match role(running.master) {
             Role::Master(arguments) => Ok(Self {
@@ -150,6 +157,13 @@ pub(super) async fn on_disk(path: &Path, resolves: bool) -> anyhow::Result<Resul
     let errors: BTreeSet<_> = found.iter().filter(|finding| finding.is_error()).map(Fault::of).collect();
     let files = subject.files();
     Ok(Ok(OnDisk { routes: subject.routes, addresses, errors: errors.into_iter().collect(), files }))
+}
+
+/// Whether each user id of that process is ours.
+fn runs_as_we_do(pid: u32) -> bool {
+    let status = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.status());
+    let own = geteuid().as_raw();
+    status.is_ok_and(|of| [of.ruid, of.euid, of.suid, of.fuid].into_iter().all(|uid| uid == own))
 }
 
 fn role(pid: u32) -> Role {

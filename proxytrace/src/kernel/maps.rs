@@ -12,7 +12,7 @@ use aya::{
     maps::{self, HashMap, MapData, MapError, PerCpuArray},
 };
 use proxytrace_ebpf::abi::{
-    Abi, Address, Call, Connection, Owner, Process, Proxy, Row, RowKey, Terms, UnixPath, Usage,
+    Abi, Address, Call, Connection, Owner, PeerSettings, Process, Proxy, Row, RowKey, UnixPath, Usage,
 };
 
 use super::{Error, batch};
@@ -40,7 +40,7 @@ pub(super) struct Map<K: Abi, V: Abi> {
 pub(super) type LedgerMap = Map<RowKey, Row>;
 pub(super) type RetiringMap = Map<RowKey, u32>;
 pub(super) type ConnectionMap = Map<u64, Connection>;
-pub(super) type TermsMap = Map<RowKey, Terms>;
+pub(super) type PeerSettingsMap = Map<RowKey, PeerSettings>;
 pub(super) type PathMap = Map<Address, UnixPath>;
 pub(super) type ProcessMap = Map<u32, Process>;
 pub(super) type ProxyMap = Map<u64, Proxy>;

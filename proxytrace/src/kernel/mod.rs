@@ -39,7 +39,7 @@ use std::{
 use aya::{Ebpf, EbpfLoader};
 use proxytrace_ebpf::{
     abi::{
-        Address, Connection, Loss, Owner, Process, Proxy, Row, RowKey, Seen, Settings, Share, Terms,
+        Address, Connection, Loss, Owner, PeerSettings, Process, Proxy, Row, RowKey, Seen, Settings, Share,
         UnixPath, capacity,
     },
     hooks::{CONNECT_HOOKS, PROCESS_HOOKS, Place},
@@ -55,7 +55,8 @@ use fdinfo::Figures;
 use hooks::Forced;
 use look::Look;
 use maps::{
-    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, Plain, ProcessMap, ProxyMap, RetiringMap, TermsMap,
+    CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, PeerSettingsMap, Plain, ProcessMap, ProxyMap,
+    RetiringMap,
 };
 use owners::Owners;
 use processes::Wanted;
@@ -110,7 +111,7 @@ pub struct Tracer {
     /// What userspace itself could not enter, index [`Loss`].
     refused: [u64; Loss::ALL.len()],
     paths: PathMap,
-    terms: TermsMap,
+    peer_settings: PeerSettingsMap,
     path_cache: HashMap<Address, Option<UnixPath>>,
 }
 
@@ -163,7 +164,7 @@ impl Tracer {
             sizes,
             refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
-            terms: TermsMap::take(&mut ebpf, "TERMS")?,
+            peer_settings: PeerSettingsMap::take(&mut ebpf, "PEER_SETTINGS")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
             memory_bytes: None,
@@ -256,7 +257,7 @@ impl Tracer {
                 "LEDGER" => snapshot.own_rows().count() as u64,
                 "PROCESSES" => held(Share::Processes),
                 "PROXIES" => held(Share::Proxies),
-                "TERMS" => self.terms.count()?,
+                "PEER_SETTINGS" => self.peer_settings.count()?,
                 "CALLS" => self.calls.count()?,
                 _ => self.paths.count()?,
             };
@@ -311,10 +312,10 @@ impl Tracer {
         self.refused[loss as usize] += n;
     }
 
-    /// How many addresses can have terms of their own.
+    /// How many addresses can have settings of their own.
     #[must_use]
-    pub const fn terms_capacity(&self) -> usize {
-        self.terms.capacity
+    pub const fn peer_settings_capacity(&self) -> usize {
+        self.peer_settings.capacity
     }
 
     /// How many rows the ledger can hold.
@@ -394,15 +395,19 @@ impl Tracer {
         Ok(others)
     }
 
-    /// Sets how long a proxy waits at an address, and what can be told of its answers; `None` forgets it. How a connection ended
+    /// Sets the timeouts and the protocol of an address; `None` forgets them. How a connection ended
     /// that the proxy closes is judged by it. The address that is all zeroes stands for every other one of the generation.
     ///
     /// # Errors
     /// There is no capacity for another, or what else the kernel said.
-    pub fn set_terms(&mut self, row: &RowKey, terms: Option<&Terms>) -> Result<(), Error> {
-        match terms {
-            Some(terms) => self.terms.insert(row, terms),
-            None => self.terms.remove(row).map(drop),
+    pub fn set_peer_settings(
+        &mut self,
+        row: &RowKey,
+        peer_settings: Option<&PeerSettings>,
+    ) -> Result<(), Error> {
+        match peer_settings {
+            Some(peer_settings) => self.peer_settings.insert(row, peer_settings),
+            None => self.peer_settings.remove(row).map(drop),
         }
     }
 

@@ -52,8 +52,8 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "timeouts",
-        map: "TERMS",
-        usual: capacity::TERMS,
+        map: "PEER_SETTINGS",
+        usual: capacity::PEER_SETTINGS,
         follows: None,
         holds: "addresses with timeouts of their own",
         full: None,

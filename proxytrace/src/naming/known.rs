@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    declared::{AddressNames, AddressTerms, Configuration, Resolved},
+    declared::{AddressNames, Configuration, Resolved, SettingsByPeer},
     model::Address,
     reader::{Lookup, Owner},
 };
@@ -35,7 +35,7 @@ pub(super) struct KnownConfig {
     /// What is kept of it takes so many bytes.
     pub(super) bytes: usize,
     pub(super) names: AddressNames,
-    pub(super) terms: AddressTerms,
+    pub(super) peer_settings: SettingsByPeer,
     /// The proxy looks names up while it runs; and how long their answers hold where its configuration says that.
     is_followed: bool,
     valid: Option<Duration>,
@@ -74,7 +74,7 @@ impl KnownConfig {
             owner,
             bytes,
             names: AddressNames::default(),
-            terms: AddressTerms::default(),
+            peer_settings: SettingsByPeer::default(),
             is_followed: routes.is_followed(),
             valid: valid_ms.map(Duration::from_millis),
             is_open: false,
@@ -94,7 +94,7 @@ impl KnownConfig {
     fn derive(&mut self) {
         let Configuration { routes, resolved: Resolved { addresses, .. }, .. } = &self.configuration;
         self.names = AddressNames::new(routes, addresses);
-        self.terms = AddressTerms::new(routes, addresses);
+        self.peer_settings = SettingsByPeer::new(routes, addresses);
         self.is_open = routes.is_open(addresses);
         self.unanswered.clear();
         for (index, upstream) in routes.upstreams.iter().enumerate() {

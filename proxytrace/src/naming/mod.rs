@@ -18,7 +18,7 @@ use std::{
 use proxytrace_ebpf::abi::RowKey;
 
 use crate::{
-    declared::{AddressNames, AddressTerms, Configuration},
+    declared::{AddressNames, Configuration, SettingsByPeer},
     model::{Address, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
     reader::{Answer, GenerationId, Lookup, Owner, Question, Reply, Request, client::Client},
 };
@@ -272,8 +272,8 @@ impl Naming {
 
     /// What is known of how long the proxy waits, and for what, where its configuration is known.
     #[must_use]
-    pub fn terms(&self, id: GenerationId) -> Option<&AddressTerms> {
-        self.generations.known(id).map(|known| &known.terms)
+    pub fn peer_settings(&self, id: GenerationId) -> Option<&SettingsByPeer> {
+        self.generations.known(id).map(|known| &known.peer_settings)
     }
 
     /// Forgets all generations and rows but these.

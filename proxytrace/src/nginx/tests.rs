@@ -13,7 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use proxytrace_ebpf::abi;
 
 use super::read::routes;
-use crate::declared::{AddressNames, AddressTerms, Endpoint, Route, Routes};
+use crate::declared::{AddressNames, Endpoint, Route, Routes, SettingsByPeer};
 
 /// A configuration in one file, which stands at `n`.
 struct One<'a>(&'a str);
@@ -275,23 +275,23 @@ fn what_can_be_told_of_answers_follows_from_the_routes() {
     );
     let check = |keeps_by_default: bool, expected: &[(&str, &[u32], &str)]| {
         let routes = Routes { keeps_by_default, ..routes.clone() };
-        let terms = AddressTerms::new(&routes, &HashMap::new());
-        let (of_others, own) = terms.for_kernel(Duration::from_secs(60));
-        let own: HashMap<String, abi::Terms> =
-            own.map(|(address, terms)| (address.to_string(), terms)).collect();
+        let peer_settings = SettingsByPeer::new(&routes, &HashMap::new());
+        let (of_others, own) = peer_settings.for_kernel(Duration::from_secs(60));
+        let own: HashMap<String, abi::PeerSettings> =
+            own.map(|(address, peer_settings)| (address.to_string(), peer_settings)).collect();
         for (address, read_timeouts_s, flags) in expected {
-            let terms = own.get(*address).unwrap_or(&of_others);
+            let peer_settings = own.get(*address).unwrap_or(&of_others);
             let known: Vec<u32> =
-                terms.read_timeouts_ms.iter().filter(|ms| **ms > 0).map(|ms| ms / 1000).collect();
+                peer_settings.read_timeouts_ms.iter().filter(|ms| **ms > 0).map(|ms| ms / 1000).collect();
             let letters = [
-                (abi::Terms::REQUESTS, 'r'),
-                (abi::Terms::TLS, 't'),
-                (abi::Terms::UNORDERED, 'u'),
-                (abi::Terms::ENDS, 'e'),
+                (abi::PeerSettings::REQUESTS, 'r'),
+                (abi::PeerSettings::TLS, 't'),
+                (abi::PeerSettings::UNORDERED, 'u'),
+                (abi::PeerSettings::ENDS, 'e'),
             ];
             let said: String = letters
                 .iter()
-                .filter(|(flag, _)| terms.flags & flag != 0)
+                .filter(|(flag, _)| peer_settings.flags & flag != 0)
                 .map(|(_, letter)| *letter)
                 .collect();
             assert_eq!((known.as_slice(), said.as_str()), (*read_timeouts_s, *flags), "{address}");

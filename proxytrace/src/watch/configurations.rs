@@ -82,7 +82,7 @@ impl Watch {
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
         if heard.names_anew {
-            self.set_terms(of);
+            self.set_peer_settings(of);
         }
         // What a host name stands for is not known before that.
         if heard.names_anew && heard.is_complete {
@@ -244,8 +244,8 @@ impl Watch {
         let rows = snapshot.rows.iter().map(|(row, _)| *row).chain(self.held_rows()).collect();
         self.naming.retain(&used, &rows);
         self.rows.retain(&rows);
-        let Self { terms, tracer, naming, .. } = self;
-        terms.retain(tracer, |of| naming.is_asked(of))
+        let Self { peer_settings, tracer, naming, .. } = self;
+        peer_settings.retain(tracer, |of| naming.is_asked(of))
     }
 
     /// The generations whose configurations are needed: those that have processes, and those of which something waits for its
@@ -256,15 +256,15 @@ impl Watch {
         with_processes(&snapshot.processes).chain(nameless.map(|row| of_row(&row))).collect()
     }
 
-    fn set_terms(&mut self, of: GenerationId) {
-        let Some(terms) = self.naming.terms(of) else { return };
-        let (of_others, own) = terms.for_kernel(self.connect_timeout);
+    fn set_peer_settings(&mut self, of: GenerationId) {
+        let Some(peer_settings) = self.naming.peer_settings(of) else { return };
+        let (of_others, own) = peer_settings.for_kernel(self.connect_timeout);
         let row = |address| RowKey { proxy: of.proxy, generation: of.generation, address };
-        let own = own.filter_map(|(address, terms)| Some((row(address.to_abi()?), terms)));
+        let own = own.filter_map(|(address, peer_settings)| Some((row(address.to_abi()?), peer_settings)));
         let wanted = own.chain([(row(abi::Address::ZERO), of_others)]).collect();
         // Who is not there any more needs none.
         let Some(owner) = self.owner(of.proxy) else { return };
-        if let Err(error) = self.terms.set(&mut self.tracer, of, owner, &wanted) {
+        if let Err(error) = self.peer_settings.set(&mut self.tracer, of, owner, &wanted) {
             tracing::warn!(
                 "set the timeouts of process {} in the kernel: {error}; what times out there may be reported as \
                  cancelled, or not at all: give the table more room with --table-size timeouts=N",

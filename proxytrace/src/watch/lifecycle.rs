@@ -10,7 +10,7 @@ use super::{
     configurations::pids,
     rejections::{Rejection, Rejections},
     reloads::{Open, Reloads},
-    workforce::Turn,
+    workforce::{Exited, Turn},
 };
 use crate::{
     kernel::{Error, Snapshot, Tracer, boot_ns},
@@ -118,26 +118,29 @@ impl Watch {
             // Only of nginx is it known that it cannot do without.
             let generation =
                 snapshot.proxies.iter().find(|(id, _)| *id == proxy).map(|(_, state)| state.generation);
-            let is_nginx =
-                generation.is_some_and(|generation| self.newest_known(proxy, generation).is_some());
-            if is_nginx || matches!(turn, Turn::Over) {
-                self.detection.workers_turned(proxy, turn);
+            let known = generation.filter(|generation| self.newest_known(proxy, *generation).is_some());
+            match (turn, known) {
+                (Turn::Gone(exited), Some(generation)) => {
+                    self.ask_for_last_words(snapshot, GenerationId { proxy, generation }, exited);
+                }
+                (Turn::Gone(_), None) => continue,
+                (Turn::Over, _) => {}
             }
+            self.detection.workers_turned(proxy, turn);
         }
     }
 
-    /// Asks for the last words of a worker that has ended in a way that may leave the proxy without any.
-    pub(super) fn note_exit(&mut self, event: &Event) -> Result<(), Error> {
-        self.workforces.note(event);
-        if event.kind == Event::WORKER_EXITED && abi::exit_code(event.what) != 0 {
-            let of = GenerationId { proxy: event.proxy, generation: event.generation };
-            let master = pids(&self.tracer.processes()?, of).first().copied();
-            let ended = Rejection { proxy: event.proxy, asked_ns: event.time_ns };
-            if master.is_some_and(|master| self.naming.ask_why(of, master, ended.asked_ns)) {
-                self.lifecycle.rejections.ask(ended);
-            }
+    /// Asks for what the last worker said that has ended for an error. Here and not at each exit: whoever lets thousands of processes fail
+    /// a second would keep the reader and us busy.
+    fn ask_for_last_words(&mut self, snapshot: &Snapshot, of: GenerationId, exited: Exited) {
+        if abi::exit_code(exited.status) == 0 {
+            return;
         }
-        Ok(())
+        let ended = Rejection { proxy: of.proxy, asked_ns: exited.time_ns };
+        let master = pids(&snapshot.processes, of).first().copied();
+        if master.is_some_and(|master| self.naming.ask_why(of, master, ended.asked_ns)) {
+            self.lifecycle.rejections.ask(ended);
+        }
     }
 
     /// What became of a process or a reload, as a record.

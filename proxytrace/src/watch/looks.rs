@@ -339,7 +339,7 @@ fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unh
 
 fn read_timeout(naming: &Naming, row: &RowKey) -> Option<Duration> {
     let address = Address::of_abi(&row.address, None);
-    naming.terms(of_row(row))?.read_timeout(&address)
+    naming.peer_settings(of_row(row))?.read_timeout(&address)
 }
 
 #[cfg(test)]

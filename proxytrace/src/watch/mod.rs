@@ -7,11 +7,11 @@ mod held;
 mod housekeeping;
 mod lifecycle;
 mod looks;
+mod peer_settings;
 mod records;
 mod rejections;
 mod reloads;
 mod rows;
-mod terms;
 mod view;
 mod workforce;
 
@@ -61,7 +61,7 @@ pub struct Watch {
     unnamed: Vec<Arc<str>>,
     /// Where no configuration gives one.
     connect_timeout: Duration,
-    terms: terms::Terms,
+    peer_settings: peer_settings::PeerSettings,
     looks: looks::Looks,
 }
 
@@ -88,7 +88,7 @@ impl Watch {
         limits: Limits,
     ) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
-        let terms = terms::Terms::new(tracer.terms_capacity());
+        let peer_settings = peer_settings::PeerSettings::new(tracer.peer_settings_capacity());
         let (reader, replies) =
             client::start().context("start the process that reads nginx's configuration")?;
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
@@ -106,7 +106,7 @@ impl Watch {
             is_last: false,
             unnamed: Vec::new(),
             connect_timeout: options.connect_timeout,
-            terms,
+            peer_settings,
             looks: looks::Looks::new(),
         };
         let snapshot = watch.tracer.snapshot()?;

@@ -26,7 +26,7 @@ impl Watch {
     pub fn take(&mut self, event: &Event, wants_records: bool) -> Result<(), Error> {
         let time = clock().at(event.time_ns);
         self.note(event)?;
-        self.note_exit(event)?;
+        self.workforces.note(event);
         let is_news = self.note_reload(time, event);
         let is_reported = match event.kind {
             Event::RELOADED | Event::RELOAD_REJECTED => is_news,

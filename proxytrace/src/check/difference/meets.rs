@@ -10,6 +10,7 @@ use super::{
     places::{Effective, Place},
     shown_name,
 };
+use crate::check::servers::matched;
 use crate::nginx::listen::{Socket, of_server};
 
 /// Parameters of `listen` that say what is spoken on a socket.
@@ -83,7 +84,7 @@ impl Meets {
         let mut names: Vec<String> = match self.kind {
             // A name of a server in mail is what it calls itself.
             "mail" => Vec::new(),
-            _ => written.flat_map(|directive| &directive.args).flat_map(|word| keys(&word.text)).collect(),
+            _ => written.flat_map(|directive| &directive.args).flat_map(|word| matched(&word.text)).collect(),
         };
         if names.is_empty() {
             names.push(String::new());
@@ -113,17 +114,5 @@ impl Meets {
         let shown: Vec<_> = names.iter().map(|name| shown_name(name)).collect();
         let label = format!("server {} ({})", shown.join(" "), own.join(", "));
         self.bodies.push(Body { label, names: names.into_iter().collect(), place });
-    }
-}
-
-/// What a name answers to; the two of `.example.org` are two.
-fn keys(name: &str) -> Vec<String> {
-    if name.starts_with('~') {
-        return vec![name.to_owned()];
-    }
-    let name = name.to_ascii_lowercase();
-    match name.strip_prefix('.') {
-        Some(rest) => vec![rest.to_owned(), format!("*{name}")],
-        None => vec![name],
     }
 }

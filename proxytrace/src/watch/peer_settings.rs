@@ -1,4 +1,4 @@
-//! The terms that are set in the kernel: whether a proxy that closes a connection has timed out goes by them.
+//! The settings of peers as the kernel half has them: by these it tells a timeout of the proxy from a client that left.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,9 +10,9 @@ use crate::{
     reader::GenerationId,
 };
 
-/// The terms that are set.
+/// What is set.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct PeerSettings {
     capacity: Capacity,
     set: BTreeMap<GenerationId, Set>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Terms {
 #[derive(Debug)]
 struct Set {
     owner: Owner,
-    terms: HashMap<RowKey, abi::Terms>,
+    peer_settings: HashMap<RowKey, abi::PeerSettings>,
 }
 
 /// Why not all were set.
@@ -34,13 +34,13 @@ pub(super) enum Error {
     Kernel(#[from] kernel::Error),
 }
 
-impl Terms {
+impl PeerSettings {
     /// Half of the table is one owner's at most.
     pub(super) fn new(entries: usize) -> Self {
         Self { capacity: Capacity::new(entries / 2), set: BTreeMap::new() }
     }
 
-    /// Sets the terms of a generation in the kernel: `wanted` holds those of every address that differ from what holds for all others,
+    /// Sets the settings of a generation in the kernel: `wanted` holds those of every address that differ from what holds for all others,
     /// and these. Those that were set before and are not in `wanted` are removed.
     ///
     /// # Errors
@@ -50,22 +50,22 @@ impl Terms {
         tracer: &mut Tracer,
         of: GenerationId,
         owner: Owner,
-        wanted: &HashMap<RowKey, abi::Terms>,
+        wanted: &HashMap<RowKey, abi::PeerSettings>,
     ) -> Result<(), Error> {
-        let set = self.set.entry(of).or_insert_with(|| Set { owner, terms: HashMap::new() });
-        for (row, _) in set.terms.extract_if(|row, _| !wanted.contains_key(row)) {
+        let set = self.set.entry(of).or_insert_with(|| Set { owner, peer_settings: HashMap::new() });
+        for (row, _) in set.peer_settings.extract_if(|row, _| !wanted.contains_key(row)) {
             self.capacity.give_back(set.owner);
-            tracer.set_terms(&row, None)?;
+            tracer.set_peer_settings(&row, None)?;
         }
-        for (row, terms) in wanted {
-            if set.terms.get(row) == Some(terms) {
+        for (row, peer_settings) in wanted {
+            if set.peer_settings.get(row) == Some(peer_settings) {
                 continue;
             }
-            if !set.terms.contains_key(row) && !self.capacity.take(set.owner) {
+            if !set.peer_settings.contains_key(row) && !self.capacity.take(set.owner) {
                 return Err(Error::NoCapacity);
             }
-            set.terms.insert(*row, *terms);
-            tracer.set_terms(row, Some(terms))?;
+            set.peer_settings.insert(*row, *peer_settings);
+            tracer.set_peer_settings(row, Some(peer_settings))?;
         }
         Ok(())
     }
@@ -80,10 +80,10 @@ impl Terms {
         keep: impl Fn(GenerationId) -> bool,
     ) -> Result<(), kernel::Error> {
         let gone: Vec<GenerationId> = self.set.keys().copied().filter(|of| !keep(*of)).collect();
-        for Set { owner, terms } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
-            for row in terms.keys() {
+        for Set { owner, peer_settings } in gone.into_iter().filter_map(|of| self.set.remove(&of)) {
+            for row in peer_settings.keys() {
                 self.capacity.give_back(owner);
-                tracer.set_terms(row, None)?;
+                tracer.set_peer_settings(row, None)?;
             }
         }
         Ok(())

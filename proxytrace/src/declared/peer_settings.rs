@@ -1,4 +1,4 @@
-//! How long a proxy waits at an address, and what can be told of its answers: what the kernel half judges by when a connection ends.
+//! The timeouts and the protocol that a configuration sets for an address: what the kernel half judges by when a connection ends.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,17 +10,17 @@ use proxytrace_ebpf::abi;
 use super::routes::{Addresses, Context, Endpoint, Route, Routes, Upstream};
 use crate::model::Address;
 
-/// The terms of a configuration's addresses.
+/// The settings of a configuration's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AddressTerms {
-    of_address: HashMap<Address, Terms>,
-    of_others: Terms,
+pub struct SettingsByPeer {
+    of_address: HashMap<Address, PeerSettings>,
+    of_others: PeerSettings,
 }
 
 /// Those of one address, put together over the routes that lead there. What holds for one of several may hold for any of its
 /// connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Terms {
+struct PeerSettings {
     routes: usize,
     connect_timeout_ms: Option<u64>,
     /// Only of requests.
@@ -31,16 +31,16 @@ struct Terms {
     is_kept: bool,
 }
 
-impl AddressTerms {
+impl SettingsByPeer {
     /// A name that `addresses` lack has no address.
     #[must_use]
     pub fn new(routes: &Routes, addresses: &Addresses) -> Self {
-        let mut of_address: HashMap<Address, Terms> = HashMap::new();
+        let mut of_address: HashMap<Address, PeerSettings> = HashMap::new();
         let of_upstreams = of_upstreams(routes);
-        for (upstream, terms) in routes.upstreams.iter().zip(&of_upstreams) {
+        for (upstream, peer_settings) in routes.upstreams.iter().zip(&of_upstreams) {
             let endpoints = upstream.peers.iter().map(|peer| &peer.endpoint);
             for address in endpoints.flat_map(|endpoint| endpoint.addresses(addresses)) {
-                of_address.entry(address).or_default().join(terms);
+                of_address.entry(address).or_default().join(peer_settings);
             }
         }
         for address in routes.others.iter().flat_map(|other| other.endpoint.addresses(addresses)) {
@@ -52,8 +52,8 @@ impl AddressTerms {
     /// The shortest time that the proxy waits for bytes of an answer there.
     #[must_use]
     pub fn read_timeout(&self, address: &Address) -> Option<Duration> {
-        let terms = self.of_address.get(address).unwrap_or(&self.of_others);
-        terms.read_timeouts_ms.first().copied().map(Duration::from_millis)
+        let peer_settings = self.of_address.get(address).unwrap_or(&self.of_others);
+        peer_settings.read_timeouts_ms.first().copied().map(Duration::from_millis)
     }
 
     /// As the kernel half takes them: what holds for every address that has none of its own, and those that differ.
@@ -61,22 +61,24 @@ impl AddressTerms {
     pub fn for_kernel(
         &self,
         connect_timeout: Duration,
-    ) -> (abi::Terms, impl Iterator<Item = (&Address, abi::Terms)>) {
+    ) -> (abi::PeerSettings, impl Iterator<Item = (&Address, abi::PeerSettings)>) {
         let of_others = self.of_others.for_kernel(connect_timeout);
-        let own =
-            self.of_address.iter().map(move |(address, terms)| (address, terms.for_kernel(connect_timeout)));
-        (of_others, own.filter(move |(_, terms)| *terms != of_others))
+        let own = self
+            .of_address
+            .iter()
+            .map(move |(address, peer_settings)| (address, peer_settings.for_kernel(connect_timeout)));
+        (of_others, own.filter(move |(_, peer_settings)| *peer_settings != of_others))
     }
 }
 
 /// For each upstream.
-fn of_upstreams(routes: &Routes) -> Vec<Terms> {
-    let mut all = vec![Terms::default(); routes.upstreams.len()];
+fn of_upstreams(routes: &Routes) -> Vec<PeerSettings> {
+    let mut all = vec![PeerSettings::default(); routes.upstreams.len()];
     for route in &routes.routes {
         for &index in &route.target.upstreams {
-            if let (Some(terms), Some(upstream)) = (all.get_mut(index), routes.upstreams.get(index)) {
+            if let (Some(peer_settings), Some(upstream)) = (all.get_mut(index), routes.upstreams.get(index)) {
                 let may_keep = upstream.is_kept || upstream.has_more_peers || routes.keeps_by_default;
-                terms.add(routes, route, may_keep);
+                peer_settings.add(routes, route, may_keep);
             }
         }
     }
@@ -84,16 +86,18 @@ fn of_upstreams(routes: &Routes) -> Vec<Terms> {
 }
 
 /// What holds for an address that the configuration does not name: what holds for the routes that may lead there, else for all.
-fn of_others(routes: &Routes, of_upstreams: &[Terms], addresses: &Addresses) -> Terms {
-    let mut open = Terms::default();
+fn of_others(routes: &Routes, of_upstreams: &[PeerSettings], addresses: &Addresses) -> PeerSettings {
+    let mut open = PeerSettings::default();
     for route in routes.routes.iter().filter(|route| !route.target.open.is_empty()) {
         open.add(routes, route, routes.keeps_by_default);
     }
-    for (_, terms) in routes.upstreams.iter().zip(of_upstreams).filter(|(one, _)| is_open(one, addresses)) {
-        open.join(terms);
+    for (_, peer_settings) in
+        routes.upstreams.iter().zip(of_upstreams).filter(|(one, _)| is_open(one, addresses))
+    {
+        open.join(peer_settings);
     }
     if open.routes == 0 {
-        of_upstreams.iter().for_each(|terms| open.join(terms));
+        of_upstreams.iter().for_each(|peer_settings| open.join(peer_settings));
     }
     open
 }
@@ -104,7 +108,7 @@ fn is_open(upstream: &Upstream, addresses: &Addresses) -> bool {
     upstream.has_more_peers || upstream.peers.iter().any(|peer| peer.resolve || is_unknown(&peer.endpoint))
 }
 
-impl Terms {
+impl PeerSettings {
     fn add(&mut self, routes: &Routes, route: &Route, may_keep: bool) {
         let is_http = routes.servers.get(route.server).is_some_and(|server| server.context == Context::Http);
         self.join(&Self {
@@ -128,20 +132,20 @@ impl Terms {
         self.is_kept |= other.is_kept;
     }
 
-    fn for_kernel(&self, connect_timeout: Duration) -> abi::Terms {
+    fn for_kernel(&self, connect_timeout: Duration) -> abi::PeerSettings {
         let flag = |holds: bool, flag: u32| if holds { flag } else { 0 };
         let connect_timeout = self.connect_timeout_ms.map_or(connect_timeout, Duration::from_millis);
-        let mut terms = abi::Terms {
+        let mut peer_settings = abi::PeerSettings {
             connect_timeout_ns: u64::try_from(connect_timeout.as_nanos()).unwrap_or(u64::MAX),
-            flags: flag(self.routes > 0 && !self.has_other_than_requests, abi::Terms::REQUESTS)
-                | flag(self.is_tls, abi::Terms::TLS)
-                | flag(self.is_unordered, abi::Terms::UNORDERED)
-                | flag(self.routes > 0 && !self.is_kept, abi::Terms::ENDS),
-            ..abi::Terms::ZERO
+            flags: flag(self.routes > 0 && !self.has_other_than_requests, abi::PeerSettings::REQUESTS)
+                | flag(self.is_tls, abi::PeerSettings::TLS)
+                | flag(self.is_unordered, abi::PeerSettings::UNORDERED)
+                | flag(self.routes > 0 && !self.is_kept, abi::PeerSettings::ENDS),
+            ..abi::PeerSettings::ZERO
         };
-        for (slot, ms) in terms.read_timeouts_ms.iter_mut().zip(&self.read_timeouts_ms) {
+        for (slot, ms) in peer_settings.read_timeouts_ms.iter_mut().zip(&self.read_timeouts_ms) {
             *slot = u32::try_from(*ms).unwrap_or(u32::MAX);
         }
-        terms
+        peer_settings
     }
 }

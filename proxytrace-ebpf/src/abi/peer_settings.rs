@@ -1,16 +1,16 @@
-//! What is asked of an address: how long the proxy waits there, and what can be told of the answers.
+//! The settings of a peer: connect timeout, read timeouts, and flags that say whether its protocol shows an answer on the socket.
 
 use super::record::abi;
 
 abi! {
     /// What a proxy's configuration says of an address, put together over all routes that lead there.
-    pub struct Terms {
+    pub struct PeerSettings {
         /// How long the proxy waits for a connect, in nanoseconds.
         pub connect_timeout_ns: u64,
         /// How long it waits for bytes of an answer, in milliseconds: the different times of the routes, the shortest first; 0 for
         /// none. Where there are more than fit, the longest are left out.
-        pub read_timeouts_ms: [u32; Terms::READ_TIMEOUTS],
-        /// [`Terms::REQUESTS`] and so on.
+        pub read_timeouts_ms: [u32; PeerSettings::READ_TIMEOUTS],
+        /// [`PeerSettings::REQUESTS`] and so on.
         pub flags: u32,
         /// Not used; zero.
         pub reserved: u32,
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-impl Terms {
+impl PeerSettings {
     /// How many different read timeouts are told apart.
     pub const READ_TIMEOUTS: usize = 4;
 
