@@ -282,11 +282,7 @@ impl ProxyNames {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::HashSet,
-        path::Path,
-        time::{Duration, Instant},
-    };
+    use std::{collections::HashSet, path::Path, time::Instant};
 
     use super::{
         Identity, Owner, ProxyNames, SETTLE_TIMEOUT, Seen, Source,

@@ -101,11 +101,7 @@ impl ProxyNames {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::HashSet,
-        path::Path,
-        time::{Duration, Instant},
-    };
+    use std::{collections::HashSet, path::Path, time::Duration};
 
     use proxytrace_ebpf::abi::Owner;
 
