@@ -56,6 +56,14 @@ impl SettingsByPeer {
         peer_settings.read_timeouts_ms.first().copied().map(Duration::from_millis)
     }
 
+    /// Whether the first bytes that come from there after a request are its answer: they may be a session ticket of TLS, or a frame of
+    /// HTTP/2.
+    #[must_use]
+    pub fn begins_with_an_answer(&self, address: &Address) -> bool {
+        let of = self.of_address.get(address).unwrap_or(&self.of_others);
+        of.routes > 0 && !of.has_other_than_requests && !of.is_tls && !of.is_unordered
+    }
+
     /// As the kernel half takes them: what holds for every address that has none of its own, and those that differ.
     /// `connect_timeout` is for where no route says how long a connect is waited for.
     pub fn for_kernel(

@@ -23,6 +23,9 @@ const MAX_PAGES: Limits = Limits { total: 192, by_peer: 96 };
 /// How long a client may take to ask, or to take what it has asked for; and how long a page may take.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A request comes within that where its client is about to send it.
+const ARRIVING: Duration = Duration::from_secs(1);
+
 /// Pages that clients are still taking need no more memory than this in bytes; a single page that is larger is served alone.
 const MAX_BODIES: usize = 64 << 20;
 
@@ -101,9 +104,12 @@ impl Connections {
         self.close_those(|connection| connection.since.elapsed() >= CLIENT_TIMEOUT);
     }
 
-    /// Closes those that wait for their client's next request.
+    /// Closes those that have waited for their client's next request. One that has just come is answered: its request may be on the
+    /// way.
     pub(super) fn close_asking(&self) {
-        self.close_those(|connection| connection.phase == Phase::Asks);
+        self.close_those(|connection| {
+            connection.phase == Phase::Asks && connection.since.elapsed() >= ARRIVING
+        });
     }
 
     /// Closes the one that can best be spared.

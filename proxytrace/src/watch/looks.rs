@@ -8,13 +8,13 @@ use std::{
 
 use jiff::Timestamp;
 use proxytrace_ebpf::{
-    abi::{self, Connection, Loss, Row, RowKey, Seen, capacity},
+    abi::{self, Asked, Connection, Loss, Row, RowKey, Seen, capacity},
     outcome::Broken,
 };
 
 use super::{Watch, rows::RowName};
 use crate::{
-    kernel::{Error, Snapshot, Tracer},
+    kernel::{Error, Snapshot, Tracer, boot_ns},
     model::{Address, Body, Counts, Record, Route, Unanswered, Waiting},
     naming::{Naming, of_row},
 };
@@ -47,6 +47,8 @@ const PARTS: usize = 6;
 #[derive(Debug)]
 pub(super) struct Looks {
     last: Instant,
+    /// When the last pass began, boot time in nanoseconds.
+    last_ns: u64,
     /// Where the next pass begins, where one does not reach the end.
     next: usize,
     connections: HashMap<u64, Known>,
@@ -140,7 +142,13 @@ impl AtRow {
 
 impl Looks {
     pub(super) fn new() -> Self {
-        Self { last: Instant::now(), next: 0, connections: HashMap::new(), rows: HashMap::new() }
+        Self {
+            last: Instant::now(),
+            last_ns: boot_ns(),
+            next: 0,
+            connections: HashMap::new(),
+            rows: HashMap::new(),
+        }
     }
 
     /// What was found of the connections of a row, where any was looked at.
@@ -204,14 +212,16 @@ impl Watch {
             return Ok(Vec::new());
         }
         self.looks.last = Instant::now();
+        let before_ns = std::mem::replace(&mut self.looks.last_ns, boot_ns());
         let looked = self.looks.pass(&mut self.tracer)?;
         let is_whole = self.looks.next == 0;
-        Ok(self.take_in(looked, is_whole, &ended(snapshot)))
+        Ok(self.take_in(looked, before_ns, is_whole, &ended(snapshot)))
     }
 
     fn take_in(
         &mut self,
         looked: Vec<(u64, Connection, Seen)>,
+        before_ns: u64,
         is_whole: bool,
         ended: &HashMap<RowKey, u64>,
     ) -> Vec<Record> {
@@ -246,6 +256,13 @@ impl Watch {
                 if known.waiting_ns > 0 {
                     at.longest.note(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
                 }
+            }
+            // One that was made since the look before, and may be kept for long without another request.
+            let is_new = earlier.is_none() && seen.established_ns > before_ns;
+            let has_answer = seen.received > 0 && seen.asked == Asked::Answered as u32;
+            if is_new && has_answer && begins_with_an_answer(&self.naming, &row) {
+                at.found.answered += 1;
+                at.has_answered = true;
             }
             let was_overdue =
                 earlier.is_some_and(|known| known.is_overdue && known.received == seen.received);
@@ -335,6 +352,11 @@ fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unh
         unheard: is_unheard.into(),
         oldest_ms: if is_shown { u32::try_from(waiting_ns / 1_000_000).unwrap_or(u32::MAX) } else { 0 },
     });
+}
+
+fn begins_with_an_answer(naming: &Naming, row: &RowKey) -> bool {
+    let address = Address::of_abi(&row.address, None);
+    naming.peer_settings(of_row(row)).is_some_and(|settings| settings.begins_with_an_answer(&address))
 }
 
 fn read_timeout(naming: &Naming, row: &RowKey) -> Option<Duration> {
