@@ -21,6 +21,9 @@ const ACKNOWLEDGED_NS: u64 = 250_000_000;
 const TIMEOUT_SLACK_NS: u64 = 100_000_000;
 const TIMEOUT_SLACK_SHIFT: u32 = 3;
 
+/// More than what a time is off that is measured in ticks, or kept in a word with others.
+const INEXACT_NS: u64 = 50_000_000;
+
 /// What TLS sends before a connection is closed is no longer than that, in bytes (an alert, encrypted).
 const CLOSE_NOTIFY: u32 = 96;
 
@@ -57,7 +60,7 @@ pub(crate) fn asked<A: Access>(stream: Stream<A>, connection: &Connection, has_f
             return Asked::Answered;
         }
         // Where a connection has one request, or had one so far, what came is its answer.
-        let peer_settings = peer_settings(&connection.row);
+        let peer_settings = peer_settings(&connection.attempt.row);
         let is_only = has(peer_settings, PeerSettings::ENDS) || stream.data_segments() == 1;
         if is_only && !has(peer_settings, PeerSettings::TLS) {
             return Asked::Answered;
@@ -85,6 +88,13 @@ pub(crate) fn waiting_ns<A: Access>(stream: Stream<A>) -> u64 {
     ns(since_sent.max(unheard))
 }
 
+/// Whether it is the upstream that has to do something next, where nothing has come yet. A body that is passed on as it comes may be what
+/// the proxy waits for itself; but not while something is not confirmed.
+#[inline(always)]
+pub(crate) fn is_upstreams_turn<A: Access>(stream: Stream<A>, peer_settings: Option<&PeerSettings>) -> bool {
+    !has(peer_settings, PeerSettings::STREAMED) || stream.acknowledged() != stream.written()
+}
+
 /// Whether the answer may have begun before all was asked: more is on its way than a request without a body has, and a server may refuse
 /// it before it has read it (413).
 #[inline(always)]
@@ -96,6 +106,12 @@ pub(crate) fn may_be_early<A: Access>(stream: Stream<A>) -> bool {
 #[inline(always)]
 pub(crate) fn quiet_ns<A: Access>(stream: Stream<A>) -> u64 {
     ns(now_ticks().wrapping_sub(stream.received_at()))
+}
+
+/// Whether something has come within that time, but for its very beginning: what is measured in ticks is not exact.
+#[inline(always)]
+pub(crate) fn has_come_within<A: Access>(stream: Stream<A>, time_ns: u64) -> bool {
+    quiet_ns(stream).saturating_add(INEXACT_NS) < time_ns
 }
 
 /// Whether that is all that TLS says at the end.

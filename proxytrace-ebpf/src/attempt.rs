@@ -6,16 +6,16 @@
 #![expect(unsafe_code, reason = "entries of maps are pointers")]
 
 use proxytrace_ebpf::{
-    abi::{Address, Attempt, Event, Process, RowKey, Share},
+    abi::{Address, Attempt, Connection, Event, Process, RowKey, Share},
     outcome::{ERRORS, Outcome},
 };
 
 use crate::{
     events::{self, report},
-    helpers::{masked, now_ns, setting},
+    helpers::{masked, now_ns},
     kernel::{Access, Probed, Sock},
     ledger,
-    maps::ATTEMPTS,
+    maps::{CONNECTIONS, REPORT_ESTABLISHED},
     process, quota, stream,
 };
 
@@ -32,19 +32,31 @@ pub(crate) fn row_key(process: &Process, address: Address) -> RowKey {
 /// The handshake of a socket is complete.
 #[inline(always)]
 pub(crate) fn established<A: Access>(sock: Sock<A>) {
-    if let Some(attempt) = take(sock) {
-        settle(&attempt, Outcome::Established, 0, sock);
-        stream::watch(sock, &attempt);
-    }
+    let Some(known) = in_flight(sock) else { return };
+    count_retransmits(&mut known.attempt, sock.retransmits());
+    let now_ns = now_ns();
+    settle(&known.attempt, Outcome::Established, 0, sock, now_ns);
+    stream::watch(sock, known, now_ns);
+}
+
+/// The attempt in flight of a socket, in the table.
+///
+/// It becomes a connection in place, without a lock of ours: that only happens with the socket's lock held, or in the thread whose connect()
+/// returns, which waits for that lock to learn of it.
+#[inline(always)]
+pub(crate) fn in_flight<A: Access>(sock: Sock<A>) -> Option<&'static mut Connection> {
+    // SAFETY: a value of the map, see above.
+    CONNECTIONS
+        .get_ptr_mut(&sock.id())
+        .map(|known| unsafe { &mut *known })
+        .filter(|known| known.is_in_flight())
 }
 
 /// Takes the attempt of a socket out of the table, for the one caller that is to settle it.
 #[inline(always)]
 pub(crate) fn take<A: Access>(sock: Sock<A>) -> Option<Attempt> {
-    let attempt = ATTEMPTS.get_ptr_mut(&sock.id())?;
-    // SAFETY: a value of the map; the socket's lock is held.
-    let mut copy = unsafe { *attempt };
-    ATTEMPTS.remove(&sock.id()).ok()?;
+    let mut copy = in_flight(sock)?.attempt;
+    CONNECTIONS.remove(&sock.id()).ok()?;
     quota::give_back(copy.row.proxy, Share::Attempts);
     count_retransmits(&mut copy, sock.retransmits());
     Some(copy)
@@ -73,10 +85,9 @@ pub(crate) fn outcome_of(table: &'static [Outcome; ERRORS], errno: u32) -> Outco
     unsafe { table.as_ptr().add(masked::<{ ERRORS - 1 }>(errno as usize)).read() }
 }
 
-/// Counts the end of an attempt and reports it.
+/// Counts the end of an attempt, which is now, and reports it.
 #[inline(never)]
-pub(crate) fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Sock<A>) {
-    let now_ns = now_ns();
+pub(crate) fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32, sock: Sock<A>, now_ns: u64) {
     if let Some(counts) = ledger::row(&attempt.row) {
         match outcome {
             Outcome::Established => counts.established(now_ns, now_ns.saturating_sub(attempt.started_ns)),
@@ -84,7 +95,7 @@ pub(crate) fn settle<A: Access>(attempt: &Attempt, outcome: Outcome, errno: u32,
             failure => counts.outcome(failure),
         }
     }
-    if outcome != Outcome::Established || setting!(report_established) != 0 {
+    if outcome != Outcome::Established || REPORT_ESTABLISHED.get(0).is_some_and(|wanted| *wanted != 0) {
         let event =
             Event { what: outcome as u32, errno, ..events::of_attempt(Event::CONNECT, attempt, now_ns) };
         report(events::with_ends(event, sock));

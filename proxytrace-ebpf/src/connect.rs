@@ -17,12 +17,12 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
-    attempt::{NO_SOCK, established, outcome_of, row_key, settle, take},
+    attempt::{NO_SOCK, established, in_flight, outcome_of, row_key, settle, take},
     counters::{count_loss, seen},
     helpers::{current_thread, now_ns, setting},
     kernel::{self, Arguments, Direct, Kind, NoAddress, Probed, Registers, Sock, tcp},
     ledger,
-    maps::{ATTEMPTS, CALLS, EMPTY_CALL, UNIX_PATHS},
+    maps::{CALLS, CONNECTIONS, EMPTY_CALL, UNIX_PATHS},
     process, shares,
 };
 
@@ -145,10 +145,11 @@ pub(crate) fn returned(result: i64) {
 /// A thread exits: a call that it was killed in never returns.
 #[inline(always)]
 pub(crate) fn thread_exited(thread: u64, was_killed: bool) {
-    if call_of(thread).is_some() {
+    let Some(call) = entry_of(thread) else { return };
+    if call.state != Call::NONE {
         settle_unreturned(thread, if was_killed { Outcome::Cancelled } else { Outcome::Other });
-        forget(thread);
     }
+    take_out(thread);
 }
 
 /// connect() returns how a handshake that it has waited for went. The socket's transition has shown it before, unless no
@@ -163,7 +164,7 @@ extern "C" fn connect_refused(sock: u64, started_ns: u64, errno: u32) -> u32 {
     if began_at(sock, started_ns)
         && let Some(attempt) = take(sock)
     {
-        settle(&attempt, outcome_of(&OF_ERROR, errno), errno, sock);
+        settle(&attempt, outcome_of(&OF_ERROR, errno), errno, sock, now_ns());
     }
     0
 }
@@ -182,8 +183,7 @@ extern "C" fn connect_established(sock: u64, started_ns: u64) -> u32 {
 /// Whether the attempt in flight of a socket began then.
 #[inline(always)]
 fn began_at(sock: Sock<Probed>, started_ns: u64) -> bool {
-    // SAFETY: a value of the map, one aligned load.
-    ATTEMPTS.get_ptr(&sock.id()).is_some_and(|attempt| unsafe { (*attempt).started_ns } == started_ns)
+    in_flight(sock).is_some_and(|known| known.attempt.started_ns == started_ns)
 }
 
 /// Whether the connect() that a thread is in is the one that [`CALLS`] knows of it, or one to the same address. It may be a
@@ -243,11 +243,11 @@ extern "C" fn connect_is_current(thread: u64) -> u32 {
 fn remember_soft_error(sock: Sock<Probed>, started_ns: u64) {
     let errno = sock.soft_error();
     if errno != 0
-        && let Some(attempt) = ATTEMPTS.get_ptr_mut(&sock.id())
+        && let Some(known) = CONNECTIONS.get_ptr_mut(&sock.id())
     {
         let error = Attempt::soft_error_of(started_ns, errno);
         // SAFETY: a value of the map, one aligned store.
-        unsafe { (&raw mut (*attempt).soft_error).write_volatile(error) };
+        unsafe { (&raw mut (*known).attempt.soft_error).write_volatile(error) };
     }
 }
 
@@ -304,7 +304,7 @@ extern "C" fn connect_settle_held(thread: u64, outcome: u32, errno: u32) -> u32 
     if let (Some(call), Some(outcome)) = (call_of(thread), Outcome::from_index(outcome))
         && call.state & Call::HOLDS_ATTEMPT != 0
     {
-        settle(&call.attempt, outcome, errno, NO_SOCK);
+        settle(&call.attempt, outcome, errno, NO_SOCK, now_ns());
     }
     0
 }
@@ -349,13 +349,32 @@ fn settle_without_return(thread: u64, outcome: Outcome) {
 /// The call that a thread is in.
 #[inline(always)]
 pub(crate) fn call_of(thread: u64) -> Option<&'static mut Call> {
+    entry_of(thread).filter(|call| call.state != Call::NONE)
+}
+
+/// What the table has of a thread, be it a call that is over.
+#[inline(always)]
+fn entry_of(thread: u64) -> Option<&'static mut Call> {
     // SAFETY: a value of the map, which only its own thread reaches and removes.
     CALLS.get_ptr_mut(&thread).map(|call| unsafe { &mut *call })
+}
+
+/// Whether a thread keeps its entry when a call is over, until it exits: an insertion and a removal take longer than the rest of what is done
+/// for a call. The first thread of each process of the host's root does, for which the table has places beside the others'.
+#[inline(always)]
+fn keeps_entry(thread: u64, call: &Call) -> bool {
+    thread >> 32 == thread & 0xffff_ffff && call.owner == Owner::ZERO
 }
 
 /// Makes the call of a thread of this owner's, if there is room for it.
 #[inline(always)]
 fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
+    if let Some(call) = entry_of(thread) {
+        call.attempt.soft_error = 0;
+        call.attempt.syn_retransmits = 0;
+        call.path = UnixPath::ZERO;
+        return Some(call);
+    }
     let is_counted = owner != Owner::HOST_ROOT;
     if is_counted && !shares::take(owner, Share::Calls) {
         return None;
@@ -367,17 +386,26 @@ fn make_call(thread: u64, owner: Owner) -> Option<&'static mut Call> {
         }
         return None;
     }
-    let call = call_of(thread)?;
+    let call = entry_of(thread)?;
     if is_counted {
         call.owner = owner;
     }
     Some(call)
 }
 
-/// Takes the call of a thread out.
+/// The call of a thread is over.
 #[inline(always)]
 fn forget(thread: u64) {
-    let owner = call_of(thread).map_or(Owner::ZERO, |call| call.owner);
+    match entry_of(thread) {
+        Some(call) if keeps_entry(thread, call) => call.state = Call::NONE,
+        _ => take_out(thread),
+    }
+}
+
+/// Takes the entry of a thread out.
+#[inline(always)]
+fn take_out(thread: u64) {
+    let owner = entry_of(thread).map_or(Owner::ZERO, |call| call.owner);
     if CALLS.remove(&thread).is_ok() && owner != Owner::ZERO {
         shares::give_back(owner, Share::Calls);
     }

@@ -36,6 +36,11 @@ indexed! {
             name: "kprobe",
             needs: "a kernel with CONFIG_KPROBES, and kprobes switched on (/sys/kernel/debug/kprobes/enabled)",
         }
+        /// A tracepoint as an event of perf: of system calls, each has one of its own.
+        Tracepoint {
+            name: "tracepoint",
+            needs: "tracefs and the right to read it (root, or CAP_DAC_READ_SEARCH), perf_event_open, and a kernel from 5.15 on with CONFIG_FTRACE_SYSCALLS",
+        }
         /// Nothing of its own: the hook `state` sees the same.
         State {
             name: "state",
@@ -126,6 +131,10 @@ macro_rules! tracepoint {
 
 /// What the system call tracepoints cost.
 const EVERY_SYSCALL: &str = "every system call of every process on this host takes a little longer";
+
+/// What those of single system calls cost: the kernel still takes the slow way through each (TIF_SYSCALL_TRACEPOINT).
+const TRACED_SYSCALLS: &str = "every system call of every process on this host takes a little longer, about a third of what it would by tp_btf; \
+                               a send that connects (MSG_FASTOPEN) and fails before there is a SYN is not seen";
 
 /// The one function behind connect(), for system calls and io_uring alike.
 const CONNECT: &str = "__sys_connect_file";
@@ -241,6 +250,14 @@ hooks! {
                     ],
                     costs: "while several processes of this host are in connect() at once, one whose outcome only its return \
                             shows may end as other, counted under end_missed",
+                },
+                Rung {
+                    via: Via::Tracepoint,
+                    parts: &[
+                        part("call_exit", "syscalls:sys_exit_connect"),
+                        part("call_enter", "syscalls:sys_enter_connect"),
+                    ],
+                    costs: TRACED_SYSCALLS,
                 },
                 Rung {
                     via: Via::TpBtf,

@@ -145,9 +145,12 @@ impl Counts {
     }
 
     #[inline(always)]
-    pub(crate) fn answered(self) {
+    pub(crate) fn answered(self, turns: u32) {
         // SAFETY: a row of the map.
-        add(unsafe { &raw mut (*self.0.as_ptr()).answered }, 1);
+        unsafe {
+            add(&raw mut (*self.0.as_ptr()).answered, 1);
+            add(&raw mut (*self.0.as_ptr()).turns, u64::from(turns));
+        }
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use core::ffi::c_void;
 use proxytrace_ebpf::abi::{Asked, Connection, PeerSettings, Seen, capacity};
 
 use crate::{
-    answer::{asked, has, is_ordered, peer_settings, received, waiting_ns},
+    answer::{asked, has, is_ordered, is_upstreams_turn, peer_settings, received, waiting_ns},
     helpers::now_ns,
     kernel::{Probed, Sock, tcp},
     maps::{CONNECTIONS, FOUND, LOOKED_AT},
@@ -43,7 +43,8 @@ extern "C" fn look_at(index: u32) -> u32 {
         // SAFETY: copied at once.
         let known = unsafe { *connection };
         let sock = Sock::<Probed>::new(id as *const c_void);
-        if let Some((seen, asked, written)) = seen(sock, &known)
+        if !known.is_in_flight()
+            && let Some((seen, asked, written)) = seen(sock, &known)
             && let Some(connection) = CONNECTIONS.get_ptr_mut(&id)
         {
             let established_ns = known.established_ns;
@@ -78,11 +79,17 @@ fn seen(sock: Sock<Probed>, connection: &Connection) -> Option<(Seen, Asked, u32
     let written = stream.written();
     let order = asked(stream, connection, false);
     let received = received(stream, false);
-    let mut seen =
-        Seen { established_ns: connection.established_ns, received, asked: order as u32, ..Seen::ZERO };
+    let mut seen = Seen {
+        established_ns: connection.established_ns,
+        received,
+        asked: order as u32,
+        turns: stream.turns(),
+        ..Seen::ZERO
+    };
     if matches!(order, Asked::Waiting) {
-        let peer_settings = peer_settings(&connection.row);
-        if has(peer_settings, PeerSettings::REQUESTS) && (received == 0 || is_ordered(peer_settings)) {
+        let peer_settings = peer_settings(&connection.attempt.row);
+        let is_unanswered = received == 0 && is_upstreams_turn(stream, peer_settings);
+        if has(peer_settings, PeerSettings::REQUESTS) && (is_unanswered || is_ordered(peer_settings)) {
             seen.waiting_ns = waiting_ns(stream).max(1);
         } else {
             seen.asked = Asked::Unknown as u32;

@@ -1,6 +1,6 @@
 //! The programs that run in the kernel. [`programs`] lists them; what they do is in the modules below it. Each uses only modules that
 //! come after it here: [`handshake`], [`connect`], [`attempt`], [`look`], [`stream`], [`answer`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
-//! [`kernel`], [`counters`], [`helpers`], [`maps`].
+//! [`kernel`], [`counters`], [`handled`], [`helpers`], [`maps`].
 //!
 //! Functions are inlined, save the large ones that are called from several places: those are subprograms (`inline(never)`). Inlined
 //! everywhere they took the object from 4 to 15 MB, and a program's stack beyond the 512 bytes
@@ -44,6 +44,8 @@ mod shares;
 mod counters;
 #[cfg(target_arch = "bpf")]
 mod events;
+#[cfg(target_arch = "bpf")]
+mod handled;
 #[cfg(target_arch = "bpf")]
 mod helpers;
 #[cfg(target_arch = "bpf")]

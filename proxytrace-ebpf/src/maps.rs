@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use proxytrace_ebpf::{
     abi::{
-        Address, Attempt, Call, Connection, Loss, Owner, PeerSettings, Process, Proxy, Row, RowKey, Seen,
-        Settings, UnixPath, Usage, capacity,
+        Address, Call, Connection, HELD_OUTSIDE, Loss, Owner, PeerSettings, Process, Proxy, Row, RowKey,
+        Seen, Settings, Transition, UnixPath, Usage, capacity,
     },
     hooks::Place,
     offsets::Offsets,
@@ -60,7 +60,7 @@ pub(crate) static PROXIES: HashMap<u64, Proxy> = HashMap::with_max_entries(capac
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(capacity::PROCESSES.least, 0);
 
-/// What the owners of traced processes hold of the tables, and [`Owner::ALL`] together, by what the programs have counted.
+/// What the owners of traced processes hold of the tables, but for [`Owner::HOST_ROOT`], by what the programs have counted.
 #[map]
 pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(capacity::OWNERS, 0);
 
@@ -69,23 +69,26 @@ pub(crate) static OWNERS: HashMap<Owner, Usage> = HashMap::with_max_entries(capa
 #[map]
 pub(crate) static OWNERS_OUTSIDE: HashMap<Owner, Usage> = HashMap::with_max_entries(capacity::OWNERS, 0);
 
+/// What all owners hold together: as [`HELD_INSIDE`] by what the programs have counted, as [`HELD_OUTSIDE`] by what userspace has.
+#[map]
+pub(crate) static HELD: Array<Usage> = Array::with_max_entries(HELD_OUTSIDE + 1, 0);
+
 /// The same of a proxy's rows alone, which userspace takes out.
 #[map]
 pub(crate) static PROXY_ROWS_OUTSIDE: HashMap<u64, u64> =
     HashMap::with_max_entries(capacity::PROXIES.least, 0);
 
-/// connect() calls under way, by thread (pid_tgid).
+/// connect() calls under way, by thread (pid_tgid). The first thread of a process of the host's root keeps its
+/// entry, so there is a place for each process besides.
 #[map]
-pub(crate) static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(capacity::CALLS.least, 0);
+pub(crate) static CALLS: HashMap<u64, Call> =
+    HashMap::with_max_entries(capacity::CALLS.least + capacity::PROCESSES.least, 0);
 
-/// Attempts in flight, by the address of the `struct sock`.
-#[map]
-pub(crate) static ATTEMPTS: HashMap<u64, Attempt> = HashMap::with_max_entries(capacity::ATTEMPTS.least, 0);
-
-/// Established connections, by the address of the `struct sock`.
+/// Attempts in flight and established connections, by the address of the `struct sock`. One map with places for both, because an insertion
+/// and a removal take longer than all else that is done for an attempt.
 #[map]
 pub(crate) static CONNECTIONS: HashMap<u64, Connection> =
-    HashMap::with_max_entries(capacity::CONNECTIONS.least, 0);
+    HashMap::with_max_entries(capacity::CONNECTIONS.least + capacity::ATTEMPTS.least, 0);
 
 /// The ledger. Shared by all CPUs rather than per CPU: on a host of 128 CPUs that would cost a hundred times the
 /// memory for a rate that atomic additions carry easily.
@@ -116,9 +119,17 @@ pub(crate) static LOOKED_AT: Array<u64> = Array::with_max_entries(capacity::LOOK
 #[map]
 pub(crate) static FOUND: Array<Seen> = Array::with_max_entries(capacity::LOOKED_AT, MAPPED);
 
+/// The transition that the first of the programs there has handled, see [`crate::handled`].
+#[map]
+pub(crate) static HANDLED: PerCpuArray<Transition> = PerCpuArray::with_max_entries(1, 0);
+
 /// Events for whoever reads.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Whether established attempts are reported as well, and not only counted: 0 or 1. Userspace changes it while programs run.
+#[map]
+pub(crate) static REPORT_ESTABLISHED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// When the reader of the events was woken last, boot time in nanoseconds.
 #[map]

@@ -269,8 +269,8 @@ indexed! {
         /// Reset later.
         Reset {
             name: "reset",
-            words: "reset in the middle of an answer",
-            words_if_kept: "reset in the middle of an answer",
+            words: "reset in the middle of an answer, or of TLS or HTTP/2 before one",
+            words_if_kept: "reset in the middle of an answer, or of TLS or HTTP/2 before one",
             is_unanswered: false,
         }
         /// Closed by the proxy: it had sent a request, and no byte came within its read timeout.

@@ -17,11 +17,12 @@ use crate::{
     events,
     helpers::{add, current_name, current_process, now_ns},
     kernel::{Access, Task},
-    maps::{EMPTY_PROXY, NAMES, ONLY_NEW, PROCESSES, PROXIES},
+    maps::{CALLS, EMPTY_PROXY, NAMES, ONLY_NEW, PROCESSES, PROXIES},
     shares,
 };
 
 const SIGHUP: i32 = 1;
+const SIGSEGV: i32 = 11;
 const SIGUSR2: i32 = 12;
 
 /// The current process, if it is traced.
@@ -36,11 +37,11 @@ pub(crate) fn current() -> Option<(u32, Process)> {
 /// and the child does not run before both have.
 #[inline(always)]
 pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
-    let (pid, is_master) = (child.process(), parent.blocks(SIGHUP));
+    let pid = child.process();
     if pid != child.thread() {
         return; // a new thread
     }
-    let parent = parent.process();
+    let (task, parent) = (parent, parent.process());
     let Some(mut process) = find(parent) else { return };
     let is_known = |known: Process| known.parent == parent && known.generation == process.generation;
     if process.refused_child == pid || find(pid).is_some_and(is_known) {
@@ -54,7 +55,7 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     let has = |flags| process.flags & flags == flags;
     let is_helper = has(Process::HELPER) || has(Process::WORKER | Process::STARTED);
     // A program's way into the background is a fork as well: of a process that does not act as a master yet.
-    let is_started = !is_helper && (is_master || has(Process::PARENT));
+    let is_started = !is_helper && (has(Process::PARENT) || is_master(task));
     let role = match (is_helper, is_started) {
         (true, _) => Process::HELPER,
         (false, true) => Process::WORKER | Process::STARTED,
@@ -77,6 +78,13 @@ pub(crate) fn forked<A: Access>(parent: Task<A>, child: Task<A>) {
     if is_started {
         report(Event::WORKER_STARTED, pid, process, 0, 0);
     }
+}
+
+/// Whether the current process, which forks its first child, acts as nginx's master: that holds SIGHUP back while it does not wait for
+/// signals. Where all signals are held back it is the C library that does, in any fork() (musl, glibc from 2.41 on).
+#[inline(always)]
+fn is_master<A: Access>(parent: Task<A>) -> bool {
+    parent.blocks(SIGHUP) && (!parent.blocks(SIGSEGV) || parent.is_titled_as_master())
 }
 
 /// The current process has become another program. Two programs see it.
@@ -110,6 +118,7 @@ pub(crate) fn executed() {
         }
         (Some(process), None) if process.flags & Process::KEPT == 0 => {
             leave(pid, process);
+            forget_calls(pid);
         }
         (Some(process), None) => {
             set(pid, Process { flags: process.flags & !(Process::STARTED | Process::NAMED), ..process });
@@ -314,6 +323,7 @@ fn find(pid: u32) -> Option<Process> {
 fn enter(pid: u32, process: Process) -> bool {
     if let Some(ended) = find(pid) {
         leave(pid, ended); // its end was missed
+        forget_calls(pid);
     }
     if shares::take(process.owner, Share::Processes) {
         if PROCESSES.insert(&pid, &process, ONLY_NEW).is_ok() {
@@ -342,6 +352,13 @@ fn leave(pid: u32, process: Process) -> bool {
         shares::give_back(process.owner, Share::Processes);
     }
     is_first
+}
+
+/// What the first thread of a process keeps for its calls has a place because the process has, and goes with it. Where the process exits, that
+/// thread's own exit takes it out: another thread may come first, and the first one still be in a call.
+#[inline(always)]
+fn forget_calls(pid: u32) {
+    let _ = CALLS.remove(&((u64::from(pid) << 32) | u64::from(pid)));
 }
 
 /// The process and its proxy run a new configuration. Gives the generation.

@@ -10,20 +10,21 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
     programs::{
         BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
-        RetProbeContext,
+        RetProbeContext, TracePointContext,
     },
 };
 use proxytrace_ebpf::{
-    abi::{Call, Process, exit_signal},
+    abi::{Call, Process, Transition, exit_signal},
     hooks::Place,
 };
 
 use crate::{
-    attempt, connect, handshake,
-    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, tcp},
+    attempt, connect, handled, handshake,
+    helpers::setting,
+    kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, result_of_call, tcp},
     look, process, stream,
 };
 
@@ -161,6 +162,21 @@ fn connect_returned<A: Access>(registers: Registers<A>, result: i64) {
     }
 }
 
+/// connect(), as an event of perf. The kernel lets one program of that kind run at a time on a CPU, and none while a process there is in a
+/// system call on a BPF map: a duplicate would be skipped with the first. Not at sends: a program there would run for each request of a
+/// client or a proxy that writes with send().
+#[tracepoint]
+fn call_enter(_ctx: TracePointContext) {
+    // The record is too short for the address, so the arguments come from where the kernel keeps them (5.15).
+    connect_entered(Registers::<Direct>::of_current(), setting!(connect_syscall), Call::ENTERED);
+}
+
+/// It returns.
+#[tracepoint]
+fn call_exit(ctx: TracePointContext) {
+    connect::returned(result_of_call(&ctx));
+}
+
 /// `int __sys_connect_file(struct file *file, struct sockaddr_storage *address, int addrlen, int file_flags)`
 #[fentry]
 fn connect_fentry(ctx: FEntryContext) {
@@ -251,7 +267,7 @@ fn send_kretprobe(ctx: RetProbeContext) {
 tracepoint! {
     /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
     sock_set_state, sock_set_state_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::State);
+        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Turn::First);
     }
 }
 
@@ -262,7 +278,8 @@ tracepoint! {
     /// interruption skips one of the two programs and runs the other, and these interruptions do not nest. Everything
     /// behind them takes what it settles out of its table, and so does nothing the second time.
     sock_set_state_again, sock_set_state_again_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
+        let turn = if setting!(has_preemptible_tracepoints) == 0 { Turn::Last } else { Turn::Between };
+        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), turn);
     }
 }
 
@@ -271,14 +288,14 @@ tracepoint! {
     /// that is preempted in a program keeps it from everybody on that CPU until it goes on. In a storm on an emulated
     /// processor each program is so missed in 3 of 100 transitions, two in 1 of 1000, and four practically never.
     sock_set_state_third, sock_set_state_third_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
+        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Turn::Between);
     }
 }
 
 tracepoint! {
     /// See the third.
     sock_set_state_fourth, sock_set_state_fourth_raw: |ctx, A| {
-        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Place::StateAgain);
+        changed(Sock::<A>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2), Turn::Last);
     }
 }
 
@@ -292,9 +309,7 @@ tracepoint! {
 tracepoint! {
     /// `tcp_destroy_sock(struct sock *sk)`
     tcp_destroy, tcp_destroy_raw: |ctx, A| {
-        let sock = Sock::<A>::new(ctx.arg(0));
-        handshake::destroyed(sock);
-        stream::destroyed(sock);
+        handshake::destroyed(Sock::<A>::new(ctx.arg(0)));
     }
 }
 
@@ -318,12 +333,42 @@ fn tcp_connect_kprobe(ctx: ProbeContext) {
     }
 }
 
-/// Sorts the transitions; most sockets of the host take others, and leave here.
+/// Of the programs that see the same transition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Between,
+    Last,
+}
+
+/// Sorts the transitions; most sockets of the host take others, and leave here. So do those that were accepted, when they are established:
+/// nobody has a descriptor of them yet.
+///
+/// What the first program has handled to its end, those that come after it leave alone. It says so in a slot of its CPU, which it empties
+/// before it begins; so where it is skipped because it is being run already, the slot is empty.
 #[inline(always)]
-fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, place: Place) {
-    if !sock.is_tcp() {
+fn changed<A: Access>(sock: Sock<A>, from: i32, to: i32, turn: Turn) {
+    let is_ours = match from {
+        tcp::CLOSE => to == tcp::SYN_SENT,
+        tcp::SYN_RECV => to != tcp::ESTABLISHED || sock.is_held(),
+        tcp::SYN_SENT | tcp::ESTABLISHED | tcp::CLOSE_WAIT => true,
+        _ => false,
+    };
+    if !is_ours || !sock.is_tcp() {
         return;
     }
+    let transition = Transition { sock: sock.id(), from: from as u32, to: to as u32 };
+    if turn == Turn::First {
+        handled::begin();
+        sort(sock, from, to, Place::State);
+        handled::end(transition);
+    } else if setting!(count_seen) != 0 || !handled::is(transition, turn == Turn::Last) {
+        sort(sock, from, to, Place::StateAgain);
+    }
+}
+
+#[inline(always)]
+fn sort<A: Access>(sock: Sock<A>, from: i32, to: i32, place: Place) {
     match (from, to) {
         (tcp::CLOSE, tcp::SYN_SENT) => handshake::started(sock, place),
         (tcp::SYN_SENT | tcp::SYN_RECV, tcp::ESTABLISHED) => attempt::established(sock),

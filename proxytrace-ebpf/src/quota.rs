@@ -30,6 +30,25 @@ pub(crate) fn give_back(proxy: u64, share: Share) {
     let _ = quota_give_back(proxy, share as u32);
 }
 
+/// An entry that was taken as one of `from` becomes one of `to`; false where the proxy may have no more of those, and then it is neither.
+#[inline(always)]
+pub(crate) fn turn(proxy: u64, from: Share, to: Share) -> bool {
+    quota_turn(proxy, from as u32, to as u32) != 0
+}
+
+/// Checked once and not at each call, as `shares_take`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn quota_turn(proxy: u64, from: u32, to: u32) -> u32 {
+    let (Some(from), Some(to), Some(known)) =
+        (Share::from_index(from), Share::from_index(to), PROXIES.get_ptr_mut(&proxy))
+    else {
+        return 0;
+    };
+    give_back_of(known, from);
+    take_of(known, proxy, to).into()
+}
+
 /// Checked once and not at each call, as `shares_take`.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -44,15 +63,24 @@ extern "C" fn quota_give_back(proxy: u64, share: u32) -> u32 {
     let (Some(share), Some(known)) = (Share::from_index(share), PROXIES.get_ptr_mut(&proxy)) else {
         return 0;
     };
-    add(counter(known, share), u64::MAX);
-    // SAFETY: a member of a map value.
-    shares::give_back(unsafe { (*known).owner }, share);
+    give_back_of(known, share);
     0
 }
 
 #[inline(always)]
+fn give_back_of(known: *mut Proxy, share: Share) {
+    add(counter(known, share), u64::MAX);
+    // SAFETY: a member of a map value.
+    shares::give_back(unsafe { (*known).owner }, share);
+}
+
+#[inline(always)]
 fn try_take(proxy: u64, share: Share) -> bool {
-    let Some(known) = PROXIES.get_ptr_mut(&proxy) else { return false };
+    PROXIES.get_ptr_mut(&proxy).is_some_and(|known| take_of(known, proxy, share))
+}
+
+#[inline(always)]
+fn take_of(known: *mut Proxy, proxy: u64, share: Share) -> bool {
     // SAFETY: a member of a map value.
     let owner = unsafe { (&raw const (*known).owner).read() };
     // Without an owner it is being made by another thread of its process.
@@ -76,8 +104,7 @@ fn held(known: *mut Proxy, proxy: u64, share: Share) -> u64 {
     }
     // SAFETY: a value of the map, copied at once.
     let outside = PROXY_ROWS_OUTSIDE.get_ptr(&proxy).map_or(0, |count| unsafe { *count });
-    let held = inside.wrapping_add(outside);
-    if held.cast_signed() < 0 { 0 } else { held }
+    shares::not_negative(inside.wrapping_add(outside))
 }
 
 #[inline(always)]

@@ -5,11 +5,11 @@
     reason = "entries of maps are pointers, and functions that are not inlined have to be exported"
 )]
 
-use proxytrace_ebpf::abi::{Owner, Share, Usage};
+use proxytrace_ebpf::abi::{HELD_INSIDE, HELD_OUTSIDE, Owner, Share, Usage};
 
 use crate::{
     helpers::{add, capacity, masked},
-    maps::{EMPTY_USAGE, ONLY_NEW, OWNERS, OWNERS_OUTSIDE},
+    maps::{EMPTY_USAGE, HELD, ONLY_NEW, OWNERS, OWNERS_OUTSIDE},
 };
 
 /// Counts another entry of `share` for `owner`; false where it may not have one, see [`Share`]. To be called before an
@@ -39,35 +39,51 @@ extern "C" fn shares_take(uid: u32, pid_namespace: u32, share: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn shares_give_back(uid: u32, pid_namespace: u32, share: u32) -> u32 {
-    if let Some(share) = Share::from_index(share)
-        && let (Some(own), Some(all)) = (usage(&Owner { uid, pid_namespace }), usage(&Owner::ALL))
-    {
-        add(counter(own, share), u64::MAX);
-        add(counter(all, share), u64::MAX);
+    let owner = Owner { uid, pid_namespace };
+    if let Some(share) = Share::from_index(share) {
+        if is_limited(owner)
+            && let Some(own) = usage(&owner)
+        {
+            add(counter(own, share), u64::MAX);
+        }
+        if let Some(all) = HELD.get_ptr_mut(HELD_INSIDE) {
+            add(counter(all, share), u64::MAX);
+        }
     }
     0
 }
 
+/// Whether it matters what an owner holds.
+#[inline(always)]
+fn is_limited(owner: Owner) -> bool {
+    owner != Owner::HOST_ROOT
+}
+
 #[inline(always)]
 fn try_take(owner: Owner, share: Share) -> bool {
-    let (Some(own), Some(all)) = (usage(&owner), usage(&Owner::ALL)) else { return false };
-    if owner != Owner::HOST_ROOT && held(own, &owner, share) >= free_beside(all, share) {
-        return false;
+    if is_limited(owner) {
+        let Some(own) = usage(&owner) else { return false };
+        if held(own, &owner, share) >= free(share) {
+            return false;
+        }
+        add(counter(own, share), 1);
     }
-    add(counter(own, share), 1);
-    add(counter(all, share), 1);
+    if let Some(all) = HELD.get_ptr_mut(HELD_INSIDE) {
+        add(counter(all, share), 1);
+    }
     true
 }
 
 /// How many entries of a table are free.
 #[inline(always)]
 pub(crate) fn free(share: Share) -> u64 {
-    usage(&Owner::ALL).map_or(0, |all| free_beside(all, share))
-}
-
-#[inline(always)]
-fn free_beside(all: *mut Usage, share: Share) -> u64 {
-    u64::from(capacity(share)).saturating_sub(held(all, &Owner::ALL, share))
+    let (Some(inside), Some(outside)) = (HELD.get_ptr_mut(HELD_INSIDE), HELD.get_ptr_mut(HELD_OUTSIDE))
+    else {
+        return 0;
+    };
+    // SAFETY: counters in values of the map.
+    let held = unsafe { counter(inside, share).read().wrapping_add(counter(outside, share).read()) };
+    u64::from(capacity(share)).saturating_sub(not_negative(held))
 }
 
 /// What the programs and userspace have counted together.
@@ -78,8 +94,13 @@ fn held(own: *mut Usage, owner: &Owner, share: Share) -> u64 {
         let outside = OWNERS_OUTSIDE.get_ptr_mut(owner).map_or(0, |usage| counter(usage, share).read());
         (counter(own, share).read(), outside)
     };
-    let held = inside.wrapping_add(outside);
-    if held.cast_signed() < 0 { 0 } else { held }
+    not_negative(inside.wrapping_add(outside))
+}
+
+/// A count that two have added to, each wrapping.
+#[inline(always)]
+pub(crate) const fn not_negative(count: u64) -> u64 {
+    if count.cast_signed() < 0 { 0 } else { count }
 }
 
 #[inline(always)]

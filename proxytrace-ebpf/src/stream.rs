@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "entries of maps are pointers")]
 
 use proxytrace_ebpf::{
-    abi::{Asked, Attempt, Connection, Event, Loss, PeerSettings, Share},
+    abi::{Asked, Connection, Event, Loss, PeerSettings, Share},
     outcome::Broken,
 };
 
@@ -38,37 +38,37 @@ const KEPT_SHIFT: u32 = 8;
 /// It did not break.
 const WHOLE: u32 = WAY;
 
-/// An attempt has become a connection.
+/// An attempt becomes a connection, in its place in the table.
 #[inline(never)]
-pub(crate) fn watch<A: Access>(sock: Sock<A>, attempt: &Attempt) {
-    let connection = Connection {
-        row: attempt.row,
-        established_ns: now_ns(),
-        pid: attempt.pid,
-        retransmits: attempt.syn_retransmits,
-        ..Connection::ZERO
-    };
-    if !quota::take(attempt.row.proxy, Share::Connections) {
-        return count_loss(Loss::ConnectionTableFull);
+pub(crate) fn watch<A: Access>(sock: Sock<A>, known: &mut Connection, now_ns: u64) {
+    if quota::turn(known.attempt.row.proxy, Share::Attempts, Share::Connections) {
+        known.established_ns = now_ns;
+        return;
     }
-    if CONNECTIONS.insert(&sock.id(), &connection, 0).is_err() {
-        quota::give_back(attempt.row.proxy, Share::Connections);
-        count_loss(Loss::ConnectionTableFull);
-    }
+    let _ = CONNECTIONS.remove(&sock.id());
+    count_loss(Loss::ConnectionTableFull);
+}
+
+/// The connection of a socket, in the table.
+#[inline(always)]
+fn established<A: Access>(sock: Sock<A>) -> Option<&'static mut Connection> {
+    // SAFETY: a value of the map; the socket's lock is held.
+    CONNECTIONS
+        .get_ptr_mut(&sock.id())
+        .map(|known| unsafe { &mut *known })
+        .filter(|known| !known.is_in_flight())
 }
 
 /// The upstream has closed its side of a connection. Where a request waits, that is no answer. Where none does, this is in order: a
 /// pool of idle connections that shrinks, or the end of an answer.
 #[inline(always)]
 pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.id()) else { return };
-    // SAFETY: a value of the map; the socket's lock is held.
-    let connection = unsafe { &mut *connection };
+    let Some(connection) = established(sock) else { return };
     let Some(stream) = sock.stream() else { return };
     let received = received(stream, true);
     let is_refusal = received == ALERT;
     match asked(stream, connection, true) {
-        Asked::Answered if is_refusal && has(peer_settings(&connection.row), PeerSettings::TLS) => {
+        Asked::Answered if is_refusal && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) => {
             if let Some(connection) = take(sock) {
                 broke(sock, &connection, Broken::TlsRefused, 0, NEW);
             }
@@ -83,16 +83,21 @@ pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
         }
         Asked::Answered => {
             if let Some(connection) = take(sock) {
-                answered(&connection);
+                answered(&connection, stream);
             }
         }
+        // What TLS says at the end is no request, and the FIN may cross it. When the connection ends it shows.
+        Asked::Waiting if received > 0 && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) => {
+            connection.state |= Connection::WAITING;
+        }
         Asked::Waiting => end_unanswered(sock, received),
+        // The same, and what the proxy reads: one that waits reads the FIN.
+        Asked::Unknown if is_ordered(peer_settings(&connection.attempt.row)) => {
+            connection.written = stream.written();
+            connection.state |= Connection::CLOSING | Connection::UNKNOWN;
+        }
         Asked::Unknown => {
-            if let Some(connection) = take(sock)
-                && is_ordered(peer_settings(&connection.row))
-            {
-                count_loss(Loss::AnswerOrderUnknown);
-            }
+            let _ = take(sock);
         }
     }
 }
@@ -115,21 +120,47 @@ fn end_unanswered<A: Access>(sock: Sock<A>, received: u64) {
 pub(crate) fn ended_after_upstream<A: Access>(sock: Sock<A>) {
     let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
     resent(&connection, stream);
+    if connection.state & Connection::WAITING != 0 {
+        return ended_waiting(sock, &connection, stream);
+    }
     let more = stream.written().wrapping_sub(connection.written);
     let received = received(stream, true);
+    let peer_settings = peer_settings(&connection.attempt.row);
+    let is_end = more == 0 || (has(peer_settings, PeerSettings::TLS) && answer::is_close_notify(more));
+    if connection.state & Connection::UNKNOWN != 0 && is_end {
+        // A proxy that has had its answer may read the FIN with it: that says nothing. One that waits has read it.
+        if stream.read_up_to() == stream.expected() || sock.error() != 0 {
+            count_loss(Loss::AnswerOrderUnknown);
+        } else {
+            answered(&connection, stream);
+        }
+        return;
+    }
     if connection.state & Connection::CLOSING == 0 || more == 0 {
         if received > 0 {
-            answered(&connection);
+            answered(&connection, stream);
         }
         return;
     }
     if received == 0 {
         return broke(sock, &connection, Broken::ClosedBeforeResponse, 0, NEW);
     }
-    let peer_settings = peer_settings(&connection.row);
-    if is_ordered(peer_settings) && !(has(peer_settings, PeerSettings::TLS) && answer::is_close_notify(more))
-    {
+    if is_ordered(peer_settings) && !is_end {
         broke(sock, &connection, Broken::ClosedBeforeResponse, 0, kept(peer_settings));
+    }
+}
+
+/// Where the upstream had closed while a request seemed to wait: a proxy that waits for an answer reads the FIN, and one that has had it
+/// closes without.
+#[inline(always)]
+fn ended_waiting<A: Access>(sock: Sock<A>, connection: &Connection, stream: Stream<A>) {
+    if stream.read_up_to() == stream.expected() {
+        before_response(sock, connection, Broken::ClosedBeforeResponse, 0);
+    } else if sock.error() == 0 {
+        answered(connection, stream);
+    } else if is_ordered(peer_settings(&connection.attempt.row)) {
+        // Reset before it had come to either.
+        count_loss(Loss::AnswerOrderUnknown);
     }
 }
 
@@ -139,7 +170,7 @@ pub(crate) fn ended<A: Access>(sock: Sock<A>) {
     let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
     resent(&connection, stream);
     let received = received(stream, false);
-    if received == ALERT && has(peer_settings(&connection.row), PeerSettings::TLS) {
+    if received == ALERT && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) {
         return broke(sock, &connection, Broken::TlsRefused, sock.error(), NEW);
     }
     let error = sock.error();
@@ -168,7 +199,7 @@ fn reset_by_upstream<A: Access>(
     if received == 0 {
         return way(if sock.is_bypassed() { Broken::Reset } else { Broken::ResetBeforeResponse }, NEW);
     }
-    let peer_settings = peer_settings(&connection.row);
+    let peer_settings = peer_settings(&connection.attempt.row);
     match asked(stream, connection, false) {
         Asked::Waiting if is_ordered(peer_settings) => {
             if answer::may_be_early(stream) {
@@ -181,7 +212,7 @@ fn reset_by_upstream<A: Access>(
         // Nothing is idle where connections are not kept.
         _ if has(peer_settings, PeerSettings::ENDS) => return way(Broken::Reset, NEW),
         // An idle connection of a pool hurts nobody. Whether the answer was complete is not known, but after a while it was.
-        _ if answer::quiet_ns(stream) >= IDLE_NS => answered(connection),
+        _ if answer::quiet_ns(stream) >= IDLE_NS => answered(connection, stream),
         // Of a proxy whose configuration nobody knows it is not known whether it keeps connections: most do not.
         _ if peer_settings.is_none() => return way(Broken::Reset, NEW),
         _ => count_loss(Loss::AnswerOrderUnknown),
@@ -194,11 +225,11 @@ fn closed_by_proxy<A: Access>(connection: &Connection, stream: Stream<A>, receiv
     let asked = asked(stream, connection, false);
     if matches!(asked, Asked::Answered) {
         if received > 0 {
-            answered(connection);
+            answered(connection, stream);
         }
         return WHOLE;
     }
-    let Some(peer_settings) = peer_settings(&connection.row) else { return WHOLE };
+    let Some(peer_settings) = peer_settings(&connection.attempt.row) else { return WHOLE };
     let known = Some(peer_settings);
     if !has(known, PeerSettings::REQUESTS) || (received > 0 && !is_ordered(known)) {
         return WHOLE;
@@ -208,21 +239,28 @@ fn closed_by_proxy<A: Access>(connection: &Connection, stream: Stream<A>, receiv
         // What TLS says at the end has been sent just now.
         let since_ns = answer::waiting_since_ns(stream, connection);
         if since_ns > 0 {
-            waited_ns = waited_ns.max(now_ns().saturating_sub(since_ns));
+            let since_ns = now_ns().saturating_sub(since_ns);
+            if received > 0 && answer::has_come_within(stream, since_ns) {
+                answered(connection, stream);
+                return WHOLE;
+            }
+            waited_ns = waited_ns.max(since_ns);
         }
     }
     let has_timed_out = answer::has_timed_out(peer_settings, waited_ns)
         || (received == 0
             && has(known, PeerSettings::TLS)
             && answer::has_connect_timed_out(peer_settings, waited_ns));
+    let is_unknown =
+        matches!(asked, Asked::Unknown) || (received == 0 && !answer::is_upstreams_turn(stream, known));
     match asked {
-        Asked::Unknown if has_timed_out => count_loss(Loss::AnswerOrderUnknown),
+        _ if is_unknown && has_timed_out => count_loss(Loss::AnswerOrderUnknown),
         Asked::Unknown => {}
         _ if has_timed_out => {
             return way(Broken::ResponseTimeout, if received > 0 { kept(known) } else { NEW });
         }
         _ => {
-            if let Some(counts) = ledger::row(&connection.row) {
+            if let Some(counts) = ledger::row(&connection.attempt.row) {
                 counts.abandoned();
             }
         }
@@ -233,7 +271,7 @@ fn closed_by_proxy<A: Access>(connection: &Connection, stream: Stream<A>, receiv
 /// A connection on which something had come before ends while a request waits.
 #[inline(always)]
 fn before_response<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32) {
-    let peer_settings = peer_settings(&connection.row);
+    let peer_settings = peer_settings(&connection.attempt.row);
     if !is_ordered(peer_settings) {
         return;
     }
@@ -251,29 +289,27 @@ fn kept(peer_settings: Option<&PeerSettings>) -> u32 {
 
 /// Nothing waited when a connection ended on which something had come.
 #[inline(always)]
-fn answered(connection: &Connection) {
-    if let Some(counts) = ledger::row(&connection.row) {
-        counts.answered();
+fn answered<A: Access>(connection: &Connection, stream: Stream<A>) {
+    if let Some(counts) = ledger::row(&connection.attempt.row) {
+        counts.answered(stream.turns());
     }
 }
 
 /// Something is sent again on an established connection.
 #[inline(always)]
 pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(&sock.id()) else { return };
+    let Some(connection) = established(sock) else { return };
     let Some(stream) = sock.stream() else { return };
-    // SAFETY: a value of the map; the socket's lock is held.
-    let connection = unsafe { &mut *connection };
     resent(connection, stream);
-    connection.retransmits = stream.retransmits();
+    connection.attempt.syn_retransmits = stream.retransmits();
 }
 
 /// Counts the segments that were sent again since that was last done.
 #[inline(always)]
 fn resent<A: Access>(connection: &Connection, stream: Stream<A>) {
-    let more = stream.retransmits().saturating_sub(connection.retransmits);
+    let more = stream.retransmits().saturating_sub(connection.attempt.syn_retransmits);
     if more > 0
-        && let Some(counts) = ledger::row(&connection.row)
+        && let Some(counts) = ledger::row(&connection.attempt.row)
     {
         counts.data_retransmits(more);
     }
@@ -293,24 +329,27 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
 
 #[inline(always)]
 fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
-    let connection = CONNECTIONS.get_ptr(&sock.id())?;
-    // SAFETY: copied at once; the socket's lock is held.
-    let copy = unsafe { *connection };
+    let copy = *established(sock)?;
     CONNECTIONS.remove(&sock.id()).ok()?;
-    quota::give_back(copy.row.proxy, Share::Connections);
+    quota::give_back(copy.attempt.row.proxy, Share::Connections);
     Some(copy)
 }
 
 #[inline(never)]
 fn broke<A: Access>(sock: Sock<A>, connection: &Connection, broken: Broken, errno: u32, kept: u32) {
-    if let Some(counts) = ledger::row(&connection.row) {
+    if let Some(counts) = ledger::row(&connection.attempt.row) {
         counts.broken(broken);
         if kept != NEW && !matches!(broken, Broken::ResponseTimeout) {
             counts.broken_kept();
         }
     }
-    let event =
-        events::about(Event::BROKEN, &connection.row, connection.pid, now_ns(), connection.established_ns);
+    let event = events::about(
+        Event::BROKEN,
+        &connection.attempt.row,
+        connection.attempt.pid,
+        now_ns(),
+        connection.established_ns,
+    );
     let kept = u32::from(kept == KEPT);
     events::report(Event { what: broken as u32, errno, kept, ..events::with_ends(event, sock) });
 }

@@ -17,7 +17,7 @@ abi! {
         pub syn_retransmits: u32,
     }
 
-    /// A connect() that has been entered and not yet returned, by thread.
+    /// A connect() that has been entered and not yet returned, by thread; or the entry of a thread without one.
     pub struct Call {
         /// The address of its `struct sock`.
         pub sock: u64,
@@ -36,23 +36,29 @@ abi! {
         pub path: UnixPath,
     }
 
-    /// An established connection that is watched for breaking.
+    /// A socket changes its state.
+    pub struct Transition {
+        /// The address of its `struct sock`, 0 for none.
+        pub sock: u64,
+        /// The state that it leaves.
+        pub from: u32,
+        /// The one that it takes.
+        pub to: u32,
+    }
+
+    /// An attempt in flight, and the connection that it becomes, which is watched for breaking.
     pub struct Connection {
-        /// The row that counts it.
-        pub row: RowKey,
-        /// When it was established, boot time in nanoseconds.
+        /// The attempt. Of a connection `syn_retransmits` counts all segments that were sent again, as far as the ledger has them.
+        pub attempt: Attempt,
+        /// When it was established, boot time in nanoseconds; 0 while the attempt is in flight.
         pub established_ns: u64,
         /// What a look has found last, see [`Connection::looked`].
         pub looked: u64,
         /// Since when a request waits, as a look has found it last, see [`Connection::waits`].
         pub waits: u64,
-        /// The process that made it, in the host's pid namespace.
-        pub pid: u32,
-        /// Segments sent again so far, SYNs among them, as far as they are counted in the ledger.
-        pub retransmits: u32,
         /// Where the upstream has closed its side while nothing was asked: how much had been written by then, as a sequence number.
         pub written: u32,
-        /// [`Connection::CLOSING`] or 0.
+        /// [`Connection::CLOSING`], [`Connection::WAITING`], [`Connection::UNKNOWN`] or 0.
         pub state: u32,
     }
 }
@@ -72,12 +78,23 @@ pub enum Asked {
 impl Connection {
     /// The upstream has closed its side.
     pub const CLOSING: u32 = 1;
+    /// The same, when a request seemed to wait: what was sent last may have been what TLS says at the end.
+    pub const WAITING: u32 = 2;
+    /// The same, when it could not be told whether a request waits.
+    pub const UNKNOWN: u32 = 4;
 
     const ASKED: u64 = 3;
     const TAG: u64 = (1 << 30) - 1;
     const SHORT_TAG: u64 = (1 << 20) - 1;
     /// Of times in [`Connection::waits`], about a millisecond.
     const UNIT_SHIFT: u32 = 20;
+
+    /// Whether it is an attempt still.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in_flight(&self) -> bool {
+        self.established_ns == 0
+    }
 
     /// What [`Connection::looked`] is set to where a look finds this of the connection of `established_ns`, which had written up to
     /// the sequence number `written`. A look holds no lock, so the entry may have become another connection's: what it found goes
@@ -143,6 +160,8 @@ impl Attempt {
 }
 
 impl Call {
+    /// There is no call: the last one has returned.
+    pub const NONE: u32 = 0;
     /// The call has sent a SYN: the socket's transitions show how the attempt ends.
     pub const SENT: u32 = 1;
     /// The attempt is held here: its socket does not show why it ended (a unix socket; no local port was left).

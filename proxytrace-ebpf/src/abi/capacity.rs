@@ -24,11 +24,11 @@ pub const RETIRING: u32 = 1_024;
 /// PeerSettings: an address for each generation that waits another time for it than for others, or can tell less of its answers.
 pub const PEER_SETTINGS: Capacity = from(2_048, 16_384);
 /// Traced processes.
-pub const PROCESSES: Capacity = from(2_048, 8_192);
+pub const PROCESSES: Capacity = from(1_024, 8_192);
 /// connect() calls under way.
-pub const CALLS: Capacity = from(1_024, 2_048);
+pub const CALLS: Capacity = from(640, 2_048);
 /// Traced proxies.
-pub const PROXIES: Capacity = from(512, 1_024);
+pub const PROXIES: Capacity = from(256, 1_024);
 /// Owners of traced processes.
 pub const OWNERS: u32 = 1_024;
 /// Connections that one run of a look takes.

@@ -63,6 +63,8 @@ abi! {
         pub abandoned: u64,
         /// Connections that have ended with nothing waiting, after an answer had at least begun.
         pub answered: u64,
+        /// About how many answers came over those, see [`super::Seen::turns`].
+        pub turns: u64,
         /// SYNs sent again.
         pub syn_retransmits: u64,
         /// Segments of established connections sent again.
@@ -95,6 +97,7 @@ impl Row {
         self.broken_kept += row.broken_kept;
         self.abandoned += row.abandoned;
         self.answered += row.answered;
+        self.turns += row.turns;
         self.syn_retransmits += row.syn_retransmits;
         self.data_retransmits += row.data_retransmits;
         self.duration_sum_ns += row.duration_sum_ns;

@@ -18,11 +18,11 @@ pub(crate) mod record;
 mod settings;
 
 pub use address::{Address, FAMILY_INET, FAMILY_UNIX, UNIX_PATH_MAX, UnixPath, is_name_service};
-pub use attempt::{Asked, Attempt, Call, Connection};
+pub use attempt::{Asked, Attempt, Call, Connection, Transition};
 pub use event::{Event, WAKE_INTERVAL_NS};
 pub use ledger::{DURATION_BOUNDS_NS, DURATION_BUCKETS, OUTCOME_SLOTS, RETIRES_AFTER_NS, Row, RowKey};
 pub use loss::{Counted, Loss};
-pub use owner::{Owner, Share, Usage};
+pub use owner::{HELD_INSIDE, HELD_OUTSIDE, Owner, Share, Usage};
 pub use peer_settings::{PeerSettings, Seen};
 pub use process::{NAME_ENTERS, Process, Proxy, dumped_core, exit_code, exit_signal, proxy_id, root_pid};
 pub use record::Abi;

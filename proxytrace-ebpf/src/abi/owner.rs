@@ -22,10 +22,15 @@ abi! {
     }
 }
 
+/// What all owners hold, by what the programs have counted: its place in that map.
+pub const HELD_INSIDE: u32 = 0;
+/// By what userspace has, which is to be added, wrapping.
+pub const HELD_OUTSIDE: u32 = 1;
+
 impl Owner {
     /// The root of the host itself: it can end the tracing anyway, and is not limited.
     pub const HOST_ROOT: Self = Self { uid: 0, pid_namespace: 0xefff_fffc }; // PROC_PID_INIT_INO
-    /// Nobody: in the map of owners, what all of them hold together.
+    /// Nobody: what all of them hold together.
     pub const ALL: Self = Self { uid: u32::MAX, pid_namespace: u32::MAX };
 
     /// The owner of a process of the real user `uid` in a pid namespace.
@@ -38,7 +43,7 @@ impl Owner {
 
 /// A table that owners share.
 struct About {
-    map: &'static str,
+    table: &'static str,
 }
 
 indexed! {
@@ -48,18 +53,18 @@ indexed! {
     /// table, two a third each, and there is always room for who comes next.
     pub enum Share: About {
         /// Traced processes.
-        Processes { map: "PROCESSES" }
+        Processes { table: "processes" }
         /// Traced proxies.
-        Proxies { map: "PROXIES" }
+        Proxies { table: "proxies" }
         /// Rows of the ledger.
-        Rows { map: "LEDGER" }
+        Rows { table: "ledger" }
         /// Attempts in flight.
-        Attempts { map: "ATTEMPTS" }
+        Attempts { table: "attempts" }
         /// Established connections.
-        Connections { map: "CONNECTIONS" }
+        Connections { table: "connections" }
         /// connect() calls under way. Those of the host's root are not counted: most proxies are its, and an entry and a return of
         /// connect() would each take longer.
-        Calls { map: "CALLS" }
+        Calls { table: "calls" }
     }
 }
 
@@ -67,9 +72,9 @@ impl Share {
     /// A slot for each of them, and a power of two: a mask keeps an index in bounds.
     pub const SLOTS: usize = Self::ALL.len().next_power_of_two();
 
-    /// The map in the object.
+    /// What `--table-size` takes.
     #[must_use]
-    pub const fn map(self) -> &'static str {
-        self.about().map
+    pub const fn table(self) -> &'static str {
+        self.about().table
     }
 }

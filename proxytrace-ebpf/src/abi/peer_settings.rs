@@ -29,16 +29,25 @@ abi! {
         pub unheard: u32,
         /// Whether a request waits: [`super::Asked`].
         pub asked: u32,
+        /// How often it was one end's turn and then the other's: about as often as requests were answered.
+        pub turns: u32,
+        /// Not used; zero.
+        pub reserved: u32,
     }
+}
+
+/// The two numbers of a word, in their order in memory.
+const fn halves(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
 }
 
 impl Seen {
     /// What a look has found, as the kernel has left it in memory.
     #[must_use]
-    pub const fn of_words([established_ns, received, waiting_ns, rest]: [u64; 4]) -> Self {
-        let [a, b, c, d, e, f, g, h] = rest.to_ne_bytes();
-        let (unheard, asked) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
-        Self { established_ns, received, waiting_ns, unheard, asked }
+    pub const fn of_words([established_ns, received, waiting_ns, state, rest]: [u64; 5]) -> Self {
+        let ((unheard, asked), (turns, reserved)) = (halves(state), halves(rest));
+        Self { established_ns, received, waiting_ns, unheard, asked, turns, reserved }
     }
 }
 
@@ -55,4 +64,6 @@ impl PeerSettings {
     pub const UNORDERED: u32 = 4;
     /// Connections are not kept when a request is answered: what ends one has to do with a request.
     pub const ENDS: u32 = 8;
+    /// Bodies are passed on as they come: where all is confirmed that was sent, silence may be the client's.
+    pub const STREAMED: u32 = 16;
 }

@@ -13,8 +13,6 @@ abi! {
         pub sendto_syscall: u32,
         /// Likewise.
         pub sendmsg_syscall: u32,
-        /// Whether established attempts are reported as well, and not only counted: 0 or 1.
-        pub report_established: u32,
         /// Whether what each hook sees of traced processes is counted: 0 or 1.
         pub count_seen: u32,
         /// How many entries the tables have that owners share, index [`Share`].
@@ -23,6 +21,8 @@ abi! {
         pub has_task_registers: u32,
         /// How long a tick of the kernel's clock (a jiffy) takes, in nanoseconds.
         pub jiffy_ns: u32,
+        /// Whether a process can be preempted in the programs of a tracepoint (7.0): 0 or 1.
+        pub has_preemptible_tracepoints: u32,
         /// Not used; zero.
         pub reserved: u32,
     }

@@ -47,21 +47,38 @@ pub(super) fn address_in(
     length: u32,
     path: &mut UnixPath,
 ) -> Result<Address, NoAddress> {
-    match read_in::<u16>(memory, pointer)? {
-        AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2), path),
-        family => internet_address(memory, pointer, family),
+    // That of a unix socket may be shorter than what is read at once of the others.
+    if length < size_of::<Head>() as u32 {
+        return match read_in::<u16>(memory, pointer)? {
+            AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2), path),
+            _ => Err(NoAddress::NotAnUpstream),
+        };
     }
+    let head: Head = read_in(memory, pointer)?;
+    match head.family {
+        AF_UNIX => unix_address(memory, pointer + 2, length.saturating_sub(2), path),
+        _ => internet_address(memory, pointer, head),
+    }
+}
+
+/// What `struct sockaddr_in` begins with, and but for the last member `struct sockaddr_in6`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Head {
+    family: u16,
+    port: u16,
+    v4: u32,
 }
 
 /// What is in a `struct sockaddr_in` or `sockaddr_in6`.
 #[inline(always)]
-fn internet_address(memory: Memory, pointer: u64, family: u16) -> Result<Address, NoAddress> {
-    let halves = match family {
-        AF_INET => mapped(read_in(memory, pointer + 4)?),
-        AF_INET6 => [read_in(memory, pointer + 8)?, read_in(memory, pointer + 16)?],
+fn internet_address(memory: Memory, pointer: u64, head: Head) -> Result<Address, NoAddress> {
+    let halves = match head.family {
+        AF_INET => mapped(head.v4),
+        AF_INET6 => read_in(memory, pointer + 8)?,
         _ => return Err(NoAddress::NotAnUpstream),
     };
-    Ok(internet(halves, u16::from_be(read_in(memory, pointer + 2)?)))
+    Ok(internet(halves, u16::from_be(head.port)))
 }
 
 #[inline(never)]

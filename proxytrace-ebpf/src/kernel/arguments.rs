@@ -3,7 +3,7 @@
 
 use core::{ffi::c_void, marker::PhantomData};
 
-use aya_ebpf::helpers::generated;
+use aya_ebpf::{EbpfContext as _, helpers::generated, programs::TracePointContext};
 use proxytrace_ebpf::abi::{Address, UnixPath};
 
 use super::{
@@ -93,6 +93,13 @@ impl Arguments {
     }
 }
 
+/// What a system call returns, by the tracepoint at its exit: the record's `format` in tracefs has it behind the number of the call.
+#[inline(always)]
+pub(crate) fn result_of_call(ctx: &TracePointContext) -> i64 {
+    // SAFETY: each of these records has it there, which the kernel compares with what it knows when the program is attached.
+    unsafe { ctx.as_ptr().byte_add(16).cast::<i64>().read_volatile() }
+}
+
 /// The registers at the entry or exit of a system call.
 #[derive(Clone, Copy)]
 pub(crate) struct Registers<A>(*const c_void, PhantomData<A>);
@@ -124,12 +131,12 @@ impl<A: Access> Registers<A> {
     /// Which call it is, if it is one that opens connections.
     #[inline(always)]
     pub(crate) fn opening(self, number: u32) -> Option<Opening> {
-        let fast = |flags: u64| flags & MSG_FASTOPEN != 0;
+        let is_fast = |flags: u64| flags & MSG_FASTOPEN != 0;
         if number == setting!(connect_syscall) {
             Some(Opening::Connect)
-        } else if number == setting!(sendto_syscall) && fast(self.fourth()) {
+        } else if number == setting!(sendto_syscall) && is_fast(self.fourth()) {
             Some(Opening::SendTo)
-        } else if number == setting!(sendmsg_syscall) && fast(self.third()) {
+        } else if number == setting!(sendmsg_syscall) && is_fast(self.third()) {
             Some(Opening::SendMessage)
         } else {
             None

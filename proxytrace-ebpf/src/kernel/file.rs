@@ -3,10 +3,11 @@
 use core::ffi::c_void;
 
 use super::{
-    memory::{Access as _, Probed, offset, try_read},
+    memory::{Access, Direct, Probed, Start, offset},
     numbers::{AF_INET, AF_INET6, AF_UNIX, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_STREAM, SS_UNCONNECTED},
     task::Task,
 };
+use crate::helpers::setting;
 
 /// Which kind of upstream socket a connect() was called on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,13 +28,24 @@ pub(crate) struct Unconnected {
 /// The `struct file` behind a descriptor of the current process.
 #[inline(always)]
 pub(super) fn file_of(descriptor: u32) -> Option<*const c_void> {
-    let read = |base: *const c_void, offset: u32| Probed::read::<*const c_void>(base, offset);
-    let table = read(Task::current().files(), offset!(files_table));
-    if descriptor >= Probed::read::<u32>(table, offset!(table_size)) {
+    // The other way takes four calls of a helper more.
+    let (size, files) = if setting!(has_task_registers) != 0 {
+        table_of(Task::<Direct>::current_typed())
+    } else {
+        table_of(Task::<Probed>::current())
+    };
+    if descriptor >= size {
         return None;
     }
-    let file = read(read(table, offset!(table_files)), descriptor.wrapping_mul(8));
+    let file = Probed::read::<*const c_void>(files, descriptor.wrapping_mul(8));
     (!file.is_null()).then_some(file)
+}
+
+/// How many descriptors there are, and what they lead to.
+#[inline(always)]
+fn table_of<A: Access>(task: Task<A>) -> (u32, *const c_void) {
+    let table = A::read::<*const c_void>(task.files(), offset!(files_table));
+    (A::read(table, offset!(table_size)), A::read(table, offset!(table_files)))
 }
 
 /// The stream socket that a file is, if it is one and is not connecting or connected already.
@@ -41,21 +53,25 @@ pub(super) fn file_of(descriptor: u32) -> Option<*const c_void> {
 pub(super) fn unconnected_socket(file: *const c_void) -> Option<Unconnected> {
     let socket = Probed::read::<*const c_void>(file, offset!(file_private));
     // Only a socket's private data points back to its file; other files have something else there, or nothing.
-    if socket.is_null() || try_read::<*const c_void>(socket, offset!(socket_file)) != Some(file) {
+    if socket.is_null() {
         return None;
     }
-    if Probed::read::<u16>(socket, offset!(socket_type)) != SOCK_STREAM
-        || Probed::read::<u32>(socket, offset!(socket_state)) != SS_UNCONNECTED
+    let start = Start::of(socket)?;
+    if start.read::<*const c_void>(offset!(socket_file)) != file
+        || start.read::<u16>(offset!(socket_type)) != SOCK_STREAM
+        || start.read::<u32>(offset!(socket_state)) != SS_UNCONNECTED
     {
         return None;
     }
-    let sock = Probed::read::<*const c_void>(socket, offset!(socket_sock));
-    let protocol = Probed::read::<u16>(sock, offset!(sock_protocol));
-    let kind = match Probed::read::<u16>(sock, offset!(sock_family)) {
-        AF_INET | AF_INET6 if protocol == IPPROTO_TCP => Kind::Tcp,
-        AF_INET | AF_INET6 if protocol == IPPROTO_MPTCP => Kind::MultipathTcp,
-        AF_UNIX => Kind::Unix,
-        _ => return None,
+    let sock = start.read::<*const c_void>(offset!(socket_sock));
+    let kind = match Probed::read::<u16>(sock, offset!(sock_protocol)) {
+        // No other family has a stream of that protocol.
+        IPPROTO_TCP => Kind::Tcp,
+        protocol => match Probed::read::<u16>(sock, offset!(sock_family)) {
+            AF_INET | AF_INET6 if protocol == IPPROTO_MPTCP => Kind::MultipathTcp,
+            AF_UNIX => Kind::Unix,
+            _ => return None,
+        },
     };
     Some(Unconnected { sock: sock as u64, kind })
 }

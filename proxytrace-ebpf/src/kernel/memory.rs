@@ -66,6 +66,30 @@ impl Access for Probed {
     }
 }
 
+/// The beginning of a structure, read at once: each read takes as long as a look-up in a table.
+pub(super) struct Start {
+    base: *const c_void,
+    bytes: [u64; 4],
+}
+
+impl Start {
+    /// `None` where it cannot be read.
+    #[inline(always)]
+    pub(super) fn of(base: *const c_void) -> Option<Self> {
+        Some(Self { base, bytes: try_read(base, 0)? })
+    }
+
+    /// What lies behind the beginning is read by itself.
+    #[inline(always)]
+    pub(super) fn read<T: Copy>(&self, offset: u32) -> T {
+        if offset as usize + size_of::<T>() > size_of_val(&self.bytes) {
+            return Probed::read(self.base, offset);
+        }
+        // SAFETY: inside, as just checked, and a value of integers and pointers.
+        unsafe { ptr::read_volatile(self.bytes.as_ptr().byte_add(offset as usize).cast()) }
+    }
+}
+
 /// Whose memory a pointer points into.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {

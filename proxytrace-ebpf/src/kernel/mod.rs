@@ -12,7 +12,7 @@ mod sock;
 mod task;
 
 pub(crate) use address::{NoAddress, callers_address, callers_internet_address};
-pub(crate) use arguments::{Arguments, Registers};
+pub(crate) use arguments::{Arguments, Registers, result_of_call};
 pub(crate) use file::Kind;
 pub(crate) use memory::{Access, Direct, Probed};
 pub(crate) use sock::{Sock, Stream, tcp};

@@ -4,6 +4,8 @@ use core::{ffi::c_void, marker::PhantomData, ptr};
 
 use proxytrace_ebpf::abi::Address;
 
+use crate::helpers::now_ticks;
+
 use super::{
     address::{internet, mapped},
     memory::{Access, offset, try_read},
@@ -89,6 +91,12 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub(crate) fn is_owned(self) -> bool {
         A::read::<u32>(self.0, offset!(sock_owned)) != 0
+    }
+
+    /// Whether a `struct socket` has it. One that was accepted has none before accept() returns, as one whose descriptor is closed.
+    #[inline(always)]
+    pub(crate) fn is_held(self) -> bool {
+        !A::read::<*const c_void>(self.0, offset!(sock_socket)).is_null()
     }
 
     /// Whether a handshake was never under way, as far as its `struct socket` knows: connect() marks it as connecting just
@@ -252,10 +260,29 @@ impl<A: Access> Stream<A> {
         self.read(offset!(tcp_data_segments))
     }
 
+    /// How often it was one end's turn and then the other's, about: each end sends at least one segment of data each time.
+    #[inline(always)]
+    pub(crate) fn turns(self) -> u32 {
+        self.data_segments().min(self.read(offset!(tcp_data_segments_in)))
+    }
+
     /// Segments sent again, SYNs among them.
     #[inline(always)]
     pub(crate) fn retransmits(self) -> u32 {
         self.read(offset!(tcp_retransmits))
+    }
+
+    /// Segments that came.
+    #[inline(always)]
+    pub(crate) fn segments_received(self) -> u32 {
+        self.read(offset!(tcp_segments_received))
+    }
+
+    /// Whether the time has come at which its timer was to run out when it was last set. The kernel lets that stand when it stops the timer.
+    #[inline(always)]
+    pub(crate) fn has_timer_ended(self) -> bool {
+        let ends = self.read::<u64>(offset!(tcp_timer_ends)) as u32;
+        now_ticks().wrapping_sub(ends) as i32 >= 0
     }
 
     /// How often in a row its retransmission timer has run out.

@@ -5,7 +5,7 @@ use core::{ffi::c_void, marker::PhantomData};
 use aya_ebpf::helpers::generated;
 use proxytrace_ebpf::abi::Owner;
 
-use super::memory::{Access, Probed, offset, try_read};
+use super::memory::{Access, Direct, Memory, Probed, offset, read_in, try_read};
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy)]
@@ -53,6 +53,16 @@ impl<A: Access> Task<A> {
         A::read::<u64>(self.0, offset!(task_blocked)) & bit_of(signal) != 0
     }
 
+    /// Whether its command line is the one that nginx's master gives itself before it starts workers (`ngx_master_process_cycle()`):
+    /// `nginx: master process …`, and of a program derived from it another word of five letters. Asked of the current process.
+    #[inline(always)]
+    pub(crate) fn is_titled_as_master(self) -> bool {
+        let memory = A::read::<*const c_void>(self.0, offset!(task_memory));
+        let arguments = Probed::read::<u64>(memory, offset!(memory_arguments));
+        let title = read_in::<[u8; 8]>(Memory::Caller, arguments + 5);
+        title.is_ok_and(|title| title == *b": master")
+    }
+
     /// Whether it will hold the signal back again when it no longer waits for signals. Right while one is delivered.
     #[inline(always)]
     pub(crate) fn will_block(self, signal: i32) -> bool {
@@ -72,6 +82,15 @@ impl<A: Access> Task<A> {
     pub(crate) fn is_last_of_process(self) -> bool {
         let signal = A::read::<*const c_void>(self.0, offset!(task_signal));
         A::read::<u32>(signal, offset!(signal_live)) == 0
+    }
+}
+
+impl Task<Direct> {
+    /// The current thread (5.11).
+    #[inline(always)]
+    pub(super) fn current_typed() -> Self {
+        // SAFETY: a helper call without arguments.
+        Self::new(unsafe { generated::bpf_get_current_task_btf() } as *const c_void)
     }
 }
 
