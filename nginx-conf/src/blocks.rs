@@ -39,9 +39,10 @@ pub(crate) fn values(name: &str) -> Option<Option<Include>> {
     VALUES.iter().find(|(values, _)| *values == name).map(|(_, include)| *include)
 }
 
-/// Whether the directive `name` must have a block where it stands in the block `parent`.
+/// Whether the directive `name` must have a block where it stands in the block `parent`: the name of that, or nothing at the top,
+/// where a file may be a part of any block.
 pub(crate) fn needs_block(name: &[u8], parent: &str) -> bool {
-    let is_server = name == b"server" && parent != "upstream";
+    let is_server = name == b"server" && !matches!(parent, "upstream" | "");
     is_server || is_lua(name) || BLOCKS.iter().any(|block| block.as_bytes() == name)
 }
 

@@ -320,7 +320,8 @@ mod tests {
         check("a { } }", "/c/main:1:7: unexpected \"}\"");
         check("http;", "/c/main:1:1: directive \"http\" has no opening \"{\"");
         check("upstream { server a; }", "upstream{server a;}");
-        check("server a;", "/c/main:1:1: directive \"server\" has no opening \"{\"");
+        check("http { server a; }", "/c/main:1:8: directive \"server\" has no opening \"{\"");
+        check("server a;", "server a;");
     }
 
     #[test]
