@@ -22,6 +22,11 @@ impl Capacity {
         Self { max, held: 0, by_owner: HashMap::new() }
     }
 
+    /// From now on capacity for `max` entries of one owner. Nobody loses what it holds.
+    pub const fn limit(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Takes an entry; gives false where there is none for this owner.
     pub fn take(&mut self, owner: Owner) -> bool {
         let held = self.by_owner.get(&owner).copied().unwrap_or(0);

@@ -5,12 +5,17 @@ mod docs;
 
 use std::{io, process::ExitCode};
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
+use clap::{
+    ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    builder::Resettable,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     check::source::Unreadable,
     commands::{
-        Call, Run, agent, check, completions, doctor, guard, guard_probe, man, reader, replay, subject, trace,
+        Call, Run, agent, check, completions, doctor, guard, man, probe, reader, replay, status, subject,
+        top, trace,
     },
     config_file::{self, Again},
     escape,
@@ -51,6 +56,10 @@ macro_rules! commands {
 }
 
 commands! {
+    /// Show what is wrong now, each proxy and each upstream: as the agent knows it, or after three seconds of tracing.
+    Status => status;
+    /// Show that live, on the whole terminal: sort, filter, pause, look into an upstream.
+    Top => top;
     /// Show each failed connect to an upstream as it happens.
     Trace => trace;
     /// Show recordings of `trace --record` again; without tracing.
@@ -71,8 +80,8 @@ commands! {
     #[command(hide = true, name = subject::COMMAND)]
     Subject => subject;
     /// The process that connects as a proxy would.
-    #[command(hide = true, name = guard_probe::COMMAND)]
-    GuardProbe => guard_probe;
+    #[command(hide = true, name = probe::COMMAND)]
+    Probe => probe;
     /// The process that reads configurations for a trace.
     #[command(hide = true, name = reader::COMMAND)]
     Reader => reader;
@@ -100,8 +109,9 @@ pub fn main() -> ExitCode {
 /// The command line; an agent's with the configuration file that it names.
 fn read(program: &clap::Command) -> anyhow::Result<Cli> {
     let from = |matches: &ArgMatches| Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
-    let command = without_empty_variables(program.clone());
-    let cli = from(&command.clone().get_matches());
+    let command = with_variables(program.clone());
+    let matches = command.clone().try_get_matches();
+    let cli = from(&matches.unwrap_or_else(|error| naming_the_variable(error, command.clone()).exit()));
     let Command::Agent(agent::Args { config: Some(path), .. }) = &cli.command else { return Ok(cli) };
     let again = Again::new(command, "agent", path.clone());
     let mut cli = from(&again.read()?);
@@ -117,18 +127,59 @@ fn run<C: Run>(command: &C, log: &Log, program: &clap::Command) -> anyhow::Resul
         let mut known = variables::of(program);
         known.insert(logging::VARIABLE);
         let set: Vec<_> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        logging::check_variable();
         variables::unknown(&set, &known).iter().for_each(|unknown| tracing::warn!("{unknown}"));
     }
     command.run(Call { quiet: log.quiet, program })
 }
 
-/// A variable that is set to nothing counts as not set: it is what a template leaves behind that has no value for it.
-fn without_empty_variables(command: clap::Command) -> clap::Command {
+/// Reads variables as people set them. One that is set to nothing counts as not set: it is what a template leaves behind that has no
+/// value for it. What has no value on the command line can be `1` or `yes` as well as `true`.
+fn with_variables(command: clap::Command) -> clap::Command {
     let is_empty =
         |arg: &clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let is_flag = |arg: &clap::Arg| matches!(arg.get_action(), ArgAction::SetTrue);
     command
         .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
-        .mut_subcommands(without_empty_variables)
+        .mut_args(|arg| if is_flag(&arg) { arg.value_parser(switch) } else { arg })
+        .mut_subcommands(with_variables)
+}
+
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match &*text.to_lowercase() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("write true or false"),
+    }
+}
+
+/// An error about an option that nobody has typed says which variable it comes from.
+fn naming_the_variable(mut error: clap::Error, mut command: clap::Command) -> clap::Error {
+    // How an option is shown is known then.
+    command.build();
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (Some(shown), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
+        return error;
+    };
+    let variable = arguments(&command).filter(|arg| arg.to_string() == shown).find_map(|arg| {
+        let (long, variable) = (format!("--{}", arg.get_long()?), arg.get_env()?);
+        let is_typed = std::env::args().any(|word| word.split('=').next() == Some(&long));
+        let is_set = std::env::var_os(variable).is_some_and(|set| set.to_string_lossy().contains(&value));
+        (is_set && !is_typed).then(|| variable.to_string_lossy().into_owned())
+    });
+    if let Some(variable) = variable {
+        let tip = format!("the environment says so, by {variable}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+/// Those of all commands.
+fn arguments(command: &clap::Command) -> Box<dyn Iterator<Item = &clap::Arg> + '_> {
+    Box::new(command.get_arguments().chain(command.get_subcommands().flat_map(arguments)))
 }
 
 /// The failure that an error means; `None` for a closed pipe, which ends a command quietly.
@@ -142,7 +193,8 @@ fn failure_of(error: &anyhow::Error) -> Option<Failure> {
         || error.is::<Unreadable>()
         || error.is::<replay::Unreadable>()
         || error.is::<Unusable>()
-        || error.is::<guard::NoSuchProgram>()
+        || error.is::<guard::Missing>()
+        || error.is::<trace::Contradiction>()
     {
         return Some(Failure::Usage);
     }
@@ -174,7 +226,7 @@ mod tests {
         check("proxytrace trace --address 10.0.0", "not an address");
         check("proxytrace trace --cause refusd", "unknown cause; expected one of established, ");
         check("proxytrace trace --duration 0", "more than 0");
-        check("proxytrace trace --duration soon", "not a number of seconds");
+        check("proxytrace trace --duration soon", "not a time");
         check("proxytrace trace --pid 0", "0 is not in 1..");
         check("proxytrace trace --ring-size 5000", "a power of two");
         check("proxytrace agent --listen localhost", "write 127.0.0.1:9947");
@@ -202,6 +254,7 @@ mod tests {
             "gitlab-ci.yml",
             "ansible/handlers.yml",
             "systemd/guard.conf",
+            "systemd/proxytrace-guard-recover.service",
             "kubernetes/sidecar.yaml",
         ] {
             let text = std::fs::read_to_string(root.join(file)).unwrap();
@@ -217,7 +270,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(commands, 6);
+        assert_eq!(commands, 7);
     }
 
     #[test]

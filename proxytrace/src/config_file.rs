@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
@@ -21,12 +22,20 @@ const NOT_IN_A_FILE: &[&str] = &["config", "check-config", "probe", "help", "ver
 /// From this similarity on (Jaro-Winkler, 0 to 1) a key was probably meant.
 const SIMILAR: f64 = 0.75;
 
+/// The known key that was probably meant.
+pub(crate) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |key: &str| key.to_lowercase().replace('_', "-");
+    let scored = known.map(|known| (strsim::jaro_winkler(&plain(key), &plain(known)), known));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(similarity, _)| *similarity >= SIMILAR).map(|(_, known)| known)
+}
+
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("read {}; is it there, and may this user read it without capabilities?", .0.display())]
-    Unreadable(PathBuf, #[source] io::Error),
+    #[error("read {}: {}", .0.display(), why_unreadable(.1))]
+    Unreadable(PathBuf, io::Error),
     /// A line cannot be used.
     #[error("{}:{line}: {why}", .path.display())]
     Line {
@@ -45,6 +54,25 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+}
+
+/// Reads what is read again later. A pipe would have nothing to say then, or have whoever reads it wait: what it said would be lost,
+/// such as who may ask.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.file_type().is_fifo() {
+        return Err(io::Error::other("a pipe cannot be read again; write it to a file"));
+    }
+    fs::read(path)
+}
+
+/// Why a file cannot be read, with what helps where it is not there or not for this user.
+pub(crate) fn why_unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            format!("{error}; is it there, and may this user read it without capabilities?")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The values of all options, as they are written.
@@ -83,8 +111,10 @@ impl Again {
     /// # Errors
     /// The file cannot be read, or not be used.
     pub fn read(&self) -> Result<ArgMatches, Error> {
-        let text =
-            fs::read_to_string(&self.path).map_err(|error| Error::Unreadable(self.path.clone(), error))?;
+        let unreadable = |error| Error::Unreadable(self.path.clone(), error);
+        let bytes = read(&self.path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         self.matches(&text)
     }
 
@@ -166,7 +196,7 @@ fn settings(text: &str, command: &Command, name: &str) -> Result<BTreeMap<String
         let key = key.into_inner();
         let arg = keys(command, name)
             .find(|arg| arg.get_long() == Some(&key))
-            .ok_or_else(|| wrong(unknown(&key, command, name)))?;
+            .ok_or_else(|| wrong(unknown(&key, value.get_ref(), command, name)))?;
         let values = values(arg, value.get_ref()).map_err(|why| wrong(format!("{key}: {why}")))?;
         let flags = flags(arg, &values);
         let check = |flags: &[String]| {
@@ -181,14 +211,17 @@ fn settings(text: &str, command: &Command, name: &str) -> Result<BTreeMap<String
     Ok(settings)
 }
 
-fn unknown(key: &str, command: &Command, name: &str) -> String {
-    let similarity = |known: &str| strsim::jaro_winkler(&key.replace('_', "-"), known);
-    let known = keys(command, name).filter_map(Arg::get_long).map(|known| (similarity(known), known));
-    match known.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
-        Some((similarity, known)) if similarity >= SIMILAR => {
-            format!("unknown key {key}; did you mean {known}?")
+fn unknown(key: &str, value: &DeValue<'_>, command: &Command, name: &str) -> String {
+    if matches!(value, DeValue::Table(_)) {
+        return format!(
+            "unknown table {key}; there are no tables in this file: write the keys without [{key}]"
+        );
+    }
+    match nearest(key, keys(command, name).filter_map(Arg::get_long)) {
+        Some(known) => format!("unknown key {key}; did you mean {known}?"),
+        None => {
+            format!("unknown key {key}; `proxytrace {name} --help` lists the options, which are the keys")
         }
-        _ => format!("unknown key {key}; `proxytrace {name} --help` lists the options, which are the keys"),
     }
 }
 
@@ -338,6 +371,7 @@ mod tests {
         check("\nmax_items = 7", "a.toml:2: unknown key max_items; did you mean max-items?");
         check("colour = 1", "a.toml:1: unknown key colour; `proxytrace agent --help` lists");
         check("config = \"b.toml\"", "unknown key config");
+        check("\n[agent]\nmax-items = 7", "a.toml:2: unknown table agent; there are no tables in this file");
         check("max-items = true", "a.toml:1: max-items: a string or a number is expected here, not true or");
         check("no-pages = \"yes\"", "no-pages: true or false is expected here, not a string");
         check("name = [[1]]", "a list of strings or numbers");

@@ -4,7 +4,7 @@
 use crate::{
     identity::{cgroup, pod},
     kernel::btf::Btf,
-    model::Record,
+    model::Remembered,
     reader,
     recording::RecordingReader,
 };
@@ -30,7 +30,7 @@ pub fn recording(data: &[u8]) {
         let Ok(line) = serde_json::to_string(&record) else {
             panic!("a record that cannot be written: {record:?}")
         };
-        let again: Result<Record, _> = serde_json::from_str(&line);
+        let again: Result<Remembered, _> = serde_json::from_str(&line);
         assert!(again.is_ok(), "a record that cannot be read again: {line}");
     }
 }

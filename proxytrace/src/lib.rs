@@ -7,7 +7,8 @@
 //! * [`guard`]: a change that takes itself back.
 //! * [`doctor`]: what the host lets us do.
 //! * [`recording`]: records in a file, and back.
-//! * [`output`], [`http`], [`metrics`]: what people and Prometheus see.
+//! * [`output`], [`top`], [`http`], [`metrics`]: what people and Prometheus see.
+//! * [`feed`]: what the agent sees, as it changes, for a command that loads no programs of its own.
 //! * [`watch`]: a running trace that knows names; [`reloads`]: what becomes of reloads.
 //! * [`findings`]: what is wrong, as sentences with evidence; no I/O.
 //! * [`escape`]: text of others as it may be shown.
@@ -29,18 +30,21 @@ pub(crate) mod agent;
 pub(crate) mod capacity;
 pub(crate) mod check;
 pub(crate) mod cli;
+pub(crate) mod client;
 pub(crate) mod commands;
 pub(crate) mod config_file;
 pub(crate) mod declared;
 pub(crate) mod doctor;
 pub(crate) mod escape;
 pub(crate) mod exit;
+pub(crate) mod feed;
 pub(crate) mod findings;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 #[cfg(test)]
 mod generated;
 pub(crate) mod guard;
+pub(crate) mod history;
 pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod kernel;
@@ -56,8 +60,11 @@ pub(crate) mod programs;
 pub(crate) mod reader;
 pub(crate) mod recording;
 pub(crate) mod session;
+pub(crate) mod status;
 pub(crate) mod threads;
+pub(crate) mod top;
 pub(crate) mod variables;
 pub(crate) mod watch;
+pub(crate) mod width;
 
 pub use cli::main;

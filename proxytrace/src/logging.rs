@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    env,
     io::{self, Write},
     sync::{
         OnceLock,
@@ -96,6 +97,15 @@ pub fn start(log: &Log, usual: &'static str, way: Way) -> anyhow::Result<()> {
     // A program starts this once.
     let _ = LEVEL.set(Level { usual, handle });
     Ok(())
+}
+
+/// Says that [`VARIABLE`] cannot be read, where it is set to something else than a filter.
+pub fn check_variable() {
+    if let Err(error) = EnvFilter::try_from_env(VARIABLE)
+        && env::var_os(VARIABLE).is_some_and(|value| !value.is_empty())
+    {
+        tracing::warn!("{VARIABLE} counts as not set: {error}; write for example proxytrace=debug");
+    }
 }
 
 /// Changes the level of what is logged from now on; the format stays.

@@ -35,6 +35,8 @@ pub(crate) struct Arguments {
     pub(crate) prefix: Option<PathBuf>,
     /// `-g`.
     pub(crate) globals: Option<String>,
+    /// `-e`.
+    pub(crate) error_log: Option<PathBuf>,
     /// It does an errand and ends: `-t`, `-T`, `-s`, `-v`, `-V`, `-h`.
     pub(crate) is_errand: bool,
 }
@@ -121,6 +123,7 @@ fn arguments(words: &[String]) -> Arguments {
                 'c' => arguments.config = value.map(PathBuf::from),
                 'p' => arguments.prefix = value.map(PathBuf::from),
                 'g' => arguments.globals = value,
+                'e' => arguments.error_log = value.map(PathBuf::from),
                 _ => {}
             }
             break;
@@ -147,6 +150,7 @@ mod tests {
                 config: some(config).map(Into::into),
                 prefix: some(prefix).map(Into::into),
                 globals: some(globals),
+                error_log: cmdline.contains("-e\0").then(|| "/x/e.log".into()),
                 is_errand: cmdline.contains("-t") || cmdline.contains("-qt"),
             });
             assert_eq!(found, expected, "{cmdline:?}");
@@ -169,6 +173,7 @@ mod tests {
         );
         check("nginx\0-qc\0/etc/x.conf\0", "/usr/sbin/nginx (deleted)", Some(("/etc/x.conf", "", "")));
         check("nginx\0-qtc\0/etc/x.conf\0", "/usr/sbin/nginx", Some(("/etc/x.conf", "", "")));
+        check("nginx\0-e\0/x/e.log\0", "/usr/sbin/nginx", Some(("", "", "")));
         check("nginx\0-t\0", "/usr/sbin/nginx", Some(("", "", "")));
         check("/usr/sbin/nginx-debug\0", "/usr/sbin/nginx-debug", Some(("", "", "")));
         check("nginx: worker process\0", "/usr/sbin/nginx", None);

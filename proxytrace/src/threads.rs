@@ -50,6 +50,19 @@ pub fn start<W: FnOnce()>(
     result.with_context(|| format!("prepare thread {name}"))
 }
 
+/// Does something in a thread that holds no capability, and waits for what comes of it.
+///
+/// # Errors
+/// What it says; or capabilities could not be given up.
+pub fn without_capabilities<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    let there = || {
+        privilege::drop_all()?;
+        work()
+    };
+    let done = thread::scope(|scope| scope.spawn(there).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Threads that the agent cannot do without.
 #[derive(Debug)]
 pub struct Crew {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,14 +17,14 @@ use clap::{ArgMatches, FromArgMatches as _};
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::interval,
 };
 
-use super::notify::Notifier;
+use super::{notify::Notifier, shown::Shown};
 use crate::{
     config_file::{Again, Values},
-    http::{Files, Serving, Settings},
+    http::{Files, Served, Serving, Settings},
     logging::{self, Log},
     metrics::ConfigRead,
     threads::{self, Crew},
@@ -31,7 +32,18 @@ use crate::{
 
 /// What SIGHUP changes, by its key. The rest is said to need a restart: it was settled before privileges were given up, or counts
 /// would be lost.
-pub const CHANGEABLE: &[&str] = &["verbose", "quiet", "web-config", "no-routes", "no-findings"];
+pub const CHANGEABLE: &[&str] = &[
+    "verbose",
+    "quiet",
+    "web-config",
+    "no-routes",
+    "no-findings",
+    "serve-records",
+    "page",
+    "page-host",
+    "max-addresses",
+    "histogram-by",
+];
 
 /// How often it is looked whether a file has changed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -68,15 +80,29 @@ impl Outcome {
     }
 }
 
+/// Says what keeps strangers out; where nothing does, and there can be any, with a warning.
+pub fn log_protection(served: &Served, listens: SocketAddr) {
+    match served.protection() {
+        Some(protection) => tracing::info!("protected by {protection}"),
+        None if listens.ip().to_canonical().is_loopback() => {}
+        None => tracing::warn!(
+            "whoever reaches {listens} can read the metrics: give --web-config, or --listen 127.0.0.1:{}",
+            listens.port()
+        ),
+    }
+}
+
 /// What the thread hands to the others.
 #[derive(Debug)]
 pub struct Started {
     /// What is served.
     pub settings: Settings,
+    /// What the metrics show.
+    pub shown: watch::Receiver<Shown>,
     /// How reading goes.
     pub outcome: Arc<Outcome>,
-    /// To be told when hooks are attached: before that, SIGHUP waits.
-    pub attached: oneshot::Sender<()>,
+    /// To be told when hooks are attached, and where clients are listened for: before that, SIGHUP waits.
+    pub attached: oneshot::Sender<SocketAddr>,
 }
 
 /// Starts the thread, which reads for the first time what clients are served by: without capabilities, as each time after that.
@@ -86,12 +112,14 @@ pub struct Started {
 pub fn start(
     crew: &Crew,
     serving: Serving,
+    shown: Shown,
     again: Option<Again>,
     notifier: &Arc<Notifier>,
 ) -> anyhow::Result<Started> {
     let (member, notifier) = (crew.member("reload"), Arc::clone(notifier));
     let (attached, is_attached) = oneshot::channel();
     let (sender, receiver) = mpsc::sync_channel(1);
+    let (shown, shown_now) = watch::channel(shown);
     threads::start_without_capabilities("reload", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hangup = {
@@ -103,18 +131,18 @@ pub fn start(
         let (settings, outcome) = (Settings::new(served?), Arc::new(Outcome::new()));
         sender.send((settings.clone(), Arc::clone(&outcome)))?;
         let running = running.unwrap_or_default();
-        let reload = Reload { serving, files, again, running, settings, outcome };
+        let reload = Reload { serving, files, again, running, settings, shown, outcome };
         Ok(move || {
             let _member = member;
             runtime.block_on(async {
-                if is_attached.await.is_ok() {
-                    reload.run(hangup, &notifier).await;
+                if let Ok(listens) = is_attached.await {
+                    reload.run(hangup, &notifier, listens).await;
                 }
             });
         })
     })?;
     let (settings, outcome) = receiver.recv().context("the configuration was not read")?;
-    Ok(Started { settings, outcome, attached })
+    Ok(Started { settings, shown: shown_now, outcome, attached })
 }
 
 struct Reload {
@@ -125,13 +153,15 @@ struct Reload {
     /// What is in use, by key.
     running: Values,
     settings: Settings,
+    shown: watch::Sender<Shown>,
     outcome: Arc<Outcome>,
 }
 
 impl Reload {
-    async fn run(mut self, mut hangup: Signal, notifier: &Notifier) {
+    async fn run(mut self, mut hangup: Signal, notifier: &Notifier, listens: SocketAddr) {
         let mut look = interval(LOOK);
         loop {
+            let before = self.settings.now();
             tokio::select! {
                 Some(()) = hangup.recv() => {
                     notifier.reloading();
@@ -143,6 +173,10 @@ impl Reload {
                     let read = self.serve(self.serving.clone());
                     self.note(&read);
                 }
+            }
+            let now = self.settings.now();
+            if now.protection() != before.protection() {
+                log_protection(&now, listens);
             }
         }
     }
@@ -162,8 +196,9 @@ impl Reload {
         let matches = again.read()?;
         let values = again.values(&matches);
         let (_, of_agent) = matches.subcommand().context("the command line is no agent's")?;
-        let (serving, log) = options(of_agent)?;
+        let (serving, shown, log) = options(of_agent)?;
         self.serve(serving)?;
+        self.shown.send_if_modified(|now| std::mem::replace(now, shown) != shown);
         logging::change_level(&log);
         for key in differing(&self.running, &values) {
             if CHANGEABLE.contains(&key) {
@@ -192,8 +227,12 @@ impl Reload {
     }
 }
 
-fn options(matches: &ArgMatches) -> Result<(Serving, Log), clap::Error> {
-    Ok((Serving::from_arg_matches(matches)?, Log::from_arg_matches(matches)?))
+fn options(matches: &ArgMatches) -> Result<(Serving, Shown, Log), clap::Error> {
+    Ok((
+        Serving::from_arg_matches(matches)?,
+        Shown::from_arg_matches(matches)?,
+        Log::from_arg_matches(matches)?,
+    ))
 }
 
 /// The keys of which the values are not the same.

@@ -4,7 +4,10 @@ use super::{Host, finding::Finding, rules, subject::Subject, upstreams::upstream
 use crate::{
     declared::{Context, Endpoint, Peer, Route, Routes, Upstream, without_secrets},
     model::Address,
-    nginx::{upstreams::FaultKind, url::Error},
+    nginx::{
+        upstreams::{Fault, FaultKind},
+        url::Error,
+    },
 };
 
 pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Finding>) {
@@ -12,6 +15,12 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
     for upstream in &subject.routes.upstreams {
         for peer in &upstream.peers {
             let found = unreachable(&subject.routes, upstream, peer, host);
+            // What stands around a part may have the block that a name means.
+            let may_be_elsewhere =
+                |found: &Finding| *found.rule == rules::NAME_UNRESOLVED && upstream.is_implicit;
+            let found = found.map(|found| {
+                if !subject.is_whole() && may_be_elsewhere(&found) { found.into_warning() } else { found }
+            });
             // What is not there here may be where it runs.
             findings.extend(found.map(|found| if host.is_here { found } else { found.into_warning() }));
         }
@@ -24,9 +33,16 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
 }
 
 fn refused(subject: &Subject, findings: &mut Vec<Finding>) {
-    for fault in &subject.faults {
+    // What stands around a part may have the block that a name means.
+    let may_be_elsewhere = |fault: &&Fault| !subject.is_whole() && fault.kind == FaultKind::NoBlock;
+    for fault in subject.faults.iter().filter(|fault| !may_be_elsewhere(fault)) {
         let text = without_secrets(&fault.text);
         let (rule, what, fix) = match &fault.kind {
+            FaultKind::NoBlock => (
+                &rules::BAD_ADDRESS,
+                format!("nginx refuses \"{text}\": {}", Error::NoPort),
+                fix_of(Error::NoPort, subject, &fault.text),
+            ),
             FaultKind::Address(error) => (
                 &rules::BAD_ADDRESS,
                 format!("nginx refuses \"{text}\": {error}"),
@@ -68,7 +84,12 @@ fn fix_of(error: Error, subject: &Subject, text: &str) -> String {
 fn unreachable(routes: &Routes, upstream: &Upstream, peer: &Peer, host: &Host<'_>) -> Option<Finding> {
     match &peer.endpoint {
         Endpoint::Address(Address::Unix(path)) if !(host.has_socket)(path) => {
-            let what = format!("connects to \"{}\" fail: there is no socket at {path}", upstream.name);
+            let below = if path.starts_with(['/', '@']) {
+                ""
+            } else {
+                ", below the directory that nginx is started in"
+            };
+            let what = format!("connects to \"{}\" fail: there is no socket at {path}{below}", upstream.name);
             let fix = "start what listens there, or correct the path";
             let found = Finding::new(&rules::SOCKET_MISSING, &peer.place, what, fix);
             Some(if host.is_here { found } else { found.into_note() })
@@ -166,7 +187,8 @@ fn unresolvable(routes: &Routes, findings: &mut Vec<Finding>) {
     for upstream in
         routes.upstreams.iter().filter(|upstream| !upstream.is_implicit && upstream.resolver.is_none())
     {
-        for peer in upstream.peers.iter().filter(|peer| peer.resolve) {
+        // An address stays what it is.
+        for peer in upstream.peers.iter().filter(|peer| peer.resolve && peer.endpoint.name().is_some()) {
             let what = format!(
                 "nginx refuses the server line of \"{}\": it has resolve, but no resolver",
                 upstream.name
@@ -215,5 +237,29 @@ fn port_of(endpoint: &Endpoint) -> Option<u16> {
         Endpoint::Address(Address::Internet(address)) => Some(address.port()),
         Endpoint::Host { port, .. } => Some(*port),
         Endpoint::Address(Address::Unix(_)) | Endpoint::Service { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::examples;
+
+    #[test]
+    fn a_part_may_name_an_upstream_of_another_file() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(examples::ids(text), expected, "{text}");
+        for pass in [
+            "location / { fastcgi_pass php; }",
+            "location / { uwsgi_pass django; }",
+            "location / { grpc_pass grpc://app; }",
+        ] {
+            check(pass, &["part"]);
+            check(&format!("http {{ server {{ {pass} }} }}"), &["bad-address"]);
+        }
+        check("server { listen 5432; proxy_pass db; }", &["part"]);
+        check(
+            "upstream db { server 10.0.0.5; } server { listen 5432; proxy_pass db; }",
+            &["bad-address", "part"],
+        );
+        check("location / { fastcgi_pass 127.0.0.1; }", &["bad-address", "part"]);
     }
 }

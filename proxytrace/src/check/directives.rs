@@ -8,7 +8,7 @@ use super::{blocks::Block, finding::Finding, near, rules, subject::Subject};
 use crate::nginx::{
     directives::{self, Kind, Known},
     places::Places,
-    time,
+    size, time,
     version::Version,
 };
 
@@ -20,6 +20,12 @@ const WORDS: [(&str, &str); 5] = [
     ("stream-server", "a server of stream"),
     ("mail-server", "a server of mail"),
 ];
+
+/// What other languages have behind an `if`.
+const NO_ELSE: [&str; 4] = ["else", "elseif", "elsif", "elif"];
+
+/// Directives of a later version that distributions took into older ones, as they mend what is dangerous.
+const TAKEN_BACK: [&str; 1] = ["max_headers"];
 
 pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut Vec<Finding>) {
     let places = Places(&subject.config);
@@ -33,6 +39,9 @@ pub(super) fn find(subject: &Subject, version: Option<Version>, findings: &mut V
             }
             let Some(known) = in_its_place(directive, known, block, &places, findings) else { continue };
             let place = places.line(directive);
+            if has_swallowed(directive, &known, &place, findings) {
+                continue;
+            }
             counted(directive, &known, &place, findings);
             of_a_version(directive, &known, version, &place, findings);
             if let [known] = known[..] {
@@ -87,10 +96,8 @@ fn counted(directive: &Directive, known: &[&Known], place: &str, findings: &mut 
         directive.args.len(),
         takes.join(" or ")
     );
-    let swallowed =
-        directive.args.iter().find(|word| !word.is_quoted && !directives::of(&word.text).is_empty());
-    let fix = match swallowed {
-        Some(word) => format!("end it with a semicolon before \"{}\"", word.text),
+    let fix = match swallowed(directive) {
+        Some(name) => format!("end it with a semicolon before \"{name}\""),
         None => "correct its arguments, and see whether a semicolon is missing".to_owned(),
     };
     findings.push(Finding::new(&rules::ARGUMENT_COUNT, place, what, fix));
@@ -107,8 +114,15 @@ fn of_a_version(
         return;
     };
     let why = known.first().map(|one| one.versions()).unwrap_or_default();
-    let what = format!("nginx {version} does not know \"{}\": {why}", directive.name.text);
-    findings.push(Finding::new(&rules::VERSION, place, what, "remove it, or install another version"));
+    let name = directive.name.text.as_str();
+    let fix = "remove it, or install another version";
+    let found = |what: String| Finding::new(&rules::VERSION, place, what, fix);
+    findings.push(if TAKEN_BACK.contains(&name) {
+        let unless = "unless the distribution took it into its own";
+        found(format!("nginx {version} does not know \"{name}\", {unless}: {why}")).into_warning()
+    } else {
+        found(format!("nginx {version} does not know \"{name}\": {why}"))
+    });
 }
 
 /// What its value must be, where it is of a kind that nginx checks.
@@ -117,10 +131,10 @@ fn valued(directive: &Directive, known: &Known, place: &str, findings: &mut Vec<
     let value = word.text.as_str();
     let (is_one, needed) = match known.kind {
         Kind::Flag => (matches!(value.to_ascii_lowercase().as_str(), "on" | "off"), "on or off"),
-        Kind::Number => (is_number(value), "a number"),
-        Kind::Offset => (is_size(value, "kKmMgG"), "a size such as 8k, 1m or 1g"),
-        Kind::Seconds => (time::milliseconds(value).is_some_and(|ms| ms % 1_000 == 0), "a time in seconds"),
-        Kind::Size => (is_size(value, "kKmM"), "a size such as 8k or 1m"),
+        Kind::Number => (size::number(value).is_some(), "a number"),
+        Kind::Offset => (size::offset(value).is_some(), "a size such as 8k, 1m or 1g"),
+        Kind::Seconds => (time::seconds(value).is_some(), "a time in seconds"),
+        Kind::Size => (size::size(value).is_some(), "a size such as 8k or 1m"),
         Kind::Time => (time::milliseconds(value).is_some(), "a time such as 5s or 500ms"),
         Kind::Block | Kind::Text | Kind::Other => return,
     };
@@ -130,19 +144,77 @@ fn valued(directive: &Directive, known: &Known, place: &str, findings: &mut Vec<
     }
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+/// Whether a directive that takes no block has one.
+fn has_swallowed(directive: &Directive, known: &[&Known], place: &str, findings: &mut Vec<Finding>) -> bool {
+    let is_wrong = directive.block.is_some() && !known.iter().any(|one| one.kind == Kind::Block);
+    if is_wrong {
+        let what =
+            format!("nginx refuses \"{}\" with a block: it ends with a semicolon", directive.name.text);
+        let fix = match swallowed(directive) {
+            Some(name) => format!("end it with a semicolon before \"{name}\""),
+            None => "end it with a semicolon".to_owned(),
+        };
+        findings.push(Finding::new(&rules::ARGUMENT_COUNT, place, what, fix));
+    }
+    is_wrong
 }
 
-fn is_size(text: &str, units: &str) -> bool {
-    is_number(text.strip_suffix(|c| units.contains(c)).unwrap_or(text))
+/// The name of a directive among the arguments of another: the semicolon before it is missing.
+fn swallowed(directive: &Directive) -> Option<&str> {
+    let word =
+        directive.args.iter().find(|word| !word.is_quoted && !directives::of(&word.text).is_empty())?;
+    Some(&word.text)
+}
+
+/// The directive of nginx that is meant for certain by a name that it does not have: letters of another case, or a name with
+/// something at its end that is in no name, such as `if(`.
+pub(super) fn meant(name: &str) -> Option<String> {
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+    let meant = name[..end].to_ascii_lowercase();
+    (meant != name && !directives::of(&meant).is_empty()).then_some(meant)
 }
 
 /// A directive that no nginx has, and whose name is nearly one that may stand here. Another module may still have it.
 fn misspelt(directive: &Directive, block: &Block<'_>, places: &Places<'_>, findings: &mut Vec<Finding>) {
     let name = &directive.name.text;
+    if let Some(meant) = meant(name) {
+        let what = format!("nginx refuses \"{name}\": it knows \"{meant}\"");
+        let fix = if name.is_ascii() && name.eq_ignore_ascii_case(&meant) {
+            format!("write {meant}")
+        } else {
+            format!("write {meant} and a space")
+        };
+        findings.push(Finding::new(&rules::UNKNOWN_DIRECTIVE, &places.line(directive), what, fix));
+        return;
+    }
+    if NO_ELSE.contains(&name.as_str()) {
+        let what = format!("nginx refuses \"{name}\": an if has none");
+        let fix = "write another if, or a map";
+        findings.push(Finding::new(&rules::UNKNOWN_DIRECTIVE, &places.line(directive), what, fix));
+        return;
+    }
     let Some(meant) = near::nearest(name, directives::names_in(block.context)) else { return };
     let what = format!("nginx refuses \"{name}\", unless a module brings it");
     let fix = format!("did you mean {meant}?");
-    findings.push(Finding::new(&rules::UNKNOWN_DIRECTIVE, &places.line(directive), what, fix));
+    let found = Finding::new(&rules::UNKNOWN_DIRECTIVE, &places.line(directive), what, fix);
+    findings.push(found.into_warning());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::meant;
+
+    #[test]
+    fn a_name_that_no_module_can_have_is_known() {
+        let check =
+            |name: &str, expected: Option<&str>| assert_eq!(meant(name).as_deref(), expected, "{name}");
+        check("Return", Some("return"));
+        check("HTTP", Some("http"));
+        check("if($host", Some("if"));
+        check("listen\u{a0}8081", Some("listen"));
+        check("location=/", Some("location"));
+        for name in ["return", "retrun", "more_set_headers", "content_by_lua_block", "if_", ""] {
+            check(name, None);
+        }
+    }
 }

@@ -17,14 +17,26 @@ fn page() -> String {
          Exit status: 0 where no finding is an error, 1 where one is, 2 where the input may not be read or the call is \
          wrong. With `--fail-on warning` a warning ends with 1 too. What `--against OLD` prints changes nothing in it. \
          `-q` leaves notes out.\n\n\
-         Host names are looked up with the system's resolver, all within 10 s; `--no-resolve` leaves that out. Names \
+         Host names, those that servers listen at too, are looked up with the system's resolver, all within 10 s; `--no-resolve` leaves that out. Names \
          that were not checked are listed. With `--no-resolve`, and where `CI` is set, nginx is taken to run on another \
-         host: a socket that is missing here is a note, a name that does not resolve here a warning. `--probe` connects \
-         once to each address that something leads to, 64 at a time and all within 60 s, each for `--probe-timeout` (2 s) \
-         or the connect timeout in force if that is shorter. Servers that take datagrams are left out.\n\n\
+         host: a socket that is missing here is a note, a name that does not resolve here a warning. With `--root` the \
+         host is another one too.\n\n\
+         `--probe` connects once to each address that something leads to, as nginx's workers would: 64 at a time and all \
+         within 60 s, each for `--probe-timeout` (2 s) or the connect timeout in force if that is shorter. Where nginx runs \
+         with that file, and as the same user as `check`, it does so in the network and with the files of its master; where \
+         `check` is root, with the rights of the `user` line (without one, of nginx's own default). The last line says from \
+         where. Then it says what the scheme begins with: a ClientHello of TLS (`https://`, `grpcs://`, `suwsgi://`), the \
+         preface of HTTP/2 (`grpc://`), a question of FastCGI. What answers in another protocol is `wrong_service`, what says \
+         nothing within `--probe-timeout` `no_response`, what closes `closed_before_response` or `reset_before_response`. A \
+         FastCGI server may be silent: not each knows the question. Plain HTTP, uwsgi, SCGI, memcached and streams are \
+         connected to, and so is everything with `--probe=connect`. Servers that take datagrams, SRV records and what stands \
+         in an upstream with `balancer_by_lua` are left out. Names are looked up as nginx does: without IPv6 on the host, for \
+         no `::1` (AI_ADDRCONFIG).\n\n\
          What depends on the version of nginx is judged by the one that is installed here (read from the program, which \
          is not run), or by `--nginx-version 1.28.0`. What no version of nginx itself has is another module's: it is not \
-         judged, and nothing is said that it could make untrue.\n\n\
+         judged, and nothing is said that it could make untrue. A pattern is read, and not compiled; of caches, logs and \
+         compression not every value is judged. Sizes of buffers that nothing sets are those of a host whose pages have \
+         4 KiB.\n\n\
          In a copy of a tree an absolute `include` still means the live file. That is a warning (`outside`); `--root DIR` \
          reads absolute paths below DIR, `--map OLD=NEW` reads those below OLD from below NEW.\n\n\
          A comment allows a finding in its line, or in the next line that is not a comment; the summary counts those:\n\n\
@@ -36,7 +48,12 @@ fn page() -> String {
          everything else that is in force). Servers are compared by each name at each address, so that servers that are \
          split, sorted or written in another way change nothing. \"upstreams and their addresses do not change\" is said \
          where something else does; \"nothing changes for requests\" where nothing does. Logging, buffers of the kernel and \
-         paths of temporary files are left out.\n\n\
+         paths of temporary files are left out. What holds where nothing is written depends on the version: since 1.29.7 \
+         nginx keeps 32 connections of each upstream, speaks HTTP/1.1 and sends no `Connection: close`, so that a line which \
+         says so changes nothing there. In a part of a configuration, upstreams, maps and what stands outside of servers \
+         are compared too, as whatever uses them is elsewhere. Texts are shown as they stand, but for `(hidden)`: users and \
+         passwords of URLs, `secure_link_secret`, and values of headers, variables and parameters whose names call them \
+         secret, such as `Authorization` and `token`.\n\n\
          `--format json` prints one object, described by [check.schema.json](check.schema.json).\n\n\
          ## Kinds of findings\n\n\
          | id | severity | what |\n|---|---|---|\n",

@@ -1,12 +1,13 @@
 //! An example of each kind of finding that the configuration alone can have. The story `check` runs those that are about
 //! nginx's own judgement past `nginx -t`.
 
-use super::{Finding, Found, Host, Severity, Subject, Version, findings as findings_of, rules::ALL};
+use super::{Finding, Found, Host, Severity, Subject, Version, findings as findings_of, hosts, rules::ALL};
 use crate::{declared::Addresses, nginx::tests::config};
 
 /// By id. Each brings this finding, and no other that is graver than a note.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("part", "upstream api { server 10.0.0.5:8080; }"),
+    ("events-missing", "user www-data;\nhttp {\n    server { listen 8080; }\n}"),
     ("nothing", "user www-data;"),
     (
         "unknown-directive",
@@ -31,7 +32,9 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "http {\n    server {\n        location / { return 301 https://example.org$reqest_uri; }\n    }\n}",
     ),
     ("listen-missing", "stream {\n    server { proxy_pass 10.0.0.5:8080; }\n}"),
+    ("handler-missing", "stream {\n    server { listen 5432; }\n}"),
     ("listen-twice", "http {\n    server { listen 8080; listen *:8080; }\n}"),
+    ("certificate-missing", "http {\n    server { listen 443 ssl; server_name example.org; }\n}"),
     (
         "port-shared",
         "http {\n    server { listen 8443; }\n}\nstream {\n    server { listen 8443; proxy_pass 10.0.0.5:8080; }\n}",
@@ -113,6 +116,7 @@ pub(super) fn found(text: &str) -> Found {
     let host = Host {
         resolved: &resolved,
         has_socket: &|path| !path.starts_with("/gone/"),
+        has_file: &|path| !path.starts_with("/gone/"),
         is_here: true,
         version: Some(VERSION),
     };
@@ -151,7 +155,8 @@ fn each_kind_has_an_example() {
 #[test]
 fn what_is_well_is_not_found() {
     let check = |text: &str| {
-        let found = findings(text);
+        // Whether it is the commercial version is not known.
+        let found: Vec<_> = findings(text).into_iter().filter(|found| found.rule.id != "version").collect();
         assert_eq!(found, [], "{text}");
     };
     check(
@@ -194,9 +199,14 @@ pub(super) fn planted() -> impl Iterator<Item = ([&'static str; 5], &'static str
 fn of_planted_mistakes_what_the_table_says_is_found() {
     for ([name, .., expected], text) in planted() {
         let subject = Subject::new(config(text));
-        let resolved: Addresses = subject.routes.hosts().map(|host| (host.to_owned(), Vec::new())).collect();
-        let host =
-            Host { resolved: &resolved, has_socket: &|_| false, is_here: true, version: Some(VERSION) };
+        let resolved: Addresses = hosts(&subject).into_iter().map(|host| (host, Vec::new())).collect();
+        let host = Host {
+            resolved: &resolved,
+            has_socket: &|_| false,
+            has_file: &|_| true,
+            is_here: true,
+            version: Some(VERSION),
+        };
         let findings = findings_of(&subject, &host, Vec::new()).findings;
         let graver = findings.iter().filter(|finding| finding.severity != Severity::Note);
         let mut ids: Vec<_> = graver.map(|finding| finding.rule.id).collect();
@@ -208,13 +218,24 @@ fn of_planted_mistakes_what_the_table_says_is_found() {
 }
 
 #[test]
+fn a_main_file_has_events_and_a_part_need_not() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(ids(text), expected, "{text}");
+    let http = "http { server { listen 8080; } }";
+    check(&format!("worker_processes 1; pid /run/nginx.pid; {http}"), &["events-missing"]);
+    check(&format!("worker_processes 1; events {{ }} {http}"), &[]);
+    // The main file may include it, and have the rest.
+    check(http, &[]);
+    check(&format!("error_log stderr; {http}"), &[]);
+}
+
+#[test]
 fn what_other_modules_and_code_bring_is_not_judged() {
     let check = |text: &str, expected: &[&str]| assert_eq!(ids(text), expected, "{text}");
     let server =
         |inner: &str, expected: &[&str]| check(&format!("http {{ server {{ {inner} }} }}"), expected);
     // Both transports at one port, and options where a socket has them once.
     server(
-        "listen 443 quic reuseport default_server; listen 443 ssl reuseport default_server;",
+        "listen 443 quic reuseport default_server; listen 443 ssl reuseport default_server; ssl_certificate a; ssl_certificate_key a;",
         &["version"],
     );
     check(

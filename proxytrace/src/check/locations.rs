@@ -25,6 +25,12 @@ pub(super) fn find(subject: &Subject, findings: &mut Vec<Finding>) {
             let all = named_locations(block);
             missing(block.children, &all, &places, findings);
         }
+        let is_named =
+            block.opened_by().is_some_and(|outer| outer.arg(0).is_some_and(|path| path.starts_with('@')));
+        for alias in block.named("alias").filter(|_| block.context == "location" && is_named) {
+            let what = "nginx refuses alias in a named location".to_owned();
+            findings.push(Finding::new(&rules::BAD_ARGUMENT, &places.line(alias), what, "write root"));
+        }
         for directive in block.named("proxy_pass") {
             uri(block, directive, &places, findings);
         }
@@ -79,9 +85,12 @@ fn uri(block: &Block<'_>, pass: &Directive, places: &Places<'_>, findings: &mut 
         return;
     }
     let Some((_, rest)) = text.split_once("://") else { return };
-    let has_uri = match rest.strip_prefix("unix:") {
-        Some(socket) => socket.contains(':'),
-        None => rest.contains(['/', '?']),
+    let has_uri = match rest.get(..5) {
+        // Behind the second colon, where there may be nothing.
+        Some(start) if start.eq_ignore_ascii_case("unix:") => {
+            rest[5..].split_once(':').is_some_and(|(_, uri)| !uri.is_empty())
+        }
+        _ => rest.contains(['/', '?']),
     };
     let (modifier, path) = block.opened_by().map_or(("", ""), modifier_and_path);
     let here = match block.context {

@@ -3,11 +3,11 @@
 use nginx_conf::{Config, Directive, Word};
 
 use super::blocks::{self, all};
-use crate::nginx::directives;
+use crate::nginx::directives::{self, Kind, Known};
 
 /// Where parts belong, the likeliest first.
-const CANDIDATES: [&str; 8] =
-    ["http", "server", "location", "stream", "stream-server", "upstream", "mail", "mail-server"];
+const CANDIDATES: [&str; 9] =
+    ["http", "server", "location", "stream", "stream-server", "upstream", "mail", "mail-server", "events"];
 
 /// What makes a configuration whole.
 const WHOLE: [&str; 4] = ["http", "stream", "mail", "events"];
@@ -48,7 +48,9 @@ pub(super) fn whole(config: Config) -> (Config, Option<Part>) {
         misplaced
             .filter(|(block, directive)| {
                 let known = directives::of(&directive.name.text);
-                !known.is_empty() && !known.iter().any(|one| one.is_in(block.context))
+                let is_block = directive.block.is_some();
+                let fits = |one: &Known| one.is_in(block.context) && (one.kind == Kind::Block) == is_block;
+                !known.is_empty() && !known.iter().any(fits)
             })
             .count()
     };
@@ -89,6 +91,9 @@ mod tests {
         check("server { listen 80; location / { proxy_pass http://api; } }", Some("http"));
         check("server { listen 1; proxy_pass api; }", Some("stream"));
         check("listen 80; location / { }", Some("http > server"));
+        check("server 10.0.0.1:8080 weight=3; server 10.0.0.2:8080;", Some("http > upstream"));
+        check("server { listen 25; protocol smtp; }", Some("mail"));
+        check("worker_connections 1024;", Some("events"));
         check("proxy_pass http://api; proxy_set_header Host $host;", Some("http > server > location"));
     }
 }

@@ -26,9 +26,9 @@ proptest::proptest! {
             let subject = Subject::new(config);
             let _ = AddressNames::new(&subject.routes, &Addresses::new());
             let resolved = Addresses::new();
-            let host = Host { resolved: &resolved, has_socket: &|_| true, is_here: true, version: None };
+            let host = Host { resolved: &resolved, has_socket: &|_| true, has_file: &|_| false, is_here: true, version: None };
             let _ = findings(&subject, &host, Vec::new());
-            proptest::prop_assert!(difference::between(&subject, &subject).is_empty());
+            proptest::prop_assert!(difference::between(&subject, &subject, None).is_empty());
         }
     }
 }

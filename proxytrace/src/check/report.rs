@@ -10,7 +10,10 @@ use super::{
     probe::Probe,
     rules::Severity,
 };
-use crate::escape::printable_lines;
+use crate::{escape::printable_lines, width::Width};
+
+/// What stands before a line of a configuration, which is not broken.
+const EXCERPT: &str = "      | ";
 
 /// How to write it.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -37,6 +40,9 @@ pub struct Report {
     /// What changes for requests; nothing where there is no configuration to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
+    /// From where addresses were connected to, and as whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probed_from: Option<String>,
     /// Every address that was connected to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Vec<Probe>>,
@@ -55,19 +61,19 @@ impl Report {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
-    /// The report, with the end of its last line.
+    /// The report, with the end of its last line; for people with lines of that width.
     ///
     /// # Errors
     /// None in practice: everything in it can be written as JSON.
-    pub fn written(&self, format: Format) -> serde_json::Result<String> {
+    pub fn written(&self, format: Format, width: Width) -> serde_json::Result<String> {
         Ok(match format {
-            Format::Text => self.text(),
+            Format::Text => self.text(width),
             Format::Json => serde_json::to_string(self)? + "\n",
             Format::Github => self.github(),
         })
     }
 
-    fn text(&self) -> String {
+    fn text(&self, width: Width) -> String {
         let mut text = String::new();
         if let Some(config) = &self.config {
             let _ = writeln!(text, "checked {config}, as no other was named");
@@ -78,7 +84,11 @@ impl Report {
                 let plain = shown.replace(char::is_control, " ");
                 // The line is cut, and its place may be beyond that.
                 let column = (*column).min(plain.chars().count() + 1);
-                let _ = writeln!(text, "      | {plain}\n      | {:>column$}", "^");
+                let room = width.end().map_or(usize::MAX, |end| end - EXCERPT.len());
+                let left_out = column.saturating_sub(room);
+                let plain: String = plain.chars().skip(left_out).take(room).collect();
+                let column = column - left_out;
+                let _ = writeln!(text, "{EXCERPT}{plain}\n{EXCERPT}{:>column$}", "^");
             }
             let _ = writeln!(text, "    to fix it: {fix}");
         }
@@ -87,7 +97,8 @@ impl Report {
         }
         if let Some(probes) = &self.probes {
             let well = probes.iter().filter(|probe| probe.finding().is_none()).count();
-            let _ = writeln!(text, "connected to {well} of {} addresses", probes.len());
+            let from = self.probed_from.as_deref().map(|from| format!(", from {from}")).unwrap_or_default();
+            let _ = writeln!(text, "connected to {well} of {} addresses{from}", probes.len());
         }
         if !self.names_not_checked.is_empty() {
             let _ = writeln!(text, "host names that were not checked: {}", self.names_not_checked.join(", "));
@@ -101,7 +112,7 @@ impl Report {
             self.count(Severity::Note)
         );
         // A configuration may hold what would move a terminal's cursor.
-        printable_lines(&text).into_owned()
+        broken(&printable_lines(&text), width)
     }
 
     fn github(&self) -> String {
@@ -118,6 +129,18 @@ impl Report {
         }
         text
     }
+}
+
+/// Lines that fit: what is broken goes on two blanks behind where it began.
+fn broken(text: &str, width: Width) -> String {
+    let line = |line: &str| {
+        let rest = line.trim_start_matches(' ');
+        let indent = line.len() - rest.len();
+        let line =
+            if line.starts_with(EXCERPT) { line.to_owned() } else { width.wrapped(rest, indent, indent + 2) };
+        line + "\n"
+    };
+    text.lines().map(line).collect()
 }
 
 /// What changes, by group. That no address changes is not that nothing does.
@@ -154,7 +177,11 @@ mod tests {
     use serde_json::Value;
 
     use super::{Format, Report};
-    use crate::check::{Finding, difference::Changes, finding::Shown, rules};
+    use crate::{
+        check::{Finding, difference::Changes, finding::Shown, probe::Probe, rules},
+        model::Address,
+        width::Width,
+    };
 
     #[test]
     fn the_schema_has_what_a_report_has() {
@@ -165,7 +192,8 @@ mod tests {
             config: Some(String::new()),
             findings: vec![finding],
             changes: Some(Changes::default()),
-            probes: Some(Vec::new()),
+            probed_from: Some(String::new()),
+            probes: Some(vec![probe()]),
             ..Report::default()
         };
         let report = serde_json::to_value(report).unwrap();
@@ -175,6 +203,19 @@ mod tests {
         check(&report["findings"][0], &schema["$defs"]["finding"]);
         check(&report["findings"][0]["shown"], &schema["$defs"]["finding"]["properties"]["shown"]);
         check(&report["changes"], &schema["$defs"]["changes"]);
+        check(&report["probes"][0], &schema["$defs"]["probe"]);
+    }
+
+    fn probe() -> Probe {
+        let address = Address::Unix("/a".to_owned());
+        Probe {
+            upstream: String::new(),
+            place: String::new(),
+            address,
+            outcome: String::new(),
+            meaning: String::new(),
+            duration_us: 0,
+        }
     }
 
     #[test]
@@ -183,7 +224,8 @@ mod tests {
             Finding::new(&rules::SYNTAX, "/a:b,c%:7", "says \u{1b}[2J\nand more".to_owned(), "do it");
         finding.shown = Some(Shown { text: "\tserver }".to_owned(), column: 9 });
         let report = Report { findings: vec![finding], ..Report::default() };
-        let check = |format, expected: &str| assert_eq!(report.written(format).unwrap(), expected);
+        let check =
+            |format, expected: &str| assert_eq!(report.written(format, Width::Endless).unwrap(), expected);
         check(
             Format::Text,
             "/a:b,c%:7: error [syntax]\n    says \\u{1b}[2J\nand more\n      |  server }\n      |         ^\n    \
@@ -199,5 +241,21 @@ mod tests {
              \\u001b[2J\\nand more\",\"fix\":\"do it\",\"shown\":{\"text\":\"\\tserver }\",\"column\":9}}],\
              \"allowed\":0,\"names_not_checked\":[]}\n",
         );
+    }
+
+    #[test]
+    fn lines_are_as_wide_as_the_terminal() {
+        let mut finding = Finding::new(&rules::SYNTAX, "/a:7", "word ".repeat(40), "do it");
+        finding.shown = Some(Shown { text: format!("{}}}", "x".repeat(120)), column: 121 });
+        let line = "server a (*:80): /api/ → proxy_set_header: host a instead of host b";
+        let changes = Some(Changes { requests: vec![line.to_owned()], ..Changes::default() });
+        let report = Report { findings: vec![finding], changes, ..Report::default() };
+        let text = report.written(Format::Text, Width::Columns(60)).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+        let excerpt = format!("      | {}}}\n      | {}^\n", "x".repeat(51), " ".repeat(51));
+        assert!(text.contains(&excerpt), "{text}");
+        let broken =
+            "\n  server a (*:80): /api/ → proxy_set_header: host a instead\n    of host b\n".to_owned();
+        assert!(text.contains(&broken), "{text}");
     }
 }

@@ -51,17 +51,20 @@ macro_rules! rules {
 rules! {
     SYNTAX = Error "syntax" "nginx cannot read the configuration";
     PART = Note "part" "only a part of a configuration, which was checked as if the rest stood around it";
+    EVENTS_MISSING = Error "events-missing" "a main file without the `events` block";
     NOTHING = Note "nothing" "nothing in it that could be checked";
     OUTSIDE = Warning "outside" "files outside of the tree, where a copy of them is in it";
-    UNKNOWN_DIRECTIVE = Warning "unknown-directive" "a directive that nginx does not have, and whose name is nearly one that it has";
+    UNKNOWN_DIRECTIVE = Error "unknown-directive" "a directive that nginx does not have, and whose name is nearly one that it has: a warning where a module may have it";
     WRONG_PLACE = Error "wrong-place" "a directive in a block where nginx refuses it";
-    ARGUMENT_COUNT = Error "argument-count" "a directive with more or fewer arguments than it takes, often for want of a semicolon";
+    ARGUMENT_COUNT = Error "argument-count" "a directive with more or fewer arguments than it takes, or with a block that it does not take, often for want of a semicolon";
     BAD_ARGUMENT = Error "bad-argument" "an argument or a parameter that nginx refuses";
     DIRECTIVE_TWICE = Error "directive-twice" "a directive twice in a block where nginx takes it once";
-    VERSION = Error "version" "a directive that this version of nginx does not have";
+    VERSION = Error "version" "a directive or a parameter that this version of nginx does not have";
     UNKNOWN_VARIABLE = Error "unknown-variable" "a variable that nothing defines";
     LISTEN_MISSING = Error "listen-missing" "a server of `stream` or `mail` that listens nowhere";
+    HANDLER_MISSING = Error "handler-missing" "a server of `stream` that neither passes nor returns, or one of `mail` without a protocol";
     LISTEN_TWICE = Error "listen-twice" "an address on which nginx refuses to listen a second time";
+    CERTIFICATE_MISSING = Error "certificate-missing" "TLS without the certificate, the key or the authorities that nginx needs for it";
     PORT_SHARED = Error "port-shared" "an address that servers of `http`, `stream` and `mail` share, so that nginx cannot bind it";
     BAD_ADDRESS = Error "bad-address" "an address that nginx refuses: port 0, no port where one is needed, no host";
     PORT_OF_UPSTREAM = Error "port-of-upstream" "a port behind the name of an `upstream` block";

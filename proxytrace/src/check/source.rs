@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -85,7 +86,7 @@ impl Paths {
 /// The files of this machine, by what the paths in a configuration mean.
 struct Mapped<'a> {
     paths: &'a Paths,
-    /// What was asked for by an absolute path, in that order.
+    /// What was asked for by an absolute path, each time, in that order.
     asked: RefCell<Vec<PathBuf>>,
 }
 
@@ -104,9 +105,8 @@ impl Files for Mapped<'_> {
 impl Mapped<'_> {
     fn note(&self, path: &Path) {
         let is_mapped = self.paths.meant(path) != path;
-        let mut asked = self.asked.borrow_mut();
-        if path.is_absolute() && !is_mapped && !asked.iter().any(|known| known == path) {
-            asked.push(path.to_owned());
+        if path.is_absolute() && !is_mapped {
+            self.asked.borrow_mut().push(path.to_owned());
         }
     }
 }
@@ -119,6 +119,7 @@ pub struct Source {
     pub subject: Subject,
     /// The files and patterns that it names by absolute paths.
     asked: Vec<PathBuf>,
+    paths: Paths,
 }
 
 /// Reads a configuration; `-` is standard input. The inner error is a finding: nginx would not read it either.
@@ -147,13 +148,21 @@ pub fn read(path: &Path, paths: &Paths) -> Result<Result<Source, Box<Finding>>, 
             for file in &mut config.files {
                 file.path = paths.meant(&file.path);
             }
-            let asked = mapped.asked.into_inner().into_iter().filter(|asked| *asked != main).collect();
-            Ok(Ok(Source { path: main, subject: Subject::new(config), asked }))
+            let mut seen = HashSet::from([main.clone()]);
+            let asked = mapped.asked.into_inner().into_iter().filter(|asked| seen.insert(asked.clone()));
+            let asked = asked.collect();
+            Ok(Ok(Source { path: main, subject: Subject::new(config), asked, paths: paths.clone() }))
         }
     }
 }
 
 impl Source {
+    /// The file that a path in it means.
+    #[must_use]
+    pub fn meant(&self, path: &Path) -> PathBuf {
+        self.paths.meant(path)
+    }
+
     /// Files that are read by absolute paths outside of the tree, where the tree has a copy of them: whoever changes the copy
     /// changes nothing that is read. With `old`: those that both read.
     #[must_use]
@@ -241,11 +250,14 @@ const PROGRAM_DIRECTORIES: &str = "/usr/sbin:/usr/local/sbin:/usr/local/nginx/sb
 /// The version of the nginx that is installed here, read from the program: it is not run.
 #[must_use]
 pub fn installed_version() -> Option<Version> {
+    Version::of_program(&fs::read(installed_program()?).ok()?)
+}
+
+/// The nginx that is installed here.
+pub(super) fn installed_program() -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let directories = path.split(':').chain(PROGRAM_DIRECTORIES.split(':')).filter(|one| !one.is_empty());
-    let program =
-        directories.map(|directory| Path::new(directory).join("nginx")).find(|program| program.is_file())?;
-    Version::of_program(&fs::read(program).ok()?)
+    directories.map(|directory| Path::new(directory).join("nginx")).find(|program| program.is_file())
 }
 
 /// The path of a configuration as one writes it, where none is given.

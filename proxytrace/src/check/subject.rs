@@ -7,6 +7,7 @@ use nginx_conf::{Config, Directive};
 use super::{
     blocks::{self, Block},
     part::{self, Part},
+    user::User,
 };
 use crate::{
     declared::Routes,
@@ -31,6 +32,13 @@ impl Subject {
         let (config, part) = part::whole(config);
         let (routes, faults) = read::read(&config);
         Self { config, routes, faults, part }
+    }
+
+    /// The user that its workers become, where it says so.
+    #[must_use]
+    pub fn user(&self) -> Option<User> {
+        let user = self.config.directives.iter().find(|directive| directive.name.text == "user")?;
+        Some(User { name: user.arg(0)?.to_owned(), group: user.arg(1).map(str::to_owned) })
     }
 
     /// All blocks of nginx's own directives.

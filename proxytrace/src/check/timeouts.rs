@@ -1,6 +1,6 @@
 //! Findings about connect timeouts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{finding::Finding, rules};
 use crate::{
@@ -16,16 +16,19 @@ const MAX_NAMED: usize = 5;
 pub(super) fn find(routes: &Routes, findings: &mut Vec<Finding>) {
     // What waits alike is said once: by the directive, and its time.
     let mut alike: BTreeMap<(String, u64), (&Route, Vec<&Upstream>)> = BTreeMap::new();
+    let mut named: HashSet<(String, u64, Context, &str)> = HashSet::new();
     for route in routes.routes.iter().filter(|route| route.connect_timeout_ms > LONG_MS) {
         let directive = route.directive.replace("_pass", "_connect_timeout");
         for upstream in route.target.upstreams.iter().filter_map(|&index| routes.upstreams.get(index)) {
-            if !upstream.peers.iter().any(can_vanish) {
+            // What code chooses, it may give a timeout of its own.
+            if upstream.is_chosen || !upstream.peers.iter().any(can_vanish) {
                 continue;
             }
             let (_, upstreams) = alike
                 .entry((directive.clone(), route.connect_timeout_ms))
                 .or_insert_with(|| (route, Vec::new()));
-            if !upstreams.iter().any(|known| std::ptr::eq(*known, upstream)) {
+            // A host with several ports is one upstream for each.
+            if named.insert((directive.clone(), route.connect_timeout_ms, upstream.context, &upstream.name)) {
                 upstreams.push(upstream);
             }
         }

@@ -1,6 +1,6 @@
 //! Findings about upstreams as a whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use nginx_conf::Directive;
 
@@ -13,6 +13,13 @@ use crate::{
 pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Finding>) {
     let routes = &subject.routes;
     let blocks = subject.blocks();
+    let of_upstreams = blocks.iter().filter(|block| matches!(block.context, "upstream" | "stream-upstream"));
+    let mut by_name: HashMap<&str, &Block<'_>> = HashMap::new();
+    for block in of_upstreams {
+        if let Some(name) = block.opened_by().and_then(|opened_by| opened_by.arg(0)) {
+            by_name.entry(name).or_insert(block);
+        }
+    }
     let mut used: HashSet<usize> =
         routes.routes.iter().flat_map(|route| route.target.upstreams.iter().copied()).collect();
     let mut meant = Vec::new();
@@ -35,7 +42,7 @@ pub(super) fn find(subject: &Subject, host: &Host<'_>, findings: &mut Vec<Findin
         if named.iter().any(|word| word.contains(&upstream.name.to_ascii_lowercase())) {
             used.insert(index);
         }
-        peers(upstream, subject, &blocks, findings);
+        peers(upstream, subject, by_name.get(upstream.name.as_str()).copied(), findings);
         if is_all_known && !used.contains(&index) && !meant.contains(&upstream.name.as_str()) {
             findings.push(Finding::new(
                 &rules::UPSTREAM_UNUSED,
@@ -69,13 +76,8 @@ fn words_of_others(block: &[Directive]) -> Vec<String> {
     words
 }
 
-fn peers(upstream: &Upstream, subject: &Subject, blocks: &[Block<'_>], findings: &mut Vec<Finding>) {
+fn peers(upstream: &Upstream, subject: &Subject, block: Option<&Block<'_>>, findings: &mut Vec<Finding>) {
     let name = &upstream.name;
-    let block = blocks.iter().find(|block| {
-        let is_it = |directive: &&Directive| directive.arg(0) == Some(name);
-        matches!(block.context, "upstream" | "stream-upstream")
-            && block.opened_by().as_ref().is_some_and(is_it)
-    });
     // Lines of other modules may bring peers, or choose them.
     let is_known = block
         .is_some_and(|block| block.children.iter().all(|line| !directives::of(&line.name.text).is_empty()));

@@ -14,6 +14,9 @@ use crate::{
 /// What stands for an option without a default.
 const EXAMPLES: &[(&str, &str)] = &[
     ("web-config", "\"/etc/proxytrace/web.yml\""),
+    ("page-host", "[\"proxy1.example.com\"]"),
+    ("socket", "\"/run/proxytrace/agent.sock\""),
+    ("state", "\"/var/lib/proxytrace\""),
     ("process", "[\"nginx\"]"),
     ("pid", "[1234]"),
     ("nginx-config", "\"/etc/nginx/nginx.conf\""),

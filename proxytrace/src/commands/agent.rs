@@ -1,18 +1,20 @@
 //! `proxytrace agent`: runs as a service and serves metrics.
 
 use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
     io::{self, ErrorKind, Write as _},
-    net::TcpListener,
-    path::PathBuf,
+    net::SocketAddr,
+    os::unix::{ffi::OsStrExt as _, net::UnixListener},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::{
-    mpsc::{self, Receiver},
-    oneshot,
-};
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Call, Run, block_on,
@@ -24,15 +26,22 @@ use crate::{
     agent::{
         health::{Health, Loop},
         notify::Notifier,
-        pages::{Ask, Pages},
+        pages::Pages,
         reload,
-        work::work,
+        shown::Shown,
+        work::{Work, work},
     },
     config_file::Again,
     exit::Failure,
-    http::{self, Answers, Listen, Passwords, Renderer, Served, Serving, Settings},
+    feed::{Channel, Publisher},
+    history::{self, History, Keeper},
+    http::{
+        self, Answers, Listen, Listener, Passwords, Renderer, Served, Serving, Settings,
+        local::{self, Place},
+    },
     logging::Way,
-    metrics::HistogramBy,
+    model::Record,
+    recording,
     session::Session,
     threads::{self, Crew},
 };
@@ -64,13 +73,19 @@ pub struct Args {
     listen: Listen,
     #[command(flatten)]
     serving: Serving,
-    /// How many addresses of one owner's proxies have series of their own, and twice as many in all; the rest is summed
-    /// under `~other`.
-    #[arg(long, value_name = "N", default_value_t = 1000, env = "PROXYTRACE_MAX_ADDRESSES", value_parser = max_addresses)]
-    max_addresses: u32,
-    /// Of what connect times are histograms: of each upstream, or of each address, with twice as many series.
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t, env = "PROXYTRACE_HISTOGRAM_BY")]
-    histogram_by: HistogramBy,
+    /// Where the commands of this host ask, such as `proxytrace status`: a unix socket, for root and the group proxytrace; or none
+    /// [default: /run/proxytrace/agent.sock].
+    #[arg(long, value_name = "PATH", env = "PROXYTRACE_SOCKET")]
+    socket: Option<Place>,
+    /// How much memory to take for what was: failures, findings, reloads, and what was counted in each minute; 0 for nothing.
+    #[arg(long, value_name = "SIZE", default_value = "16M", env = "PROXYTRACE_HISTORY", value_parser = history::size)]
+    history: u64,
+    /// Where it is kept across a restart: a directory, of which each of two files takes no more room than in memory; or none [default:
+    /// what systemd gives as the unit's StateDirectory=, or /var/lib/proxytrace].
+    #[arg(long, value_name = "DIR", env = "PROXYTRACE_STATE")]
+    state: Option<Place>,
+    #[command(flatten)]
+    shown: Shown,
     #[command(flatten)]
     tracing: Tracing,
     /// How the command line is read again, where it names a file.
@@ -110,8 +125,12 @@ impl Run for Args {
     /// The address is taken, the host does not let us trace, or a part of the agent has ended.
     fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
         if self.check_config {
-            // A file of --config that cannot be used has ended it before.
-            self.serving.load().1?;
+            threads::without_capabilities(|| {
+                // A file of --config that cannot be used has ended it before, but not one that the agent may not read.
+                self.again.as_ref().map(|again| again.read()).transpose()?;
+                self.serving.load().1?;
+                Ok(())
+            })?;
             writeln!(io::stdout(), "the configuration can be used")?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -126,41 +145,68 @@ impl Run for Args {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { listen, max_addresses, histogram_by, tracing, serving, again, .. } = args;
+    let Args { listen, shown, tracing, serving, again, socket, history: bytes, state, .. } = args;
     let mut crew = Crew::new();
     let shutdown = Shutdown::start()?;
     let notifier = Arc::new(Notifier::from_environment()?);
-    let reload = reload::start(&crew, serving.clone(), again.as_deref().cloned(), &notifier)?;
+    let reload = reload::start(&crew, serving.clone(), *shown, again.as_deref().cloned(), &notifier)?;
     // Before anything is attached: a second agent on the same port leaves at once.
     let listener = listen.bind().map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => "is another agent there? choose another port with --listen",
+            ErrorKind::PermissionDenied => {
+                "this user may not have a port below 1024; choose another with --listen, or grant CAP_NET_BIND_SERVICE"
+            }
             _ => "give an address of this host and a free port with --listen",
         };
         anyhow::Error::from(error).context(format!("listen on {listen}; {hint}"))
     })?;
+    let socket = socket.as_ref().map_or_else(|| Ok(default_socket()), bind_socket)?;
+    let header = recording::header(false).context("ask for the host's name")?;
+    let history = remember(*bytes, &header)?;
+    let keeper = if *bytes > 0 { keeper(&history, state.as_ref())? } else { None };
     let wanted = Wanted {
-        records: false,
+        records: true,
+        soon: true,
         established: false,
-        max_addresses: *max_addresses as usize,
+        max_addresses: shown.max_addresses as usize,
         series_kept: SERIES_KEPT,
         ended_kept: ENDED_KEPT,
     };
     let (session, mut pump) = tracing::start(tracing, wanted)?;
-    log_start(&session, &listener, &reload.settings.now())?;
+    let listens = listener.local_addr()?;
+    log_start(&session, listens, &reload.settings.now())?;
 
     let health = Arc::new(Health::new());
     let (ask, asked) = mpsc::channel(1);
-    let (confine, confined) = oneshot::channel();
+    let channel = Channel::default();
+    let (confine, confined) = watch::channel(false);
     give_up_privileges(tracing, session, |session| {
-        start_work(&crew, session, asked, &health, &notifier)?;
-        let pages = Pages { asks: ask, histogram_by: *histogram_by, outcome: reload.outcome };
-        start_serving(&crew, listener, &health, pages, reload.settings, confined)
+        if let Some(keeper) = keeper {
+            start_keeping(&crew, keeper)?;
+        }
+        let parts = Work {
+            session,
+            asked,
+            shown: reload.shown.clone(),
+            history: history.clone(),
+            publisher: Publisher::new(channel.clone()),
+            health: Arc::clone(&health),
+            notifier: Arc::clone(&notifier),
+        };
+        start_work(&crew, parts)?;
+        let pages = Pages { asks: ask, shown: reload.shown.clone(), outcome: reload.outcome };
+        let answers = start_rendering(&crew, &health, pages, reload.settings, history.clone(), channel)?;
+        if let Some(socket) = socket {
+            let answers = answers.with_settings(Settings::new(Served::local()));
+            start_serving(&crew, "local", || Listener::local(socket), answers, confined.clone())?;
+        }
+        start_serving(&crew, "http", || Listener::tcp(listener), answers, confined)
     })?;
     // Whoever has asked meanwhile waits in the listener's backlog.
-    let _ = confine.send(());
+    let _ = confine.send(true);
     notifier.ready();
-    let _ = reload.attached.send(());
+    let _ = reload.attached.send(listens);
     let mut round = tokio::time::interval(ROUND);
     let mut watchdog = tokio::time::interval(notifier.watchdog().unwrap_or(Duration::MAX / 4));
     // Nothing here takes long: the ring buffer is emptied, and a signal ends the agent, whatever the rest does.
@@ -178,37 +224,32 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     notifier.stopping();
+    history.end();
     ::tracing::info!("ended");
     Ok(())
 }
 
 /// The thread that owns the trace.
-fn start_work(
-    crew: &Crew,
-    session: Session,
-    asked: Receiver<Ask>,
-    health: &Arc<Health>,
-    notifier: &Arc<Notifier>,
-) -> anyhow::Result<()> {
-    let (member, health, notifier) = (crew.member("work"), Arc::clone(health), Arc::clone(notifier));
+fn start_work(crew: &Crew, parts: Work) -> anyhow::Result<()> {
+    let member = crew.member("work");
     threads::start("work", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(move || {
             let _member = member;
-            runtime.block_on(work(session, asked, &health, &notifier));
+            runtime.block_on(work(parts));
         })
     })
 }
 
-/// The threads that serve pages, and render them. Nothing is read from a client before the agent is `confined`.
-fn start_serving(
+/// The threads that answers come from: those that render pages, and check passwords.
+fn start_rendering(
     crew: &Crew,
-    listener: TcpListener,
     health: &Arc<Health>,
     pages: Pages,
     settings: Settings,
-    confined: oneshot::Receiver<()>,
-) -> anyhow::Result<()> {
+    history: History,
+    channel: Channel,
+) -> anyhow::Result<Answers<Health>> {
     let (renderer, wanted) = Renderer::new();
     let member = crew.member("pages");
     threads::start_without_capabilities("pages", move || {
@@ -225,18 +266,28 @@ fn start_serving(
             http::check_passwords(checks);
         })
     })?;
-    let answers = Answers { readiness: Arc::clone(health), renderer, settings, passwords };
-    let member = crew.member("http");
-    threads::start_without_capabilities("http", move || {
+    Ok(Answers::new(Arc::clone(health), renderer, settings, passwords, history, channel))
+}
+
+/// A thread that serves. Nothing is read from a client before the agent is `confined`.
+fn start_serving(
+    crew: &Crew,
+    name: &'static str,
+    listener: impl FnOnce() -> io::Result<Listener> + Send + 'static,
+    answers: Answers<Health>,
+    mut confined: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let member = crew.member(name);
+    threads::start_without_capabilities(name, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _context = runtime.enter();
-            http::listener(listener)?
+            listener()?
         };
         Ok(move || {
             let _member = member;
             runtime.block_on(async {
-                if confined.await.is_ok() {
+                if confined.wait_for(|is_confined| *is_confined).await.is_ok() {
                     http::serve(listener, answers).await;
                 }
             });
@@ -244,39 +295,119 @@ fn start_serving(
     })
 }
 
-fn max_addresses(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(0) => Err("with 0 no address would have a series; give 1 or more".to_owned()),
-        Ok(addresses) => Ok(addresses),
-        Err(_) => Err("not a number of addresses; write for example 1000".to_owned()),
+/// An empty memory.
+fn remember(bytes: u64, header: &Record) -> anyhow::Result<History> {
+    // Where it cannot be read, earlier pids may belong to other processes by now, and nothing is taken over.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Ok(History::new(bytes, header, boot.trim())?)
+}
+
+/// What systemd gives a unit with `StateDirectory=`.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+
+/// Where the history is kept where nothing else is said.
+const DEFAULT_STATE: &str = "/var/lib/proxytrace";
+
+/// The first of the directories that systemd gives, of which a drop-in can add more; with colons between them (systemd.exec(5)).
+fn usual_state(given: Option<OsString>) -> PathBuf {
+    let given = given.unwrap_or_default();
+    match given.as_bytes().split(|byte| *byte == b':').next() {
+        None | Some([]) => DEFAULT_STATE.into(),
+        Some(first) => OsStr::from_bytes(first).into(),
     }
 }
 
-fn log_start(session: &Session, listener: &TcpListener, served: &Served) -> anyhow::Result<()> {
-    let (listen, scheme) = (listener.local_addr()?, served.scheme());
+/// The files of the history. Where none were asked for, an agent that cannot have them goes on without.
+fn keeper(history: &History, state: Option<&Place>) -> anyhow::Result<Option<Keeper>> {
+    let usual = || usual_state(env::var_os(STATE_DIRECTORY));
+    let (directory, is_asked_for) = match state {
+        Some(Place::Off) => return Ok(None),
+        Some(Place::At(directory)) => (directory.clone(), true),
+        None => (usual(), false),
+    };
+    let hint = "choose another directory with --state, or none";
+    match history.keep_in(&directory) {
+        Ok(keeper) => Ok(Some(keeper)),
+        // Another agent has them, which is no reason to see less.
+        Err(error) if !is_asked_for || error.kind() == ErrorKind::WouldBlock => {
+            let directory = directory.display();
+            ::tracing::warn!("keep the history in {directory}: {error}; it ends with this agent: {hint}");
+            Ok(None)
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("keep the history in {}; {hint}", directory.display()))
+        }
+    }
+}
+
+/// The thread that writes the history. What earlier agents left is read when this returns.
+fn start_keeping(crew: &Crew, mut keeper: Keeper) -> anyhow::Result<()> {
+    let member = crew.member("history");
+    threads::start_without_capabilities("history", move || {
+        match keeper.restore() {
+            Ok(0) => {}
+            Ok(damaged) => ::tracing::warn!("{damaged} lines of the history are damaged, and left out"),
+            Err(error) => ::tracing::warn!("read the history: {error}; it begins anew"),
+        }
+        Ok(move || {
+            let _member = member;
+            keeper.run();
+        })
+    })
+}
+
+/// The agent's socket where none was asked for: an agent that cannot have it goes on without.
+fn default_socket() -> Option<UnixListener> {
+    local::bind(Path::new(local::DEFAULT_SOCKET))
+        .inspect_err(|error| {
+            ::tracing::warn!(
+                "listen on {}: {error}; commands such as `proxytrace status` do not find this agent: choose another \
+                 place with --socket, or none",
+                local::DEFAULT_SOCKET
+            );
+        })
+        .ok()
+}
+
+/// The agent's socket where it was asked for.
+fn bind_socket(socket: &Place) -> anyhow::Result<Option<UnixListener>> {
+    match socket {
+        Place::Off => Ok(None),
+        Place::At(path) => {
+            let hint = "choose another place with --socket, or none";
+            local::bind(path).map(Some).with_context(|| format!("listen on {}; {hint}", path.display()))
+        }
+    }
+}
+
+fn log_start(session: &Session, listen: SocketAddr, served: &Served) -> anyhow::Result<()> {
+    let scheme = served.scheme();
     match session.watch().roots()?.as_slice() {
         [] => ::tracing::info!("serving {scheme}://{listen}/metrics; no process to trace runs yet"),
         pids => ::tracing::info!("serving {scheme}://{listen}/metrics; tracing {}", trees(pids)),
     }
-    match served.protection() {
-        Some(protection) => ::tracing::info!("protected by {protection}"),
-        None if listen.ip().to_canonical().is_loopback() => {}
-        None => ::tracing::warn!(
-            "whoever reaches {listen} can read the metrics: give --web-config, or --listen 127.0.0.1:{}",
-            listen.port()
-        ),
+    if served.has_page() {
+        ::tracing::info!("the page for people is at {scheme}://{listen}/");
     }
+    reload::log_protection(served, listen);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::max_addresses;
+    use std::path::Path;
+
+    use super::usual_state;
 
     #[test]
-    fn an_agent_without_series_is_refused() {
-        assert_eq!(max_addresses("1"), Ok(1));
-        assert!(max_addresses("0").unwrap_err().contains("give 1 or more"));
-        assert!(max_addresses("-1").is_err());
+    fn of_several_directories_the_units_own_is_taken() {
+        for (given, expected) in [
+            (None, "/var/lib/proxytrace"),
+            (Some(""), "/var/lib/proxytrace"),
+            (Some("/var/lib/edge"), "/var/lib/edge"),
+            (Some("/var/lib/proxytrace:/var/lib/other"), "/var/lib/proxytrace"),
+        ] {
+            assert_eq!(usual_state(given.map(Into::into)), Path::new(expected), "{given:?}");
+        }
     }
 }

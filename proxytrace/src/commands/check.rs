@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Call, Run, options::seconds};
+use super::{Call, Run, display::screen, options::seconds};
 use crate::{
     check::{
-        Found, Host, Severity, Version, difference, findings, probe,
+        self, Found, Host, Severity, Version, difference, findings,
+        probe::{self, Manner, Place, Probe, Request, Running},
         report::{Format, Report},
         resolve,
         source::{self, Map, Paths, Source},
@@ -29,11 +30,12 @@ pub struct Args {
     /// Print what changes for requests from this configuration to the one that is checked. Changes are no errors.
     #[arg(long, value_name = "OLD")]
     against: Option<PathBuf>,
-    /// Connect once to every address of an upstream that something leads to.
-    #[arg(long)]
-    probe: bool,
-    /// How long a probe waits, where the connect timeout in force is not shorter.
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    /// Connect once to every address of an upstream that something leads to, as nginx's workers would, and say what TLS,
+    /// HTTP/2 of gRPC and FastCGI begin with; with =connect, say nothing.
+    #[arg(long, value_enum, value_name = "MANNER", num_args = 0..=1, require_equals = true, default_missing_value = "hello")]
+    probe: Option<Manner>,
+    /// How long a probe waits for a connect, where the connect timeout in force is not shorter, and for an answer.
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = seconds)]
     probe_timeout: Duration,
     /// Look no host names up, and take what is missing on this host, such as a unix socket, for a note: nginx runs on
     /// another one.
@@ -81,7 +83,7 @@ impl Run for Args {
         }
         report.config = self.config.is_none().then(|| config.display().to_string());
         let mut out = io::stdout().lock();
-        out.write_all(report.written(self.format)?.as_bytes())?;
+        out.write_all(report.written(self.format, screen().width)?.as_bytes())?;
         out.flush()?;
         Ok(if fails { Failure::Failed.into() } else { ExitCode::SUCCESS })
     }
@@ -105,39 +107,87 @@ impl From<FailOn> for Severity {
 
 fn examine(args: &Args, new: &Source, old: Option<&Source>) -> anyhow::Result<Report> {
     let subject = &new.subject;
+    let running = Running::with(&new.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (resolved, probes) = runtime.block_on(async {
-        let resolved = if args.no_resolve { Addresses::new() } else { resolve::all(&subject.routes).await };
-        let probes = match args.probe {
-            true => Some(probe::all(&subject.routes, &resolved, args.probe_timeout).await),
-            false => None,
+    let hosts = check::hosts(subject);
+    let (resolved, probed) = runtime.block_on(async {
+        let asked = (!args.no_resolve).then_some(&hosts).into_iter().flatten();
+        let resolved = resolve::all(asked.map(String::as_str)).await;
+        let probed = match args.probe {
+            Some(manner) => Some(probed(args, new, running.as_ref(), &resolved, manner).await),
+            None => None,
         };
-        (resolved, probes)
+        (resolved, probed)
     });
     // A look-up that got no answer may still wait for it.
     runtime.shutdown_background();
-    let probed = probes.iter().flatten().filter_map(probe::Probe::finding);
-    let elsewhere = new.outside(old).into_iter().chain(probed).collect();
+    let (probed_from, probes) = probed.transpose()?.unzip();
+    let failed = probes.iter().flatten().filter_map(Probe::finding);
+    let elsewhere = new.outside(old).into_iter().chain(failed).collect();
     let host = Host {
         resolved: &resolved,
-        has_socket: &is_socket,
-        is_here: !args.no_resolve && std::env::var_os("CI").is_none_or(|value| value.is_empty()),
+        has_socket: &|path| is_socket(running.as_ref(), path),
+        has_file: &|path| new.meant(path).is_file(),
+        // What is below a root is another host's.
+        is_here: !args.no_resolve
+            && args.root.is_none()
+            && std::env::var_os("CI").is_none_or(|value| value.is_empty()),
         version: args.nginx_version.or_else(source::installed_version),
     };
     let Found { findings, allowed } = findings(subject, &host, elsewhere);
-    let mut names_not_checked: Vec<_> =
-        subject.routes.hosts().filter(|host| !resolved.contains_key(*host)).map(str::to_owned).collect();
-    names_not_checked.sort();
+    let names_not_checked = hosts.into_iter().filter(|host| !resolved.contains_key(host)).collect();
     Ok(Report {
         config: None,
         findings,
         allowed,
-        changes: old.map(|old| difference::between(&old.subject, subject)),
+        changes: old.map(|old| difference::between(&old.subject, subject, host.version)),
+        probed_from,
         probes,
         names_not_checked,
     })
 }
 
-fn is_socket(path: &str) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+/// What came of connects from where nginx runs or would run, and in words where that is.
+async fn probed(
+    args: &Args,
+    new: &Source,
+    running: Option<&Running>,
+    resolved: &Addresses,
+    manner: Manner,
+) -> anyhow::Result<(String, Vec<Probe>)> {
+    let user = new
+        .subject
+        .user()
+        .or_else(|| running.map_or_else(Running::user_of_installed, |running| running.user.clone()))
+        .filter(|_| nix::unistd::geteuid().is_root());
+    let looks_up_there = running.is_some_and(|running| !running.is_here) && !args.no_resolve;
+    let mut request = Request {
+        place: Place::OfWorker { master: running.map(|running| running.master), user: user.clone() },
+        routes: new.subject.routes.clone(),
+        addresses: (!looks_up_there).then(|| resolved.clone()),
+        each: args.probe_timeout,
+        manner,
+    };
+    let as_whom = user.map_or_else(String::new, |user| format!(" as {}", user.name));
+    let place = match running {
+        Some(Running { master, is_here: false, .. }) => format!("where nginx runs, process {master}"),
+        _ => "here".to_owned(),
+    };
+    match probe::from(&request).await {
+        Ok(probes) => Ok((format!("{place}{as_whom}"), probes)),
+        Err(error) => {
+            request.place = Place::OfWorker { master: None, user: None };
+            request.addresses = Some(resolved.clone());
+            let probes = probe::from(&request).await?;
+            Ok((format!("here, and not {place}{as_whom} ({error:#})"), probes))
+        }
+    }
+}
+
+/// As nginx sees it, where it runs elsewhere.
+fn is_socket(running: Option<&Running>, path: &str) -> bool {
+    let root =
+        running.filter(|running| !running.is_here).map(|running| format!("/proc/{}/root", running.master));
+    let seen = format!("{}{path}", root.unwrap_or_default());
+    std::fs::metadata(seen).is_ok_and(|metadata| metadata.file_type().is_socket())
 }

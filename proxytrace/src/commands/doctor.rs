@@ -5,7 +5,11 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Call, Run, block_on, display::stdout_colour, options::Tracing};
+use super::{
+    Call, Run, block_on,
+    display::stdout_colour,
+    options::{AskAgent, Tracing},
+};
 use crate::{
     doctor::{self, report::Verdict},
     exit::Failure,
@@ -19,6 +23,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    agent: AskAgent,
+    #[command(flatten)]
     tracing: Tracing,
 }
 
@@ -29,8 +35,10 @@ impl Run for Args {
     /// # Errors
     /// /proc is not readable, or standard output is gone.
     fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
-        let config = self.tracing.nginx_config.clone();
-        let report = block_on(doctor::examine(&self.tracing.options(false), config))?;
+        let Tracing { nginx_config, no_resolve, .. } = &self.tracing;
+        let options = self.tracing.options(false);
+        let examined = doctor::examine(&options, nginx_config.clone(), !no_resolve, self.agent.path());
+        let report = block_on(examined)?;
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;

@@ -1,26 +1,33 @@
 //! `proxytrace guard`: a change that takes itself back.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{
     Call, Run, block_on,
-    options::{Tracing, seconds},
+    options::{AskAgent, Tracing, seconds},
     tracing::{self, Wanted},
 };
 use crate::{
+    client::{self, Agent},
     exit::Failure,
     guard::{
+        earlier::{Earlier, earlier},
+        observer::Means,
         options::{Criteria, Options},
         run,
     },
+    programs,
 };
 
-pub use crate::guard::run::NoSuchProgram;
+pub use crate::guard::run::Missing;
 
 /// Where copies of files are kept.
 const STATE: &str = "/var/lib/proxytrace-guard";
@@ -40,20 +47,20 @@ pub struct Args {
     /// Take the change back by putting this directory back as it was, byte for byte; then COMMAND reloads, or what --rollback says.
     #[arg(long, value_name = "DIR")]
     rollback_files: Option<PathBuf>,
-    /// Take back the change of a guard that was killed.
-    #[arg(long, conflicts_with_all = ["command", "apply", "rollback", "rollback_files"])]
+    /// Take back the change of a guard that was killed: that of the directory of --rollback-files, where there are several.
+    #[arg(long, conflicts_with_all = ["command", "apply", "rollback"])]
     recover: bool,
     /// With --recover: keep that change, and drop the copy from before.
     #[arg(long, requires = "recover", conflicts_with = "command")]
     discard: bool,
     /// Watch for so long how things are without the change.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "TIME", default_value = "5", value_parser = seconds_or_none)]
     baseline: Duration,
     /// Watch the new generation for so long. A failure ends it as soon as it is certain.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = seconds)]
     window: Duration,
     /// Give each step so long: to wait for another guard, for CMD, for COMMAND, and for the new generation.
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "60", value_parser = seconds)]
     timeout: Duration,
     /// Let at most this share of an upstream's connects fail, and at most so much more than before. Addresses that are dead while
     /// others of the upstream work count only where most connects fail.
@@ -86,9 +93,15 @@ pub struct Args {
     /// Print JSON: one object.
     #[arg(long)]
     json: bool,
-    /// Where the copy from before is kept; only its owner may look into it.
+    /// Where copies from before are kept, one for each directory; only its owner may look into it.
     #[arg(long, value_name = "DIR", default_value = STATE, env = "PROXYTRACE_GUARD_STATE")]
     state: PathBuf,
+    /// Load programs of its own into the kernel also where an agent traces the proxies. Implied by --pid and others that say what is
+    /// traced, or how.
+    #[arg(long)]
+    own: bool,
+    #[command(flatten)]
+    agent: AskAgent,
     #[command(flatten)]
     tracing: Tracing,
     /// What makes the proxy take the change, such as nginx -s reload, with its arguments.
@@ -102,22 +115,14 @@ impl Run for Args {
     /// # Errors
     /// Nothing was changed.
     fn run(&self, _: Call<'_>) -> anyhow::Result<ExitCode> {
-        let options = self.options();
-        let tracing_options = self.tracing.clone();
-        let start = Box::new(move || {
-            let wanted = Wanted {
-                records: true,
-                established: false,
-                max_addresses: MAX_ADDRESSES,
-                series_kept: Duration::MAX,
-                ended_kept: Duration::MAX,
-            };
-            tracing::start(&tracing_options, wanted)
-        });
         let report = block_on(async {
+            let agent = self.find_agent().await;
+            let earlier = earlier_by(agent.as_ref()).await;
+            let options = Options { earlier, ..self.options() };
+            let means = self.means(agent).await;
             match self.recover {
-                true => run::recover(&options, self.discard, start).await,
-                false => run::guard(&options, start).await,
+                true => run::recover(&options, self.discard, means).await,
+                false => run::guard(&options, means).await,
             }
         })?;
         let mut out = io::stdout().lock();
@@ -132,7 +137,61 @@ impl Run for Args {
     }
 }
 
+/// What was so long ago says nothing of how things are without the change.
+const EARLIER: SignedDuration = SignedDuration::from_mins(10);
+
+/// What the agent has counted until now, if there is one.
+async fn earlier_by(agent: Option<&Agent>) -> Earlier {
+    let Some(agent) = agent else { return Earlier::new() };
+    match agent.minutes(Some(Timestamp::now() - EARLIER), None).await {
+        Ok(minutes) => earlier(minutes),
+        Err(error) => {
+            ::tracing::warn!("{error}; how it was before is known of the baseline only");
+            Earlier::new()
+        }
+    }
+}
+
 impl Args {
+    /// The agent of this host, if there is one.
+    async fn find_agent(&self) -> Option<Agent> {
+        let found = Agent::find(self.agent.path()?).await;
+        let is_worth_saying = |error: &&client::Error| !error.is_absent();
+        if let Some(error) = found.as_ref().err().filter(is_worth_saying) {
+            ::tracing::warn!("{error}; loads programs of its own instead");
+        }
+        found.ok()
+    }
+
+    /// The agent's programs where it traces what is meant; else its own.
+    async fn means(&self, agent: Option<Agent>) -> Means {
+        let usual = || BTreeSet::from([programs::NGINX.to_owned()]);
+        let processes = self.tracing.processes().unwrap_or_else(usual);
+        let agent = match agent.filter(|_| !self.own && self.tracing.given().is_none()) {
+            Some(agent) => match agent.traces(&processes).await {
+                Ok(()) => Some((agent, processes)),
+                Err(why) => {
+                    ::tracing::warn!("{why:#}; loads programs of its own instead");
+                    None
+                }
+            },
+            None => None,
+        };
+        let options = self.tracing.clone();
+        let start = Box::new(move || {
+            let wanted = Wanted {
+                records: true,
+                soon: false,
+                established: false,
+                max_addresses: MAX_ADDRESSES,
+                series_kept: Duration::MAX,
+                ended_kept: Duration::MAX,
+            };
+            tracing::start(&options, wanted)
+        });
+        Means { agent, start }
+    }
+
     fn options(&self) -> Options {
         Options {
             command: self.command.clone(),
@@ -141,6 +200,7 @@ impl Args {
             files: self.rollback_files.clone(),
             against: self.against.clone(),
             baseline: self.baseline,
+            earlier: Earlier::new(),
             window: self.window,
             timeout: self.timeout,
             checks: !self.no_check,

@@ -5,14 +5,17 @@ pub mod check;
 pub mod completions;
 pub mod doctor;
 pub mod guard;
-pub mod guard_probe;
 pub mod man;
+pub mod probe;
 pub mod reader;
 pub mod replay;
+pub mod status;
 pub mod subject;
+pub mod top;
 pub mod trace;
 
 mod display;
+mod observer;
 mod options;
 mod shutdown;
 mod tracing;

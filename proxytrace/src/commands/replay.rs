@@ -8,18 +8,23 @@ use std::{
     process::ExitCode,
 };
 
+use flate2::bufread::MultiGzDecoder;
+
 use super::{Call, Run, display::Display, options::Show};
 use crate::{
     findings::Replayed,
-    model::RecordTotals,
+    model::{Body, RecordTotals},
     output::summary_of_records,
     recording::{Damage, RecordingReader},
 };
 
+/// How each file begins that gzip has written (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Options of `proxytrace replay`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Recordings, in the order of their times: FILE.1 before FILE; - is standard input.
+    /// Recordings, in the order of their times: FILE.1 before FILE; - is standard input. They may be compressed by gzip.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -41,6 +46,7 @@ impl Run for Args {
             display: Display::new(&self.show, quiet),
             totals: RecordTotals::default(),
             findings: Replayed::default(),
+            has_findings: false,
         };
         let mut troubles = Vec::new();
         let mut has_begun = false;
@@ -61,9 +67,13 @@ impl Run for Args {
             // A summary of nothing would look as if nothing had happened.
             return Err(Unreadable(troubles).into());
         }
+        // Where it was told what came and went, what is needed to find that is not there.
+        if !replay.has_findings {
+            replay.display.renew(replay.findings.active());
+        }
         let code = replay
             .display
-            .end(|colour, filter| summary_of_records(&replay.totals, colour, |key| filter.passes_key(key)))?;
+            .end(|screen, filter| summary_of_records(&replay.totals, screen, |key| filter.passes_key(key)))?;
         if troubles.is_empty() { Ok(code) } else { Err(Unreadable(troubles).into()) }
     }
 }
@@ -73,6 +83,8 @@ struct Replay {
     display: Display,
     totals: RecordTotals,
     findings: Replayed,
+    /// Whether findings are among the records: in what `trace --json` printed.
+    has_findings: bool,
 }
 
 impl Replay {
@@ -82,12 +94,14 @@ impl Replay {
         let mut out = io::BufWriter::new(io::stdout().lock());
         let damage = loop {
             match reader.next_record() {
-                Ok(Some(record)) => {
-                    self.totals.add(&record);
-                    for finding in self.findings.take(&record) {
+                Ok(Some(remembered)) => {
+                    let record = &remembered.record;
+                    self.totals.add(&remembered);
+                    self.has_findings |= matches!(record.body, Body::Finding(_));
+                    for finding in self.findings.take(record) {
                         self.display.show(&mut out, &finding)?;
                     }
-                    self.display.show(&mut out, &record)?;
+                    self.display.show_remembered(&mut out, &remembered)?;
                 }
                 Ok(None) => break None,
                 Err(damage) => break Some(damage),
@@ -119,9 +133,15 @@ fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
+/// Opens a recording, which is compressed where its first bytes say so, whatever it is called.
 fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
-    if is_stdin(file) {
-        return Ok(Box::new(io::stdin().lock()));
+    let mut input: Box<dyn BufRead> = if is_stdin(file) {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(file)?))
+    };
+    if input.fill_buf()?.starts_with(&GZIP) {
+        return Ok(Box::new(BufReader::new(MultiGzDecoder::new(input))));
     }
-    Ok(Box::new(BufReader::new(File::open(file)?)))
+    Ok(input)
 }

@@ -6,7 +6,7 @@ use super::options::Tracing;
 use crate::{
     privilege,
     session::{Pump, Session},
-    watch::{Limits, Watch},
+    watch::{Limits, Names, Watch},
 };
 
 /// What a command wants of a trace.
@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct Wanted {
     /// Whether it shows records; else events are only counted.
     pub(super) records: bool,
+    /// Whether somebody waits for the first look at everything, such as for an agent to be ready.
+    pub(super) soon: bool,
     /// Whether established connects are among them.
     pub(super) established: bool,
     /// So many addresses of one owner get series of their own.
@@ -31,9 +33,9 @@ pub(super) struct Wanted {
 pub(super) fn start(options: &Tracing, wanted: Wanted) -> anyhow::Result<(Session, Pump)> {
     let Wanted { max_addresses, series_kept, ended_kept, .. } = wanted;
     let limits = Limits { max_addresses, series_kept, ended_kept };
-    let (watch, events, replies) =
-        Watch::start(&options.options(wanted.established), options.nginx_config.clone(), limits)?;
-    Ok(Session::new(watch, events, replies, wanted.records))
+    let names = Names { config: options.nginx_config.clone(), resolves: !options.no_resolve };
+    let (watch, events, replies) = Watch::start(&options.options(wanted.established), names, limits)?;
+    Ok(Session::new(watch, events, replies, wanted.records, wanted.soon))
 }
 
 /// Gives privileges up, once everything is open and attached. `start` starts the threads that are to have what is kept.

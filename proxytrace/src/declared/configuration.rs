@@ -20,18 +20,7 @@ pub struct Configuration {
     pub changed: Option<Changed>,
     /// What the host names in it resolve to, once that was asked.
     #[serde(skip)]
-    pub resolved: Resolved,
-}
-
-/// What names resolve to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resolved {
-    /// By name, as routes have it; a name is missing that got no answer, and has no address where there is none.
-    pub addresses: Addresses,
-    /// For how many seconds the shortest-lived answer holds, where one came from a server.
-    pub valid_seconds: Option<u32>,
-    /// What could not be looked up, and why.
-    pub problems: Vec<String>,
+    pub resolved: Addresses,
 }
 
 /// A file that may not be what the proxy runs.

@@ -8,10 +8,11 @@ mod peer_settings;
 mod routes;
 mod view;
 
-pub use configuration::{Changed, Configuration, Resolved};
+pub use configuration::{Changed, Configuration};
 pub use names::AddressNames;
 pub use peer_settings::SettingsByPeer;
 pub use routes::{
-    Addresses, Context, Endpoint, MAX_ENTRIES, Other, Peer, Resolver, Route, Routes, Server, Target, Upstream,
+    Addresses, Context, Endpoint, MAX_ENTRIES, Other, Peer, Resolver, Route, Routes, Server, Target,
+    Upstream, key,
 };
-pub use view::{RoutesView, without_secrets};
+pub use view::{RouteView, RoutesView, without_secrets};

@@ -12,6 +12,8 @@ use crate::model::Address;
 /// As many upstreams of one address are named as fit into so many bytes, and at least so many; the rest is counted.
 const MAX_NAMED_BYTES: usize = 256;
 const MIN_NAMED: usize = 3;
+/// So many upstreams whose peers code chooses are named besides.
+const MAX_CHOSEN: usize = 4;
 
 /// The names of the addresses that a configuration declares.
 #[derive(Clone, Debug, Default)]
@@ -40,10 +42,21 @@ impl AddressNames {
     pub fn new(routes: &Routes, addresses: &Addresses) -> Self {
         let timeouts = shortest_timeouts(routes);
         let mut index = Index::default();
-        for (upstream, timeout) in routes.upstreams.iter().zip(timeouts) {
+        let chosen = chosen(routes);
+        for (upstream, timeout) in routes.upstreams.iter().zip(&timeouts) {
             for peer in &upstream.peers {
-                for address in peer.endpoint.addresses(addresses) {
-                    index.add(address, &upstream.name, &peer.place, timeout);
+                for address in upstream.addresses(peer, addresses) {
+                    index.add(address, &upstream.name, &peer.place, *timeout);
+                }
+            }
+        }
+        // What code chooses may be any of them: then it is not known whose a connect is.
+        for (number, upstream) in routes.upstreams.iter().enumerate() {
+            for &other in chosen.iter().filter(|other| **other != number) {
+                for peer in &upstream.peers {
+                    for address in upstream.addresses(peer, addresses) {
+                        index.name(address, &routes.upstreams[other].name, &peer.place, timeouts[other]);
+                    }
                 }
             }
         }
@@ -77,6 +90,13 @@ impl AddressNames {
     pub fn declared(&self) -> impl Iterator<Item = (&str, &Address)> {
         self.declared.iter().map(|(upstream, address)| (upstream.as_str(), address))
     }
+}
+
+/// The numbers of upstreams that something leads to, and whose peers code chooses.
+fn chosen(routes: &Routes) -> Vec<usize> {
+    let is_used = |number: &usize| routes.routes.iter().any(|route| route.target.upstreams.contains(number));
+    let numbers = routes.upstreams.iter().enumerate().filter(|(_, upstream)| upstream.is_chosen);
+    numbers.map(|(number, _)| number).filter(is_used).take(MAX_CHOSEN).collect()
 }
 
 /// For each upstream.

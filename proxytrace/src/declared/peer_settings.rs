@@ -7,7 +7,7 @@ use std::{
 
 use proxytrace_ebpf::abi;
 
-use super::routes::{Addresses, Context, Endpoint, Route, Routes, Upstream};
+use super::routes::{Addresses, Context, Route, Routes, Upstream};
 use crate::model::Address;
 
 /// The settings of a configuration's addresses.
@@ -28,6 +28,7 @@ struct PeerSettings {
     has_other_than_requests: bool,
     is_tls: bool,
     is_unordered: bool,
+    streams_body: bool,
     is_kept: bool,
 }
 
@@ -38,22 +39,22 @@ impl SettingsByPeer {
         let mut of_address: HashMap<Address, PeerSettings> = HashMap::new();
         let of_upstreams = of_upstreams(routes);
         for (upstream, peer_settings) in routes.upstreams.iter().zip(&of_upstreams) {
-            let endpoints = upstream.peers.iter().map(|peer| &peer.endpoint);
-            for address in endpoints.flat_map(|endpoint| endpoint.addresses(addresses)) {
+            for address in upstream.peers.iter().flat_map(|peer| upstream.addresses(peer, addresses)) {
                 of_address.entry(address).or_default().join(peer_settings);
             }
         }
         for address in routes.others.iter().flat_map(|other| other.endpoint.addresses(addresses)) {
             of_address.entry(address).or_default().has_other_than_requests = true;
         }
-        Self { of_address, of_others: of_others(routes, &of_upstreams, addresses) }
+        Self { of_address, of_others: of_others(routes, &of_upstreams) }
     }
 
-    /// The shortest time that the proxy waits for bytes of an answer there.
+    /// The shortest and the longest time that the proxy waits for bytes of an answer there.
     #[must_use]
-    pub fn read_timeout(&self, address: &Address) -> Option<Duration> {
-        let peer_settings = self.of_address.get(address).unwrap_or(&self.of_others);
-        peer_settings.read_timeouts_ms.first().copied().map(Duration::from_millis)
+    pub fn read_timeouts(&self, address: &Address) -> Option<(Duration, Duration)> {
+        let timeouts_ms = &self.of_address.get(address).unwrap_or(&self.of_others).read_timeouts_ms;
+        let (shortest, longest) = (timeouts_ms.first()?, timeouts_ms.last()?);
+        Some((Duration::from_millis(*shortest), Duration::from_millis(*longest)))
     }
 
     /// Whether the first bytes that come from there after a request are its answer: they may be a session ticket of TLS, or a frame of
@@ -85,8 +86,8 @@ fn of_upstreams(routes: &Routes) -> Vec<PeerSettings> {
     for route in &routes.routes {
         for &index in &route.target.upstreams {
             if let (Some(peer_settings), Some(upstream)) = (all.get_mut(index), routes.upstreams.get(index)) {
-                let may_keep = upstream.is_kept || upstream.has_more_peers || routes.keeps_by_default;
-                peer_settings.add(routes, route, may_keep);
+                let keeps = upstream.keeps.unwrap_or(routes.keeps_by_default);
+                peer_settings.add(routes, route, keeps || upstream.has_more_peers);
             }
         }
     }
@@ -94,14 +95,13 @@ fn of_upstreams(routes: &Routes) -> Vec<PeerSettings> {
 }
 
 /// What holds for an address that the configuration does not name: what holds for the routes that may lead there, else for all.
-fn of_others(routes: &Routes, of_upstreams: &[PeerSettings], addresses: &Addresses) -> PeerSettings {
+fn of_others(routes: &Routes, of_upstreams: &[PeerSettings]) -> PeerSettings {
     let mut open = PeerSettings::default();
     for route in routes.routes.iter().filter(|route| !route.target.open.is_empty()) {
-        open.add(routes, route, routes.keeps_by_default);
+        // It leads to a host that it names by itself.
+        open.add(routes, route, false);
     }
-    for (_, peer_settings) in
-        routes.upstreams.iter().zip(of_upstreams).filter(|(one, _)| is_open(one, addresses))
-    {
+    for (_, peer_settings) in routes.upstreams.iter().zip(of_upstreams).filter(|(one, _)| is_open(one)) {
         open.join(peer_settings);
     }
     if open.routes == 0 {
@@ -110,10 +110,9 @@ fn of_others(routes: &Routes, of_upstreams: &[PeerSettings], addresses: &Address
     open
 }
 
-/// Whether it may have addresses that are not known.
-fn is_open(upstream: &Upstream, addresses: &Addresses) -> bool {
-    let is_unknown = |endpoint: &Endpoint| endpoint.name().is_some_and(|name| !addresses.contains_key(name));
-    upstream.has_more_peers || upstream.peers.iter().any(|peer| peer.resolve || is_unknown(&peer.endpoint))
+/// Whether it may have addresses that are not known: a name may stand for others when the proxy looks it up than when we do.
+fn is_open(upstream: &Upstream) -> bool {
+    upstream.has_more_peers || upstream.peers.iter().any(|peer| peer.endpoint.name().is_some())
 }
 
 impl PeerSettings {
@@ -126,6 +125,8 @@ impl PeerSettings {
             has_other_than_requests: !is_http,
             is_tls: route.is_tls,
             is_unordered: route.is_unordered,
+            // TLS has an answer to come before that.
+            streams_body: route.streams_body && !route.is_tls,
             is_kept: is_http && may_keep,
         });
     }
@@ -137,6 +138,7 @@ impl PeerSettings {
         self.has_other_than_requests |= other.has_other_than_requests;
         self.is_tls |= other.is_tls;
         self.is_unordered |= other.is_unordered;
+        self.streams_body |= other.streams_body;
         self.is_kept |= other.is_kept;
     }
 
@@ -148,6 +150,7 @@ impl PeerSettings {
             flags: flag(self.routes > 0 && !self.has_other_than_requests, abi::PeerSettings::REQUESTS)
                 | flag(self.is_tls, abi::PeerSettings::TLS)
                 | flag(self.is_unordered, abi::PeerSettings::UNORDERED)
+                | flag(self.streams_body, abi::PeerSettings::STREAMED)
                 | flag(self.routes > 0 && !self.is_kept, abi::PeerSettings::ENDS),
             ..abi::PeerSettings::ZERO
         };

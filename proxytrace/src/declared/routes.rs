@@ -1,7 +1,9 @@
 //! Where a configuration sends requests: servers and locations, the upstreams that they pass to, and the peers of those.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
+    fmt,
     net::SocketAddr,
 };
 
@@ -9,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Address;
 
-/// What names resolve to: hosts to addresses with port 0, services to addresses with the ports of their SRV records. A name
-/// is missing that nobody answered for.
+/// What names resolve to, by their [`key`]s: hosts to addresses with port 0, services to addresses with the ports of their SRV
+/// records. A name is missing that nobody answered for.
 pub type Addresses = HashMap<String, Vec<SocketAddr>>;
 
 /// A configuration with more servers, upstreams, peers and routes is too large: a proxy needs no more, and a hostile one could
@@ -33,7 +35,7 @@ pub struct Routes {
     /// It also connects to what its configuration does not declare at all, as nginx's servers in `mail { }` do: to wherever the
     /// answers of `auth_http` say.
     pub connects_elsewhere: bool,
-    /// Connections may be kept where the configuration does not say so.
+    /// Connections may be kept where an upstream does not say whether they are.
     pub keeps_by_default: bool,
 }
 
@@ -58,10 +60,12 @@ pub struct Upstream {
     pub context: Context,
     /// A host that a route names itself.
     pub is_implicit: bool,
-    /// Connections are kept when a request is answered, as far as its declaration says.
-    pub is_kept: bool,
+    /// Whether connections are kept when a request is answered, where its declaration says so or what it is.
+    pub keeps: Option<bool>,
     /// Those listed are not all of its peers: code chooses them, or they are set while the proxy runs.
     pub has_more_peers: bool,
+    /// Code chooses among peers that the configuration does not list: those listed stand in for them.
+    pub is_chosen: bool,
     /// In the order of the configuration.
     pub peers: Vec<Peer>,
     /// What resolves peers whose names are followed, where the configuration says so.
@@ -140,6 +144,8 @@ pub struct Route {
     pub is_tls: bool,
     /// Whether bytes may be sent while the answer comes, or come that answer nothing: then their order says nothing.
     pub is_unordered: bool,
+    /// Whether the body of a request is passed on as it comes: then silence may be the client's.
+    pub streams_body: bool,
     /// What resolves names here that come out of variables.
     pub resolver: Option<Resolver>,
 }
@@ -184,14 +190,27 @@ impl Routes {
         self.endpoints().filter_map(Endpoint::host).filter(move |host| seen.insert(*host))
     }
 
-    /// What the proxy looks up while it runs, each name once, with the resolver that it asks.
+    /// The host names that are looked up once, when the proxy reads its configuration, each once.
+    pub fn fixed_hosts(&self) -> impl Iterator<Item = &str> {
+        let mut seen = HashSet::new();
+        let peers = self.upstreams.iter().flat_map(|upstream| &upstream.peers).filter(|peer| !peer.resolve);
+        let endpoints =
+            peers.map(|peer| &peer.endpoint).chain(self.others.iter().map(|other| &other.endpoint));
+        endpoints.filter_map(Endpoint::host).filter(move |host| seen.insert(*host))
+    }
+
+    /// What the proxy looks up while it runs, each name once for each resolver that it asks.
     pub fn followed(&self) -> impl Iterator<Item = (&Endpoint, Option<&Resolver>)> {
         let mut seen = HashSet::new();
         let peers = self.upstreams.iter().flat_map(|upstream| {
             let peers = upstream.peers.iter().filter(|peer| peer.resolve);
             peers.map(|peer| (&peer.endpoint, upstream.resolver.as_ref()))
         });
-        peers.filter(move |(endpoint, _)| endpoint.name().is_some_and(|name| seen.insert(name)))
+        peers.filter(move |(endpoint, resolver)| {
+            endpoint
+                .name()
+                .is_some_and(|name| seen.insert((name, resolver.map(|resolver| &resolver.servers))))
+        })
     }
 
     /// Whether the proxy looks names up while it runs, so that addresses must be followed.
@@ -204,12 +223,15 @@ impl Routes {
     /// that are not listed, whatever is not declared at all, or services that `addresses` (as for [`Endpoint::addresses`]) lack.
     #[must_use]
     pub fn is_open(&self, addresses: &Addresses) -> bool {
-        let is_unknown = |peer: &Peer| match &peer.endpoint {
-            Endpoint::Service { name } => !addresses.contains_key(name),
+        let is_unknown = |upstream: &Upstream, peer: &Peer| match &peer.endpoint {
+            Endpoint::Service { .. } => upstream.found(peer, addresses).is_none(),
             Endpoint::Address(_) | Endpoint::Host { .. } => false,
         };
         self.connects_elsewhere
-            || self.upstreams.iter().any(|one| one.has_more_peers || one.peers.iter().any(is_unknown))
+            || self
+                .upstreams
+                .iter()
+                .any(|one| one.has_more_peers || one.peers.iter().any(|peer| is_unknown(one, peer)))
             || self.routes.iter().any(|route| !route.target.open.is_empty())
     }
 
@@ -217,6 +239,39 @@ impl Routes {
         let peers = self.upstreams.iter().flat_map(|upstream| &upstream.peers).map(|peer| &peer.endpoint);
         peers.chain(self.others.iter().map(|other| &other.endpoint))
     }
+}
+
+impl Upstream {
+    /// What the name of a peer is found by in [`Addresses`].
+    pub fn key<'a>(&self, peer: &'a Peer) -> Option<Cow<'a, str>> {
+        let resolver = self.resolver.as_ref().filter(|_| peer.resolve);
+        peer.endpoint.name().map(|name| key(name, resolver.map_or(&[], |resolver| &resolver.servers)))
+    }
+
+    /// What the name of a peer resolves to; `None` for one that has none, and for one that nobody answered for. What the system says
+    /// stands for what the upstream's own resolver would say, where that was not asked.
+    pub fn found<'a>(&self, peer: &Peer, of_names: &'a Addresses) -> Option<&'a [SocketAddr]> {
+        let own = self.key(peer).and_then(|key| of_names.get(&*key));
+        own.or_else(|| of_names.get(peer.endpoint.name()?)).map(Vec::as_slice)
+    }
+
+    /// The addresses that a peer stands for; none where it is a name that `of_names` lacks.
+    pub fn addresses<'a>(
+        &self,
+        peer: &'a Peer,
+        of_names: &'a Addresses,
+    ) -> impl Iterator<Item = Address> + use<'a> {
+        peer.endpoint.with(self.found(peer, of_names).unwrap_or_default())
+    }
+}
+
+/// What a name is found by in [`Addresses`] that is asked for at these servers; at those of the system where there are none.
+pub fn key<'a>(name: &'a str, servers: &[Endpoint]) -> Cow<'a, str> {
+    if servers.is_empty() {
+        return name.into();
+    }
+    let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+    format!("{name}@{}", servers.join(",")).into()
 }
 
 impl Peer {
@@ -230,11 +285,15 @@ impl Peer {
 impl Endpoint {
     /// The addresses that it stands for; none where it is a name that `of_names` lacks.
     pub fn addresses<'a>(&'a self, of_names: &'a Addresses) -> impl Iterator<Item = Address> + 'a {
+        self.with(self.name().and_then(|name| of_names.get(name)).map(Vec::as_slice).unwrap_or_default())
+    }
+
+    /// The addresses that it stands for, where its name resolves to these.
+    fn with<'a>(&'a self, found: &'a [SocketAddr]) -> impl Iterator<Item = Address> + use<'a> {
         let own = match self {
             Self::Address(address) => Some(address.clone()),
             Self::Host { .. } | Self::Service { .. } => None,
         };
-        let found = self.name().and_then(|name| of_names.get(name)).map(Vec::as_slice).unwrap_or_default();
         let of_name = found.iter().map(|found| {
             let port = self.host().map_or(found.port(), |_| self.port());
             Address::Internet(SocketAddr::new(found.ip().to_canonical(), port))
@@ -267,6 +326,16 @@ impl Endpoint {
         match self {
             Self::Host { name, .. } | Self::Service { name } => Some(name),
             Self::Address(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
+            Self::Service { name } => f.write_str(name),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     configuration::Configuration,
@@ -11,7 +11,7 @@ use super::{
 use crate::model::Address;
 
 /// Where the configuration of one proxy sends requests.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoutesView {
     /// The proxy's name.
     pub proxy: Arc<str>,
@@ -26,7 +26,7 @@ pub struct RoutesView {
 }
 
 /// One place that passes requests on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteView {
     /// What is passed on.
     pub context: Context,
@@ -53,7 +53,7 @@ pub struct RouteView {
 }
 
 /// One upstream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpstreamView {
     /// Its name.
     pub name: String,
@@ -66,10 +66,10 @@ pub struct UpstreamView {
 }
 
 /// One peer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeerView {
     /// The name that it was looked up by, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Its addresses.
     pub addresses: Vec<Address>,
@@ -104,9 +104,9 @@ impl RoutesView {
                 place: route.place.clone(),
             })
         };
-        let peer = |peer: &Peer| PeerView {
+        let peer = |upstream: &Upstream, peer: &Peer| PeerView {
             host: peer.endpoint.name().map(str::to_owned),
-            addresses: peer.endpoint.addresses(&resolved.addresses).collect(),
+            addresses: upstream.addresses(peer, resolved).collect(),
             weight: peer.weight,
             backup: peer.backup,
             down: peer.down,
@@ -116,7 +116,7 @@ impl RoutesView {
             name: upstream.name.clone(),
             context: upstream.context,
             place: upstream.place.clone(),
-            peers: upstream.peers.iter().map(peer).collect(),
+            peers: upstream.peers.iter().map(|one| peer(upstream, one)).collect(),
         };
         Self {
             proxy,

@@ -46,7 +46,7 @@ fn filter(own: Filter) -> Check {
         Filter::None => Check::ok(NAME, "no filter of system calls"),
         Filter::Passes => Check::ok(NAME, "a filter that lets bpf and perf_event_open through"),
         Filter::RefusesPerf => {
-            let costs = "no hook can be attached by a kprobe";
+            let costs = "no hook can be attached by a kprobe or an event of perf";
             Check::costs(NAME, "a filter that refuses perf_event_open", costs, Filter::LIFT)
         }
         Filter::RefusesBpf => Check::cannot(NAME, "a filter that refuses bpf", Filter::LIFT),
@@ -109,7 +109,7 @@ pub(super) fn has_pods() -> bool {
     groups.any(|group| cgroup::place(&group).pod_uid.is_some())
 }
 
-/// What it takes to open an event, and so a kprobe, beyond what it usually takes.
+/// What it takes to open an event, and so a kprobe or a tracepoint of one system call, beyond what it usually takes.
 pub(super) fn perf_events() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
     perf_events_at(text.trim().parse().ok()?, requirements::held().ok()?)

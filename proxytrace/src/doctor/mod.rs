@@ -1,16 +1,20 @@
 //! What this host lets proxytrace do: checked, and proven by a connect that every hook must see.
 //!
 //! * [`report`]: what is found, pure. * [`host`]: asks the host. * [`confined`]: what confines this process. * [`names`]: asks for the
-//!   names of the proxies that run, as a trace does. * [`subject`]: the process that the self-test watches.
+//!   names of the proxies that run, as a trace does. * [`agent`]: asks the agent. * [`subject`]: the process that the self-test watches.
 
 pub mod report;
 pub mod subject;
 
+mod agent;
 mod confined;
 mod host;
 mod names;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use proxytrace_ebpf::{hooks::Place, outcome::Outcome};
 
@@ -21,16 +25,22 @@ use subject::Subject;
 /// How long the self-test may take; it needs a little more than the second after which a SYN is sent again.
 const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Examines the host as it would be traced with `options`, and with this configuration instead of those that proxies name.
-/// Needs a runtime.
+/// Examines the host as it would be traced with `options`, and with this configuration instead of those that proxies name, whose host names
+/// are looked up where it `resolves`; and asks the agent at that socket. Needs a runtime.
 ///
 /// # Errors
 /// Something that has to be read even on a host that allows nothing: the kernel's release, /proc.
-pub async fn examine(options: &Options, config: Option<PathBuf>) -> anyhow::Result<Report> {
+pub async fn examine(
+    options: &Options,
+    config: Option<PathBuf>,
+    resolves: bool,
+    agent: Option<&Path>,
+) -> anyhow::Result<Report> {
     let mut checks = host::checks()?;
+    checks.extend(agent::check(agent).await);
     let mut hooks = Vec::new();
     if !checks.iter().any(|check| check.state == State::Cannot) {
-        checks.extend(names::checks(&options.wanted, config).await?);
+        checks.extend(names::checks(&options.wanted, config, resolves).await?);
         let (found_out, found) = self_test(options);
         checks.extend(found_out);
         hooks = found;
@@ -102,7 +112,8 @@ fn answers_check(refusal: Option<String>) -> Check {
     match refusal {
         None => Check::ok(
             NAME,
-            "requests that wait are seen once a second, on TCP; over unix sockets answers are not seen (docs/limits.md)",
+            "requests that wait are seen once a second, on TCP; not seen are answers over unix sockets, and of gRPC, `Upgrade` and \
+             streamed bodies once a byte has come (docs/limits.md)",
         ),
         Some(refusal) => Check::lacks(
             NAME,
@@ -128,7 +139,8 @@ fn hook_check(
     };
     let mut needs =
         refusals.iter().map(|(via, _)| format!("{via} takes {}", via.needs())).collect::<Vec<_>>();
-    let is_forbidden = |(via, reason): &(Via, String)| *via == Via::Kprobe && reason.contains("denied");
+    let takes_events = |via: Via| matches!(via, Via::Kprobe | Via::Tracepoint);
+    let is_forbidden = |(via, reason): &(Via, String)| takes_events(*via) && reason.contains("denied");
     needs.extend(perf.filter(|_| refusals.iter().any(is_forbidden)).map(str::to_owned));
     let better = needs.join("; ");
     let as_asked_for = || "leave --hook-via out".to_owned();

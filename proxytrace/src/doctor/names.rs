@@ -52,8 +52,12 @@ struct Proxy {
 ///
 /// # Errors
 /// /proc is not readable, or the process that reads for proxies could not be started.
-pub(super) async fn checks(wanted: &Wanted, config: Option<PathBuf>) -> anyhow::Result<Vec<Check>> {
-    let found = running(wanted, config).await?;
+pub(super) async fn checks(
+    wanted: &Wanted,
+    config: Option<PathBuf>,
+    resolves: bool,
+) -> anyhow::Result<Vec<Check>> {
+    let found = running(wanted, config, resolves).await?;
     let profile = Profile::own();
     let tried = reader::pods_of_host();
     Ok(vec![
@@ -62,7 +66,7 @@ pub(super) async fn checks(wanted: &Wanted, config: Option<PathBuf>) -> anyhow::
         confined::pod_names(confined::has_pods(), &tried, &profile, requirements::held()?),
         process_names(&found),
         configurations(&found, &profile),
-        host_names(&found),
+        if resolves { host_names(&found) } else { no_host_names() },
     ])
 }
 
@@ -72,10 +76,10 @@ fn is_systemds() -> bool {
 }
 
 /// Asks about all proxies that run, and takes what is answered in time.
-async fn running(wanted: &Wanted, config: Option<PathBuf>) -> anyhow::Result<Vec<Proxy>> {
+async fn running(wanted: &Wanted, config: Option<PathBuf>, resolves: bool) -> anyhow::Result<Vec<Proxy>> {
     let (reader, mut replies) =
         client::start().context("start the process that reads the proxies' configurations")?;
-    let mut asked = Asked::new(Naming::new(reader, config));
+    let mut asked = Asked::new(Naming::new(reader, config, resolves));
     let processes = wanted.select(&processes::running()?, own_boot_ns());
     let mut pids: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for (pid, process) in &processes {
@@ -112,7 +116,7 @@ impl Asked {
         if self.names.inspect(proxy, pid) && self.naming.locate(of, vec![pid]) {
             self.names.asked(proxy);
         }
-        self.naming.ask(of, pids);
+        self.naming.ask(of, pids, None);
         self.proxies.insert(proxy, Proxy { pid, ..Proxy::default() });
     }
 
@@ -219,20 +223,26 @@ fn of_all(some: usize, found: &[Proxy], are: &str) -> String {
     }
 }
 
+const HOST_NAMES: &str = "host names";
+
+/// With `--no-resolve`.
+fn no_host_names() -> Check {
+    Check::ok(HOST_NAMES, "none is looked up, as --no-resolve asks for")
+}
+
 fn host_names(found: &[Proxy]) -> Check {
-    const NAME: &str = "host names";
     let problems = problems(found, |proxy| &proxy.unresolved);
     if found.is_empty() {
-        return Check::ok(NAME, "no proxy runs");
+        return Check::ok(HOST_NAMES, "no proxy runs");
     }
     if problems.is_empty() {
-        return Check::ok(NAME, "none is missing of those in the configurations that were read");
+        return Check::ok(HOST_NAMES, "none is missing of those in the configurations that were read");
     }
     let costs =
         format!("upstreams that are configured by them may be called undeclared: {}", shown(problems, "; "));
     let fix = "see that the name servers answer where the proxy runs, and that CAP_SYS_ADMIN is granted where that is another \
                network namespace";
-    Check::lacks(NAME, "not all could be looked up", costs, fix)
+    Check::lacks(HOST_NAMES, "not all could be looked up", costs, fix)
 }
 
 fn problems(found: &[Proxy], of: impl Fn(&Proxy) -> &Vec<String>) -> Vec<String> {

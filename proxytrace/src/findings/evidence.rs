@@ -136,6 +136,12 @@ impl Streak {
         self.past.add(0, bad);
     }
 
+    /// Nothing was said of the run that is to end: so nothing will be refuted, and at most so many of its failures count.
+    pub(super) fn dismiss(&mut self, bad: u64) {
+        self.is_proof = false;
+        self.run = self.run.min(bad);
+    }
+
     fn end(&mut self, time: Timestamp, good: u64) {
         if self.is_proof {
             self.refuted = Some(time);

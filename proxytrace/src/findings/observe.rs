@@ -11,7 +11,9 @@ use super::{
     history::{History, Limits, Living},
     kinds,
 };
-use crate::model::{Change, Counted, Declared, Finding, Generation, State, Subject, Workforce};
+use crate::model::{
+    Change, Complaints, Counted, Declared, Finding, Generation, Rejection, State, Subject, Workforce,
+};
 
 /// What is seen of proxies.
 #[derive(Clone, Debug)]
@@ -35,10 +37,8 @@ pub enum Input<'a> {
     Rejected {
         /// When that was seen.
         time: Timestamp,
-        /// The proxy's name.
-        proxy: Arc<str>,
-        /// What the proxy says of its configuration, if that could be had.
-        reason: Option<Arc<str>>,
+        /// Whose.
+        rejected: Rejection,
     },
     /// No worker of a proxy runs any more, or some do again.
     Workers {
@@ -46,6 +46,13 @@ pub enum Input<'a> {
         time: Timestamp,
         /// Whose.
         workforce: Workforce,
+    },
+    /// A proxy said that requests fail before it connects.
+    Complained {
+        /// When that was read.
+        time: Timestamp,
+        /// Who, and what.
+        complaints: Complaints,
     },
     /// The configuration of a generation was read. Best before its first rows, which are distinguished by it; and again when it
     /// changes by itself, as with names that are followed. Without it, addresses are all that is known.
@@ -85,12 +92,16 @@ impl Findings {
                 self.history.accept(time, &of.proxy, (of.pid, of.number));
                 time
             }
-            Input::Rejected { time, proxy, reason } => {
-                self.history.reject(time, &proxy, reason);
+            Input::Rejected { time, rejected } => {
+                self.history.reject(time, rejected);
                 time
             }
             Input::Workers { time, workforce: Workforce { proxy, gone } } => {
                 self.history.note_workers(time, &proxy, gone);
+                time
+            }
+            Input::Complained { time, complaints: Complaints { proxy, complaints } } => {
+                self.history.note_complaints(time, &proxy, &complaints);
                 time
             }
             Input::Declared { time, of, declared } => {
@@ -130,17 +141,23 @@ impl Findings {
     }
 
     fn settle(&mut self, now: Timestamp) -> Vec<Change> {
+        let several_proxies = self.history.proxies().nth(1).is_some();
         let standing: Vec<_> = self.history.proxies().flat_map(|proxy| kinds::standing(proxy, now)).collect();
         let mut previous = std::mem::take(&mut self.active);
         let mut changes = Vec::new();
         for (mut finding, is_explained) in standing {
+            finding.several_proxies = several_proxies;
             // What was raised before stays until its contrary is seen, explained or not.
             if is_explained && !previous.contains_key(&finding.subject) {
                 continue;
             }
             match previous.remove(&finding.subject) {
                 // Right after a reload the new configuration is not known yet.
-                Some(previous) => finding.place = finding.place.or(previous.place),
+                Some(previous) => {
+                    finding.place = finding.place.or(previous.place);
+                    // What else proves it now began later, perhaps.
+                    finding.since = finding.since.min(previous.since);
+                }
                 None => changes.push(Change::raised(finding.clone(), finding.to_string().into())),
             }
             self.active.insert(finding.subject.clone(), finding);

@@ -4,14 +4,19 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proxytrace_ebpf::outcome::{Class, Outcome};
 
-use crate::model::{Counts, Fared};
+use crate::model::{Counts, Fared, Hint};
 
 /// A number for each outcome.
 pub(super) type ByOutcome = [u64; Outcome::ALL.len()];
 
-/// Whether it is a failure of this host, which says nothing about the peer.
-const fn is_local(outcome: Outcome) -> bool {
-    matches!(outcome.class(), Class::Exhausted | Class::Denied)
+/// Whether it is a failure of this host, which says nothing about the peer. That this host has no address to connect from says that it
+/// does not reach that one, and never will.
+pub(super) const fn is_local(outcome: Outcome, hint: Option<Hint>) -> bool {
+    match outcome.class() {
+        Class::Denied => true,
+        Class::Exhausted => !(matches!(outcome, Outcome::NoLocalPort) && matches!(hint, Some(Hint::NoIpv6))),
+        _ => false,
+    }
 }
 
 /// Whether it shows that somebody is there.
@@ -40,6 +45,15 @@ pub(super) const fn is_failure(outcome: Outcome) -> bool {
 /// The failures of this host. Each has a kind of finding of its own.
 pub(super) const LOCAL: [Outcome; 3] = Outcome::of_class(&[Class::Exhausted, Class::Denied]);
 
+/// Those of failures that are not of this host.
+pub(super) fn of_peer(causes: &ByOutcome, hint: Option<Hint>) -> ByOutcome {
+    let mut causes = *causes;
+    for (n, outcome) in causes.iter_mut().zip(Outcome::ALL) {
+        *n = if is_local(outcome, hint) { 0 } else { *n };
+    }
+    causes
+}
+
 /// Far longer than a handshake takes: so many times what 99 of 100 take, and at least so long; where none is known, longer than to
 /// any other continent.
 const LATE_FACTOR: u64 = 10;
@@ -53,8 +67,9 @@ pub(super) fn fared(counts: &Counts) -> Fared {
 }
 
 /// Attempts that failed by the network's or the peer's doing.
-pub(super) fn unreached(counts: &Counts) -> u64 {
-    fared(counts).failed.saturating_sub(sum(&counts.outcomes, is_local))
+pub(super) fn unreached(counts: &Counts, hint: Option<Hint>) -> u64 {
+    let local = sum(&counts.outcomes, |outcome| is_local(outcome, hint));
+    fared(counts).failed.saturating_sub(local)
 }
 
 /// Attempts that show that somebody is there.
@@ -72,6 +87,12 @@ pub(super) fn successes(counts: &Counts) -> u64 {
     counts.established().saturating_add(counts.answered)
 }
 
+/// How often an address was used in all: connects, or where connections are kept, how often they were seen to be answered. A connection
+/// that is not kept is both.
+pub(super) fn uses(counts: &Counts) -> u64 {
+    counts.attempts.max(counts.answered)
+}
+
 /// Attempts that the proxy gave up on its own account after they had waited far longer than a handshake there takes: its clients, or its
 /// own timeout, are quicker than the first SYN sent again. Those of a tick are taken together.
 pub(super) fn given_up_late(counts: &Counts, usual_us: Option<u64>) -> u64 {
@@ -87,7 +108,7 @@ pub(super) fn timeouts(outcomes: &ByOutcome) -> u64 {
     sum(outcomes, is_silence)
 }
 
-fn sum(outcomes: &ByOutcome, is_meant: fn(Outcome) -> bool) -> u64 {
+fn sum(outcomes: &ByOutcome, is_meant: impl Fn(Outcome) -> bool) -> u64 {
     let meant = Outcome::ALL.into_iter().zip(outcomes).filter(|(outcome, _)| is_meant(*outcome));
     meant.fold(0, |sum, (_, n)| sum.saturating_add(*n))
 }
@@ -106,7 +127,7 @@ pub(super) fn causes<'a>(of_addresses: impl IntoIterator<Item = &'a ByOutcome>) 
 
 #[cfg(test)]
 mod tests {
-    use super::{Outcome, is_answer, is_definite, is_failure, is_local, is_silence};
+    use super::{Hint, Outcome, is_answer, is_definite, is_failure, is_local, is_silence};
 
     fn check(is_meant: fn(Outcome) -> bool, expected: &str) {
         let meant: Vec<_> =
@@ -116,7 +137,8 @@ mod tests {
 
     #[test]
     fn each_list_has_the_outcomes_that_say_so() {
-        check(is_local, "permission_denied no_local_port backlog_full");
+        check(|outcome| is_local(outcome, None), "permission_denied no_local_port backlog_full");
+        check(|outcome| is_local(outcome, Some(Hint::NoIpv6)), "permission_denied backlog_full");
         check(is_answer, "established refused reset");
         // Forbidden by this host, and the next attempt will be as well.
         check(

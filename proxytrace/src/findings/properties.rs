@@ -11,7 +11,8 @@ use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use super::{Findings, Input, Limits};
 use crate::model::{
-    Address, Change, Counted, Counts, Declared, Generation, State, Subject, Upstream, Waiting,
+    Address, Change, Complaint, Complaints, Counted, Counts, Declared, Generation, Hint, Lack, Rejection,
+    State, Subject, Upstream, Waiting,
 };
 
 const LIMITS: Limits = Limits { proxies: 3, generations: 3, addresses: 8 };
@@ -23,6 +24,7 @@ enum Seen {
     Accepted(u8, u32, u32),
     Rejected(u8),
     Declared(u8, u32, u32, Vec<(u8, u8)>),
+    Complained(u8, Vec<(usize, u64)>),
 }
 
 fn address(n: u8) -> Address {
@@ -69,6 +71,8 @@ fn seen() -> impl Strategy<Value = Seen> {
         8 => prop::collection::vec(row, 0..6).prop_map(Seen::Tick),
         1 => (proxy(), pid(), generation()).prop_map(|(proxy, pid, n)| Seen::Accepted(proxy, pid, n)),
         1 => proxy().prop_map(Seen::Rejected),
+        1 => (proxy(), prop::collection::vec((0..Lack::ALL.len(), 0..5_u64), 0..4))
+            .prop_map(|(proxy, said)| Seen::Complained(proxy, said)),
         1 => (proxy(), pid(), generation(), declared).prop_map(|(proxy, pid, n, d)| Seen::Declared(proxy, pid, n, d)),
     ]
 }
@@ -80,6 +84,7 @@ fn rows(seen: &[(u8, u32, u32, u8, u8, Counts)]) -> Vec<Counted> {
         generation: *generation,
         upstream: name(*upstream),
         address: address(*at),
+        hint: [None, Some(Hint::NoIpv6), Some(Hint::SocketElsewhere)][usize::from(*at) % 3],
         counts: counts.clone(),
     });
     rows.collect()
@@ -95,7 +100,17 @@ fn observe(findings: &mut Findings, time: Timestamp, seen: &Seen) -> Vec<Change>
         Seen::Tick(seen) => findings.observe(Input::Tick { time, rows: &rows(seen) }),
         Seen::Accepted(proxy, pid, n) => findings.observe(Input::Accepted { time, of: of(proxy, pid, n) }),
         Seen::Rejected(proxy) => {
-            findings.observe(Input::Rejected { time, proxy: proxy.to_string().into(), reason: None })
+            let rejected = Rejection { proxy: proxy.to_string().into(), reason: None, is_late: false };
+            findings.observe(Input::Rejected { time, rejected })
+        }
+        Seen::Complained(proxy, said) => {
+            let said = said.iter().map(|(lack, times)| Complaint {
+                lack: Lack::ALL[*lack],
+                words: "no".into(),
+                times: *times,
+            });
+            let complaints = Complaints { proxy: proxy.to_string().into(), complaints: said.collect() };
+            findings.observe(Input::Complained { time, complaints })
         }
         Seen::Declared(proxy, pid, n, addresses) => {
             let mut declared = Declared::default();
@@ -211,7 +226,8 @@ fn what_a_tick_takes_grows_no_faster_than_the_addresses() {
         let mut counts = Counts { attempts: 4, ..Counts::default() };
         counts.outcomes[outcome as usize] = 4;
         let address = format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255).parse().unwrap();
-        Counted { proxy: "crowd".into(), pid: 1, generation, upstream: "unknown".into(), address, counts }
+        let upstream = "unknown".into();
+        Counted { proxy: "crowd".into(), pid: 1, generation, upstream, address, hint: None, counts }
     };
     // With a reload an upstream leaves half of its addresses, which all worked, for others, which all refuse.
     let tick = |addresses: u32| {

@@ -6,11 +6,14 @@
 //!   `20 x` before it repeats it. `unanswered`, `resent`, `flying`, `slow`, `late` (cancelled after 700 ms), `answered`, `silent`, `overdue`,
 //!   `resolved` (no longer) and `unheard` count what their names say.
 //! - `config 1 api 5:8080 6:8080 | web 7:80` the configuration of a generation, which begins unless it is 0; a `~` behind an address says that it
-//!   is a backup, `+open` and `+followed` before the upstreams say that not all is in it
+//!   is a backup, a `-` that it is `down`, one behind a name that nothing leads to that upstream, a `@6` that it is of a name which is 10.0.0.6 now (`!` for long, `%` another each time), `+open` and `+followed` before the upstreams say that not all is in it
 //! - `reload 1` a generation begins, and its configuration is not known; `rejected` one that does not begin
+//!   (`rejected without reason`, and `reason known` later)
 //! - `restart` the proxy's first process is another, and generations begin at 0
 //! - `wait 60` seconds in which nothing happens
 //! - `workers gone 2` the last worker ended with this exit code, `workers run` there are some again
+//! - `says files 3` the proxy complains so often about what it lacks
+//! - `hint 5:8080 no_ipv6` what is known besides of the rows of an address from then on
 //! - `gone` the proxy has ended for good
 //!
 //! `=>` says which findings that raised, and with `not` before them cleared, since the last `=>`.
@@ -22,7 +25,8 @@ use proxytrace_ebpf::outcome::{Broken, Outcome};
 
 use super::{Findings, Input, Limits};
 use crate::model::{
-    Address, Counted, Counts, Declared, Generation, Gone, LastExit, State, Upstream, Workforce,
+    Address, Complaint, Complaints, Counted, Counts, Declared, Generation, Gone, Hint, HostName, Lack,
+    LastExit, NameNow, Rejection, State, Upstream, Workforce,
 };
 
 /// A quick handshake and a slow one, as buckets of durations.
@@ -34,6 +38,7 @@ pub(super) struct Scene {
     pub(super) now: Timestamp,
     pid: u32,
     rows: BTreeMap<(u32, u32, String, Address), Counts>,
+    hints: BTreeMap<Address, Hint>,
     changes: Vec<String>,
     /// The sentence of the last finding that came or went.
     pub(super) last_sentence: String,
@@ -47,6 +52,7 @@ pub(super) fn check(what: &str, history: &str) -> Scene {
         now: "2025-03-01T14:30:00Z".parse().unwrap(),
         pid: 1,
         rows: BTreeMap::new(),
+        hints: BTreeMap::new(),
         changes: Vec::new(),
         last_sentence: String::new(),
     };
@@ -83,11 +89,27 @@ impl Scene {
             let gone = Some(Gone { exit: Some(exit), reason: None });
             let workforce = Workforce { proxy: "nginx".into(), gone };
             self.observe(|time| Input::Workers { time, workforce });
+        } else if let Some(said) = line.strip_prefix("says ") {
+            let (lack, times) = said.split_once(' ').unwrap();
+            let lack = Lack::ALL.into_iter().find(|one| one.name() == lack).unwrap();
+            let complaint = Complaint {
+                lack,
+                words: format!("no {}", lack.name()).into(),
+                times: times.parse().unwrap(),
+            };
+            let complaints = Complaints { proxy: "nginx".into(), complaints: vec![complaint] };
+            self.observe(|time| Input::Complained { time, complaints });
+        } else if let Some(about) = line.strip_prefix("hint ") {
+            let (at, hint) = about.split_once(' ').unwrap();
+            self.hints.insert(address(at), serde_json::from_value(hint.into()).unwrap());
         } else if line == "restart" {
             self.pid += 1;
-        } else if line == "rejected" {
-            let reason = Some("unknown directive \"sever\" in /etc/nginx/nginx.conf:3".into());
-            self.observe(|time| Input::Rejected { time, proxy: "nginx".into(), reason });
+        } else if let "rejected" | "rejected without reason" | "reason known" = line {
+            let words = "unknown directive \"sever\" in /etc/nginx/nginx.conf:3";
+            let reason = (line != "rejected without reason").then(|| words.into());
+            let is_late = line == "reason known";
+            let rejected = Rejection { proxy: "nginx".into(), reason, is_late };
+            self.observe(|time| Input::Rejected { time, rejected });
         } else if let Some(number) = line.strip_prefix("reload ") {
             let of = self.generation(number);
             self.observe(|time| Input::Accepted { time, of });
@@ -127,6 +149,7 @@ impl Scene {
                 pid,
                 generation,
                 upstream: upstream.into(),
+                hint: self.hints.get(&address).copied(),
                 address,
                 counts: counts_so_far.clone(),
             });
@@ -203,7 +226,12 @@ fn count(counts: &mut Counts, what: &str, n: u64) {
 }
 
 fn address(text: &str) -> Address {
-    if text.starts_with("unix:") { text.parse() } else { format!("10.0.0.{text}").parse() }.unwrap()
+    if text.starts_with("unix:") || text.starts_with('[') {
+        text.parse()
+    } else {
+        format!("10.0.0.{text}").parse()
+    }
+    .unwrap()
 }
 
 fn declared(text: &str) -> Declared {
@@ -216,15 +244,45 @@ fn declared(text: &str) -> Declared {
         text.trim_start_matches(['+', ' ']).trim_start_matches("open ").trim_start_matches("followed ");
     for (line, upstream) in text.split('|').enumerate() {
         let mut words = upstream.split_whitespace();
-        let name: Arc<str> = words.next().unwrap().into();
+        let name = words.next().unwrap();
+        let (name, is_unused) = name.strip_suffix('-').map_or((name, false), |name| (name, true));
+        let name: Arc<str> = name.into();
         let place: Arc<str> = format!("/etc/nginx/nginx.conf:{}", line + 1).into();
-        let mut upstream = Upstream::default();
+        let mut upstream = Upstream { is_unused, ..Upstream::default() };
         for word in words {
+            let (word, now) = word.split_once('@').map_or((word, None), |(word, now)| (word, Some(now)));
+            let at = word.strip_suffix("~").unwrap_or(word);
+            upstream.names.extend(now.map(|now| host_name(&name, &address(at), &place, now)));
             let (word, is_backup) = word.strip_suffix("~").map_or((word, false), |word| (word, true));
+            let (word, is_down) = word.strip_suffix("-").map_or((word, false), |word| (word, true));
+            upstream.down.extend(is_down.then(|| address(word)));
             upstream.addresses.insert(address(word), Arc::clone(&place));
             upstream.backups.extend(is_backup.then(|| address(word)));
         }
         declared.upstreams.insert(name, upstream);
     }
     declared
+}
+
+/// A name at the port of an address, which resolves to this now: the last byte of an address or nothing; `!` means for long, `%` that it
+/// is another each time, `>` that the proxy looks it up while it runs.
+fn host_name(name: &Arc<str>, at: &Address, place: &Arc<str>, now: &str) -> HostName {
+    let (now, is_followed) = now.strip_suffix('>').map_or((now, false), |now| (now, true));
+    let last = now.trim_end_matches(['!', '%']);
+    let now = NameNow {
+        addresses: (!last.is_empty())
+            .then(|| format!("10.0.0.{last}").parse().unwrap())
+            .into_iter()
+            .collect(),
+        rotates: now.ends_with('%'),
+        is_settled: now.ends_with('!'),
+        ..NameNow::default()
+    };
+    HostName {
+        name: Arc::clone(name),
+        port: at.port(),
+        place: Arc::clone(place),
+        is_followed,
+        now: Some(now),
+    }
 }

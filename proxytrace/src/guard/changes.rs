@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::declared::{Addresses, Endpoint, Peer, Routes};
+use crate::declared::{Addresses, Endpoint, Peer, Route, Routes};
 
 /// What an upstream is, as far as its connects depend on it: where it is, and who leads there.
 #[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,23 @@ pub(super) fn changed(
 pub(super) fn used(routes: &Routes) -> BTreeSet<String> {
     let indexes = routes.routes.iter().flat_map(|route| &route.target.upstreams);
     indexes.filter_map(|&index| routes.upstreams.get(index)).map(|one| one.name.clone()).collect()
+}
+
+/// What leads where only a request says, as it is written, and is not in any `old` one as it is there.
+pub(super) fn open(old: &[&Routes], new: &Routes) -> BTreeSet<String> {
+    let of = |routes: &'_ Routes| -> BTreeSet<([Vec<String>; 3], String)> {
+        let is_open = |route: &&Route| route.target.upstreams.is_empty() && !route.target.open.is_empty();
+        let open = routes.routes.iter().filter(is_open).filter_map(|route| {
+            let server = routes.servers.get(route.server)?;
+            let place = [server.listen.clone(), server.names.clone(), route.location.clone()];
+            Some((place, route.target.text.clone()))
+        });
+        open.collect()
+    };
+    let mut open = of(new);
+    let known: Vec<_> = old.iter().map(|old| of(old)).collect();
+    open.retain(|one| known.is_empty() || known.iter().any(|old| !old.contains(one)));
+    open.into_iter().map(|(_, text)| text).collect()
 }
 
 /// What leads to these upstreams, and nothing else.
@@ -74,7 +91,7 @@ fn peers(peer: &Peer, addresses: &Addresses) -> Vec<(String, bool, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{changed, only, used};
+    use super::{changed, only, open, used};
     use crate::{declared::Addresses, nginx::tests::routes_of};
 
     const OLD: &str = "http { upstream api { server 10.0.0.5:80; } upstream web { server 10.0.0.6:80; }
@@ -108,6 +125,26 @@ mod tests {
         };
         check(at([10, 0, 0, 1]), 0);
         check(at([10, 0, 0, 2]), 1);
+    }
+
+    #[test]
+    fn where_only_a_request_says_where_it_leads_is_told() {
+        let with = |target: &str| {
+            routes_of(&format!(
+                "http {{ server {{ listen 80; location / {{ proxy_pass http://{target}; }} }} }}"
+            ))
+        };
+        let check = |old: &[&str], new: &str, expected: &[&str]| {
+            let old: Vec<_> = old.iter().map(|old| with(old)).collect();
+            let open = open(&old.iter().collect::<Vec<_>>(), &with(new));
+            assert_eq!(open.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+        };
+        let port = "127.0.0.1:$http_x";
+        check(&["10.0.0.5:80"], port, &["http://127.0.0.1:$http_x"]);
+        check(&[port], port, &[]);
+        check(&[port, "10.0.0.5:80"], port, &["http://127.0.0.1:$http_x"]);
+        check(&[], port, &["http://127.0.0.1:$http_x"]);
+        check(&[port], "10.0.0.5:80", &[]);
     }
 
     #[test]

@@ -8,14 +8,9 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
 use tokio::{process::Command, time::timeout};
 
-/// Whoever is asked to end is given so long.
-const TO_END: Duration = Duration::from_secs(2);
+use super::group::Group;
 
 /// What a shell would make of more than words. A line without any of that is run without a shell: none may be there, or work,
 /// when a change is taken back.
@@ -76,8 +71,14 @@ pub(super) fn found(program: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|directory| directory.join(program)).find(|path| is_program(path))
 }
 
-/// Runs a program until it ends, `within` is over or `stop` says so. What it prints goes to standard error.
-pub(super) async fn run(words: &[String], within: Duration, stop: impl Future<Output = ()>) -> Ended {
+/// Runs a program until it ends, `within` is over or `stop` says so. What it prints goes to standard error. `started` is told what is to
+/// be ended where nobody does that here.
+pub(super) async fn run(
+    words: &[String],
+    within: Duration,
+    stop: impl Future<Output = ()>,
+    started: impl FnOnce(&Group),
+) -> Ended {
     let Some(mut command) = prepared(words) else {
         return Ended::NotStarted(io::ErrorKind::InvalidInput.into());
     };
@@ -87,29 +88,31 @@ pub(super) async fn run(words: &[String], within: Duration, stop: impl Future<Ou
         Ok(child) => child,
         Err(error) => return Ended::NotStarted(error),
     };
+    let group = child.id().map(Group::of);
+    if let Some(group) = &group {
+        started(group);
+    }
     let why = tokio::select! {
         status = child.wait() => return status.map_or_else(Ended::NotStarted, Ended::Itself),
         () = tokio::time::sleep(within) => Ended::TimedOut,
         () = stop => Ended::Interrupted,
     };
-    let group = child.id().map(|pid| Pid::from_raw(pid.cast_signed()));
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        // Whoever has ended meanwhile cannot be signalled.
-        let _ = group.map(|group| killpg(group, signal));
-        if timeout(TO_END, child.wait()).await.is_ok() {
-            break;
+    let end = async {
+        if let Some(group) = &group {
+            group.end().await;
         }
-    }
+    };
+    let (_, ()) = tokio::join!(child.wait(), end);
     why
 }
 
-/// Runs a program until it ends, and gives what it printed.
+/// Runs a program in a directory until it ends, and gives what it printed.
 ///
 /// # Errors
 /// It cannot be started, or takes longer than that.
-pub(super) async fn output(words: &[String], within: Duration) -> io::Result<Output> {
+pub(super) async fn output(words: &[String], directory: &Path, within: Duration) -> io::Result<Output> {
     let mut command = prepared(words).ok_or(io::ErrorKind::InvalidInput)?;
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let late = || io::Error::other(format!("it did not end within {} s", within.as_secs_f64()));
     timeout(within, command.output()).await.map_err(|_| late())?
 }

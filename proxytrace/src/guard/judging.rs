@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A new configuration is read by then, or will not be.
-const READING: Duration = Duration::from_secs(3);
+const READING: Duration = Duration::from_secs(10);
 /// What was asked for at the end of a command shows by then.
 const ASKED: Duration = Duration::from_millis(50);
 /// `no_workers` has nginx's own words, and comes a little later than what shows that none is left.
@@ -40,8 +40,8 @@ const WORDS: Duration = Duration::from_millis(700);
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) criteria: &'a Criteria,
-    /// How the proxies were configured, where that is known.
-    pub(super) before: &'a Configurations,
+    /// How the proxies were configured, where that is known: what differs from any of these is to be proven.
+    pub(super) before: &'a [&'a Configurations],
     /// How long the new generation is watched.
     pub(super) window: Duration,
     /// How long it is waited for.
@@ -92,7 +92,7 @@ pub(super) async fn judged(
         if let Some(signal) = interrupted_by {
             break failure(format!("interrupted by {signal}"));
         }
-        let is_open = watching.is_reload_open() || judging.may_be_asked();
+        let is_open = (watching.is_reload_open() || judging.may_be_asked()) && !judging.is_overdue();
         if let Some(judgement) = judging.judgement(watching).filter(|_| !is_open) {
             break judgement;
         }
@@ -110,6 +110,13 @@ pub(super) async fn judged(
         }
     };
     judging.end(watching, judgement)
+}
+
+/// How much of the time has passed, by what was counted.
+fn elapsed(since: Instant, ticked: Option<Instant>, window: Duration) -> f64 {
+    let counted = ticked.map_or(Duration::ZERO, |ticked| ticked.saturating_duration_since(since));
+    let part = counted.as_secs_f64() / window.as_secs_f64();
+    if part.is_finite() { part.min(1.0) } else { 1.0 }
 }
 
 fn failure(reason: String) -> Judgement {
@@ -138,6 +145,8 @@ struct Facts {
     configurations: Configurations,
     declared: BTreeMap<Arc<str>, Declared>,
     changed: BTreeSet<UpstreamKey>,
+    /// What is changed and leads where only a request says.
+    open: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 #[derive(Debug)]
@@ -201,11 +210,19 @@ impl Judging<'_> {
     }
 
     fn take_configurations(&mut self, running: &BTreeMap<Arc<str>, Running>) {
-        let Facts { configurations, declared, changed, .. } = &mut self.facts;
+        let Facts { configurations, declared, changed, open, .. } = &mut self.facts;
         changed.clear();
+        open.clear();
         for (proxy, running) in running {
             let Some(known) = Known::of(running) else { continue };
-            let of_proxy = known.changed(self.question.before.get(proxy));
+            let before: Vec<_> = self.question.before.iter().filter_map(|all| all.get(proxy)).collect();
+            let routes: Vec<_> = before.iter().map(|before| &*before.routes).collect();
+            let of_proxy = changes::open(&routes, &known.routes);
+            open.extend(of_proxy.into_iter().map(|text| (Arc::clone(proxy), text.into())));
+            let of_proxy = match before.is_empty() {
+                true => known.changed(None),
+                false => before.into_iter().flat_map(|before| known.changed(Some(before))).collect(),
+            };
             changed.extend(of_proxy.into_iter().map(|name| (Arc::clone(proxy), name.into())));
             declared.insert(Arc::clone(proxy), Declared::new(&known.routes, &known.addresses));
             configurations.insert(Arc::clone(proxy), known);
@@ -239,6 +256,11 @@ impl Judging<'_> {
     /// Whether what runs was loaded before the command ended, which may have asked for more at its end.
     fn may_be_asked(&self) -> bool {
         self.facts.since.is_none_or(|since| since <= self.started) && self.started.elapsed() < ASKED
+    }
+
+    /// Whether it has taken longer than all that is waited for: whatever is still open is not waited for.
+    fn is_overdue(&self) -> bool {
+        self.started.elapsed() >= self.question.timeout + self.question.window
     }
 
     /// When it is to be looked at the latest.
@@ -289,8 +311,10 @@ impl Judging<'_> {
                 declared: &self.facts.declared,
                 proxies: &self.facts.generations.iter().map(|of| Arc::clone(&of.proxy)).collect(),
                 changed: &self.facts.changed,
+                open: &self.facts.open,
                 findings: &findings,
                 probes: self.probing.probes(),
+                elapsed: elapsed(since, watching.ticked, self.question.window),
                 is_over,
             },
         );
@@ -303,6 +327,9 @@ impl Judging<'_> {
                 .notes
                 .push("it was reloaded more than once; the newest generation is judged".to_owned());
         }
+        judgement.notes.extend(watching.others.iter().map(|other| {
+            format!("{other} took a new configuration meanwhile; it is no proxy of this change, and was not judged")
+        }));
         if let Probing::Over(_, problem) = &self.probing {
             judgement.notes.extend(problem.clone());
         }
@@ -310,7 +337,7 @@ impl Judging<'_> {
         let probes = self.probing.probes().to_vec();
         self.probing.stop();
         let Facts { generations, since, configurations, .. } = self.facts;
-        let changes = differences(self.question.before, &configurations);
+        let changes = self.question.before.first().and_then(|before| differences(before, &configurations));
         Judged {
             judgement,
             generations,

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::earlier::Earlier;
+
 /// How a change is guarded.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -17,6 +19,8 @@ pub struct Options {
     pub against: Option<PathBuf>,
     /// How long it is watched how things are without the change.
     pub baseline: Duration,
+    /// How upstreams fared before that, where an agent has counted it.
+    pub earlier: Earlier,
     /// How long the new generation is watched.
     pub window: Duration,
     /// How long each step may take.

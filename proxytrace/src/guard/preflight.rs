@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::unistd::geteuid;
-
 use super::command;
 use crate::{
-    check::{self, Finding, Subject, resolve, source},
+    check::{self, Finding, Subject, probe, resolve, source},
     declared::{Addresses, Routes},
     programs::{self, Arguments, Role},
     watch::Running,
@@ -21,7 +22,8 @@ use crate::{
 /// The nginx of which a configuration is looked at.
 #[derive(Debug)]
 pub(super) struct Nginx {
-    program: PathBuf,
+    /// Its master.
+    master: u32,
     arguments: Arguments,
     /// Its configuration.
     config: PathBuf,
@@ -80,17 +82,20 @@ impl Nginx {
             let of = |of: PathBuf| fs::metadata(of.join(what)).map(|about| (about.dev(), about.ino()));
             of(own).ok().zip(of(other).ok()).is_none_or(|(own, other)| own != other)
         };
-        if is_elsewhere("ns/mnt") || is_elsewhere("ns/user") || is_elsewhere("root") {
+        // With a /tmp of its own (PrivateTmp=) it has the same files otherwise.
+        let main = format!("root{}", configuration.path.display());
+        let has_others = || is_elsewhere("root") || is_elsewhere("ns/mnt") && is_elsewhere(&main);
+        if is_elsewhere("ns/user") || has_others() {
             return Err(not("the proxy runs in a container; check it there, as in --apply"));
         }
         // Whoever may start a process can call it nginx and choose its program and its configuration: neither is run or read with rights
         // that its user does not have.
-        if !runs_as_we_do(running.master) {
+        if !probe::runs_as_we_do(running.master) {
             return Err(not("its master runs as another user; guard it as that user"));
         }
         match role(running.master) {
             Role::Master(arguments) => Ok(Self {
-                program: configuration.exe.clone(),
+                master: running.master,
                 arguments,
                 config: configuration.path.clone(),
                 shares_network: !is_elsewhere("ns/net"),
@@ -112,17 +117,25 @@ impl Nginx {
         on_disk(&self.config, resolves).await
     }
 
+    /// Whether another program is in its place by now, as after an update.
+    pub(super) fn is_replaced(&self) -> bool {
+        fs::read_link(format!("/proc/{}/exe", self.master))
+            .is_ok_and(|exe| exe.as_os_str().as_bytes().ends_with(b" (deleted)"))
+    }
+
     /// What nginx says to it `within` that time: nothing where all is well.
     pub(super) async fn tested(&self, within: Duration) -> Option<String> {
         let Arguments { config, prefix, globals, .. } = &self.arguments;
-        let mut words = vec![self.program.display().to_string(), "-t".to_owned(), "-q".to_owned()];
+        // The one that runs, which would read it, also where another one is in its place by now; and from where that was started.
+        let of_master = |what: &str| format!("/proc/{}/{what}", self.master);
+        let mut words = vec![of_master("exe"), "-t".to_owned(), "-q".to_owned()];
         let mut option = |name: &str, value: Option<String>| {
             words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
         };
         option("-p", prefix.as_ref().map(|path| path.display().to_string()));
         option("-c", Some(config.as_ref().unwrap_or(&self.config).display().to_string()));
         option("-g", globals.clone());
-        let output = match command::output(&words, within).await {
+        let output = match command::output(&words, Path::new(&of_master("cwd")), within).await {
             Ok(output) => output,
             Err(error) => return Some(format!("nginx -t: {error}")),
         };
@@ -146,10 +159,15 @@ pub(super) async fn on_disk(path: &Path, resolves: bool) -> anyhow::Result<Resul
         Ok(source) => source.subject,
         Err(finding) => return Ok(Err(Fault::of(&finding))),
     };
-    let addresses = if resolves { resolve::all(&subject.routes).await } else { Addresses::new() };
+    let addresses = if resolves {
+        resolve::all(check::hosts(&subject).iter().map(String::as_str)).await
+    } else {
+        Addresses::new()
+    };
     let host = check::Host {
         resolved: &addresses,
         has_socket: &is_socket,
+        has_file: &Path::is_file,
         is_here: true,
         version: source::installed_version(),
     };
@@ -157,13 +175,6 @@ pub(super) async fn on_disk(path: &Path, resolves: bool) -> anyhow::Result<Resul
     let errors: BTreeSet<_> = found.iter().filter(|finding| finding.is_error()).map(Fault::of).collect();
     let files = subject.files();
     Ok(Ok(OnDisk { routes: subject.routes, addresses, errors: errors.into_iter().collect(), files }))
-}
-
-/// Whether each user id of that process is ours.
-fn runs_as_we_do(pid: u32) -> bool {
-    let status = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.status());
-    let own = geteuid().as_raw();
-    status.is_ok_and(|of| [of.ruid, of.euid, of.suid, of.fuid].into_iter().all(|uid| uid == own))
 }
 
 fn role(pid: u32) -> Role {

@@ -10,8 +10,7 @@ use crate::model::Address;
 /// What came of a connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Probed {
-    /// Whose it is; the other process does not know.
-    #[serde(default)]
+    /// Whose it is.
     pub(super) proxy: Arc<str>,
     /// Whose address it is.
     pub(super) upstream: Arc<str>,
@@ -21,7 +20,7 @@ pub(super) struct Probed {
     pub(super) address: Address,
     /// `established`, `refused` and so on; `not_tried` where the time for all was over.
     pub(super) outcome: String,
-    /// The same in words; the other process does not say it.
+    /// The same in words.
     #[serde(skip)]
     pub(super) meaning: String,
     /// How long it took, in microseconds.

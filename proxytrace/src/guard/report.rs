@@ -70,7 +70,8 @@ pub(super) struct Times {
 pub(super) struct Row {
     proxy: Arc<str>,
     upstream: Arc<str>,
-    address: Address,
+    /// None of what an agent had counted before, of all addresses together.
+    address: Option<Address>,
     before: Side,
     old_workers: Side,
     new_workers: Side,
@@ -101,7 +102,14 @@ pub(super) struct Rollback {
     pub(super) removed: Vec<String>,
     /// Files that somebody else has changed meanwhile.
     pub(super) left: Vec<String>,
-    /// What made the proxy take it; nothing where it had not taken the change.
+    /// Files that the proxy writes to, such as logs: they are left as they are.
+    pub(super) written: Vec<String>,
+    /// Where a copy is of what was taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept_in: Option<String>,
+    /// What else is worth knowing.
+    pub(super) notes: Vec<String>,
+    /// What made the proxy take it; nothing where that was not needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reloaded_by: Option<String>,
     /// How the proxy fares since then.
@@ -120,14 +128,20 @@ impl Side {
     }
 }
 
-/// What was counted, a row for each address that was connected to.
+/// What was counted, a row for each address that was connected to, and one for what an agent had counted before.
 pub(super) fn rows<'a>(upstreams: impl IntoIterator<Item = (&'a UpstreamKey, &'a Upstream)>) -> Vec<Row> {
     let mut rows = Vec::new();
-    for ((proxy, upstream), addresses) in upstreams {
-        for (address, Sides { before, old, new }) in addresses {
-            let [before, old_workers, new_workers] = [before, old, new].map(Side::of);
-            let (proxy, upstream, address) = (Arc::clone(proxy), Arc::clone(upstream), address.clone());
+    for ((proxy, upstream), Upstream { addresses, earlier }) in upstreams {
+        let mut row = |address: Option<&Address>, [before, old_workers, new_workers]: [Side; 3]| {
+            let (proxy, upstream, address) = (Arc::clone(proxy), Arc::clone(upstream), address.cloned());
             rows.push(Row { proxy, upstream, address, before, old_workers, new_workers });
+        };
+        let earlier = Side::of(earlier);
+        if earlier != Side::default() {
+            row(None, [earlier, Side::default(), Side::default()]);
+        }
+        for (address, Sides { before, old, new }) in addresses {
+            row(Some(address), [before, old, new].map(Side::of));
         }
     }
     rows
@@ -193,6 +207,9 @@ impl Report {
             Some(Rollback { worked: true, .. }) if self.verdict.is_none() => {
                 return "taken back: the change that was not ended\n".to_owned();
             }
+            Some(_) if self.verdict.is_none() => {
+                return "failed: the change that was not ended COULD NOT BE TAKEN BACK\n".to_owned();
+            }
             Some(Rollback { worked: true, .. }) => "; it was taken back",
             Some(Rollback { worked: false, .. }) => "; TAKING IT BACK FAILED AS WELL",
             None => "",
@@ -203,20 +220,31 @@ impl Report {
 
 impl Rollback {
     fn write(&self, text: &mut String) {
-        let Self { worked, reasons, put_back, removed, left, reloaded_by, upstreams } = self;
+        let Self {
+            worked,
+            reasons,
+            put_back,
+            removed,
+            left,
+            written,
+            notes,
+            reloaded_by,
+            upstreams,
+            kept_in,
+        } = self;
         let _ = writeln!(text, "\nrollback: {}", if *worked { "done" } else { "FAILED" });
         listed(text, "", reasons);
         for (what, files) in [
             ("put back: ", put_back),
             ("removed: ", removed),
             ("left, as somebody else changed it meanwhile: ", left),
+            ("left, as the proxy writes to it: ", written),
+            ("note: ", notes),
         ] {
             listed(text, what, files);
         }
-        match reloaded_by {
-            Some(by) => listed(text, "reloaded by: ", std::slice::from_ref(by)),
-            None if *worked => listed(text, "", &["the proxy had not taken the change".to_owned()]),
-            None => {}
+        for (what, said) in [("reloaded by: ", reloaded_by), ("what was taken back is kept in: ", kept_in)] {
+            listed(text, what, said.as_slice());
         }
         table(text, "failed connects since then:", upstreams);
     }
@@ -232,7 +260,8 @@ fn listed(text: &mut String, before: &str, items: &[String]) {
 /// Breaks a line that is too long, at blanks where there are any.
 fn wrapped(text: &mut String, line: &str) {
     let mut column = 0;
-    for word in line.split_whitespace() {
+    // Names of files may have several blanks in a row.
+    for word in line.split([' ', '\n', '\t']) {
         let width = word.chars().count();
         if column > 0 && column + 1 + width <= WIDTH {
             text.push(' ');
@@ -264,7 +293,8 @@ fn table(text: &mut String, title: &str, rows: &[Row]) {
             wrapped(text, &format!("{} ({})", row.upstream, row.proxy));
         }
         let sides = [&row.before, &row.old_workers, &row.new_workers].map(Side::in_words);
-        let address = row.address.to_string();
+        let address =
+            row.address.as_ref().map_or_else(|| "(counted by the agent)".to_owned(), Address::to_string);
         let address = match address.chars().count() {
             0..30 => address,
             _ => {
@@ -286,7 +316,10 @@ mod tests {
     use proxytrace_ebpf::outcome::Outcome;
 
     use super::{Report, Rollback, Times, Verdict, WIDTH, rows};
-    use crate::{guard::seen::Sides, model::Counts};
+    use crate::{
+        guard::seen::{Sides, Upstream},
+        model::Counts,
+    };
 
     fn counts(established: u64, refused: u64) -> Counts {
         let mut counts = Counts { attempts: established + refused, ..Counts::default() };
@@ -302,6 +335,7 @@ mod tests {
             ("10.0.0.5:8080".parse().unwrap(), well),
             ("10.0.0.5:8081".parse().unwrap(), failing),
         ]);
+        let api = Upstream { addresses: api, earlier: counts(20, 0) };
         let upstreams = BTreeMap::from([(("nginx.service".into(), "api".into()), api)]);
         Report {
             verdict: Some(Verdict::Failed),
@@ -335,6 +369,7 @@ what changes in routing:
 
 failed connects:                          BEFORE     OLD WORKERS     NEW WORKERS
   api (nginx.service)
+    (counted by the agent)               0 of 20               -               -
     10.0.0.5:8080                      0 of 1012         0 of 12               -
     10.0.0.5:8081                              -               -          7 of 7
                                                                        refused 7
@@ -351,17 +386,32 @@ loaded after 21 ms, certain after 88 ms, back after 190 ms
     }
 
     #[test]
+    fn blanks_in_names_stay() {
+        let rollback = Rollback { put_back: vec!["a  b.conf".to_owned()], ..Rollback::default() };
+        let text = Report { rollback: Some(rollback), ..Report::default() }.text();
+        assert!(text.contains("\n  put back: a  b.conf\n"), "{text}");
+    }
+
+    #[test]
     fn programs_read_one_object() {
         let report = report();
         assert!(!report.is_well() && !report.is_stuck());
         let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         assert_eq!(json["verdict"], "failed");
-        assert_eq!(json["upstreams"][1]["new_workers"]["failed"], 7);
-        assert_eq!(json["upstreams"][0]["before"], serde_json::json!({"connects": 1012, "failed": 0}));
+        assert_eq!(json["upstreams"][0]["address"], serde_json::Value::Null);
+        assert_eq!(json["upstreams"][0]["before"]["connects"], 20);
+        assert_eq!(json["upstreams"][1]["before"], serde_json::json!({"connects": 1012, "failed": 0}));
+        assert_eq!(json["upstreams"][2]["new_workers"]["failed"], 7);
         assert_eq!(json["rollback"]["worked"], true);
         assert_eq!(json["times"]["back_ms"], 190);
         let stuck = Report { rollback: Some(Rollback::default()), ..report };
         assert!(stuck.is_stuck() && stuck.text().contains("TAKING IT BACK FAILED"));
+        let left = Report { rollback: Some(Rollback::default()), ..Report::default() };
+        assert!(
+            left.text().starts_with("failed: the change that was not ended COULD NOT"),
+            "{}",
+            left.text()
+        );
         assert!(Report { verdict: Some(Verdict::Passed), ..Report::default() }.is_well());
     }
 }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::earlier::Earlier;
 use crate::model::{Address, Counted, Counts, Generation};
 
 /// A proxy's name and its first process: after a restart the name is the same.
@@ -19,6 +20,8 @@ pub(super) struct Seen {
     rows: HashMap<Row, Counts>,
     /// As it was before anything was changed.
     before: HashMap<Row, Counts>,
+    /// What an agent had counted before that.
+    earlier: Earlier,
     /// As it was when the change began that is looked at.
     begun: HashMap<Row, Counts>,
     /// The generations that ran then.
@@ -45,13 +48,30 @@ pub(super) struct Sides {
     pub(super) new: Counts,
 }
 
-/// The addresses of an upstream.
-pub(super) type Upstream = BTreeMap<Address, Sides>;
+/// How an upstream fared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Upstream {
+    pub(super) addresses: BTreeMap<Address, Sides>,
+    /// What an agent had counted before, where nothing was seen of it here before the change: it is known of all addresses together only.
+    pub(super) earlier: Counts,
+}
+
+impl Upstream {
+    /// At its addresses.
+    pub(super) fn sides(&self) -> impl Iterator<Item = &Sides> {
+        self.addresses.values()
+    }
+
+    /// What was counted before the change, wherever.
+    pub(super) fn before(&self) -> impl Iterator<Item = &Counts> {
+        self.sides().map(|sides| &sides.before).chain([&self.earlier])
+    }
+}
 
 impl Seen {
     /// Takes what was counted of a row.
     pub(super) fn note(&mut self, counted: &Counted) {
-        let Counted { proxy, pid, generation, upstream, address, counts } = counted;
+        let Counted { proxy, pid, generation, upstream, address, counts, .. } = counted;
         let row = Row {
             of: Generation { proxy: Arc::clone(proxy), pid: *pid, number: *generation },
             upstream: Arc::clone(upstream),
@@ -60,9 +80,10 @@ impl Seen {
         self.rows.insert(row, counts.clone());
     }
 
-    /// All that was counted until now is how things are without the change.
-    pub(super) fn end_baseline(&mut self) {
+    /// All that was counted until now is how things are without the change; and `earlier` where nothing was.
+    pub(super) fn end_baseline(&mut self, earlier: Earlier) {
         self.before = self.rows.clone();
+        self.earlier = earlier;
     }
 
     /// A change begins now, while these generations run.
@@ -74,17 +95,19 @@ impl Seen {
 
     /// These generations run now. Gives those that are newer than what ran before, where there are others than last time.
     pub(super) fn running(&mut self, running: impl Iterator<Item = Generation>) -> Option<Vec<Generation>> {
-        let is_new = |of: &Generation| {
-            let old = self.old.get(&(Arc::clone(&of.proxy), of.pid));
-            old.is_none_or(|old| *old < of.number)
-        };
-        let new: Vec<_> = running.filter(is_new).collect();
+        let new: Vec<_> = running.filter(|of| self.is_new(of)).collect();
         let newest = new.iter().map(|of| ((Arc::clone(&of.proxy), of.pid), of.number)).collect();
         let is_news = self.newest != newest && !new.is_empty();
         if is_news {
             self.newest = newest;
         }
         is_news.then_some(new)
+    }
+
+    /// Whether it is newer than what ran before.
+    pub(super) fn is_new(&self, of: &Generation) -> bool {
+        let old = self.old.get(&(Arc::clone(&of.proxy), of.pid));
+        old.is_none_or(|old| *old < of.number)
     }
 
     /// Whether it is of the change.
@@ -101,7 +124,7 @@ impl Seen {
             let is_newest = self.newest.get(&proxy) == Some(&of.number);
             let is_old = self.old.get(&proxy).is_some_and(|old| of.number <= *old);
             let key = (Arc::clone(&of.proxy), Arc::clone(upstream));
-            let sides = upstreams.entry(key).or_default().entry(address.clone()).or_default();
+            let sides = upstreams.entry(key).or_default().addresses.entry(address.clone()).or_default();
             let none = Counts::default();
             sides.before += self.before.get(row).unwrap_or(&none);
             // What a generation did that was reloaded away again says nothing of the one that runs.
@@ -109,6 +132,12 @@ impl Seen {
                 sides.new += counts;
             } else if is_old {
                 sides.old += &counts.since(self.begun.get(row).unwrap_or(&none));
+            }
+        }
+        for (key, counts) in &self.earlier {
+            let Some(upstream) = upstreams.get_mut(key) else { continue };
+            if !upstream.before().any(|before| before.ended() > 0 || before.answered > 0) {
+                upstream.earlier = counts.clone();
             }
         }
         upstreams
@@ -119,7 +148,7 @@ impl Seen {
 mod tests {
     use proxytrace_ebpf::outcome::Outcome;
 
-    use super::{Counted, Counts, Generation, Seen};
+    use super::{Counted, Counts, Earlier, Generation, Seen};
 
     fn of(pid: u32, number: u32) -> Generation {
         Generation { proxy: "nginx".into(), pid, number }
@@ -129,23 +158,49 @@ mod tests {
         let mut counts = Counts { attempts: refused, ..Counts::default() };
         counts.outcomes[Outcome::Refused as usize] = refused;
         let (proxy, upstream) = ("nginx".into(), "api".into());
-        Counted { proxy, pid, generation, upstream, address: "10.0.0.5:80".parse().unwrap(), counts }
+        let address = "10.0.0.5:80".parse().unwrap();
+        Counted { proxy, pid, generation, upstream, address, hint: None, counts }
     }
 
     /// What was counted before, by old workers and by new ones.
     fn sides(seen: &Seen) -> [u64; 3] {
         let upstreams = seen.upstreams();
-        let all = upstreams.values().flat_map(std::collections::BTreeMap::values);
-        all.fold([0; 3], |[before, old, new], sides| {
-            [before + sides.before.attempts, old + sides.old.attempts, new + sides.new.attempts]
-        })
+        let sum = |of: fn(&super::Upstream) -> u64| upstreams.values().map(of).sum();
+        [
+            sum(|upstream| upstream.before().map(|counts| counts.attempts).sum()),
+            sum(|upstream| upstream.sides().map(|sides| sides.old.attempts).sum()),
+            sum(|upstream| upstream.sides().map(|sides| sides.new.attempts).sum()),
+        ]
+    }
+
+    #[test]
+    fn what_the_agent_has_counted_stands_for_a_baseline_without_connects() {
+        let earlier = |attempts| {
+            let mut counts = Counts { attempts, ..Counts::default() };
+            counts.outcomes[Outcome::Refused as usize] = attempts;
+            Earlier::from([(("nginx".into(), "api".into()), counts)])
+        };
+        let mut seen = Seen::default();
+        seen.end_baseline(earlier(30));
+        assert_eq!(sides(&seen), [0, 0, 0], "it is no upstream of the change yet");
+        seen.begin([of(7, 0)].into_iter());
+        seen.running([of(7, 1)].into_iter());
+        seen.note(&counted(7, 1, 3));
+        assert_eq!(sides(&seen), [30, 0, 3]);
+        let upstream = seen.upstreams().into_values().next().unwrap();
+        assert!(upstream.sides().all(|sides| sides.before.attempts == 0), "at which address is not known");
+
+        let mut seen = Seen::default();
+        seen.note(&counted(7, 0, 10));
+        seen.end_baseline(earlier(30));
+        assert_eq!(sides(&seen), [10, 0, 0], "what was seen is newer");
     }
 
     #[test]
     fn what_each_generation_did_is_told_apart() {
         let mut seen = Seen::default();
         seen.note(&counted(7, 0, 10));
-        seen.end_baseline();
+        seen.end_baseline(Earlier::new());
         seen.begin([of(7, 0)].into_iter());
         assert_eq!(seen.running([of(7, 0)].into_iter()), None);
         assert_eq!(sides(&seen), [10, 0, 0]);

@@ -1,30 +1,37 @@
-//! A running session, as far as a guard looks at it.
+//! What a guard sees of the proxies, and what it makes of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::seen::Seen;
+use super::{observer::Observer, scope::Scope, seen::Seen};
 use crate::{
     kernel::Error,
     model::{Body, Exit, Finding, Generation, ReloadResult, Subject},
-    session::{Pump, Session, Update},
+    session::Update,
     watch::Running,
 };
 
-/// A running session.
+/// How often it is looked whether a reload is still open.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What a guard sees.
 pub(super) struct Watching {
-    session: Session,
-    pump: Pump,
+    observer: Observer,
+    /// Which proxies are looked at.
+    scope: Scope,
+    /// Others that have taken something new meanwhile.
+    pub(super) others: BTreeSet<Arc<str>>,
     /// What was counted.
     pub(super) seen: Seen,
     /// What stood when the change began.
     stood: BTreeSet<Subject>,
-    /// Why nginx did not take the change, as far as it said.
-    rejected: Option<(Arc<str>, Option<Arc<str>>)>,
+    /// The proxies that did not take what they were asked to load last, and why, as far as they said.
+    rejected: BTreeMap<Arc<str>, Option<Arc<str>>>,
     /// What the change has brought: of each proxy the generation that runs.
     pub(super) generations: BTreeMap<Arc<str>, Running>,
     /// Since when the newest of them runs.
@@ -36,14 +43,14 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    pub(super) fn new(mut session: Session, pump: Pump) -> Self {
-        session.hasten();
+    pub(super) fn new(observer: Observer) -> Self {
         Self {
-            session,
-            pump,
+            observer,
+            scope: Scope::default(),
+            others: BTreeSet::new(),
             seen: Seen::default(),
             stood: BTreeSet::new(),
-            rejected: None,
+            rejected: BTreeMap::new(),
             generations: BTreeMap::new(),
             loaded: None,
             ended: Vec::new(),
@@ -51,28 +58,52 @@ impl Watching {
         }
     }
 
-    /// The proxies that run.
+    /// The proxies that run, whoever they belong to.
     ///
     /// # Errors
     /// A map in the kernel could not be read.
-    pub(super) fn running(&self) -> Result<Vec<Running>, Error> {
-        self.session.watch().running()
+    pub(super) fn all_running(&self) -> Result<Vec<Running>, Error> {
+        self.observer.running()
+    }
+
+    /// From now on it is about these proxies only.
+    pub(super) fn limit(&mut self, scope: Scope) {
+        self.scope = scope;
+    }
+
+    /// Whether any of them has its configuration in the directory that is put back.
+    pub(super) const fn reads_directory(&self) -> bool {
+        self.scope.is_in_directory()
+    }
+
+    /// The proxies that run and that the change is about.
+    ///
+    /// # Errors
+    /// A map in the kernel could not be read.
+    pub(super) fn running(&mut self) -> Result<Vec<Running>, Error> {
+        let mut running = self.all_running()?;
+        running.retain(|running| self.scope.has(running));
+        Ok(running)
     }
 
     /// Whether it is known what runs, and how that is configured.
     pub(super) const fn has_started(&self) -> bool {
-        self.session.watch().has_started()
+        self.observer.has_started()
     }
 
     /// A change begins now.
     ///
     /// # Errors
-    /// A map in the kernel could not be read.
-    pub(super) fn begin(&mut self) -> Result<(), Error> {
-        let running = self.running()?;
+    /// Nothing can be seen any more.
+    pub(super) async fn begin(&mut self) -> anyhow::Result<()> {
+        for update in self.observer.renew().await? {
+            self.take(&update)?;
+        }
+        let running = self.all_running()?;
         self.seen.begin(running.into_iter().map(|running| running.of));
-        self.stood = self.session.watch().findings().map(|finding| finding.subject.clone()).collect();
-        self.rejected = None;
+        self.others.clear();
+        self.stood = self.observer.findings().into_iter().map(|finding| finding.subject).collect();
+        self.rejected.clear();
         self.generations.clear();
         self.loaded = None;
         self.ended.clear();
@@ -99,17 +130,26 @@ impl Watching {
     /// # Errors
     /// Nothing can be seen any more.
     pub(super) async fn step(&mut self) -> anyhow::Result<()> {
-        loop {
-            tokio::select! {
-                stepped = self.pump.step() => if let Err(gone) = stepped {
-                    tracing::error!("{gone}; no upstream is named from now on");
-                },
-                update = self.session.next() => {
-                    let update = update.ok_or_else(|| anyhow::anyhow!("nothing is seen any more"))??;
-                    return Ok(self.take(&update)?);
-                }
+        let update = self.observer.next().await?;
+        Ok(self.take(&update)?)
+    }
+
+    /// Waits `within` that time until a proxy takes what it is asked to load, or says that it does not.
+    pub(super) async fn takes(&mut self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while self.generations.is_empty() && self.rejected.is_empty() {
+            if Instant::now() >= deadline && !self.is_reload_open() {
+                return false;
+            }
+            // What cannot be seen is not waited for.
+            if timeout_at(deadline.max(Instant::now() + LOOK), self.step())
+                .await
+                .is_ok_and(|stepped| stepped.is_err())
+            {
+                return true;
             }
         }
+        true
     }
 
     fn take(&mut self, update: &Update) -> Result<(), Error> {
@@ -123,10 +163,13 @@ impl Watching {
                 Body::Reload(reload) => {
                     may_be_new = true;
                     let proxy = Arc::clone(&reload.master.proxy);
-                    self.rejected = match reload.result {
-                        ReloadResult::Accepted => None,
-                        ReloadResult::Rejected => Some((proxy, reload.reason.clone())),
-                    };
+                    if !self.scope.has_name(&proxy) {
+                        continue;
+                    }
+                    match reload.result {
+                        ReloadResult::Accepted => drop(self.rejected.remove(&proxy)),
+                        ReloadResult::Rejected => drop(self.rejected.insert(proxy, reload.reason.clone())),
+                    }
                 }
                 Body::WorkerStarted(_) => may_be_new = true,
                 Body::WorkerExited(exit) => self.ended.push(exit.clone()),
@@ -140,9 +183,17 @@ impl Watching {
     }
 
     fn look(&mut self) -> Result<(), Error> {
-        let running = self.running()?;
+        let (running, others): (Vec<_>, Vec<_>) =
+            self.all_running()?.into_iter().partition(|running| self.scope.has(running));
+        let is_new = |other: &Running| self.seen.is_new(&other.of);
+        self.others.extend(others.into_iter().filter(is_new).map(|other| other.of.proxy));
         if let Some(new) = self.seen.running(running.iter().map(|running| running.of.clone())) {
-            self.rejected = None;
+            let is_known =
+                |of: &Generation| self.generations.get(&of.proxy).is_some_and(|running| running.of == *of);
+            // Of several proxies, what one has taken says nothing of the others.
+            for of in new.iter().filter(|of| !is_known(of)) {
+                self.rejected.remove(&of.proxy);
+            }
             self.loaded = Some(Instant::now());
             self.generations.retain(|proxy, _| new.iter().any(|of| of.proxy == *proxy));
         }
@@ -156,24 +207,24 @@ impl Watching {
 
     /// Whether a proxy was asked to reload, and it is not known what became of that.
     pub(super) fn is_reload_open(&self) -> bool {
-        self.session.watch().is_reload_open()
+        self.observer.reloading().iter().any(|proxy| self.scope.has_name(proxy))
     }
 
     /// What was found since the change began, and stands; not what is about a generation that is gone by now, or about a proxy
     /// that was not reloaded.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let is_new = |finding: &&Finding| {
+        let is_new = |finding: &Finding| {
             let newest = self.generations.get(&finding.subject.proxy).map(|running| running.of.number);
             let is_of_it =
                 newest.is_some_and(|newest| finding.evidence.generation.is_none_or(|of| of == newest));
             is_of_it && !self.stood.contains(&finding.subject)
         };
-        self.session.watch().findings().filter(is_new).cloned().collect()
+        self.observer.findings().into_iter().filter(is_new).collect()
     }
 
     /// Why nginx did not take the change, in a sentence.
     pub(super) fn rejection(&self) -> Option<String> {
-        let (proxy, reason) = self.rejected.as_ref()?;
+        let (proxy, reason) = self.rejected.first_key_value()?;
         Some(match reason {
             Some(reason) => format!("{proxy} did not take the change: {reason}"),
             None => format!("{proxy} did not take the change; its error log says why"),

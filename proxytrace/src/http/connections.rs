@@ -63,8 +63,12 @@ enum Phase {
     Queues,
     /// We wait until it has taken a body: the number of the rendering, and how large that is in bytes.
     Takes { number: u64, size: usize },
+    /// It reads what is remembered, as fast as it likes.
+    Reads,
     /// It waits for a page.
     Waits,
+    /// It follows what comes, for as long as it likes.
+    Follows,
 }
 
 impl Phase {
@@ -77,8 +81,8 @@ impl Phase {
         match self {
             Self::Asks => Some(0),
             Self::Queues => Some(1),
-            Self::Takes { .. } => Some(2),
-            Self::Waits => None,
+            Self::Takes { .. } | Self::Reads => Some(2),
+            Self::Waits | Self::Follows => None,
         }
     }
 }
@@ -101,7 +105,9 @@ impl Connections {
 
     /// Closes those whose time has run out.
     pub(super) fn close_overdue(&self) {
-        self.close_those(|connection| connection.since.elapsed() >= CLIENT_TIMEOUT);
+        self.close_those(|connection| {
+            connection.phase != Phase::Follows && connection.since.elapsed() >= CLIENT_TIMEOUT
+        });
     }
 
     /// Closes those that have waited for their client's next request. One that has just come is answered: its request may be on the
@@ -220,7 +226,7 @@ impl Table {
                 .values()
                 .filter_map(|connection| match connection.phase {
                     Phase::Takes { number, size } => Some((number, size)),
-                    Phase::Asks | Phase::Queues | Phase::Waits => None,
+                    _ => None,
                 })
                 .collect();
             let Some(oldest) = bodies.keys().min().copied() else { return };
@@ -274,6 +280,13 @@ impl Place {
         }
     }
 
+    /// What is remembered was asked for, and what comes where it `follows`.
+    pub(super) fn begin_reading(self: &Arc<Self>, follows: bool) -> Reading {
+        let phase = if follows { Phase::Follows } else { Phase::Reads };
+        self.connections.lock().enter(self.id, phase);
+        Reading { place: Arc::clone(self) }
+    }
+
     /// A page was asked for. Waits until the one before is taken and there is a place; `None` where the connection was closed
     /// meanwhile.
     pub(super) async fn begin_page(self: &Arc<Self>) -> Option<Turn> {
@@ -297,6 +310,18 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.connections.lock().remove(self.id);
+    }
+}
+
+/// What is remembered, on its way to a client. When this is dropped, the client has it, or is gone.
+#[derive(Debug)]
+pub(super) struct Reading {
+    place: Arc<Place>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.place.connections.lock().enter(self.place.id, Phase::Asks);
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::config_file;
+
 /// Files as they were when they were read.
 #[derive(Debug, Default)]
 pub struct Files(Vec<(PathBuf, Option<Stamp>)>);
@@ -24,7 +26,7 @@ impl Files {
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         // Before it is read: a change in between shows later.
         self.0.push((path.to_owned(), stamp(path)));
-        fs::read(path)
+        config_file::read(path)
     }
 
     /// Whether one of them is another now.
@@ -49,6 +51,15 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::Files;
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Files::default().read(&path).unwrap_err();
+        assert!(error.to_string().contains("a pipe cannot be read again"), "{error}");
+    }
 
     #[test]
     fn a_file_that_is_written_replaced_removed_or_linked_elsewhere_has_changed() {

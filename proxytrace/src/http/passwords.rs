@@ -23,6 +23,9 @@ const MAX_WAITING: usize = 32;
 /// A hash of a higher cost takes too long: each step doubles the time, and this one takes some seconds.
 const MAX_COST: u32 = 16;
 
+/// Below there is none: no password would ever be right.
+const MIN_COST: u32 = 4;
+
 /// The users of one configuration.
 pub(super) struct Users {
     hashes: BTreeMap<String, String>,
@@ -43,8 +46,14 @@ impl Users {
     pub(super) fn new(hashes: BTreeMap<String, String>) -> Result<Self, String> {
         for (user, hash) in &hashes {
             let wrong = |why: &str| format!("basic_auth_users: {user}: {why}");
+            if user.contains(':') {
+                return Err(wrong("no client can send a name with a colon"));
+            }
             let parts = HashParts::from_str(hash)
                 .map_err(|_| wrong("not a bcrypt hash; `htpasswd -nBC 10 USER` makes one"))?;
+            if parts.get_cost() < MIN_COST {
+                return Err(wrong(&format!("bcrypt has no cost below {MIN_COST}")));
+            }
             if parts.get_cost() > MAX_COST {
                 return Err(wrong(&format!("a cost above {MAX_COST} takes too long to check")));
             }
@@ -224,6 +233,10 @@ mod tests {
         assert!(refused("hunter2").contains("alice: not a bcrypt hash"));
         let costly = bcrypt::hash("hunter2", COST).unwrap().replace("$04$", "$31$");
         assert!(refused(&costly).contains("takes too long"));
+        let cheap = bcrypt::hash("hunter2", COST).unwrap().replace("$04$", "$03$");
+        assert!(refused(&cheap).contains("no cost below 4"));
+        let colon = Users::new(BTreeMap::from([("a:b".to_owned(), bcrypt::hash("x", COST).unwrap())]));
+        assert!(colon.unwrap_err().contains("a:b: no client can send"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use hyper::body::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::metrics::Format;
+use crate::{memory, metrics::Format};
 
 /// More asks than connections may wait for a page at once (`connections.rs`): one that finds no place is answered with 503.
 const MAX_ASKS: usize = 256;
@@ -24,6 +24,10 @@ pub enum Page {
     Findings,
     /// Where the proxies' configurations send requests.
     Routes,
+    /// How things are.
+    Status,
+    /// The same without addresses.
+    Overview,
 }
 
 impl Page {
@@ -32,7 +36,7 @@ impl Page {
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Metrics(format) => format.content_type(),
-            Self::Findings | Self::Routes => "application/json",
+            Self::Findings | Self::Routes | Self::Status | Self::Overview => "application/json",
         }
     }
 }
@@ -45,6 +49,9 @@ pub trait Source {
     /// Why it cannot be rendered now.
     fn render(&mut self, page: Page) -> anyhow::Result<String>;
 }
+
+/// From so many bytes on memory is given back after a page: one of some hundred addresses. That takes about a millisecond.
+const LARGE: usize = 1 << 20;
 
 /// A page as it was rendered once.
 #[derive(Clone, Debug)]
@@ -112,6 +119,10 @@ pub fn render(mut asks: mpsc::Receiver<Ask>, mut source: impl Source) {
             for asker in answers {
                 // One that has gone needs no answer.
                 let _ = asker.send(answer.clone());
+            }
+            if answer.is_ok_and(|page| page.bytes.len() >= LARGE) {
+                // It was put together from small pieces, which leave holes.
+                memory::give_back();
             }
             rest(started.elapsed());
         }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     files::Files,
+    hosts,
     passwords::Users,
     tls::Tls,
     web_config::{Unusable, WebConfig},
@@ -28,6 +29,17 @@ pub struct Serving {
     /// Do not serve /findings, which says what is wrong and where in the proxies' configurations.
     #[arg(long, env = "PROXYTRACE_NO_FINDINGS")]
     no_findings: bool,
+    /// Serve /status, /records and /minutes here as well, which say how things are and what was: otherwise only the agent's socket
+    /// has them.
+    #[arg(long, env = "PROXYTRACE_SERVE_RECORDS")]
+    serve_records: bool,
+    /// Serve a page for people at /, and what it asks for: /events, /status, /records and /minutes. To browsers that call this host by
+    /// an address, localhost, or a name of --page-host.
+    #[arg(long, env = "PROXYTRACE_PAGE")]
+    page: bool,
+    /// A name that browsers may call this host by; give it again for more.
+    #[arg(long, value_name = "NAME", env = "PROXYTRACE_PAGE_HOST", value_delimiter = ',', value_parser = hosts::name)]
+    page_host: Vec<String>,
 }
 
 /// What the options say now.
@@ -35,6 +47,11 @@ pub struct Serving {
 pub struct Served {
     pub(super) has_routes: bool,
     pub(super) has_findings: bool,
+    pub(super) has_records: bool,
+    pub(super) has_changes: bool,
+    pub(super) has_page: bool,
+    /// The names that browsers may call this host by; `None` where whoever gets here may use any.
+    pub(super) hosts: Option<Vec<String>>,
     pub(super) tls: Option<Tls>,
     pub(super) users: Option<Arc<Users>>,
     /// What each answer has as well.
@@ -42,18 +59,48 @@ pub struct Served {
 }
 
 impl Default for Served {
-    /// Everything to everybody.
+    /// To everybody, and all but what is remembered.
     fn default() -> Self {
-        Self { has_routes: true, has_findings: true, tls: None, users: None, headers: HeaderMap::new() }
+        Self {
+            has_routes: true,
+            has_findings: true,
+            has_records: false,
+            has_changes: false,
+            has_page: false,
+            hosts: None,
+            tls: None,
+            users: None,
+            headers: HeaderMap::new(),
+        }
     }
 }
 
 impl Served {
+    /// Everything, to whoever may use the agent's socket.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { has_records: true, has_changes: true, has_page: true, ..Self::default() }
+    }
+
     /// What can be asked for.
     pub(super) fn paths(&self) -> Vec<&'static str> {
-        let optional = [("/findings", self.has_findings), ("/routes", self.has_routes)];
+        let optional = [
+            ("/findings", self.has_findings),
+            ("/routes", self.has_routes),
+            ("/status", self.has_records),
+            ("/records", self.has_records),
+            ("/minutes", self.has_records),
+            ("/changes", self.has_changes),
+            ("/events", self.has_page),
+        ];
         let optional = optional.into_iter().filter(|(_, is_served)| *is_served).map(|(path, _)| path);
         ["/metrics"].into_iter().chain(optional).chain(["/healthz", "/readyz"]).collect()
+    }
+
+    /// Whether people have a page.
+    #[must_use]
+    pub const fn has_page(&self) -> bool {
+        self.has_page
     }
 
     /// What a URL begins with.
@@ -89,7 +136,14 @@ impl Serving {
             Some(path) => load(path, &mut files),
         };
         let (has_routes, has_findings) = (!self.no_routes, !self.no_findings);
-        (files, served.map(|served| Served { has_routes, has_findings, ..served }))
+        if !self.page && !self.page_host.is_empty() {
+            tracing::warn!("--page-host is of no use without --page");
+        }
+        let (has_page, has_records) = (self.page, self.serve_records || self.page);
+        let hosts = self.page.then(|| self.page_host.clone());
+        let served =
+            served.map(|served| Served { has_routes, has_findings, has_records, has_page, hosts, ..served });
+        (files, served)
     }
 
     /// Whether clients speak TLS.

@@ -9,13 +9,14 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     files::Files,
-    web_config::{ClientAuth, READABLE, TlsSection, Unusable, Version},
+    web_config::{ClientAuth, TlsSection, Unusable, Version},
 };
+use crate::config_file::why_unreadable;
 
 /// How connections are accepted.
 #[derive(Clone)]
@@ -47,7 +48,11 @@ impl Tls {
     }
 
     /// The handshake. The caller limits its time.
-    pub(super) async fn accept(&self, stream: TcpStream, is_local: bool) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        is_local: bool,
+    ) -> io::Result<TlsStream<S>> {
         if is_local { &self.local } else { &self.remote }.accept(stream).await
     }
 }
@@ -61,14 +66,21 @@ fn server_config(
     let provider = Arc::new(ring::default_provider());
     let mut read = |name: &Path| {
         let path = directory.join(name);
-        let bytes = files.read(&path).map_err(|e| Unusable::new(&path, format!("{e}; {READABLE}")))?;
+        let bytes = files.read(&path).map_err(|error| Unusable::new(&path, why_unreadable(&error)))?;
         Ok::<_, Unusable>((path, bytes))
     };
     let (cert_path, pem) = read(&section.cert_file)?;
     let chain = certificates(&cert_path, &pem)?;
     let (key_path, pem) = read(&section.key_file)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|error| Unusable::new(&key_path, format!("no private key (PEM) in it: {error}")))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        let why = if is_encrypted(&pem) {
+            "the key is encrypted, and nobody is here to say its passphrase; `openssl pkey` writes it without"
+                .to_owned()
+        } else {
+            format!("no private key (PEM) in it: {error}")
+        };
+        Unusable::new(&key_path, why)
+    })?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(section))
         .map_err(|error| Unusable::new(&cert_path, error.to_string()))?;
@@ -80,7 +92,11 @@ fn server_config(
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-        Unusable::new(&key_path, format!("{error} (with the certificate in {})", cert_path.display()))
+        let hint = match error {
+            rustls::Error::InconsistentKeys(_) => "",
+            _ => KEYS,
+        };
+        Unusable::new(&key_path, format!("{error} (with the certificate in {}){hint}", cert_path.display()))
     })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A client whose certificate is not accepted any more must not go on with an earlier session.
@@ -88,6 +104,15 @@ fn server_config(
     config.send_tls13_tickets = 0;
     Ok(config)
 }
+
+/// Both forms in which OpenSSL writes a key that takes a passphrase.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
+}
+
+/// What a server can sign with.
+const KEYS: &str = "; a key can be of RSA (2048 to 4096 bits), ECDSA (P-256, P-384) or Ed25519";
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let unusable = |why| Unusable::new(path, why);

@@ -10,10 +10,11 @@ use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::files::Files;
+use crate::config_file;
 
 /// A file of --web-config that cannot be used, or something that it names.
 #[derive(Debug, thiserror::Error)]
@@ -61,25 +62,21 @@ const SECTIONS: &[Section] = &[
     Section { name: Some("http_server_config"), supported: &["http2", "headers"], unsupported: &[] },
 ];
 
-/// The header fields that the format knows.
-const HEADERS: &[&str] = &[
-    "Content-Security-Policy",
-    "Strict-Transport-Security",
-    "X-Content-Type-Options",
-    "X-Frame-Options",
-    "X-XSS-Protection",
+/// The header fields that the format knows, and the values that it allows; any where there are none.
+const HEADERS: &[(&str, &[&str])] = &[
+    ("Content-Security-Policy", &[]),
+    ("Strict-Transport-Security", &[]),
+    ("X-Content-Type-Options", &["nosniff"]),
+    ("X-Frame-Options", &["deny", "sameorigin"]),
+    ("X-XSS-Protection", &[]),
 ];
 
 /// What the file says.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(super) struct WebConfig {
-    #[serde(rename = "tls_server_config")]
     pub(super) tls: Option<TlsSection>,
-    #[serde(rename = "http_server_config")]
     http: Option<HttpSection>,
     /// The hash of each user's password.
-    #[serde(rename = "basic_auth_users")]
     pub(super) users: Option<BTreeMap<String, String>>,
 }
 
@@ -89,6 +86,7 @@ pub(super) struct TlsSection {
     pub(super) key_file: PathBuf,
     #[serde(default)]
     pub(super) client_auth_type: ClientAuth,
+    #[serde(default, deserialize_with = "unless_empty")]
     pub(super) client_ca_file: Option<PathBuf>,
     #[serde(default)]
     pub(super) min_version: Version,
@@ -127,31 +125,53 @@ impl Version {
 #[serde(default)]
 struct HttpSection {
     http2: bool,
-    headers: BTreeMap<String, String>,
+    headers: Option<BTreeMap<String, Value>>,
+}
+
+/// A path that is written as `""` is none, as in a file that a template has made.
+fn unless_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(deserializer)?;
+    Ok(path.filter(|path| !path.as_os_str().is_empty()))
 }
 
 impl WebConfig {
     /// Reads the file.
     pub(super) fn read(path: &Path, files: &mut Files) -> Result<Self, Unusable> {
         let unusable = |why: String| Unusable { path: path.to_owned(), why };
-        let bytes = files.read(path).map_err(|error| unusable(format!("{error}; {READABLE}")))?;
+        let bytes = files.read(path).map_err(|error| unusable(config_file::why_unreadable(&error)))?;
         let text = String::from_utf8(bytes).map_err(|error| unusable(error.to_string()))?;
         Self::parse(&text).map_err(unusable)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
+        let is_blank = |line: &str| matches!(line.trim().as_bytes(), [] | [b'#', ..] | b"---");
+        if text.lines().all(is_blank) {
             return Ok(Self::default());
         }
         let value: Value = serde_saphyr::from_str(text).map_err(|error| first_line(&error))?;
         check_keys(&value)?;
-        let config: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let config = Self {
+            tls: section(&value, "tls_server_config")?,
+            http: section(&value, "http_server_config")?,
+            users: section(&value, "basic_auth_users")?,
+        };
         if config.http.as_ref().is_some_and(|http| http.http2) {
             return Err("http_server_config.http2: true is not supported; HTTP/1.1 is spoken".to_owned());
         }
-        if let Some(TlsSection { client_auth_type, client_ca_file, min_version, max_version, .. }) =
-            &config.tls
+        if let Some(TlsSection {
+            cert_file,
+            key_file,
+            client_auth_type,
+            client_ca_file,
+            min_version,
+            max_version,
+        }) = &config.tls
         {
+            for (name, path) in [("cert_file", cert_file), ("key_file", key_file)] {
+                if path.as_os_str().is_empty() {
+                    return Err(format!("tls_server_config.{name} is empty; write the path of a file (PEM)"));
+                }
+            }
             if (*client_auth_type == ClientAuth::None) != client_ca_file.is_none() {
                 return Err("tls_server_config: client_auth_type and client_ca_file go together".to_owned());
             }
@@ -165,23 +185,31 @@ impl WebConfig {
 
     /// Fields that each answer gets.
     pub(super) fn headers(&self) -> Result<HeaderMap, String> {
-        let fields = self.http.iter().flat_map(|http| &http.headers);
+        let fields = self.http.iter().flat_map(|http| &http.headers).flatten();
         fields
             .map(|(name, value)| {
                 let wrong = |why: &str| format!("http_server_config.headers: {name}: {why}");
-                if !HEADERS.contains(&&**name) {
-                    return Err(wrong(&format!("unknown; the format knows {}", HEADERS.join(", "))));
+                let Some((_, allowed)) = HEADERS.iter().find(|(known, _)| known == name) else {
+                    let known: Vec<_> = HEADERS.iter().map(|(known, _)| *known).collect();
+                    return Err(wrong(&format!("unknown; the format knows {}", known.join(", "))));
+                };
+                let value = match value {
+                    Value::String(text) => text.clone(),
+                    // YAML takes `X-XSS-Protection: 0` for a number.
+                    Value::Number(_) | Value::Bool(_) => value.to_string(),
+                    Value::Null => String::new(),
+                    Value::Array(_) | Value::Object(_) => return Err(wrong("a text is expected here")),
+                };
+                if !allowed.is_empty() && !allowed.contains(&&*value) {
+                    return Err(wrong(&format!("{value:?} has no meaning; write {}", allowed.join(" or "))));
                 }
                 let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-                let value = HeaderValue::from_str(value).ok();
+                let value = HeaderValue::from_str(&value).ok();
                 parsed.zip(value).ok_or_else(|| wrong("not the value of a header field"))
             })
             .collect()
     }
 }
-
-/// How somebody helps a file that cannot be read.
-pub(super) const READABLE: &str = "is it there, and may this user read it without capabilities?";
 
 impl Unusable {
     pub(super) fn new(path: &Path, why: String) -> Self {
@@ -196,23 +224,28 @@ fn check_keys(value: &Value) -> Result<(), String> {
         let mut keys = match at {
             None | Some(Value::Null) if name.is_some() => continue,
             Some(Value::Object(keys)) => keys.keys(),
+            Some(Value::Null) => return Ok(()),
             _ => return Err(format!("{} is not a table of keys", name.unwrap_or("the file"))),
         };
         if let Some(key) = keys.find(|key| !supported.contains(&&***key)) {
             if unsupported.contains(&&**key) {
                 return Err(format!("{} is not supported; remove it", shown(key)));
             }
-            let all = supported.iter().chain(*unsupported);
-            let nearest =
-                all.max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-            return Err(format!(
-                "unknown key {}; did you mean {}?",
-                shown(key),
-                nearest.copied().unwrap_or_default()
-            ));
+            let all = supported.iter().chain(*unsupported).copied();
+            let hint = match config_file::nearest(key, all) {
+                Some(nearest) => format!("did you mean {nearest}?"),
+                None => format!("there can be {}", supported.join(", ")),
+            };
+            return Err(format!("unknown key {}; {hint}", shown(key)));
         }
     }
     Ok(())
+}
+
+/// A part of the file, where it is there.
+fn section<T: DeserializeOwned>(value: &Value, name: &str) -> Result<Option<T>, String> {
+    let at = value.get(name).cloned().unwrap_or_default();
+    serde_json::from_value(at).map_err(|error| format!("{name}: {error}"))
 }
 
 fn first_line(error: &impl ToString) -> String {
@@ -234,7 +267,19 @@ mod tests {
         assert_eq!((tls.client_auth_type, tls.min_version), (ClientAuth::Required, Version::Tls13));
         assert_eq!(config.headers().unwrap()["x-frame-options"], "deny");
         assert_eq!(config.users.unwrap()["alice"], "$2y$10$abc");
-        for empty in ["", "# nothing\n", "basic_auth_users:\n", "tls_server_config:\n"] {
+        let text = "http_server_config:\n  headers:\n    X-XSS-Protection: 0\n";
+        assert_eq!(WebConfig::parse(text).unwrap().headers().unwrap()["x-xss-protection"], "0");
+        for empty in [
+            "",
+            "# nothing\n",
+            "  # nothing\n",
+            "---\n",
+            "null\n",
+            "{}\n",
+            "basic_auth_users:\n",
+            "tls_server_config:\n",
+            "http_server_config:\n  headers:\n",
+        ] {
             let config = WebConfig::parse(empty).unwrap();
             assert!(config.tls.is_none() && config.users.is_none(), "{empty}");
         }
@@ -254,6 +299,20 @@ mod tests {
         check("basic_auth_user: {}", "unknown key basic_auth_user; did you mean basic_auth_users?");
         check(&tls(", client_auth_type: RequireAnyClientCert"), "RequireAnyClientCert");
         check(&tls(", client_auth_type: RequireAndVerifyClientCert"), "go together");
+        check(&tls(", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ''"), "go together");
+        check("tls_server_config: {cert_file: '', key_file: b}", "tls_server_config.cert_file is empty");
+        check("TLS_server_config: {}", "did you mean tls_server_config?");
+        check(
+            "zzz: 1",
+            "unknown key zzz; there can be tls_server_config, http_server_config, basic_auth_users",
+        );
+        check("basic_auth_users: {a: 1}", "basic_auth_users: invalid type: integer `1`");
+        check("basic_auth_users: {a: }", "basic_auth_users: invalid type: null");
+        check("http_server_config: {headers: {X-Frame-Options: maybe}}", "write deny or sameorigin");
+        check(
+            "http_server_config: {headers: {X-XSS-Protection: [1]}}",
+            "X-XSS-Protection: a text is expected here",
+        );
         check(&tls(", min_version: TLS10"), "TLS10");
         check(&tls(", min_version: TLS13, max_version: TLS12"), "above max_version");
         check("tls_server_config: {cert_file: a}", "key_file");

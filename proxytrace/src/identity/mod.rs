@@ -29,6 +29,9 @@ use seen::{Seen, inspect, of_owner};
 /// take milliseconds.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The same in a pod: what is called by its container's id stays so for good, while an agent that starts on a busy node is soon less busy.
+const POD_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Who says what a proxy is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
@@ -72,6 +75,8 @@ impl Source {
 pub struct Identity {
     /// What it is called where it shares that with nobody.
     name: String,
+    /// What its first process calls itself.
+    process: String,
     /// Who says so.
     pub source: Source,
     /// Its systemd unit.
@@ -100,6 +105,8 @@ pub struct ProxyNames {
     /// The paths of their configurations, as they see them; `None` for one that has none.
     configurations: HashMap<u64, Option<PathBuf>>,
     given: HashMap<u64, Arc<str>>,
+    /// The configurations of proxies that have ended, by their names, as long as something is kept under those.
+    ended: HashMap<Arc<str>, PathBuf>,
     /// What people should hear of the names that were given.
     doubts: Vec<String>,
 }
@@ -117,6 +124,7 @@ impl ProxyNames {
             problems: HashMap::new(),
             configurations: HashMap::new(),
             given: HashMap::new(),
+            ended: HashMap::new(),
             doubts: Vec::new(),
         }
     }
@@ -174,13 +182,19 @@ impl ProxyNames {
     }
 
     fn is_located(&self, proxy: u64) -> bool {
-        self.asked.get(&proxy).is_none_or(|since| since.elapsed() >= SETTLE_TIMEOUT)
+        self.asked.get(&proxy).is_none_or(|since| !self.is_in_time(proxy, *since))
+    }
+
+    /// Whether an answer about `proxy` may still come that it was asked for at that time.
+    fn is_in_time(&self, proxy: u64, since: Instant) -> bool {
+        let is_in_pod = self.seen.get(&proxy).is_some_and(|seen| seen.is_in_pod);
+        since.elapsed() < if is_in_pod { POD_TIMEOUT } else { SETTLE_TIMEOUT }
     }
 
     /// Whether an answer is waited for.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.asked.values().any(|since| since.elapsed() < SETTLE_TIMEOUT)
+        self.asked.iter().any(|(proxy, since)| self.is_in_time(*proxy, *since))
     }
 
     /// The name of `proxy`, where `living` are the proxies that have processes. It never changes from then on.
@@ -206,6 +220,18 @@ impl ProxyNames {
     /// What people should hear of names that were given since the last time: see [`Self::doubt`].
     pub fn take_doubts(&mut self) -> Vec<String> {
         mem::take(&mut self.doubts)
+    }
+
+    /// Whether it only does an errand, such as `nginx -t`, and is no proxy.
+    #[must_use]
+    pub fn is_errand(&self, proxy: u64) -> bool {
+        self.seen.get(&proxy).is_some_and(|seen| seen.is_errand)
+    }
+
+    /// What the first process of `proxy` calls itself; empty for one that ended before it could be read.
+    #[must_use]
+    pub fn process(&self, proxy: u64) -> &str {
+        self.seen.get(&proxy).map_or("", |seen| &seen.identity.process)
     }
 
     /// Why the name of `proxy` is less than it should be, or is one that others can take as well.
@@ -268,8 +294,15 @@ impl ProxyNames {
         self.given.get(&proxy).cloned()
     }
 
-    /// Forgets the proxies for which `keep` is false.
+    /// Forgets the proxies for which `keep` is false, but for what distinguishes those that are called the same later.
     pub fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        for (proxy, name) in self.given.iter().filter(|(proxy, _)| !keep(**proxy)) {
+            if let Some(Some(path)) =
+                self.configurations.get(proxy).filter(|_| self.is_called_by_process(*proxy))
+            {
+                self.ended.insert(Arc::clone(name), path.clone());
+            }
+        }
         self.owners.retain(|&proxy, _| keep(proxy));
         self.seen.retain(|&proxy, _| keep(proxy));
         self.asked.retain(|&proxy, _| keep(proxy));
@@ -277,6 +310,11 @@ impl ProxyNames {
         self.problems.retain(|&proxy, _| keep(proxy));
         self.configurations.retain(|&proxy, _| keep(proxy));
         self.given.retain(|&proxy, _| keep(proxy));
+    }
+
+    /// Nothing is kept any more under names of proxies that have ended, but these.
+    pub fn forget_ended(&mut self, is_kept: impl Fn(&Arc<str>) -> bool) {
+        self.ended.retain(|name, _| is_kept(name));
     }
 }
 
@@ -334,6 +372,9 @@ mod tests {
         assert_eq!(&*names.name(2, &HashSet::from([1, 2])), "nginx");
         names.asked.extend(Instant::now().checked_sub(SETTLE_TIMEOUT).map(|since| (3, since)));
         assert!(names.is_settled(3) && !names.is_asking(), "an answer that does not come is not waited for");
+        names.inspect(3, std::process::id());
+        names.seen.get_mut(&3).unwrap().is_in_pod = true;
+        assert!(!names.is_settled(3) && names.is_asking(), "for longer in a pod");
     }
 
     #[test]

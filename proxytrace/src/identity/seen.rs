@@ -45,7 +45,7 @@ pub(super) fn inspect(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
         }
     };
     let cmdline = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-    let exe = process.exe().unwrap_or_else(|_| stat.comm.into());
+    let exe = process.exe().unwrap_or_else(|_| (&stat.comm).into());
     let arguments = match programs::role(&cmdline, &exe) {
         Role::Master(arguments) => Some(arguments),
         Role::Worker | Role::Other => None,
@@ -57,6 +57,7 @@ pub(super) fn inspect(pid: u32) -> Option<(Seen, Option<PathBuf>)> {
     let seen = Seen {
         identity: Identity {
             name: escape::printable(&name).into_owned(),
+            process: stat.comm,
             source,
             unit: place.unit,
             container: place.container,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::escape;
 
-use super::{ProxyNames, SETTLE_TIMEOUT};
+use super::{ProxyNames, SETTLE_TIMEOUT, Source};
 
 /// Those that share a name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +27,25 @@ impl ProxyNames {
         self.is_open(proxy, shared)
     }
 
+    /// Whether its process gives it its name. A unit or a container is the same whatever configuration it has.
+    pub(super) fn is_called_by_process(&self, proxy: u64) -> bool {
+        let seen = self.seen.get(&proxy).filter(|_| !self.pods.contains_key(&proxy));
+        seen.is_some_and(|seen| seen.identity.source == Source::Process && !seen.is_errand)
+    }
+
+    /// Whether one that was called so has ended, and had another configuration than `proxy`: then they are not the same.
+    fn is_of_another(&self, name: &str, proxy: u64, living: &HashSet<u64>) -> bool {
+        let Some(Some(own)) = self.configurations.get(&proxy).filter(|_| self.is_called_by_process(proxy))
+        else {
+            return false;
+        };
+        let has_ended =
+            |other: u64| other != proxy && !living.contains(&other) && self.is_called_by_process(other);
+        let remembered = self.given.iter().filter(|(other, given)| &***given == name && has_ended(**other));
+        let mut paths = remembered.filter_map(|(other, _)| self.configurations.get(other)?.as_ref());
+        paths.any(|path| path != own) || self.ended.get(name).is_some_and(|path| path != own)
+    }
+
     /// Adds `proxy` to those that share its name.
     fn share(&self, proxy: u64, shared: &mut Shared) {
         if let Some(seen) = self.seen.get(&proxy).filter(|seen| !seen.is_errand) {
@@ -40,7 +59,9 @@ impl ProxyNames {
     fn is_open(&self, proxy: u64, shared: Shared) -> bool {
         let Some(seen) = self.seen.get(&proxy) else { return false };
         let others = shared.count - usize::from(!seen.is_errand);
-        shared.is_open && others > 0 && seen.since.elapsed() < SETTLE_TIMEOUT
+        let has_followed = || self.ended.contains_key(&*escape::name(&self.base(proxy)));
+        let lacks_own = !self.configurations.contains_key(&proxy) && has_followed();
+        ((shared.is_open && others > 0) || lacks_own) && seen.since.elapsed() < SETTLE_TIMEOUT
     }
 
     /// Gives those of these proxies their names whose owners are known and whose names are settled by now, where `living` are the
@@ -94,6 +115,11 @@ impl ProxyNames {
             }
             same.retain(|other| key(*other) == own);
         }
+        if self.is_of_another(&escape::name(&name), proxy, living)
+            && let Some(own) = keys[0](proxy)
+        {
+            name = format!("{name}:{own}");
+        }
         let age = |proxy: u64| (self.seen.get(&proxy).map(|seen| seen.started), proxy);
         (name, same.into_iter().filter(|other| age(*other) < age(proxy)).count())
     }
@@ -105,7 +131,7 @@ mod tests {
 
     use proxytrace_ebpf::abi::Owner;
 
-    use super::SETTLE_TIMEOUT;
+    use super::{SETTLE_TIMEOUT, Source};
     use crate::identity::{seen::fingerprint, tests::names};
 
     #[test]
@@ -167,6 +193,26 @@ mod tests {
         assert_eq!(&*names.name(3, &HashSet::from([1, 3])), "nginx:/etc/nginx/b.conf", "it was restarted");
         names.retain(|proxy| proxy == 3);
         assert_eq!(names.given(2), None);
+    }
+
+    #[test]
+    fn one_of_another_configuration_does_not_take_up_the_name_of_one_that_has_ended() {
+        let (one, other) = (Some("/etc/nginx/a.conf"), Some("/etc/nginx/b.conf"));
+        let proxies =
+            [(1, "nginx", one, ""), (2, "nginx", other, ""), (3, "nginx", one, ""), (4, "nginx", other, "")];
+        for forgets in [false, true] {
+            let mut names = names(&proxies);
+            names.seen.values_mut().for_each(|seen| seen.identity.source = Source::Process);
+            assert_eq!(&*names.name(1, &HashSet::from([1])), "nginx");
+            if forgets {
+                names.retain(|proxy| proxy != 1);
+            }
+            assert_eq!(&*names.name(2, &HashSet::from([2])), "nginx:/etc/nginx/b.conf");
+            assert_eq!(&*names.name(3, &HashSet::from([3])), "nginx", "it was restarted");
+            names.retain(|proxy| proxy == 4);
+            names.forget_ended(|_| false);
+            assert_eq!(&*names.name(4, &HashSet::from([4])), "nginx", "nothing is kept of any");
+        }
     }
 
     #[test]

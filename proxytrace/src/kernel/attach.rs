@@ -1,5 +1,7 @@
 //! Attaches hooks: walks down each one's ways, keeps why a way was refused, and stops at the first that works.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
@@ -9,7 +11,9 @@ use proxytrace_ebpf::hooks::Part;
 
 use super::{
     Error,
-    hooks::{Forced, Hook, Rung, Via, plan},
+    hooks::{Hook, Rung, Via, plan},
+    loading::{self, Ways},
+    tracepoints::Events,
 };
 
 /// How a hook came out.
@@ -23,6 +27,9 @@ pub struct AttachedHook {
     pub refusals: Vec<(Via, String)>,
 }
 
+/// Events that programs are attached to, until they are dropped.
+pub(super) type Held = Vec<OwnedFd>;
+
 impl AttachedHook {
     /// How it is attached.
     #[must_use]
@@ -31,17 +38,7 @@ impl AttachedHook {
     }
 }
 
-/// What decides how hooks are attached.
-pub(super) struct Ways<'a> {
-    /// The kernel's type information.
-    pub(super) btf: &'a Btf,
-    /// What was asked for.
-    pub(super) forced: &'a [Forced],
-    /// Whether the programs are wanted that see what others miss while a process is preempted in them.
-    pub(super) has_preemptible_tracepoints: bool,
-}
-
-/// Attaches each of `hooks` in the best way that works, or in the one that is forced.
+/// Attaches each of `hooks` in the best way that works, or in the one that is forced. What must be kept for that is added to `held`.
 ///
 /// # Errors
 /// A required hook could not be attached, or one not in the way that was asked for.
@@ -49,16 +46,25 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     hooks: &'static [Hook],
     ways: &Ways<'_>,
+    held: &mut Held,
 ) -> Result<Vec<AttachedHook>, Error> {
-    hooks.iter().map(|hook| attach_one(ebpf, hook, ways)).collect()
+    hooks.iter().map(|hook| attach_one(ebpf, hook, ways, held)).collect()
 }
 
-fn attach_one(ebpf: &mut Ebpf, hook: &'static Hook, ways: &Ways<'_>) -> Result<AttachedHook, Error> {
+fn attach_one(
+    ebpf: &mut Ebpf,
+    hook: &'static Hook,
+    ways: &Ways<'_>,
+    held: &mut Held,
+) -> Result<AttachedHook, Error> {
     let mut refusals = Vec::new();
     let (rungs, is_forced) = plan(hook, ways.forced);
     for rung in rungs {
         match attach_rung(ebpf, rung, ways) {
-            Ok(()) => return Ok(AttachedHook { hook, rung: Some(rung), refusals }),
+            Ok(events) => {
+                held.extend(events);
+                return Ok(AttachedHook { hook, rung: Some(rung), refusals });
+            }
             Err(error) => refusals.push((rung.via, reason(&error))),
         }
     }
@@ -74,48 +80,49 @@ fn attach_one(ebpf: &mut Ebpf, hook: &'static Hook, ways: &Ways<'_>) -> Result<A
     Ok(AttachedHook { hook, rung: None, refusals })
 }
 
-/// Attaches all programs of a way, or none.
-fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, ways: &Ways<'_>) -> Result<(), ProgramError> {
-    for part in rung.parts.iter().filter(|part| ways.has_preemptible_tracepoints || !part.if_preemptible) {
+/// Attaches all programs of a way, or none. Gives the events that are to be held.
+fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, ways: &Ways<'_>) -> Result<Held, ProgramError> {
+    loading::check(rung.via, ways)?;
+    let tracefs = if rung.via == Via::Tracepoint { Some(Events::open()?) } else { None };
+    let mut held = Held::new();
+    for part in loading::wanted(rung, ways) {
         let attached = ebpf
             .program_mut(part.program)
             .ok_or(ProgramError::NotLoaded)
-            .and_then(|program| attach_part(program, ways.btf, part));
-        if attached.is_err() {
-            for part in rung.parts {
-                ebpf.program_mut(part.program).map(unload);
+            .and_then(|program| attach_part(program, ways.btf, tracefs.as_ref(), part));
+        match attached {
+            Ok(event) => held.extend(event),
+            Err(error) => {
+                for part in rung.parts {
+                    ebpf.program_mut(part.program).map(unload);
+                }
+                return Err(error);
             }
-            return attached;
         }
     }
-    Ok(())
+    Ok(held)
 }
 
-fn attach_part(program: &mut Program, btf: &Btf, part: &Part) -> Result<(), ProgramError> {
-    match program {
-        Program::BtfTracePoint(program) => {
-            program.load(part.target, btf)?;
-            program.attach()?;
+/// Gives the event that is to be held for it, where it takes one.
+fn attach_part(
+    program: &mut Program,
+    btf: &Btf,
+    tracefs: Option<&Events>,
+    part: &Part,
+) -> Result<Option<OwnedFd>, ProgramError> {
+    loading::load_one(program, btf, part)?;
+    match (program, tracefs) {
+        (Program::TracePoint(program), Some(tracefs)) => {
+            return Ok(Some(tracefs.attach(part.target, program.fd()?.as_fd())?));
         }
-        Program::RawTracePoint(program) => {
-            program.load()?;
-            program.attach(part.target)?;
-        }
-        Program::FEntry(program) => {
-            program.load(part.target, btf)?;
-            program.attach()?;
-        }
-        Program::FExit(program) => {
-            program.load(part.target, btf)?;
-            program.attach()?;
-        }
-        Program::KProbe(program) => {
-            program.load()?;
-            program.attach(part.target, 0)?;
-        }
-        other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
+        (Program::BtfTracePoint(program), _) => program.attach().map(|_| ())?,
+        (Program::RawTracePoint(program), _) => program.attach(part.target).map(|_| ())?,
+        (Program::FEntry(program), _) => program.attach().map(|_| ())?,
+        (Program::FExit(program), _) => program.attach().map(|_| ())?,
+        (Program::KProbe(program), _) => program.attach(part.target, 0).map(|_| ())?,
+        (other, _) => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Detaches and unloads every program.
@@ -133,6 +140,7 @@ fn unload(program: &mut Program) {
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
         other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
     };
 }

@@ -62,7 +62,7 @@ pub enum Filter {
     None,
     /// Neither.
     Passes,
-    /// perf_event_open(), which a hook takes that is attached by a kprobe.
+    /// perf_event_open(), which a hook takes that is attached by a kprobe or by the tracepoints of single system calls.
     RefusesPerf,
     /// bpf(), without which nothing works.
     RefusesBpf,

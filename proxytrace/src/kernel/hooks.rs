@@ -66,7 +66,7 @@ mod tests {
             let (rungs, is_forced) = plan(all().find(|hook| hook.name == name).unwrap(), &forced);
             (rungs.iter().map(|rung| rung.via.name()).collect(), is_forced)
         };
-        assert_eq!(ways("connect", &[]), (vec!["fentry", "kprobe", "tp_btf", "raw_tp"], false));
+        assert_eq!(ways("connect", &[]), (vec!["fentry", "kprobe", "tracepoint", "tp_btf", "raw_tp"], false));
         assert_eq!(ways("connect", &["state=raw_tp", "connect=kprobe"]), (vec!["kprobe"], true));
         assert_eq!(ways("connect", &["connect=kprobe", "connect=raw_tp"]), (vec!["raw_tp"], true));
         assert_eq!(ways("connect", &["connect=none"]), (vec![], false));
@@ -81,7 +81,7 @@ mod tests {
         };
         check("connect", "HOOK=WAY");
         check("conect=fentry", "fork, exec, exit, signal, connect, state");
-        check("connect=state", "connect can be attached by fentry, kprobe, tp_btf, raw_tp, none");
+        check("connect=state", "connect can be attached by fentry, kprobe, tracepoint, tp_btf, raw_tp, none");
         check("fork=none", "fork can be attached by tp_btf, raw_tp");
     }
 }

@@ -18,7 +18,7 @@ use proxytrace_ebpf::abi::{Seen, capacity};
 use super::Error;
 
 /// The program.
-const PROGRAM: &str = "look";
+pub(super) const PROGRAM: &str = "look";
 
 /// include/uapi/linux/bpf.h.
 const PROG_TEST_RUN: u32 = 10;
@@ -65,7 +65,9 @@ impl Look {
             .ok_or_else(|| failed("the object lacks it".into()))?
             .try_into()
             .map_err(|error: aya::programs::ProgramError| failed(error.into()))?;
-        program.load().map_err(|error| failed(error.into()))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| failed(error.into()))?;
+        }
         let fd = program.fd().map_err(|error| failed(error.into()))?;
         let program = fd.as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))?;
         let look = Self {

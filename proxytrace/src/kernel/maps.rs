@@ -9,10 +9,11 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{self, HashMap, MapData, MapError, PerCpuArray},
+    maps::{self, Array, HashMap, MapData, MapError, PerCpuArray},
 };
 use proxytrace_ebpf::abi::{
-    Abi, Address, Call, Connection, Owner, PeerSettings, Process, Proxy, Row, RowKey, UnixPath, Usage,
+    Abi, Address, Call, Connection, HELD_INSIDE, HELD_OUTSIDE, Owner, PeerSettings, Process, Proxy, Row,
+    RowKey, UnixPath, Usage,
 };
 
 use super::{Error, batch};
@@ -48,6 +49,32 @@ pub(super) type OwnerMap = Map<Owner, Usage>;
 pub(super) type CallMap = Map<u64, Call>;
 pub(super) type RowCountMap = Map<u64, u64>;
 pub(super) type NameMap = Map<[u8; 16], u32>;
+
+/// An array with one entry: 0 or 1.
+pub(super) struct Switch {
+    name: &'static str,
+    map: Array<MapData, u32>,
+    is_on: bool,
+}
+
+impl Switch {
+    /// It is off.
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        let error = |source| Error::Map { map: name, source };
+        let map =
+            ebpf.take_map(name).ok_or_else(|| error(MapError::InvalidName { name: name.to_owned() }))?;
+        Ok(Self { name, map: Array::try_from(map).map_err(error)?, is_on: false })
+    }
+
+    pub(super) fn set(&mut self, is_on: bool) -> Result<(), Error> {
+        if self.is_on != is_on {
+            let set = self.map.set(0, u32::from(is_on), 0);
+            set.map_err(|source| Error::Map { map: self.name, source })?;
+            self.is_on = is_on;
+        }
+        Ok(())
+    }
+}
 
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +177,32 @@ impl<K: Abi + Eq + Hash, V: Abi> Map<K, V> {
 
     fn error(&self, source: MapError) -> Error {
         Error::Map { map: self.name, source }
+    }
+}
+
+/// What all owners hold together, see [`HELD_INSIDE`].
+pub(super) struct HeldMap(Array<MapData, Plain<Usage>>);
+
+impl HeldMap {
+    const NAME: &str = "HELD";
+
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let map = ebpf.take_map(Self::NAME).ok_or(MapError::InvalidName { name: Self::NAME.to_owned() });
+        map.and_then(Array::try_from).map(Self).map_err(Self::error)
+    }
+
+    /// By what the programs have counted.
+    pub(super) fn inside(&self) -> Result<Usage, Error> {
+        self.0.get(&HELD_INSIDE, 0).map(|usage| usage.0).map_err(Self::error)
+    }
+
+    /// By what userspace has.
+    pub(super) fn set_outside(&mut self, usage: &Usage) -> Result<(), Error> {
+        self.0.set(HELD_OUTSIDE, Plain(*usage), 0).map_err(Self::error)
+    }
+
+    fn error(source: MapError) -> Error {
+        Error::Map { map: Self::NAME, source }
     }
 }
 

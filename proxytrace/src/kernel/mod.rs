@@ -14,12 +14,14 @@ pub mod tables;
 mod attach;
 mod batch;
 mod clock;
+mod connect_timeouts;
 #[cfg(test)]
 mod embedded;
 mod entering;
 mod error;
 mod events;
 mod fdinfo;
+mod loading;
 mod look;
 mod maps;
 mod owners;
@@ -28,19 +30,22 @@ mod rows;
 mod snapshot;
 #[cfg(test)]
 mod stack;
+mod tracepoints;
 mod types;
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::resume_unwind,
     path::Path,
-    time::{Duration, Instant},
+    thread,
+    time::Instant,
 };
 
 use aya::{Ebpf, EbpfLoader};
 use proxytrace_ebpf::{
     abi::{
-        Address, Connection, Loss, Owner, PeerSettings, Process, Proxy, Row, RowKey, Seen, Settings, Share,
-        UnixPath, capacity,
+        Address, Call, Connection, Loss, Owner, PeerSettings, Process, Proxy, Row, RowKey, Seen, Settings,
+        Share, UnixPath, capacity,
     },
     hooks::{CONNECT_HOOKS, PROCESS_HOOKS, Place},
 };
@@ -49,6 +54,7 @@ use crate::memory;
 pub use attach::AttachedHook;
 pub use clock::{boot_ns, own_boot_ns};
 use confinement::{Filter, PidNamespace};
+pub use connect_timeouts::{ConnectTimeout, ConnectTimeouts};
 pub use error::{Error, USER_NAMESPACE, USER_NAMESPACE_FIX};
 pub use events::Events;
 use fdinfo::Figures;
@@ -56,7 +62,7 @@ use hooks::Forced;
 use look::Look;
 use maps::{
     CallMap, ConnectionMap, LedgerMap, NameMap, PathMap, PeerSettingsMap, Plain, ProcessMap, ProxyMap,
-    RetiringMap,
+    RetiringMap, Switch,
 };
 use owners::Owners;
 use processes::Wanted;
@@ -77,8 +83,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 pub struct Options {
     /// The processes.
     pub wanted: Wanted,
-    /// The proxies' connect timeout, where no configuration sets it.
-    pub connect_timeout: Duration,
+    /// The proxies' connect timeouts, where no configuration sets them.
+    pub connect_timeouts: ConnectTimeouts,
     /// Whether established attempts are reported, or only counted.
     pub report_established: bool,
     /// The size of the ring buffer in bytes: a power of two, at least a page.
@@ -95,6 +101,8 @@ pub struct Options {
 pub struct Tracer {
     ebpf: Ebpf,
     hooks: Vec<AttachedHook>,
+    /// Dropped before the programs: they are attached to these.
+    attached_to: attach::Held,
     memory_bytes: Option<u64>,
     names: NameMap,
     ledger: LedgerMap,
@@ -112,6 +120,7 @@ pub struct Tracer {
     refused: [u64; Loss::ALL.len()],
     paths: PathMap,
     peer_settings: PeerSettingsMap,
+    report_established: Switch,
     path_cache: HashMap<Address, Option<UnixPath>>,
 }
 
@@ -127,27 +136,35 @@ impl Tracer {
                 return Err(Error::NoSuchProcess(pid));
             }
         }
-        let types = type_information()?;
+        // The library's reader of type information and ours take as long as each other.
+        let (types, btf, loader) = thread::scope(|scope| {
+            let btf = scope.spawn(aya::Btf::from_sys_fs);
+            let types = scope.spawn(|| KernelTypes::read(&type_information()?));
+            let loader = EbpfLoader::new();
+            (types.join(), btf.join(), loader)
+        });
         let KernelTypes { offsets, has_preemptible_tracepoints, has_task_registers } =
-            KernelTypes::read(&types)?;
-        drop(types);
+            types.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let btf =
+            btf.unwrap_or_else(|panic| resume_unwind(panic)).map_err(|error| Error::Load(error.into()))?;
         let offsets = Plain(offsets);
         let sizes = Sizes::new(&options.table_sizes, processes::expected_connections(&options.wanted));
-        let settings = Plain(settings(options, &sizes, has_task_registers));
-        let mut loader = EbpfLoader::new();
+        let settings = Plain(settings(options, &sizes, has_task_registers, has_preemptible_tracepoints));
+        let mut loader = loader;
         loader
             .override_global("OFFSETS", &offsets, true)
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("EVENTS", options.ring_bytes);
-        for table in TABLES {
-            loader.map_max_entries(table.map, table.capacity(&sizes));
+        for (map, entries) in sizes.maps() {
+            loader.map_max_entries(map, entries);
         }
         let proxies = settings.0.capacity[Share::Proxies as usize];
         for map in ["PROXY_ROWS_OUTSIDE", "OWNERS", "OWNERS_OUTSIDE"] {
             loader.map_max_entries(map, proxies.max(capacity::OWNERS));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Load(error.into()))?;
-        let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Load(error.into()))?;
+        let ways = loading::Ways { btf: &btf, forced: &options.hook_via, has_preemptible_tracepoints };
+        loading::load(&mut ebpf, hooks::all(), &ways);
 
         let mut tracer = Self {
             names: NameMap::take(&mut ebpf, "NAMES")?,
@@ -165,27 +182,43 @@ impl Tracer {
             refused: Default::default(),
             paths: PathMap::take(&mut ebpf, "UNIX_PATHS")?,
             peer_settings: PeerSettingsMap::take(&mut ebpf, "PEER_SETTINGS")?,
+            report_established: Switch::take(&mut ebpf, "REPORT_ESTABLISHED")?,
             path_cache: HashMap::new(),
             hooks: Vec::new(),
+            attached_to: attach::Held::new(),
             memory_bytes: None,
             ebpf,
         };
         tracer.set_names(&options.wanted.names)?;
+        tracer.report_established(options.report_established)?;
         let events = Events::take(&mut tracer.ebpf)?;
         // First the hooks that follow processes, then the processes that run, then the rest: from a process's first
         // connect that is seen on it is known whether it is traced.
-        let ways = attach::Ways { btf: &btf, forced: &options.hook_via, has_preemptible_tracepoints };
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, PROCESS_HOOKS, &ways)?);
+        let attach = |tracer: &mut Self, hooks| -> Result<(), Error> {
+            let attached = attach::attach(&mut tracer.ebpf, hooks, &ways, &mut tracer.attached_to)?;
+            tracer.hooks.extend(attached);
+            Ok(())
+        };
+        attach(&mut tracer, PROCESS_HOOKS)?;
         tracer.enter_running(&options.wanted)?;
-        tracer.hooks.extend(attach::attach(&mut tracer.ebpf, CONNECT_HOOKS, &ways)?);
+        attach(&mut tracer, CONNECT_HOOKS)?;
         // A socket that is destroyed without anybody noticing must not be looked at.
         if tracer.hooks.iter().any(|attached| attached.hook.name == "destroy" && attached.rung.is_none()) {
             tracer.look = Err(Error::Look("the hook destroy is not attached".into()));
         }
         tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
+        // It takes 20 MB (6.18), which the allocator would keep for good.
         drop(btf);
-        give_back_memory();
+        memory::give_back_what_the_start_took(OBJECT);
         Ok((tracer, events))
+    }
+
+    /// From now on established attempts are reported as well, or only counted again.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn report_established(&mut self, are_wanted: bool) -> Result<(), Error> {
+        self.report_established.set(are_wanted)
     }
 
     /// Every hook, and how it was attached.
@@ -251,19 +284,24 @@ impl Tracer {
     pub fn tables(&self, snapshot: &Snapshot) -> Result<Vec<Filled>, Error> {
         let held = |share| self.owners.held(Owner::ALL, share);
         let filled = |table: &Table| {
-            let entries = match table.map {
-                "CONNECTIONS" => held(Share::Connections),
-                "ATTEMPTS" => held(Share::Attempts),
-                "LEDGER" => snapshot.own_rows().count() as u64,
-                "PROCESSES" => held(Share::Processes),
-                "PROXIES" => held(Share::Proxies),
-                "PEER_SETTINGS" => self.peer_settings.count()?,
-                "CALLS" => self.calls.count()?,
+            let entries = match table.name {
+                "connections" => held(Share::Connections),
+                "attempts" => held(Share::Attempts),
+                "ledger" => snapshot.own_rows().count() as u64,
+                "processes" => held(Share::Processes),
+                "proxies" => held(Share::Proxies),
+                "timeouts" => self.peer_settings.count()?,
+                "calls" => self.calls_under_way()?,
                 _ => self.paths.count()?,
             };
             Ok(Filled { name: table.name, entries, capacity: table.capacity(&self.sizes).into() })
         };
         TABLES.iter().map(filled).collect()
+    }
+
+    fn calls_under_way(&self) -> Result<u64, Error> {
+        let calls = self.calls.entries()?.into_iter();
+        Ok(calls.filter(|(_, call)| call.state != Call::NONE).count() as u64)
     }
 
     /// Traced processes, by pid.
@@ -279,7 +317,8 @@ impl Tracer {
     /// # Errors
     /// What the kernel said.
     pub fn connected_rows(&self) -> Result<HashSet<RowKey>, Error> {
-        Ok(self.connections.entries()?.into_iter().map(|(_, connection)| connection.row.first()).collect())
+        let connections = self.connections()?.into_iter();
+        Ok(connections.map(|(_, connection)| connection.attempt.row.first()).collect())
     }
 
     /// Every established connection, by the address of its socket.
@@ -287,7 +326,9 @@ impl Tracer {
     /// # Errors
     /// What the kernel said.
     pub fn connections(&self) -> Result<Vec<(u64, Connection)>, Error> {
-        self.connections.entries()
+        let mut connections = self.connections.entries()?;
+        connections.retain(|(_, connection)| !connection.is_in_flight());
+        Ok(connections)
     }
 
     /// Looks at connections, by the addresses of their sockets: gives what is found of each, of as many from the first on as one run takes.
@@ -449,24 +490,9 @@ impl Tracer {
     pub fn detach(&mut self) {
         // The sockets that are destroyed from now on are not taken out any more.
         self.look = Err(Error::Look("detached".into()));
+        self.attached_to.clear();
         attach::detach(&mut self.ebpf);
     }
-}
-
-/// The kernel's type information takes 20 MB while it is read (6.18), which the allocator would keep for good. The object of the
-/// kernel half, which is part of this program's file, is read once, and would stay resident.
-fn give_back_memory() {
-    const PAGE: usize = 4096;
-    let start = OBJECT.as_ptr().addr().next_multiple_of(PAGE);
-    // Whole pages: the last one may hold something else.
-    let length = (OBJECT.as_ptr().addr() + OBJECT.len()).saturating_sub(start) / PAGE * PAGE;
-    #[expect(unsafe_code, reason = "a plain call into the kernel")]
-    // SAFETY: a read-only mapping of a file, whose pages are read again when they are used. Where pages are larger than
-    // assumed, or that is refused, nothing changes.
-    unsafe {
-        libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
-    }
-    memory::give_back();
 }
 
 fn check_host() -> Result<(), Error> {
@@ -483,21 +509,26 @@ fn check_host() -> Result<(), Error> {
     }
 }
 
-fn settings(options: &Options, sizes: &Sizes, has_task_registers: bool) -> Settings {
+fn settings(
+    options: &Options,
+    sizes: &Sizes,
+    has_task_registers: bool,
+    has_preemptible_tracepoints: bool,
+) -> Settings {
     let mut capacity = [0; Share::SLOTS];
     for share in Share::ALL {
         capacity[share as usize] = sizes.shared(share);
     }
     Settings {
-        connect_timeout_ns: options.connect_timeout.as_nanos() as u64,
+        connect_timeout_ns: options.connect_timeouts.of_others().as_nanos() as u64,
         connect_syscall: libc::SYS_connect as u32,
         sendto_syscall: libc::SYS_sendto as u32,
         sendmsg_syscall: libc::SYS_sendmsg as u32,
-        report_established: u32::from(options.report_established),
         count_seen: u32::from(options.count_seen),
         capacity,
         has_task_registers: u32::from(has_task_registers),
         jiffy_ns: clock::jiffy_ns(),
+        has_preemptible_tracepoints: u32::from(has_preemptible_tracepoints),
         reserved: 0,
     }
 }

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use aya::Ebpf;
 use proxytrace_ebpf::abi::{Owner, Settings, Share, Usage, capacity};
 
-use super::{Error, maps::OwnerMap};
+use super::{
+    Error,
+    maps::{HeldMap, OwnerMap},
+};
 
 /// What owners hold.
 pub(super) struct Owners {
@@ -13,7 +16,9 @@ pub(super) struct Owners {
     inside: OwnerMap,
     /// By what is counted here, which is to be added, wrapping.
     outside: OwnerMap,
-    /// What is in `outside`.
+    /// Of all of them together, by both.
+    all: HeldMap,
+    /// What is in `outside`, and what of all of them userspace has counted.
     counted: HashMap<Owner, Usage>,
     /// How many entries the tables have, index [`Share`].
     capacity: [u32; Share::SLOTS],
@@ -21,23 +26,20 @@ pub(super) struct Owners {
 
 impl Owners {
     pub(super) fn take(ebpf: &mut Ebpf, settings: &Settings) -> Result<Self, Error> {
-        let mut owners = Self {
+        Ok(Self {
             inside: OwnerMap::take(ebpf, "OWNERS")?,
             outside: OwnerMap::take(ebpf, "OWNERS_OUTSIDE")?,
+            all: HeldMap::take(ebpf)?,
             counted: HashMap::new(),
             capacity: settings.capacity,
-        };
-        // There before all others, so that there is always a place for them.
-        for owner in [Owner::ALL, Owner::HOST_ROOT] {
-            owners.inside.insert(&owner, &Usage::ZERO)?;
-        }
-        Ok(owners)
+        })
     }
 
-    /// How many entries an owner holds, or all of them together ([`Owner::ALL`]).
+    /// How many entries an owner holds, or all of them together ([`Owner::ALL`]). Those of the host's root are counted there alone.
     pub(super) fn held(&self, owner: Owner, share: Share) -> u64 {
+        let inside = if owner == Owner::ALL { self.all.inside().ok() } else { self.inside.get(&owner) };
         let count = |usage: Option<&Usage>| usage.map_or(0, |usage| usage.held[share as usize]);
-        let held = count(self.inside.get(&owner).as_ref()).wrapping_add(count(self.counted.get(&owner)));
+        let held = count(inside.as_ref()).wrapping_add(count(self.counted.get(&owner)));
         u64::try_from(held.cast_signed()).unwrap_or(0)
     }
 
@@ -53,13 +55,20 @@ impl Owners {
     /// # Errors
     /// There is no capacity for another owner, or what else the kernel said.
     pub(super) fn count(&mut self, owner: Owner, share: Share, change: i64) -> Result<(), Error> {
-        for owner in [owner, Owner::ALL] {
+        let limited = (owner != Owner::HOST_ROOT).then_some(owner);
+        for owner in limited.into_iter().chain([Owner::ALL]) {
             let usage = self.counted.entry(owner).or_insert(Usage::ZERO);
             let held = &mut usage.held[share as usize];
             *held = held.wrapping_add(change.cast_unsigned());
-            self.outside.insert(&owner, usage)?;
+            self.write(owner)?;
         }
         Ok(())
+    }
+
+    /// Writes what is counted here of an owner where the programs read it.
+    fn write(&mut self, owner: Owner) -> Result<(), Error> {
+        let usage = self.counted.get(&owner).copied().unwrap_or(Usage::ZERO);
+        if owner == Owner::ALL { self.all.set_outside(&usage) } else { self.outside.insert(&owner, &usage) }
     }
 
     /// Counts the rows that there are of each owner: userspace takes them out of the ledger, and this is what is known of that for
@@ -78,18 +87,20 @@ impl Owners {
             let usage = self.counted.entry(*owner).or_insert(Usage::ZERO);
             if usage.held[rows] != outside && outside.cast_signed() <= 0 {
                 usage.held[rows] = outside;
-                self.outside.insert(owner, usage)?;
+                self.write(*owner)?;
             }
         }
         Ok(())
     }
 
-    /// What the programs have counted of each.
+    /// What the programs have counted of each, and of all.
     ///
     /// # Errors
     /// What the kernel said.
     pub(super) fn made(&self) -> Result<Vec<(Owner, Usage)>, Error> {
-        self.inside.entries()
+        let mut made = self.inside.entries()?;
+        made.push((Owner::ALL, self.all.inside()?));
+        Ok(made)
     }
 
     /// Forgets the owners that hold nothing, once there is not much capacity left for others. One that takes an entry in the
@@ -103,8 +114,7 @@ impl Owners {
             return Ok(());
         }
         for (owner, _) in owners {
-            let is_kept = owner == Owner::ALL || owner == Owner::HOST_ROOT;
-            if !is_kept && Share::ALL.iter().all(|&share| self.held(owner, share) == 0) {
+            if Share::ALL.iter().all(|&share| self.held(owner, share) == 0) {
                 self.inside.remove(&owner)?;
                 self.outside.remove(&owner)?;
                 self.counted.remove(&owner);

@@ -95,6 +95,16 @@ fn connections_of(limit: u64, table: u64) -> u64 {
     (if limit < FOR_EVERYBODY { limit } else { table }) / 2
 }
 
+/// The kernel keeps 15 bytes of a process's name.
+#[must_use]
+pub fn cut_to_comm(name: &str) -> &str {
+    let mut end = name.len().min(15);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
 /// What to trace.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -169,7 +179,13 @@ fn give_roles(selected: &mut [(u32, Process)]) {
 mod tests {
     use proxytrace_ebpf::abi::{Owner, Process, proxy_id};
 
-    use super::{Running, Wanted, connections_of, is_ending};
+    use super::{Running, Wanted, connections_of, cut_to_comm, is_ending};
+
+    #[test]
+    fn a_name_is_cut_as_the_kernel_cuts_it() {
+        assert_eq!(cut_to_comm("a-rather-long-name"), "a-rather-long-n");
+        assert_eq!(cut_to_comm("fourteen-plus-\u{e4}"), "fourteen-plus-");
+    }
 
     #[test]
     fn a_process_that_its_parent_has_not_waited_for_is_ending_and_one_that_runs_is_not() {

@@ -17,7 +17,7 @@ pub struct Capability {
     pub reveals: bool,
     /// What it is needed for.
     pub why: &'static str,
-    /// What is lost without it.
+    /// What is lost without it: a sentence by itself, as `doctor` does not say what it is needed for.
     pub without: &'static str,
 }
 
@@ -46,7 +46,7 @@ pub const CAPABILITIES: &[Capability] = &[
         required: false,
         reveals: true,
         why: "to read the files of a proxy as the user of its master, with no other rights",
-        without: "only proxies of its own user have named upstreams; those of others are called unknown",
+        without: "upstreams of proxies of other users than that of proxytrace are called unknown",
     },
     Capability {
         name: "CAP_SETGID",
@@ -54,7 +54,7 @@ pub const CAPABILITIES: &[Capability] = &[
         required: false,
         reveals: true,
         why: "to read the files of a proxy with the groups of its master",
-        without: "only proxies with its own groups have named upstreams; those of others are called unknown",
+        without: "upstreams of proxies with other groups than proxytrace has are called unknown",
     },
     Capability {
         name: "CAP_DAC_READ_SEARCH",
@@ -71,7 +71,7 @@ pub const CAPABILITIES: &[Capability] = &[
         required: false,
         reveals: false,
         why: "to end a process that takes too long to read for a proxy, and runs as that proxy's user",
-        without: "such a process ends itself some seconds later, unless its user stops it",
+        without: "a process that takes too long to read for a proxy ends itself some seconds later, unless the user of that proxy stops it",
     },
     SYS_RESOURCE,
 ];
@@ -93,7 +93,7 @@ pub const SYS_ADMIN: Capability = Capability {
     required: false,
     reveals: false,
     why: "to look up host names in the network namespace of a proxy, and to read in its user namespace, where those are not its own",
-    without: "there, upstreams that are configured by host name are not named, and files are read without what capabilities allow there",
+    without: "of proxies with namespaces of their own, as in containers, upstreams that are configured by host name are not named, and files are read without what capabilities allow there",
 };
 
 /// For reading /proc.
@@ -103,7 +103,7 @@ pub const SYS_PTRACE: Capability = Capability {
     required: false,
     reveals: true,
     why: "to see processes of others where /proc is mounted with hidepid, and to read their configurations",
-    without: "such a proxy is not found where it already runs; one that starts later is, but called by the name that was asked for; upstreams of proxies of other users are called unknown",
+    without: "a proxy that /proc hides is not found where it already runs; one that starts later is, but called by the name that was asked for; upstreams of proxies of other users are called unknown",
 };
 
 impl Capability {
@@ -162,7 +162,7 @@ fn missing_in(effective: u64) -> Option<Missing> {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_in;
+    use super::{CAPABILITIES, missing_in};
 
     #[test]
     fn the_message_names_what_is_missing_and_how_to_grant_it() {
@@ -175,6 +175,16 @@ mod tests {
         let message = missing_in(0).unwrap().to_string();
         assert!(message.contains("CAP_BPF (to load programs and maps) and CAP_PERFMON"), "{message}");
         assert!(message.contains("[BPF, PERFMON]"), "{message}");
+    }
+
+    /// `doctor` shows it alone.
+    #[test]
+    fn what_is_lost_names_what_it_is_about() {
+        for capability in CAPABILITIES {
+            let words: Vec<_> = capability.without.split([' ', ',']).collect();
+            assert!(!["such", "there"].contains(&words[0]), "{}: {}", capability.name, capability.without);
+            assert!(!words.contains(&"its"), "{}: {}", capability.name, capability.without);
+        }
     }
 
     #[test]

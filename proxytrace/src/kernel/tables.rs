@@ -1,6 +1,6 @@
 //! The tables that the kernel half keeps, and how many entries each can hold. Pure: the loader sets what is decided here.
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
 use proxytrace_ebpf::abi::{
     Loss, Share,
@@ -12,11 +12,11 @@ use proxytrace_ebpf::abi::{
 pub struct Table {
     /// What `--table-size` takes.
     pub name: &'static str,
-    /// The map in the object.
+    /// The map in the object, which may have places for the entries of several.
     pub map: &'static str,
     /// How many entries it has where nothing else is asked for.
     pub usual: Capacity,
-    /// The map that it has as many entries as, where another size is asked for that one only.
+    /// The table that it has as many entries as, where another size is asked for that one only.
     pub follows: Option<&'static str>,
     /// What an entry is, in the plural.
     pub holds: &'static str,
@@ -36,7 +36,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "attempts",
-        map: "ATTEMPTS",
+        map: "CONNECTIONS",
         usual: capacity::ATTEMPTS,
         follows: None,
         holds: "attempts in flight",
@@ -87,7 +87,7 @@ pub const TABLES: &[Table] = &[
         map: "UNIX_PATHS",
         usual: capacity::UNIX_PATHS,
         // A row may need a path.
-        follows: Some("LEDGER"),
+        follows: Some("ledger"),
         holds: "paths of unix sockets",
         full: Some(Loss::PathTableFull),
     },
@@ -109,10 +109,10 @@ impl Table {
     #[must_use]
     pub fn capacity(&self, sizes: &Sizes) -> u32 {
         // The last of several options holds, as everywhere.
-        let asked = |map| {
-            sizes.resized.iter().rev().find(|resized| resized.map == map).map(|resized| resized.entries)
+        let asked = |table| {
+            sizes.resized.iter().rev().find(|resized| resized.table == table).map(|resized| resized.entries)
         };
-        asked(self.map)
+        asked(self.name)
             .or_else(|| asked(self.follows?))
             .unwrap_or_else(|| self.usual.least.saturating_mul(sizes.times).min(self.usual.most))
     }
@@ -138,7 +138,22 @@ impl Sizes {
     /// How many entries a table has that owners share.
     #[must_use]
     pub fn shared(&self, share: Share) -> u32 {
-        TABLES.iter().find(|table| table.map == share.map()).map_or(0, |table| table.capacity(self))
+        TABLES.iter().find(|table| table.name == share.table()).map_or(0, |table| table.capacity(self))
+    }
+
+    /// How many entries each map has.
+    #[must_use]
+    pub fn maps(&self) -> BTreeMap<&'static str, u32> {
+        let mut maps = BTreeMap::new();
+        for table in TABLES {
+            let entries: &mut u32 = maps.entry(table.map).or_default();
+            *entries = entries.saturating_add(table.capacity(self));
+        }
+        // The first thread of each process keeps its entry.
+        if let Some(entries) = maps.get_mut("CALLS") {
+            *entries = entries.saturating_add(self.shared(Share::Processes));
+        }
+        maps
     }
 }
 
@@ -154,8 +169,8 @@ const MAX_ENTRIES: u32 = 1 << 24;
 /// A table with another size than usual: `--table-size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resized {
-    /// The map in the object.
-    pub map: &'static str,
+    /// Its name.
+    pub table: &'static str,
     /// How many entries it gets.
     pub entries: u32,
 }
@@ -172,7 +187,7 @@ impl FromStr for Resized {
             format!("unknown table; expected one of {}", names.join(", "))
         })?;
         match entries.parse() {
-            Ok(entries @ 1..=MAX_ENTRIES) => Ok(Self { map: table.map, entries }),
+            Ok(entries @ 1..=MAX_ENTRIES) => Ok(Self { table: table.name, entries }),
             _ => Err(format!("the number of entries must be from 1 to {MAX_ENTRIES}")),
         }
     }
@@ -205,13 +220,16 @@ mod tests {
         check(8_193, [16_384, 4_096, 7]);
         check(60_000, [65_536, 8_192, 7]);
         check(u64::MAX, [65_536, 8_192, 7]);
+        let maps = Sizes::new(&["attempts=7".parse().unwrap()], 0).maps();
+        assert_eq!(maps["CONNECTIONS"], 8_192 + 7, "attempts become connections in their place");
+        assert_eq!(maps["CALLS"], 640 + 1_024, "a process has a place besides");
     }
 
     #[test]
     fn sizes_are_read() {
         let resized = |text: &str| text.parse::<Resized>();
         let ledger = resized("ledger=100").unwrap();
-        assert_eq!(ledger, Resized { map: "LEDGER", entries: 100 });
+        assert_eq!(ledger, Resized { table: "ledger", entries: 100 });
         let paths = TABLES.iter().find(|table| table.name == "paths").unwrap();
         let capacity = |resized: &[Resized]| paths.capacity(&Sizes::new(resized, 0));
         assert_eq!(capacity(&[]), capacity(&[resized("attempts=7").unwrap()]));

@@ -84,5 +84,11 @@ fn page() -> String {
 #[test]
 fn docs_are_fresh() {
     generated::check("metrics.md", |_| page());
-    generated::check("install/sizing.md", |page| generated::replaced(page, "formula", &sizes::formula()));
+    generated::check("install/sizing.md", |page| {
+        let rows = page.split_once("<!-- rows -->\n").unwrap().1.split_once("<!-- end -->\n").unwrap().0;
+        let page = generated::replaced(page, "rows", &sizes::with_series(rows));
+        let page = generated::replaced(&page, "formula", &sizes::formula());
+        generated::replaced(&page, "fleet", &sizes::fleet())
+    });
+    generated::check("install/README.md", |page| generated::replaced(page, "series", &sizes::short()));
 }

@@ -23,7 +23,7 @@ use crate::watch::View;
 pub use format::Format;
 use process::ProcessView;
 use scrape::Scrape;
-pub use scrape::{HistogramBy, HookLabels};
+pub use scrape::{HistogramBy, HookLabels, Kept};
 use table::METRICS;
 
 /// How reading the configuration of the agent went.
@@ -44,11 +44,12 @@ pub fn render(
     hooks: Vec<HookLabels>,
     histogram_by: HistogramBy,
     config: ConfigRead,
+    kept: Kept,
     format: Format,
 ) -> Result<String, Error> {
     let mut registry = Registry::default();
     let process = ProcessView::now();
-    registry.register_collector(Box::new(Scrape { view, hooks, histogram_by, config, process }));
+    registry.register_collector(Box::new(Scrape { view, hooks, histogram_by, config, kept, process }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(match format {
@@ -71,7 +72,7 @@ mod tests {
         outcome::Outcome,
     };
 
-    use super::{ConfigRead, Format, HistogramBy, render};
+    use super::{ConfigRead, Format, HistogramBy, Kept, render};
     use crate::{
         kernel::tables::Filled,
         model::{Clock, Entry, Key},
@@ -94,6 +95,7 @@ mod tests {
             recursion_misses: Some(3),
             tables,
             findings_left_out: 5,
+            log_bytes_skipped: 6,
             ..view
         }
     }
@@ -119,12 +121,22 @@ mod tests {
             "proxytrace_table_entries{table=\"ledger\"} 7.0".to_owned(),
             "proxytrace_table_capacity{table=\"ledger\"} 8192.0".to_owned(),
             "proxytrace_findings_left_out_total 5".to_owned(),
+            "proxytrace_log_skipped_bytes_total 6".to_owned(),
+            "proxytrace_history_bytes 1000.0".to_owned(),
+            "proxytrace_history_capacity_bytes 2000.0".to_owned(),
+            "proxytrace_history_oldest_timestamp_seconds 999.5".to_owned(),
+            "proxytrace_history_unwritten_total 8".to_owned(),
+            "proxytrace_readers{page=\"records\"} 3.0".to_owned(),
+            "proxytrace_records_missed_total 9".to_owned(),
             "proxytrace_agent_config_last_reload_successful 0.0".to_owned(),
             "proxytrace_agent_config_last_reload_success_timestamp_seconds 1000.5".to_owned(),
         ];
         let hooks = || vec![("fork", "tp_btf"), ("retransmit", "none")];
         let config = ConfigRead { is_used: false, used_seconds: 1_000.5 };
-        let page = |format| render(view(), hooks(), HistogramBy::Address, config, format).unwrap();
+        let readers = [("records", 3), ("changes", 1)];
+        let (bytes, capacity_bytes, oldest_seconds) = (1_000, 2_000, 999.5);
+        let kept = Kept { bytes, capacity_bytes, oldest_seconds, unwritten: 8, readers, missed: 9 };
+        let page = |format| render(view(), hooks(), HistogramBy::Address, config, kept, format).unwrap();
         let (open, text) = (page(Format::OpenMetrics), page(Format::Text));
         for line in common {
             assert!(open.lines().any(|other| other == line), "{line}\nnot in\n{open}");
@@ -149,7 +161,8 @@ mod tests {
         let mut view = View::of(&rows, Clock::new(0, Timestamp::UNIX_EPOCH));
         view.departed.insert(rows[0].key.of_upstream(), entry("api", "gone", 2).row);
         let histogram = |view: &View, by| {
-            let text = render(view.clone(), Vec::new(), by, ConfigRead::default(), Format::Text).unwrap();
+            let (config, kept) = (ConfigRead::default(), Kept::default());
+            let text = render(view.clone(), Vec::new(), by, config, kept, Format::Text).unwrap();
             let lines = text.lines().filter(|line| line.starts_with("proxytrace_connect_duration_seconds"));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };

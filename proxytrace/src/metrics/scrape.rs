@@ -23,6 +23,23 @@ pub enum HistogramBy {
     Address,
 }
 
+/// What the agent remembers, and who reads that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    /// What it takes in memory.
+    pub bytes: u64,
+    /// What it may take.
+    pub capacity_bytes: u64,
+    /// The time of the oldest record, in seconds since 1970; 0 where there is none.
+    pub oldest_seconds: f64,
+    /// Lines that its files lack.
+    pub unwritten: u64,
+    /// Clients that follow its records, and what changes.
+    pub readers: [(&'static str, u64); 2],
+    /// Records that those missed.
+    pub missed: u64,
+}
+
 /// What one scrape shows.
 #[derive(Debug)]
 pub(super) struct Scrape {
@@ -30,6 +47,7 @@ pub(super) struct Scrape {
     pub(super) hooks: Vec<HookLabels>,
     pub(super) histogram_by: HistogramBy,
     pub(super) config: ConfigRead,
+    pub(super) kept: Kept,
     /// `None` where /proc is not readable.
     pub(super) process: Option<ProcessView>,
 }

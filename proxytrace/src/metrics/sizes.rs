@@ -8,7 +8,7 @@ use proxytrace_ebpf::{
     hooks,
 };
 
-use super::{ConfigRead, Format, HistogramBy, render};
+use super::{ConfigRead, Format, HistogramBy, Kept, render};
 use crate::{
     kernel::tables::{Filled, TABLES},
     model::{Clock, Entry, Key, Kind, Severity, Subject},
@@ -56,7 +56,8 @@ impl Host {
             ..View::of(&rows, Clock::new(0, Timestamp::UNIX_EPOCH))
         };
         let hooks = hooks::all().map(|hook| (hook.name, "kprobe")).collect();
-        let page = render(view, hooks, by, ConfigRead::default(), Format::OpenMetrics).unwrap();
+        let (config, kept) = (ConfigRead::default(), Kept::default());
+        let page = render(view, hooks, by, config, kept, Format::OpenMetrics).unwrap();
         page.lines().filter(|line| !line.starts_with('#')).count()
     }
 }
@@ -138,6 +139,46 @@ pub(super) fn formula() -> String {
     };
     let [default, on_request] = [HistogramBy::Upstream, HistogramBy::Address].map(line);
     format!("```text\n{default}\n{on_request}    with --histogram-by address\n```\n")
+}
+
+/// What a fleet comes to by that formula: a sentence of docs/install/sizing.md.
+pub(super) fn fleet() -> String {
+    const HOSTS: usize = 500;
+    let host = Host { proxies: 1, upstreams: 20, addresses: 60, findings: 0 };
+    let formula = Formula::of(HistogramBy::Upstream);
+    let Formula { agent, proxy, upstream, address, .. } = formula;
+    format!(
+        "{HOSTS} hosts with one nginx, {} upstreams and {} addresses each are {HOSTS} × ({agent} + {proxy} + {} + {}) = {} series.\n",
+        host.upstreams,
+        host.addresses,
+        upstream * host.upstreams,
+        address * host.addresses,
+        HOSTS * formula.series(host),
+    )
+}
+
+/// What the first page of docs/install says of it.
+pub(super) fn short() -> String {
+    let Formula { upstream, address, .. } = Formula::of(HistogramBy::Upstream);
+    format!("A host has {address} series for each address and {upstream} for each upstream.\n")
+}
+
+/// Rows of a table in docs/install/sizing.md, each with what was measured, by the formula.
+pub(super) fn with_series(rows: &str) -> String {
+    let [default, on_request] = [HistogramBy::Upstream, HistogramBy::Address].map(Formula::of);
+    let row = |line: &str| {
+        let cells: Vec<_> = line.split(" | ").collect();
+        let [addresses, _, size, compressed, other] = &*cells else { return line.to_owned() + "\n" };
+        let (Some(number), Some((_, other))) =
+            (addresses.split_whitespace().nth(1), other.split_once(" series, "))
+        else {
+            return line.to_owned() + "\n";
+        };
+        let host = Host::with(number.parse().unwrap());
+        let (one, two) = (default.series(host), on_request.series(host));
+        format!("{addresses} | {one} | {size} | {compressed} | {two} series, {other}\n")
+    };
+    rows.lines().map(row).collect()
 }
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];

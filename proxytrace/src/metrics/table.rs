@@ -299,11 +299,62 @@ pub(super) const METRICS: &[Metric] = &[
         sample: |scrape, family| family.count(&[], scrape.view.findings_left_out),
     },
     Metric {
+        name: "proxytrace_log_skipped_bytes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Bytes of proxies' error logs that were not read, because more than 64 KiB came within a second",
+        sample: |scrape, family| family.count(&[], scrape.view.log_bytes_skipped),
+    },
+    Metric {
         name: "proxytrace_kernel_memory_bytes",
         kind: Kind::Gauge,
         labels: &[],
         help: "Memory that the kernel holds for the programs and tables of the agent",
         sample: |scrape, family| scrape.view.memory_bytes.map_or(Ok(()), |bytes| family.count(&[], bytes)),
+    },
+    Metric {
+        name: "proxytrace_history_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Memory that the history takes",
+        sample: |scrape, family| family.count(&[], scrape.kept.bytes),
+    },
+    Metric {
+        name: "proxytrace_history_capacity_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Memory that the history may take (--history); where it is full, the oldest goes",
+        sample: |scrape, family| family.count(&[], scrape.kept.capacity_bytes),
+    },
+    Metric {
+        name: "proxytrace_history_oldest_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "The time of the oldest record in the history, in seconds since 1970; 0 where there is none",
+        sample: |scrape, family| family.number(&[], scrape.kept.oldest_seconds),
+    },
+    Metric {
+        name: "proxytrace_history_unwritten_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Lines of the history that are not in its files, because the disk was full or too slow",
+        sample: |scrape, family| family.count(&[], scrape.kept.unwritten),
+    },
+    Metric {
+        name: "proxytrace_readers",
+        kind: Kind::Gauge,
+        labels: &["page"],
+        help: "Clients that follow what happens (/records) or what changes (/changes), such as a trace or a guard",
+        sample: |scrape, family| {
+            scrape.kept.readers.iter().try_for_each(|&(page, readers)| family.count(&[page], readers))
+        },
+    },
+    Metric {
+        name: "proxytrace_records_missed_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Records that clients missed, because they read too slowly",
+        sample: |scrape, family| family.count(&[], scrape.kept.missed),
     },
     Metric {
         name: "proxytrace_agent_config_last_reload_successful",

@@ -44,6 +44,13 @@ impl Address {
         }
     }
 
+    /// Whether this is a unix socket whose path is not known, as there was no room for it: a digest stands for it.
+    #[must_use]
+    pub fn is_digest(&self) -> bool {
+        let is_hex = |digits: &str| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        matches!(self, Self::Unix(path) if path.strip_prefix('#').is_some_and(is_hex))
+    }
+
     /// The port; 0 for a unix socket.
     #[must_use]
     pub const fn port(&self) -> u16 {
@@ -156,5 +163,7 @@ mod tests {
         assert_eq!(unix(Some(b"\0bus")), "unix:@bus");
         assert_eq!(unix(Some(b"/run/\x1b[31m")), "unix:/run/\u{fffd}[31m");
         assert_eq!(unix(None), "unix:#abababababababababababababababab");
+        let is_digest = |text: &str| text.parse::<Address>().unwrap().is_digest();
+        assert!(is_digest(&unix(None)) && !is_digest("unix:/run/app.sock") && !is_digest("unix:#ab"));
     }
 }

@@ -9,7 +9,7 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Clock};
+use super::{Address, Clock, Hint};
 
 /// The counts of one row of the ledger, and whose they are. The body of a record of kind `counts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Counted {
     pub upstream: Arc<str>,
     /// Where to.
     pub address: Address,
+    /// What else is known of why connects fail there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
     /// What was counted.
     #[serde(flatten)]
     pub counts: Counts,
@@ -78,6 +81,8 @@ pub struct Waiting {
     pub overdue: u32,
     /// Those on which nothing was heard within three retransmission timeouts of what was sent.
     pub unheard: u32,
+    /// Those on which it has waited far longer than answers took here, whether they ever came or not.
+    pub late: u32,
     /// How long the oldest request has waited, in milliseconds; 0 where none has for more than a second.
     pub oldest_ms: u32,
 }
@@ -88,6 +93,7 @@ impl Waiting {
         self.connections = self.connections.saturating_add(more.connections);
         self.overdue = self.overdue.saturating_add(more.overdue);
         self.unheard = self.unheard.saturating_add(more.unheard);
+        self.late = self.late.saturating_add(more.late);
         self.oldest_ms = self.oldest_ms.max(more.oldest_ms);
     }
 
@@ -135,6 +141,13 @@ impl Counts {
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.outcomes.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Attempts that failed, and connections that broke.
+    #[must_use]
+    pub fn gone_wrong(&self) -> u64 {
+        let failed = self.ended().saturating_sub(self.established());
+        self.broken.iter().fold(failed, |sum, n| sum.saturating_add(*n))
     }
 
     /// Attempts under way.
@@ -341,6 +354,7 @@ mod tests {
             generation: 2,
             upstream: "api".into(),
             address: Address::Internet("10.0.0.5:8080".parse().unwrap()),
+            hint: None,
             counts,
         }
     }
@@ -405,7 +419,7 @@ mod tests {
             let counts = Counts {
                 attempts, outcomes, broken, broken_kept: life[0], abandoned: life[1], answered: life[2],
                 syn_retransmits: sum, data_retransmits: life[3], overdue: sum, unheard: life[0],
-                waiting: Waiting { connections: 3, overdue: 2, unheard: 1, oldest_ms: 5000 }, durations, duration_sum_us: sum, cancelled_sum_us: sum, last_established,
+                waiting: Waiting { connections: 3, overdue: 2, unheard: 1, late: 2, oldest_ms: 5000 }, durations, duration_sum_us: sum, cancelled_sum_us: sum, last_established,
             };
             let line = serde_json::to_string(&counted(counts.clone())).unwrap();
             prop_assert_eq!(serde_json::from_str::<Counted>(&line).unwrap().counts, counts);

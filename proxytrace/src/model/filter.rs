@@ -38,7 +38,15 @@ impl Filter {
             Body::Reload(reload) => return self.passes_process(&reload.master.proxy),
             Body::Header(_) | Body::Lost(_) => return true,
             Body::Finding(change) => return self.passes_finding(&change.finding),
-            Body::Counts(_) | Body::Declared(_) | Body::Workers(_) => return false,
+            Body::Counts(_)
+            | Body::Declared(_)
+            | Body::Generation(_)
+            | Body::Rejection(_)
+            | Body::Workers(_)
+            | Body::Complaints(_)
+            | Body::Tick => {
+                return false;
+            }
         };
         let is_established = cause == Some(Outcome::Established.name());
         self.passes_proxy(&route.proxy)
@@ -50,8 +58,12 @@ impl Filter {
     /// Whether the series is wanted, whatever its causes.
     #[must_use]
     pub fn passes_key(&self, key: &Key) -> bool {
-        self.passes_proxy(&key.proxy)
-            && key.address.parse().is_ok_and(|address| self.passes_destination(&key.upstream, &address))
+        // What many share is no address, and is asked for by none.
+        let has_address = || match key.address.parse() {
+            Ok(address) => self.passes_address(&address),
+            Err(_) => self.addresses.is_empty(),
+        };
+        self.passes_proxy(&key.proxy) && self.passes_upstream(&key.upstream) && has_address()
     }
 
     /// Whether the finding is wanted. One about an upstream is about its addresses, one about a proxy about all that it connects to.
@@ -184,7 +196,7 @@ impl FromStr for AddressFilter {
 
 #[cfg(test)]
 mod tests {
-    use super::{Address, AddressFilter, Cause, Filter, Finding};
+    use super::{Address, AddressFilter, Cause, Filter, Finding, Key};
 
     #[test]
     fn addresses_match_by_address_port_network_and_path() {
@@ -234,6 +246,18 @@ mod tests {
         check(upstream("web"), false);
         assert!(upstream("web").passes_upstream("api,web+2"));
         assert!(!upstream("web").passes_upstream("api+2"));
+    }
+
+    #[test]
+    fn what_addresses_share_passes_unless_one_is_asked_for() {
+        let key =
+            |address: &str| Key { proxy: "nginx".into(), upstream: "api".into(), address: address.into() };
+        let one = Filter { addresses: vec!["10.0.0.5".parse().unwrap()], ..Filter::default() };
+        let of = Filter { upstreams: vec!["web".to_owned()], ..Filter::default() };
+        for (address, expected) in [("10.0.0.5:80", [true, true, false]), ("~other", [true, false, false])] {
+            let passes = [&Filter::default(), &one, &of].map(|filter| filter.passes_key(&key(address)));
+            assert_eq!(passes, expected, "{address}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! A finding as records carry it: what is wrong, with whom, since when, and the evidence. How it is detected and what it says in
 //! words is the part of `findings`.
 
-use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, ops::AddAssign, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::{Address, Complaint, Hint};
 
 /// Declares the kinds, each with its name, so that neither the list of all nor a name can be forgotten.
 macro_rules! kinds {
@@ -63,8 +63,12 @@ kinds! {
     NoWorkers = "no_workers",
     /// Hardly anything that a proxy connects to works.
     ProxyDown = "proxy_down",
+    /// Requests fail before the proxy connects for them.
+    ProxyFails = "proxy_fails",
     /// Requests are taken, and not answered.
     NoResponse = "no_response",
+    /// A name that the proxy looked up once is another address now.
+    StaleName = "stale_name",
 }
 
 /// How much a finding matters: whether it is worth waking somebody.
@@ -125,9 +129,15 @@ pub struct Finding {
     /// The directive of that line, such as `proxy_pass`; missing for `server`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directive: Option<Arc<str>>,
+    /// Whether other proxies are traced as well, so that the sentence says which it is about.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub several_proxies: bool,
     /// What proves it.
     pub evidence: Evidence,
 }
+
+/// How a reason begins that was found in the files of a proxy whose own words are not to be had.
+pub const BY_FILES: &str = "nginx refuses ";
 
 /// What proves a finding. Each kind has the members that it needs; the others are zero or missing, and left out of records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +167,12 @@ pub struct Evidence {
     /// The backup servers that are all that is left.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<Address>,
+    /// The host name that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Arc<str>>,
+    /// What that resolves to now: the first 64 addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resolves_to: Vec<IpAddr>,
     /// The reload that it began with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reload: Option<Timestamp>,
@@ -196,9 +212,18 @@ pub struct Evidence {
     /// How the last worker ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<LastExit>,
-    /// What the proxy itself says of it.
+    /// What the proxy itself says of it, or its files do ([`BY_FILES`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
+    /// What the proxy says that it lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub complaints: Vec<Complaint>,
+    /// What was found out besides, where the error has several causes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
+    /// It never was otherwise as long as it has been watched, so it may have begun earlier.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub start_unseen: bool,
 }
 
 /// How the last worker of a proxy ended.
@@ -281,6 +306,13 @@ impl Change {
     pub const fn raised(finding: Finding, sentence: Arc<str>) -> Self {
         Self { state: State::Raised, finding, sentence: Some(sentence), lasted_ms: None, because: None }
     }
+
+    /// The contrary was seen by then.
+    #[must_use]
+    pub fn cleared(now: Timestamp, finding: Finding, sentence: Arc<str>, because: Arc<str>) -> Self {
+        let lasted_ms = u64::try_from(now.duration_since(finding.since).as_millis()).ok();
+        Self { state: State::Cleared, finding, sentence: Some(sentence), lasted_ms, because: Some(because) }
+    }
 }
 
 /// Whether a finding came or went.
@@ -317,6 +349,7 @@ impl Finding {
             severity: Severity::Critical,
             since: "2025-03-01T14:30:02Z".parse().unwrap(),
             directive: None,
+            several_proxies: false,
             place: Some("/etc/nginx/conf.d/api.conf:4".into()),
             evidence,
         }

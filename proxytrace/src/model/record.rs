@@ -10,7 +10,7 @@ use proxytrace_ebpf::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Address, Change, Counted, Declared, Generation, Workforce};
+use super::{Address, Change, Complaints, Counted, Declared, Generation, Workforce};
 use crate::escape;
 
 /// The version of the record format.
@@ -65,10 +65,69 @@ pub enum Body {
     Counts(Counted),
     /// What a configuration names. In recordings only, likewise.
     Declared(Declaration),
+    /// A generation of a proxy began. In recordings only, likewise: findings may be shown a reload later than it is reported.
+    Generation(Generation),
+    /// A reload was rejected. In recordings only, likewise.
+    Rejection(Rejection),
     /// A proxy has no worker, or has some again. In recordings only, likewise.
     Workers(Workforce),
+    /// What a proxy says of requests that fail before it connects. In recordings only, likewise.
+    Complaints(Complaints),
+    /// Time went by. In recordings only, likewise: some findings are raised or cleared by that, and the last one says when the trace ended.
+    Tick,
     /// The reader missed records; no count is wrong by that.
     Lost(Lost),
+}
+
+impl Body {
+    /// The proxy that it is about, if that is one.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Connect(attempt) | Self::Stalled(attempt) => Some(&attempt.route.proxy),
+            Self::Unanswered(unanswered) => Some(&unanswered.route.proxy),
+            Self::Broken(connection) => Some(&connection.route.proxy),
+            Self::Reload(reload) => Some(&reload.master.proxy),
+            Self::WorkerStarted(worker) => Some(&worker.proxy),
+            Self::WorkerExited(exit) => Some(&exit.worker.proxy),
+            Self::Finding(change) => Some(&change.finding.subject.proxy),
+            Self::Counts(counted) => Some(&counted.proxy),
+            Self::Declared(declaration) => Some(&declaration.of.proxy),
+            Self::Generation(of) => Some(&of.proxy),
+            Self::Rejection(rejection) => Some(&rejection.proxy),
+            Self::Workers(workforce) => Some(&workforce.proxy),
+            Self::Complaints(complaints) => Some(&complaints.proxy),
+            Self::Header(_) | Self::Tick | Self::Lost(_) => None,
+        }
+    }
+
+    /// Whether it is there for a replay alone, which makes findings of it: people are not shown it.
+    #[must_use]
+    pub const fn is_for_replay(&self) -> bool {
+        matches!(
+            self,
+            Self::Counts(_)
+                | Self::Declared(_)
+                | Self::Generation(_)
+                | Self::Rejection(_)
+                | Self::Workers(_)
+                | Self::Complaints(_)
+                | Self::Tick
+        )
+    }
+}
+
+/// A reload of a proxy was rejected. The body of a record of kind `rejection`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// What the proxy says of its configuration, if that could be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+    /// It was shown before, when the reason was not known yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_late: bool,
 }
 
 /// What the following records are from.
@@ -136,19 +195,14 @@ pub struct Route {
     pub backend: Option<Address>,
 }
 
-/// One connect() to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One connect() to an upstream. As a record it has a `cause` as well where it failed: the name of its outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Attempt {
     /// Who, and where to.
     #[serde(flatten)]
     pub route: Route,
     /// How it ended; missing while in flight.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "outcome_name",
-        deserialize_with = "outcome"
-    )]
+    #[serde(default, deserialize_with = "outcome")]
     pub outcome: Option<Outcome>,
     /// The error, 0 for none.
     pub errno: u32,
@@ -156,6 +210,28 @@ pub struct Attempt {
     pub duration_us: u64,
     /// SYNs sent again.
     pub syn_retransmits: u32,
+}
+
+impl Serialize for Attempt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            #[serde(flatten)]
+            route: &'a Route,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            outcome: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cause: Option<&'static str>,
+            errno: u32,
+            duration_us: u64,
+            syn_retransmits: u32,
+        }
+        let Self { route, outcome, errno, duration_us, syn_retransmits } = self;
+        let (outcome, errno, duration_us) = (outcome.map(Outcome::name), *errno, *duration_us);
+        let cause = outcome.filter(|name| *name != Outcome::Established.name());
+        Written { route, outcome, cause, errno, duration_us, syn_retransmits: *syn_retransmits }
+            .serialize(serializer)
+    }
 }
 
 /// One established connection.
@@ -271,10 +347,6 @@ fn nanoseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(&format_args!("{time:.9}"))
 }
 
-fn outcome_name<S: Serializer>(outcome: &Option<Outcome>, serializer: S) -> Result<S::Ok, S::Error> {
-    outcome.map(Outcome::name).serialize(serializer)
-}
-
 fn broken_name<S: Serializer>(broken: &Broken, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(broken.name())
 }
@@ -327,7 +399,7 @@ mod tests {
         };
         let time = "2026-11-22T06:39:51.120000000Z".parse().unwrap();
         let line = serde_json::to_string(&Record { time, body: Body::Connect(attempt) }).unwrap();
-        let expected = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx.service","pid":9694,"generation":2,"upstream":"api","address":"10.0.0.5:8080","local":"10.0.0.1:47538","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
+        let expected = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx.service","pid":9694,"generation":2,"upstream":"api","address":"10.0.0.5:8080","local":"10.0.0.1:47538","outcome":"refused","cause":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
         assert_eq!(line, expected);
         let read: Record = serde_json::from_str(expected).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), expected);

@@ -3,34 +3,40 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::Row;
 
-use super::{Body, Key, Record, Route};
+use super::{Body, Counts, Key, Remembered, Route};
 
 /// Records, counted.
 #[derive(Debug, Default)]
 pub struct RecordTotals {
-    rows: BTreeMap<Key, Row>,
+    rows: BTreeMap<Key, Counts>,
     span: Option<(Timestamp, Timestamp)>,
     lost: u64,
     lacks_established: bool,
 }
 
 impl RecordTotals {
-    /// Counts a record.
-    pub fn add(&mut self, record: &Record) {
+    /// Counts a record, which can stand for many.
+    pub fn add(&mut self, remembered: &Remembered) {
+        let Remembered { record, times, .. } = remembered;
+        let (times, end) = (*times, remembered.end());
         let (first, last) = self.span.unwrap_or((record.time, record.time));
-        self.span = Some((first.min(record.time), last.max(record.time)));
+        self.span = Some((first.min(record.time), last.max(end)));
         match &record.body {
             Body::Connect(attempt) => {
                 let row = self.row(&attempt.route);
-                row.attempts += 1;
+                row.attempts = row.attempts.saturating_add(times);
                 if let Some(outcome) = attempt.outcome {
-                    row.outcomes[outcome as usize] += 1;
+                    let count = &mut row.outcomes[outcome as usize];
+                    *count = count.saturating_add(times);
                 }
-                row.syn_retransmits += u64::from(attempt.syn_retransmits);
+                let resent = u64::from(attempt.syn_retransmits).saturating_mul(times);
+                row.syn_retransmits = row.syn_retransmits.saturating_add(resent);
             }
-            Body::Broken(connection) => self.row(&connection.route).broken[connection.cause as usize] += 1,
+            Body::Broken(connection) => {
+                let count = &mut self.row(&connection.route).broken[connection.cause as usize];
+                *count = count.saturating_add(times);
+            }
             Body::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             Body::Header(header) => self.lacks_established |= !header.all,
             Body::Counts(_)
@@ -40,14 +46,18 @@ impl RecordTotals {
             | Body::Stalled(_)
             | Body::Unanswered(_)
             | Body::WorkerStarted(_)
+            | Body::Generation(_)
+            | Body::Rejection(_)
             | Body::Workers(_)
+            | Body::Complaints(_)
+            | Body::Tick
             | Body::WorkerExited(_) => {}
         }
     }
 
     /// The series that the records make up.
     #[must_use]
-    pub const fn series(&self) -> &BTreeMap<Key, Row> {
+    pub const fn series(&self) -> &BTreeMap<Key, Counts> {
         &self.rows
     }
 
@@ -69,9 +79,9 @@ impl RecordTotals {
         self.lacks_established
     }
 
-    fn row(&mut self, route: &Route) -> &mut Row {
+    fn row(&mut self, route: &Route) -> &mut Counts {
         let (proxy, upstream) = (Arc::clone(&route.proxy), Arc::clone(&route.upstream));
         let key = Key { proxy, upstream, address: route.address.to_string().into() };
-        self.rows.entry(key).or_insert(Row::ZERO)
+        self.rows.entry(key).or_default()
     }
 }

@@ -110,6 +110,12 @@ impl SeriesStore {
         }
     }
 
+    /// From now on series of their own for so many addresses of one owner's proxies. Those that have one keep it, and those that are
+    /// counted in a sum stay there.
+    pub fn limit(&mut self, max_addresses: usize) {
+        self.own.limit(max_addresses);
+    }
+
     /// Decides where what is counted of an address goes: into a series of its own, where there is capacity, or into a sum.
     pub fn admit(&mut self, key: &Key, owner: Owner) {
         self.admitted(key, owner);
@@ -406,6 +412,25 @@ mod tests {
         assert_eq!((count(&store), store.apart.take(Owner::HOST_ROOT)), (0, true));
         let series = store.update(3, &[row("a", 4, 4, 3)], &[]);
         assert_eq!(attempts(&series, "a"), Some(4), "there is place for a series again, which begins anew");
+    }
+
+    #[test]
+    fn a_new_limit_is_for_addresses_that_are_seen_later_and_no_count_moves() {
+        let mut store = SeriesStore::new(2, HOUR);
+        let mut rows = vec![row("a", 1, 1, 1), row("b", 2, 2, 1), row("c", 4, 4, 1)];
+        let before = store.update(1, &rows, &[]);
+        for (limit, address, expected) in [(1, "d", (None, Some(12))), (4, "e", (Some(8), Some(12)))] {
+            store.limit(limit);
+            assert_eq!(
+                attempts(&store.update(2, &rows, &[]), "a"),
+                attempts(&before, "a"),
+                "{limit}: what has a series keeps it"
+            );
+            rows.push(row(address, 8, 8, 2));
+            let after = store.update(2, &rows, &[]);
+            assert_eq!((attempts(&after, address), attempts(&after, OTHER)), expected, "{limit}");
+        }
+        assert!(store.own.take(Owner::HOST_ROOT), "three have series, and a fourth may");
     }
 
     #[test]

@@ -130,13 +130,26 @@ impl Generations {
         if let Some(limit) = self.evict_older(id, owner, &configuration, bytes) {
             return Err(limit);
         }
-        let known = State::Known(Box::new(KnownConfig::new(configuration, owner, bytes)));
+        let mut known = KnownConfig::new(configuration, owner, bytes);
+        if let Some(older) = self.newest_before(id) {
+            known.inherit(older);
+        }
+        let known = State::Known(Box::new(known));
         let pids = match self.states.insert(id, known) {
             Some(State::Asked(asked)) => asked.pids,
             _ => Vec::new(),
         };
         self.settle_older(id, || State::As(id.generation));
         Ok(pids)
+    }
+
+    /// The newest older generation of the same proxy whose configuration is known.
+    fn newest_before(&self, id: GenerationId) -> Option<&KnownConfig> {
+        let older = self.states.range(GenerationId { generation: 0, ..id }..id).rev();
+        older.map(|(_, state)| state).find_map(|state| match state {
+            State::Known(known) => Some(&**known),
+            _ => None,
+        })
     }
 
     /// The configuration of `id` is not to be had, nor are those of older generations whose questions gave way to that about it.
@@ -184,13 +197,32 @@ impl Generations {
         }
     }
 
-    /// Those whose followed names are due to be looked up again.
+    /// The newest generation of each proxy of which names are due to be looked up.
     pub(super) fn due(&self) -> Vec<GenerationId> {
-        let due = self.states.iter().filter_map(|(id, state)| match state {
-            State::Known(known) if known.is_due() => Some(*id),
+        let mut due: Vec<GenerationId> = Vec::new();
+        for (id, state) in self.states.iter().rev() {
+            let is_known = due.last().is_some_and(|last| last.proxy == id.proxy);
+            let is_due = || matches!(state, State::Known(known) if !known.due().is_empty());
+            if !is_known && is_due() && !self.is_asked_for_names(id.proxy) {
+                due.push(*id);
+            }
+        }
+        due
+    }
+
+    /// What is known of the generations of a proxy.
+    pub(super) fn of_proxy(&mut self, proxy: u64) -> impl Iterator<Item = (GenerationId, &mut KnownConfig)> {
+        let all = GenerationId { proxy, generation: 0 }..=GenerationId { proxy, generation: u32::MAX };
+        self.states.range_mut(all).filter_map(|(id, state)| match state {
+            State::Known(known) => Some((*id, &mut **known)),
             _ => None,
-        });
-        due.collect()
+        })
+    }
+
+    /// Whether names of a proxy are being looked up: its generations share the answers.
+    pub(super) fn is_asked_for_names(&self, proxy: u64) -> bool {
+        let all = GenerationId { proxy, generation: 0 }..=GenerationId { proxy, generation: u32::MAX };
+        self.states.range(all).any(|(_, state)| matches!(state, State::Known(known) if known.is_asked()))
     }
 
     /// Forgets all but these. What was read for several stays as long as one of them does.

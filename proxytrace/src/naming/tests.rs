@@ -13,7 +13,7 @@ use super::{
     generations::{Asked, Generations, State},
 };
 use crate::{
-    declared::{Configuration, Resolved, Routes, Upstream},
+    declared::{Configuration, Routes, Upstream},
     model::Address,
     nginx::tests::routes_of,
     reader::{Answer, GenerationId, Owner, Reply},
@@ -26,6 +26,7 @@ fn asked(ids: &[GenerationId]) -> Naming {
     Naming {
         reader: None,
         config: None,
+        resolves: true,
         generations,
         decided: HashMap::new(),
         undeclared: "undeclared".into(),
@@ -43,7 +44,7 @@ fn reply(id: GenerationId, uid: u32, text: &str) -> Reply {
         exe: "/usr/sbin/nginx".into(),
         routes: Arc::new(routes_of(text)),
         changed: None,
-        resolved: Resolved::default(),
+        resolved: HashMap::new(),
     };
     let owner = Owner { uid, pid_namespace: 0 };
     Reply { id, owner, answer: Answer::Configuration(Box::new(configuration)) }
@@ -78,8 +79,8 @@ fn what_was_read_for_a_generation_names_the_older_ones_that_were_not_read() {
 fn why_a_configuration_cannot_be_read_holds_for_older_generations_as_well() {
     let mut naming = asked(&[id(1, 0), id(1, 1)]);
     let answer = Answer::Unreadable("no such file".to_owned());
-    let heard = naming.answer(Reply { id: id(1, 1), owner: Owner::UNKNOWN, answer });
-    assert_eq!(heard.problems, ["no such file; its upstreams are traced as \"unknown\""]);
+    let learned = naming.answer(Reply { id: id(1, 1), owner: Owner::UNKNOWN, answer });
+    assert_eq!(learned.problems, ["no such file; its upstreams are traced as \"unknown\""]);
     assert_eq!(name(&mut naming, id(1, 0), "10.0.0.5:80"), "unknown");
 }
 
@@ -102,18 +103,18 @@ fn a_proxys_oldest_generations_give_way_and_what_does_not_fit_is_unknown() {
     let mut naming = asked(&[id(1, 0), id(1, 1), id(2, 0), id(3, 0)]);
     let two_thirds = MAX_OF_PROXY / 3 * 2;
     for generation in 0..2 {
-        let heard = naming.answer(large(id(1, generation), 1, &format!("g{generation}"), two_thirds));
-        assert!(heard.problems.is_empty(), "{:?}", heard.problems);
+        let learned = naming.answer(large(id(1, generation), 1, &format!("g{generation}"), two_thirds));
+        assert!(learned.problems.is_empty(), "{:?}", learned.problems);
     }
     assert_eq!(name(&mut naming, id(1, 1), "10.0.0.6:80"), "g1");
     assert_eq!(name(&mut naming, id(1, 0), "10.0.0.6:80"), "unknown", "it was evicted");
     // Another of the same owner does not drive it out, another owner's is kept.
     let part = MAX_OF_OWNER / 10 * 6;
-    let heard = naming.answer(large(id(2, 0), 1, "g2", part));
+    let learned = naming.answer(large(id(2, 0), 1, "g2", part));
     assert!(
-        heard.problems[0].contains("of all proxies of the same user at most 48 MiB"),
+        learned.problems[0].contains("of all proxies of the same user at most 48 MiB"),
         "{:?}",
-        heard.problems
+        learned.problems
     );
     assert_eq!(name(&mut naming, id(2, 0), "10.0.0.6:80"), "unknown");
     assert!(naming.answer(large(id(3, 0), 2, "g2", part)).problems.is_empty());

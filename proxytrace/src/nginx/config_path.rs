@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::version::Version;
 use crate::programs::Arguments;
 
 /// What nginx was compiled with (`nginx -V`).
@@ -11,24 +12,33 @@ pub(crate) struct Compiled {
     pub(crate) prefix: PathBuf,
     /// `--conf-path`.
     pub(crate) config: PathBuf,
+    /// `--error-log-path`.
+    pub(crate) error_log: PathBuf,
     /// nginx's version, or that of the nginx that it is made of.
-    pub(crate) version: Option<[u32; 3]>,
+    pub(crate) version: Option<Version>,
+    /// `--user` and `--group`: those of workers where the configuration names none.
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
 }
-
-/// From this version on connections to upstreams are kept unless the configuration says otherwise.
-const KEEPS_SINCE: [u32; 3] = [1, 29, 7];
 
 impl Compiled {
     /// Whether connections may be kept that the configuration says nothing of.
     pub(crate) fn keeps_by_default(&self) -> bool {
-        self.version.is_none_or(|version| version >= KEEPS_SINCE)
+        self.version.is_none_or(|version| version >= Version::KEEPS)
     }
 }
 
 impl Default for Compiled {
     /// What nginx takes where its `configure` was given nothing (auto/options).
     fn default() -> Self {
-        Self { prefix: "/usr/local/nginx".into(), config: "conf/nginx.conf".into(), version: None }
+        Self {
+            prefix: "/usr/local/nginx".into(),
+            config: "conf/nginx.conf".into(),
+            error_log: "logs/error.log".into(),
+            version: None,
+            user: None,
+            group: None,
+        }
     }
 }
 
@@ -38,53 +48,72 @@ pub(crate) fn compiled(program: &[u8]) -> Compiled {
         let needle = format!("--{option}=");
         let at = program.windows(needle.len()).position(|window| window == needle.as_bytes())?;
         let rest = &program[at + needle.len()..];
-        let end = rest.iter().position(|byte| matches!(byte, 0 | b' ' | b'\''))?;
+        // A line feed follows the last one.
+        let end = rest.iter().position(|byte| *byte == 0 || *byte == b'\'' || byte.is_ascii_whitespace())?;
         Some(PathBuf::from(String::from_utf8_lossy(&rest[..end]).into_owned()))
     };
     let default = Compiled::default();
     Compiled {
         prefix: value("prefix").unwrap_or(default.prefix),
         config: value("conf-path").unwrap_or(default.config),
+        error_log: value("error-log-path").unwrap_or(default.error_log),
         version: version(program),
+        user: value("user").map(|user| user.to_string_lossy().into_owned()),
+        group: value("group").map(|group| group.to_string_lossy().into_owned()),
     }
 }
 
 /// What it calls itself for `nginx -v`. OpenResty's version begins with that of its nginx.
-fn version(program: &[u8]) -> Option<[u32; 3]> {
+fn version(program: &[u8]) -> Option<Version> {
     const SAYS: &[u8] = b"nginx version: ";
     let says = program.windows(SAYS.len()).position(|window| window == SAYS)?;
     let rest = &program[says + SAYS.len()..];
     let end = rest.iter().position(|byte| byte.is_ascii_whitespace() || *byte == 0)?;
     let (name, version) = std::str::from_utf8(&rest[..end]).ok()?.split_once('/')?;
     let mut numbers = version.split('.').map(|number| number.parse().ok());
-    let version = [numbers.next()??, numbers.next()??, numbers.next()??];
+    let version = Version::new(numbers.next()??, numbers.next()??, numbers.next()??);
     matches!(name, "nginx" | "openresty").then_some(version)
 }
 
 /// The path of the configuration file; `directory` is the process's own, for what is relative to it.
 pub(crate) fn config_path(arguments: &Arguments, compiled: &Compiled, directory: &Path) -> PathBuf {
-    let prefix = directory.join(arguments.prefix.as_ref().unwrap_or(&compiled.prefix));
+    let prefix = prefix(arguments, compiled, directory);
     prefix.join(arguments.config.as_ref().unwrap_or(&compiled.config))
+}
+
+/// What other paths are relative to, such as those of logs.
+pub(crate) fn prefix(arguments: &Arguments, compiled: &Compiled, directory: &Path) -> PathBuf {
+    directory.join(arguments.prefix.as_ref().unwrap_or(&compiled.prefix))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::{Arguments, Compiled, compiled, config_path};
+    use super::{Arguments, Compiled, Version, compiled, config_path};
 
     #[test]
     fn what_was_compiled_in_is_found_in_the_program() {
-        let program = b"\0junk --with-x=1\0--with-cc-opt='-g -O2' --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --x\0";
+        let program = b"\0junk --with-x=1\0--with-cc-opt='-g -O2' --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --user=www-data --x\0";
         let (prefix, config) = ("/usr/share/nginx".into(), "/etc/nginx/nginx.conf".into());
-        assert_eq!(compiled(program), Compiled { prefix, config, version: None });
+        let user = Some("www-data".to_owned());
+        assert_eq!(compiled(program), Compiled { prefix, config, user, ..Compiled::default() });
         assert_eq!(compiled(b"nothing"), Compiled::default());
+        let last = compiled(b"\0--conf-path=/etc/n.conf --prefix=/srv/nginx\n\0");
+        assert_eq!((last.prefix, last.config), ("/srv/nginx".into(), "/etc/n.conf".into()));
+        // Without one it is the directory that nginx was started in.
+        let none = compiled(b"\0configure arguments: --with-debug --prefix=\n\0");
+        assert_eq!(
+            config_path(&Arguments::default(), &none, Path::new("/home/me")),
+            Path::new("/home/me/conf/nginx.conf")
+        );
     }
 
     #[test]
     fn the_version_decides_whether_connections_may_be_kept() {
-        let check = |program: &str, version: Option<[u32; 3]>, keeps: bool| {
+        let check = |program: &str, version: Option<[u16; 3]>, keeps: bool| {
             let compiled = compiled(program.as_bytes());
+            let version = version.map(|[major, minor, patch]| Version::new(major, minor, patch));
             assert_eq!((compiled.version, compiled.keeps_by_default()), (version, keeps), "{program}");
         };
         check("\0nginx version: nginx/1.22.1\n\0", Some([1, 22, 1]), false);

@@ -7,6 +7,8 @@ use std::{
 
 use nginx_conf::Directive;
 
+use super::url::{UNIX_PATH_MAX, ipv4};
+
 /// The port in http where none is written.
 const HTTP: u16 = 80;
 
@@ -50,9 +52,15 @@ pub(crate) struct Listen {
     /// One for each port of a range.
     pub(crate) sockets: Vec<Socket>,
     pub(crate) is_default: bool,
-    /// It has options of the socket.
-    pub(crate) has_options: bool,
-    pub(crate) has_reuseport: bool,
+    pub(crate) options: Options,
+}
+
+/// What a `listen` says of its sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Anything.
+    pub(crate) any: bool,
+    pub(crate) reuseport: bool,
     /// An IPv6 socket takes IPv4 too.
     pub(crate) takes_both: bool,
 }
@@ -66,13 +74,15 @@ impl Listen {
         Some(Self {
             sockets: (first..=last).map(|port| Socket { host: host.clone(), port, is_udp }).collect(),
             is_default: parameters().any(|one| matches!(one, "default_server" | "default")),
-            has_options: parameters().any(|one| {
-                OF_SOCKET.iter().any(|option| {
-                    if option.ends_with('=') { one.starts_with(option) } else { one == *option }
-                })
-            }),
-            has_reuseport: parameters().any(|one| one == "reuseport"),
-            takes_both: parameters().any(|one| one == "ipv6only=off"),
+            options: Options {
+                any: parameters().any(|one| {
+                    OF_SOCKET.iter().any(|option| {
+                        if option.ends_with('=') { one.starts_with(option) } else { one == *option }
+                    })
+                }),
+                reuseport: parameters().any(|one| one == "reuseport"),
+                takes_both: parameters().any(|one| one == "ipv6only=off"),
+            },
         })
     }
 
@@ -80,7 +90,7 @@ impl Listen {
     pub(crate) fn default_of_http() -> Self {
         let host = Host::Ip(Ipv4Addr::UNSPECIFIED.into());
         let sockets = vec![Socket { host, port: HTTP, is_udp: false }];
-        Self { sockets, is_default: false, has_options: false, has_reuseport: false, takes_both: false }
+        Self { sockets, is_default: false, options: Options::default() }
     }
 }
 
@@ -100,8 +110,9 @@ pub(crate) fn of_server(server: &Directive, is_http: bool) -> Vec<(Listen, Optio
 
 /// A host, and the first and last port.
 fn address(text: &str, default_port: Option<u16>) -> Option<(Host, u16, u16)> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return (!path.is_empty()).then(|| (Host::Unix(path.to_owned()), 0, 0));
+    if let Some(path) = text.get(..5).filter(|start| start.eq_ignore_ascii_case("unix:")).map(|_| &text[5..])
+    {
+        return (1..=UNIX_PATH_MAX).contains(&path.len()).then(|| (Host::Unix(path.to_owned()), 0, 0));
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
         let (first, last) = ports(text)?;
@@ -112,7 +123,8 @@ fn address(text: &str, default_port: Option<u16>) -> Option<(Host, u16, u16)> {
         Some(at) => (&text[..at], ports(&text[at + 1..])?),
         None => default_port.map(|port| (text, (port, port)))?,
     };
-    if host.is_empty() {
+    // IPv6 stands in brackets.
+    if host.is_empty() || host.contains(':') && !host.starts_with('[') {
         return None;
     }
     let host = if let Some(ip) = host.strip_prefix('[') {
@@ -122,7 +134,7 @@ fn address(text: &str, default_port: Option<u16>) -> Option<(Host, u16, u16)> {
     } else if host.eq_ignore_ascii_case("localhost") {
         Host::Ip(Ipv4Addr::LOCALHOST.into())
     } else {
-        host.parse().map_or_else(|_| Host::Name(host.to_ascii_lowercase()), Host::Ip)
+        ipv4(host).map_or_else(|| Host::Name(host.to_ascii_lowercase()), |ip| Host::Ip(ip.into()))
     };
     Some((host, first, last))
 }
@@ -140,6 +152,16 @@ impl Socket {
         matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
     }
 
+    /// The one that takes what comes to any address of its family, where it has one.
+    pub(crate) fn any_of_family(&self) -> Option<Self> {
+        let any = match self.host {
+            Host::Ip(IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            Host::Ip(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+            Host::Name(_) | Host::Unix(_) => return None,
+        };
+        Some(Self { host: Host::Ip(any), ..*self })
+    }
+
     /// Whether the kernel would not bind both.
     pub(crate) fn excludes(&self, other: &Self) -> bool {
         let is_same_family = match (&self.host, &other.host) {
@@ -149,6 +171,19 @@ impl Socket {
         let overlaps = self.host == other.host || is_same_family && (self.is_any() || other.is_any());
         self.port == other.port && self.is_udp == other.is_udp && overlaps
     }
+}
+
+/// Sockets in words: those whose ports follow each other as a range.
+pub(crate) fn in_words(sockets: &[&Socket]) -> String {
+    let follows = |one: &&Socket, next: &&Socket| {
+        one.host == next.host && one.is_udp == next.is_udp && one.port.checked_add(1) == Some(next.port)
+    };
+    let one = |run: &[&Socket]| match run {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, .., last] => format!("{first} to {}", last.port),
+    };
+    sockets.chunk_by(follows).map(one).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Socket {
@@ -167,7 +202,7 @@ impl fmt::Display for Socket {
 
 #[cfg(test)]
 mod tests {
-    use super::of_server;
+    use super::{in_words, of_server};
     use crate::nginx::tests::config;
 
     #[test]
@@ -187,5 +222,14 @@ mod tests {
         check("listen localhost:8080; listen app;", &["127.0.0.1:8080", "app:80"]);
         check("listen unix:/run/x.sock;", &["unix:/run/x.sock"]);
         check("listen 0; listen 70000; listen a:; listen :80; listen [::g]:1;", &[]);
+    }
+
+    #[test]
+    fn ports_that_follow_each_other_are_shown_as_one_range() {
+        let config =
+            config("server { listen 8080-8083; listen 8085; listen 127.0.0.1:8086; listen unix:/x; }");
+        let listens = of_server(&config.directives[0], true);
+        let sockets: Vec<_> = listens.iter().flat_map(|(listen, _)| &listen.sockets).collect();
+        assert_eq!(in_words(&sockets), "*:8080 to 8083, *:8085, 127.0.0.1:8086, unix:/x");
     }
 }

@@ -59,7 +59,11 @@ fn is_soon_after(written: &str, moment: Timestamp) -> bool {
 
 /// A reason without what is in quotes, unless it is one of those that hold no secret, and without paths that are not public.
 pub(crate) fn without_secrets(reason: &str, is_public: impl Fn(&Path) -> bool) -> String {
-    let keeps_quotes = HOLDS_NO_SECRET.iter().any(|start| reason.starts_with(start));
+    without(reason, HOLDS_NO_SECRET.iter().any(|start| reason.starts_with(start)), is_public)
+}
+
+/// The same; whoever asks knows whether what is in quotes may be shown.
+pub(crate) fn without(reason: &str, keeps_quotes: bool, is_public: impl Fn(&Path) -> bool) -> String {
     let mut shown = String::new();
     for (index, part) in reason.split('"').enumerate() {
         let is_quoted = index % 2 == 1;

@@ -78,7 +78,7 @@ static PASSES: [Pass; 8] = [
         directive: "grpc_pass",
         timeout: "grpc_connect_timeout",
         read_timeout: "grpc_read_timeout",
-        schemes: &[("grpc://", Some(80)), ("grpcs://", Some(443)), ("", Some(80))],
+        schemes: &[("grpc://", None), ("grpcs://", None), ("", None)],
         default: "",
     },
     Pass {
@@ -215,8 +215,19 @@ impl Scope {
         let name = pass.directive.trim_end_matches("_pass");
         let is_proxy = name == "proxy";
         name == "grpc"
-            || self.streams_body.get(name) == Some(&true)
+            || self.streams(name)
             || (is_proxy && (self.upgrades || self.is_http2 || text.starts_with('$')))
+    }
+
+    /// Whether it is a client that a pass here may wait for, when it has sent all that it has: the rest of a body. HTTP/2 has something to
+    /// say before that.
+    pub(crate) fn streams_body(&self, pass: &Pass) -> bool {
+        let name = pass.directive.trim_end_matches("_pass");
+        self.streams(name) && !(name == "proxy" && self.is_http2)
+    }
+
+    fn streams(&self, name: &str) -> bool {
+        self.streams_body.get(name) == Some(&true)
     }
 }
 
@@ -228,6 +239,7 @@ pub(crate) fn resolver(directive: &Directive) -> Option<Resolver> {
     let servers: Vec<Endpoint> =
         args.clone().filter(|arg| !arg.contains('=') && *arg != "off").filter_map(endpoint).collect();
     let is_elsewhere = args.clone().any(|arg| arg == "local=on");
-    let valid_ms = args.filter_map(|arg| arg.strip_prefix("valid=")).find_map(time::milliseconds);
+    let valid = args.filter_map(|arg| arg.strip_prefix("valid=")).find_map(time::seconds);
+    let valid_ms = valid.and_then(|seconds| seconds.checked_mul(1_000));
     (is_elsewhere || !servers.is_empty()).then_some(Resolver { servers, valid_ms })
 }

@@ -8,7 +8,7 @@ use super::{
     directives,
     passes::{self, Pass, Scope},
     places::Places,
-    upstreams::{Fault, Origin, Upstreams},
+    upstreams::{Fault, FaultKind, Origin, Upstreams},
     url::{self, Url},
     variables::{self, Scopes, Value, Variables},
     writers::{self, Writers},
@@ -44,6 +44,17 @@ pub(crate) fn read(config: &Config) -> (Routes, Vec<Fault>) {
     let Walk { mut routes, upstreams, faults, .. } = walk;
     routes.upstreams = upstreams.all;
     (routes, faults)
+}
+
+/// The first thing that nginx refuses about the upstreams of a configuration, in nginx's words.
+pub(crate) fn first_fault(config: &Config) -> Option<String> {
+    let (_, faults) = read(config);
+    faults.first().map(|Fault { place, text, kind }| match kind {
+        FaultKind::Address(error) => format!("{error} in upstream \"{text}\" in {place}"),
+        FaultKind::NoBlock => format!("{} in upstream \"{text}\" in {place}", url::Error::NoPort),
+        FaultKind::Duplicate(_) => format!("duplicate upstream \"{text}\" in {place}"),
+        FaultKind::PortOfBlock(_) => format!("upstream \"{text}\" may not have a port in {place}"),
+    })
 }
 
 /// The routes of a configuration, with names as they are shown. What nginx itself would refuse is left out.
@@ -113,6 +124,7 @@ impl<'a> Walk<'a> {
         for directive in block {
             self.other(directive);
             if directive.name.text == "upstream" {
+                directive.children().iter().for_each(|line| self.other(line));
                 let resolver = scope.resolver.as_ref();
                 self.upstreams.add_block(context, directive, resolver, &self.places, &mut self.faults);
             }
@@ -206,6 +218,7 @@ impl<'a> Walk<'a> {
                 read_timeout_ms: inside.scope.read_timeout_ms(pass),
                 is_tls: pass.is_tls(text),
                 is_unordered: inside.scope.is_unordered(pass, text),
+                streams_body: inside.scope.streams_body(pass),
                 resolver: inside.scope.resolver.clone(),
             },
             text,

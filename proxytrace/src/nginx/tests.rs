@@ -93,8 +93,8 @@ fn routes_lead_where_nginx_goes() {
     server("location / { proxy_pass https://app/; }", &["/ -> app(app:443?)"]);
     server("location / { proxy_pass http://[::1]:81/; }", &["/ -> [::1]([::1]:81)"]);
     server("location / { proxy_pass http://unix:/a.sock:/u; }", &["/ -> unix:/a.sock(unix:/a.sock)"]);
-    server("location / { grpc_pass grpcs://app; }", &["/ -> app(app:443?)"]);
-    server("location / { grpc_pass app; }", &["/ -> app(app:80?)"]);
+    server("location / { grpc_pass grpcs://app:443; }", &["/ -> app(app:443?)"]);
+    server("location / { grpc_pass app:80; }", &["/ -> app(app:80?)"]);
     server("location / { uwsgi_pass uwsgi://app:9; }", &["/ -> app(app:9?)"]);
     server("location / { scgi_pass 127.0.0.1:9; }", &["/ -> 127.0.0.1(127.0.0.1:9)"]);
     server("location / { memcached_pass m:11211; }", &["/ -> m(m:11211?)"]);
@@ -231,6 +231,21 @@ fn an_address_is_named_in_whatever_directive_it_stands() {
 }
 
 #[test]
+fn what_code_may_have_chosen_has_its_upstreams_name_too() {
+    let names = |led: &str| {
+        let routes = routes_of(&format!(
+            "http {{ upstream dyn {{ server 0.0.0.1; balancer_by_lua_block {{ x() }} }} upstream web {{ server 10.0.0.9:80; }}
+             server {{ location / {{ proxy_pass http://web; }} location /d {{ proxy_pass http://{led}; }} }} }}"
+        ));
+        let names = AddressNames::new(&routes, &HashMap::new());
+        ["10.0.0.9:80", "0.0.0.1:80"]
+            .map(|address| names.find(&address.parse().unwrap()).unwrap().upstream.clone())
+    };
+    assert_eq!(names("dyn"), ["web,dyn", "dyn"]);
+    assert_eq!(names("web"), ["web", "dyn"]);
+}
+
+#[test]
 fn a_stream_server_needs_ports_and_may_take_datagrams() {
     let routes = routes_of(
         "stream { upstream db { server 10.0.0.5:5432; server 10.0.0.6; }
@@ -247,7 +262,7 @@ fn what_is_in_force_at_a_route_is_inherited() {
          server { location / { proxy_pass http://a; } fastcgi_connect_timeout 2;
            location /b { proxy_connect_timeout 500ms; resolver off; proxy_pass http://b;
              if ($x) { proxy_pass http://c; } }
-           location /d { fastcgi_pass d:9; } location /e { grpc_pass e; } } }",
+           location /d { fastcgi_pass d:9; } location /e { grpc_pass e:1; } } }",
     );
     let times: Vec<_> = routes.routes.iter().map(|route| route.connect_timeout_ms).collect();
     assert_eq!(times, [60_000, 500, 500, 2_000, 60_000], "two arguments are no time to nginx");
@@ -263,13 +278,18 @@ fn what_is_in_force_at_a_route_is_inherited() {
 fn what_can_be_told_of_answers_follows_from_the_routes() {
     let routes = routes_of(
         "http { proxy_read_timeout 30s; upstream kept { server 10.0.0.1:80; keepalive 8; } upstream plain { server 10.0.0.2:80; }
+         upstream off { server 10.0.0.11:80; keepalive 0; }
          server { location / { proxy_pass http://kept; }
            location /b { proxy_read_timeout 5s; proxy_pass http://kept; }
            location /c { proxy_pass https://plain; }
            location /ws { proxy_set_header Upgrade $http_upgrade; proxy_pass http://10.0.0.3; location /ws/in { proxy_pass http://10.0.0.4; }
              location /ws/out { proxy_set_header Host x; proxy_pass http://10.0.0.5; } }
-           location /f { fastcgi_read_timeout 1m; fastcgi_pass 10.0.0.6:9000; } location /g { grpc_pass grpcs://10.0.0.7; }
+           location /f { fastcgi_read_timeout 1m; fastcgi_pass 10.0.0.6:9000; } location /g { grpc_pass grpcs://10.0.0.7:443; }
            location /u { proxy_request_buffering off; proxy_pass http://10.0.0.8; }
+           location /uf { proxy_request_buffering off; fastcgi_pass 10.0.0.14:9000; }
+           location /ut { proxy_request_buffering off; proxy_pass https://10.0.0.12; }
+           location /u2 { proxy_request_buffering off; proxy_http_version 2; proxy_pass http://10.0.0.13; }
+           location /off { proxy_pass http://off; } location /plain { proxy_pass http://plain; }
            location /h2 { proxy_http_version 2; proxy_pass http://10.0.0.9; } } }
          stream { server { listen 1; proxy_pass 10.0.0.10:25; } server { listen 2; proxy_pass 10.0.0.2:80; } }",
     );
@@ -288,6 +308,7 @@ fn what_can_be_told_of_answers_follows_from_the_routes() {
                 (abi::PeerSettings::TLS, 't'),
                 (abi::PeerSettings::UNORDERED, 'u'),
                 (abi::PeerSettings::ENDS, 'e'),
+                (abi::PeerSettings::STREAMED, 's'),
             ];
             let said: String = letters
                 .iter()
@@ -308,12 +329,27 @@ fn what_can_be_told_of_answers_follows_from_the_routes() {
             ("10.0.0.5:80", &[30], "re"),
             ("10.0.0.6:9000", &[60], "re"),
             ("10.0.0.7:443", &[60], "rtue"),
-            ("10.0.0.8:80", &[30], "rue"),
+            ("10.0.0.8:80", &[30], "rues"),
             ("10.0.0.9:80", &[30], "rue"),
+            // Something of TLS or HTTP/2 has to come first.
+            ("10.0.0.12:443", &[30], "rtue"),
+            ("10.0.0.13:80", &[30], "rue"),
+            ("10.0.0.14:9000", &[60], "re"),
             ("10.0.0.10:25", &[], "e"),
+            ("10.0.0.11:80", &[30], "re"),
         ],
     );
-    check(true, &[("10.0.0.2:80", &[30], "t"), ("10.0.0.5:80", &[30], "r"), ("10.0.0.10:25", &[], "e")]);
+    check(
+        true,
+        &[
+            ("10.0.0.2:80", &[30], "t"),
+            // Hosts that routes name themselves.
+            ("10.0.0.5:80", &[30], "re"),
+            ("10.0.0.7:443", &[60], "rtue"),
+            ("10.0.0.10:25", &[], "e"),
+            ("10.0.0.11:80", &[30], "re"),
+        ],
+    );
 }
 
 #[test]

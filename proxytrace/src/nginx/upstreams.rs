@@ -42,6 +42,8 @@ pub(crate) struct Fault {
 pub(crate) enum FaultKind {
     /// An address that is none.
     Address(Error),
+    /// A name without a port, where one is needed, and no block has that name.
+    NoBlock,
     /// A second block of a name; `path:line` of the first.
     Duplicate(String),
     /// A port behind the name of a block; `path:line` of the block.
@@ -88,13 +90,16 @@ impl Upstreams {
             place,
             context,
             is_implicit: false,
-            is_kept: lines().any(|line| line.name.text == "keepalive"),
+            keeps: lines()
+                .find(|line| line.name.text == "keepalive")
+                .map(|line| line.arg(0).and_then(|connections| connections.parse().ok()) != Some(0)),
             has_more_peers: lines().any(|line| {
                 let name = line.name.text.as_str();
                 // Without a server line its peers are set while nginx runs, or nginx refuses it.
                 let is_empty_zone = name == "zone" && peers.is_empty();
                 is_empty_zone || name == "state" || name.starts_with(CHOOSES)
             }),
+            is_chosen: lines().any(|line| line.name.text.starts_with(CHOOSES)),
             peers,
             resolver: own.or_else(|| resolver.cloned()),
         });
@@ -122,7 +127,10 @@ impl Upstreams {
                 Some(_) => {}
             }
         }
-        let endpoint = url.endpoint(default_port).map_err(FaultKind::Address)?;
+        let endpoint = url.endpoint(default_port).map_err(|error| match error {
+            Error::NoPort if !url.is_ip() => FaultKind::NoBlock,
+            error => FaultKind::Address(error),
+        })?;
         // A variable may hold anything, and not every word is a host: no server is asked for it, and it names nothing.
         if route.is_dynamic && endpoint.host().is_some_and(|host| !url::is_host_name(host)) {
             return Err(FaultKind::Address(Error::InvalidHost));
@@ -136,8 +144,10 @@ impl Upstreams {
                 place: route.place.to_owned(),
                 context,
                 is_implicit: true,
-                is_kept: false,
+                // Only connections to peers of a block are kept, whatever the version.
+                keeps: Some(false),
                 has_more_peers: false,
+                is_chosen: false,
                 peers: vec![Peer { resolve, ..Peer::new(endpoint, route.place.to_owned()) }],
                 resolver: route.resolver.filter(|_| resolve).cloned(),
             });

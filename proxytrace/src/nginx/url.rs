@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::{declared::Endpoint, model::Address};
 
 /// The longest path of a unix socket, in bytes.
-const UNIX_PATH_MAX: usize = 107;
+pub(super) const UNIX_PATH_MAX: usize = 107;
 
 /// An address as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Url {
             let ip: Ipv6Addr = ip.trim_end_matches(']').parse().map_err(|_| Error::InvalidIpv6)?;
             Host::Ip(IpAddr::V6(ip).to_canonical())
         } else {
-            name.parse::<Ipv4Addr>().map_or(Host::Name, |ip| Host::Ip(ip.into()))
+            ipv4(name).map_or(Host::Name, |ip| Host::Ip(ip.into()))
         };
         Ok(Self { name: name.to_owned(), host, port })
     }
@@ -115,9 +115,25 @@ impl Url {
         Ok(Endpoint::Service { name: format!("{service}.{}", self.name).to_ascii_lowercase() })
     }
 
+    pub(crate) const fn is_ip(&self) -> bool {
+        matches!(self.host, Host::Ip(_))
+    }
+
     pub(crate) const fn is_unix(&self) -> bool {
         matches!(self.host, Host::Unix(_))
     }
+}
+
+/// An address of IPv4 as nginx reads it: four decimal numbers, whatever zeros they begin with. The last address of all is none to it.
+pub(crate) fn ipv4(text: &str) -> Option<Ipv4Addr> {
+    let octet = |text: &str| {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = text.trim_start_matches('0');
+        if digits.is_empty() && is_number { Some(0) } else { digits.parse::<u8>().ok().filter(|_| is_number) }
+    };
+    let octets: Vec<_> = text.split('.').map(octet).collect::<Option<_>>()?;
+    let octets: [u8; 4] = octets.try_into().ok()?;
+    Some(Ipv4Addr::from(octets)).filter(|ip| !ip.is_broadcast())
 }
 
 /// Schemes that stand for a port.
@@ -163,7 +179,7 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, Url, anywhere, is_host_name};
+    use super::{Error, Url, anywhere, ipv4, is_host_name};
     use crate::declared::Endpoint;
 
     fn shown(text: &str, has_uri: bool) -> Result<String, Error> {
@@ -200,6 +216,19 @@ mod tests {
         check("[::g]", false, Err(Error::InvalidIpv6));
         check("unix:", false, Err(Error::NoPath));
         check(&format!("unix:/{}", "a".repeat(107)), false, Err(Error::LongPath));
+    }
+
+    #[test]
+    fn numbers_of_an_address_are_decimal() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(ipv4(text).map(|ip| ip.to_string()).as_deref(), expected, "{text}");
+        };
+        check("10.0.0.5", Some("10.0.0.5"));
+        check("010.000.00.0005", Some("10.0.0.5"));
+        check("1..2.3", Some("1.0.2.3"));
+        for none in ["256.0.0.1", "1.2.3", "1.2.3.4.5", "1.2.3.+4", "a.b.c.d", "", "255.255.255.255"] {
+            check(none, None);
+        }
     }
 
     #[test]

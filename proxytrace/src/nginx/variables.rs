@@ -289,10 +289,43 @@ pub(crate) fn names_in(texts: &[String]) -> Vec<String> {
 
 /// The variables in a text, as they are written without `$`.
 pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
-    parts(text).filter_map(|part| match part {
-        Part::Variable { name, .. } => Some(name),
-        Part::Literal(_) => None,
+    uses(text).filter_map(|one| match one {
+        Use::Capture(name) | Use::Variable(name) => Some(name),
+        Use::Broken(_) => None,
     })
+}
+
+/// What a `$` begins in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use<'a> {
+    /// The digit of a group.
+    Capture(&'a str),
+    /// The name, without `$`.
+    Variable(&'a str),
+    /// Nothing: nginx refuses it. As it is written.
+    Broken(&'a str),
+}
+
+/// What the `$` in a text begin.
+pub(crate) fn uses(text: &str) -> impl Iterator<Item = Use<'_>> {
+    parts(text).filter_map(|part| match part {
+        Part::Literal(_) => None,
+        Part::Variable { name, written } if written.len() == 2 && is_capture(name) => {
+            Some(Use::Capture(name))
+        }
+        Part::Variable { name, written } if !is_name(name) => Some(Use::Broken(written)),
+        Part::Variable { name, .. } => Some(Use::Variable(name)),
+    })
+}
+
+/// Whether that is a digit that stands for a group.
+fn is_capture(name: &str) -> bool {
+    matches!(name.as_bytes(), [b'1'..=b'9'])
+}
+
+/// Whether a variable can have that name.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The text with its variables in one form: `$Host` as `${host}`.
@@ -320,9 +353,12 @@ fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
                 (literal, Part::Literal(literal))
             }
             Some(after) => {
-                let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let braced = after.strip_prefix('{').and_then(|after| after.split_once('}'));
-                let plain = after.find(|c| !is_name(c)).unwrap_or(after.len());
+                let plain = match after.get(..1) {
+                    // A group has one digit, whatever follows.
+                    Some(digit) if is_capture(digit) => 1,
+                    _ => after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len()),
+                };
                 let (name, length) =
                     braced.map_or((&after[..plain], plain + 1), |(name, _)| (name, name.len() + 3));
                 let written = &rest[..length];
@@ -336,7 +372,10 @@ fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{canonical, names_in};
+    use super::{
+        Use::{self, Broken, Capture, Variable},
+        canonical, names_in, uses,
+    };
 
     #[test]
     fn a_variable_has_one_form_for_all_ways_to_write_it() {
@@ -349,5 +388,20 @@ mod tests {
     fn of_what_only_a_request_fills_the_names_are_shown() {
         let texts = ["token hunter2 $arg_a", "http://${host}:81/$arg_a"].map(str::to_owned);
         assert_eq!(names_in(&texts), ["$arg_a", "$host"]);
+    }
+
+    #[test]
+    fn what_a_dollar_begins_is_read_as_nginx_reads_it() {
+        let check = |text: &str, expected: &[Use<'_>]| {
+            assert_eq!(uses(text).collect::<Vec<_>>(), expected, "{text}");
+        };
+        check("/$1index.html$12", &[Capture("1"), Capture("1")]);
+        check("$0 ${1} $1_a", &[Variable("0"), Variable("1"), Capture("1")]);
+        check("$host$a_b.${c}d", &[Variable("host"), Variable("a_b"), Variable("c")]);
+        check("5$", &[Broken("$")]);
+        check("${host", &[Broken("$")]);
+        check("a$$host", &[Broken("$"), Variable("host")]);
+        check("$-x ${} ${a-b}", &[Broken("$"), Broken("${}"), Broken("${a-b}")]);
+        assert_eq!(canonical("$1index"), canonical("${1}index"));
     }
 }

@@ -10,6 +10,9 @@ const MARK: &[u8] = b"nginx version: nginx/";
 pub struct Version([u16; 3]);
 
 impl Version {
+    /// From this one on connections to upstreams are kept unless the configuration says otherwise.
+    pub(crate) const KEEPS: Self = Self([1, 29, 7]);
+
     /// Made of its three numbers.
     #[must_use]
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {

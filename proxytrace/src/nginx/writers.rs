@@ -73,16 +73,22 @@ impl Writers {
             None
         };
         self.names.extend(assigned.and_then(|text| text.strip_prefix('$')).map(str::to_ascii_lowercase));
-        let keys = directive.children().iter().map(|entry| &entry.name).filter(|_| name == "map");
-        let patterns = match name {
-            "location" | "server_name" | "if" => &directive.args[..],
-            "rewrite" => directive.args.get(..1).unwrap_or_default(),
-            _ => &[],
-        };
-        for pattern in patterns.iter().chain(keys) {
-            self.names.extend(groups(&pattern.text));
-        }
+        self.names.extend(captures(directive));
     }
+}
+
+/// The variables that the patterns of a directive assign by named groups, in lower case.
+pub(crate) fn captures(directive: &Directive) -> impl Iterator<Item = String> {
+    let name = directive.name.text.as_str();
+    let keys = directive.children().iter().map(|entry| &entry.name).filter(move |_| name == "map");
+    let patterns = match name {
+        "location" | "server_name" | "if" => &directive.args[..],
+        "rewrite" | "proxy_redirect" | "proxy_cookie_domain" | "proxy_cookie_flags" | "proxy_cookie_path" => {
+            directive.args.get(..1).unwrap_or_default()
+        }
+        _ => &[],
+    };
+    patterns.iter().chain(keys).flat_map(|pattern| groups(&pattern.text))
 }
 
 /// Whether a directive runs code that can assign variables.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::{Colour, Paint};
+use super::{Paint, Screen};
 use crate::{
     escape::printable,
     model::{Body, Change, Filter, Finding, State, Subject},
@@ -35,19 +35,28 @@ impl ActiveFindings {
         self.active = active.map(|finding| (finding.subject.clone(), finding.clone())).collect();
     }
 
+    /// Takes those that stand already.
+    pub fn stand<'a>(&mut self, active: impl Iterator<Item = &'a Finding>) {
+        self.renew(active);
+        self.raised += self.active.len() as u64;
+    }
+
     /// Whether there was any.
     pub const fn were_raised(&self) -> bool {
         self.raised > 0
     }
 
     /// Lines for the summary: what still stands, of what `filter` lets pass; nothing where nothing was found.
-    pub fn summary(&self, colour: Colour, zone: &TimeZone, filter: &Filter) -> String {
+    pub fn summary(&self, screen: Screen, zone: &TimeZone, filter: &Filter) -> String {
         if self.raised == 0 && self.active.is_empty() {
             return String::new();
         }
         let standing = self.active.values().filter(|finding| filter.passes_finding(finding));
         let lines = standing.map(|finding| {
-            format!("{}  {}\n", colour.paint(Paint::Red, "FINDING"), printable(&finding.in_zone(zone)))
+            const TITLE: &str = "FINDING";
+            let text = format!("{TITLE}  {}", printable(&finding.in_zone(zone)));
+            let text = screen.width.wrapped(&text, 0, TITLE.len() + 2);
+            text.replacen(TITLE, &screen.colour.paint(Paint::Red, TITLE), 1) + "\n"
         });
         format!("findings raised {}, standing {}\n", self.raised, self.active.len())
             + &lines.collect::<String>()

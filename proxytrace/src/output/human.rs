@@ -2,78 +2,73 @@
 
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use proxytrace_ebpf::outcome::Outcome;
 
-use super::{Colour, Paint, words};
+use super::{
+    Paint, Screen, Width,
+    columns::{Cell, Column, Columns},
+    words,
+};
 use crate::escape::printable;
 use crate::model::{
-    Attempt, Body, Change, Connection, Exit, Record, Reload, ReloadResult, Route, State, Worker,
+    Attempt, Body, Change, Connection, Exit, Record, Reload, ReloadResult, Remembered, Route, State, Worker,
 };
 
-/// The longest name of a cause, `closed_before_response`.
-const CAUSE_WIDTH: usize = 22;
-/// What most names of upstreams need; grows with the longest seen.
-const UPSTREAM_WIDTH: usize = 10;
-/// What `255.255.255.255:65535` needs; grows with the longest address seen.
-const ADDRESS_WIDTH: usize = 21;
-const DURATION_WIDTH: usize = 8;
-/// What `nginx.service[12345] reload 1` needs; grows with the longest seen.
-const WHO_WIDTH: usize = 29;
+/// How lines for people look.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Where they are shown.
+    pub screen: Screen,
+    /// Where times of day are from.
+    pub zone: TimeZone,
+    /// Whether the date stands before the time.
+    pub date: bool,
+}
+
+const TITLES: [&str; 6] = ["TIME", "CAUSE", "UPSTREAM", "ADDRESS", "AFTER", "PROXY"];
 
 /// Writes records as lines.
 pub struct Human {
-    colour: Colour,
-    zone: TimeZone,
-    upstream_width: usize,
-    address_width: usize,
-    who_width: usize,
+    look: Look,
+    columns: Columns<6>,
 }
 
 impl Human {
-    /// Lines with times of day in `zone`.
+    /// Lines that look like that.
     #[must_use]
-    pub const fn new(colour: Colour, zone: TimeZone) -> Self {
-        Self {
-            colour,
-            zone,
-            upstream_width: UPSTREAM_WIDTH,
-            address_width: ADDRESS_WIDTH,
-            who_width: WHO_WIDTH,
-        }
+    pub fn new(look: Look) -> Self {
+        let columns = Columns::new(columns(&look), look.screen);
+        Self { look, columns }
     }
 
     /// The line above the columns.
     #[must_use]
-    pub fn title(&self) -> String {
-        let line = format!(
-            "{:<12}  {:<CAUSE_WIDTH$}  {:<upstream_width$}  {:<width$}  {:>DURATION_WIDTH$}  {:<who_width$}  MEANING",
-            "TIME",
-            "CAUSE",
-            "UPSTREAM",
-            "ADDRESS",
-            "AFTER",
-            "PROXY",
-            upstream_width = self.upstream_width,
-            width = self.address_width,
-            who_width = self.who_width,
-        );
-        self.colour.paint(Paint::Dim, &line)
+    pub fn title(&mut self) -> String {
+        self.columns.line(&TITLES.map(|text| Cell { text, paint: Some(Paint::Dim) }), "MEANING")
     }
 
-    /// The line of a record, `None` for one that people need not see.
-    pub fn line(&mut self, record: &Record) -> Option<String> {
-        let columns = match &record.body {
-            Body::Header(_) | Body::Counts(_) | Body::Declared(_) | Body::Workers(_) => return None,
+    /// The line of a record, or of many in one; `None` for one that people need not see.
+    pub fn line(&mut self, remembered: &Remembered) -> Option<String> {
+        let Remembered { record, times, until } = remembered;
+        let mut shown = match &record.body {
+            Body::Header(_)
+            | Body::Counts(_)
+            | Body::Declared(_)
+            | Body::Generation(_)
+            | Body::Rejection(_)
+            | Body::Workers(_)
+            | Body::Complaints(_)
+            | Body::Tick => return None,
             Body::Finding(change) => return Some(self.finding(record, change)),
             Body::Connect(attempt) => connect(attempt),
-            Body::Unanswered(unanswered) => Columns {
+            Body::Unanswered(unanswered) => Shown {
                 paint: Paint::Yellow,
                 cause: "unanswered",
                 about: About::route(&unanswered.route, unanswered.duration_us),
                 words: words::unanswered(unanswered.acknowledged).to_owned(),
             },
-            Body::Stalled(attempt) => Columns {
+            Body::Stalled(attempt) => Shown {
                 paint: Paint::Yellow,
                 cause: "stalled",
                 about: About::route(&attempt.route, attempt.duration_us),
@@ -81,14 +76,14 @@ impl Human {
             },
             Body::Broken(connection) => broken(connection),
             Body::Reload(reload) => self::reload(reload),
-            Body::WorkerStarted(worker) => Columns {
+            Body::WorkerStarted(worker) => Shown {
                 paint: Paint::Dim,
                 cause: "worker_started",
                 about: About::process(worker),
                 words: String::new(),
             },
             Body::WorkerExited(exit) => exited(exit),
-            Body::Lost(lost) => Columns {
+            Body::Lost(lost) => Shown {
                 paint: Paint::Yellow,
                 cause: "lost",
                 about: About::default(),
@@ -98,7 +93,11 @@ impl Human {
                 ),
             },
         };
-        Some(self.aligned(record, &columns))
+        if *times > 1 {
+            let until = until.map(|until| format!(" until {}", self.time(until))).unwrap_or_default();
+            shown.words = format!("×{times}{until}: {}", shown.words);
+        }
+        Some(self.aligned(record, &shown))
     }
 
     /// Not in columns: it is a sentence, and no connect.
@@ -107,34 +106,57 @@ impl Human {
             State::Raised => (Paint::Red, "FINDING"),
             State::Cleared => (Paint::Green, "CLEARED"),
         };
-        let words = change.in_zone(&self.zone);
-        format!("{}  {}  {}", self.time(record), self.colour.paint(paint, word), printable(&words))
+        let before = format!("{}  {word}  ", self.time(record.time));
+        let text = before.clone() + &printable(&change.in_zone(&self.look.zone));
+        let text = self.look.screen.width.wrapped(&text, 0, before.len());
+        text.replacen(word, &self.look.screen.colour.paint(paint, word), 1)
     }
 
-    fn time(&self, record: &Record) -> String {
-        record.time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string()
+    /// A time as it stands in lines.
+    #[must_use]
+    pub fn time(&self, time: Timestamp) -> String {
+        let format = if self.look.date { "%Y-%m-%d %H:%M:%S%.3f" } else { "%H:%M:%S%.3f" };
+        time.to_zoned(self.look.zone.clone()).strftime(format).to_string()
     }
 
-    fn aligned(&mut self, record: &Record, columns: &Columns<'_>) -> String {
-        let About { upstream, address, duration, who } = &columns.about;
-        self.upstream_width = self.upstream_width.max(column_width(upstream));
-        self.address_width = self.address_width.max(column_width(address));
-        self.who_width = self.who_width.max(column_width(who));
-        let time = self.time(record);
-        let line = format!(
-            "{time}  {}  {upstream:<upstream_width$}  {address:<width$}  {duration:>DURATION_WIDTH$}  {}  {}",
-            self.colour.paint(columns.paint, &format!("{:<CAUSE_WIDTH$}", columns.cause)),
-            self.colour.paint(Paint::Dim, &format!("{who:<who_width$}", who_width = self.who_width)),
-            columns.words,
-            upstream_width = self.upstream_width,
-            width = self.address_width,
-        );
-        line.trim_end().to_owned()
+    fn aligned(&mut self, record: &Record, shown: &Shown<'_>) -> String {
+        let About { upstream, address, duration, who } = &shown.about;
+        let time = self.time(record.time);
+        let plain = |text| Cell { text, paint: None };
+        let cells = [
+            plain(&time),
+            Cell { text: shown.cause, paint: Some(shown.paint) },
+            plain(upstream),
+            plain(address),
+            plain(duration),
+            Cell { text: who, paint: Some(Paint::Dim) },
+        ];
+        self.columns.line(&cells, &shown.words)
     }
 }
 
+/// What most cells need: `closed_before_response` is the longest cause, `255.255.255.255:65535` a long address,
+/// `nginx.service[12345] reload 1` a usual proxy. Names and IPv6 addresses widen their columns. With less room columns are
+/// narrower, so that a date, a cause and an address stay on one line of 80.
+fn columns(look: &Look) -> [Column; 6] {
+    let fixed = |width, is_number| Column { width, widest: width, is_number };
+    let growing = |width, widest| Column { width, widest, is_number: false };
+    let is_endless = look.screen.width == Width::Endless;
+    let time = if look.date { 23 } else { 12 };
+    let is_tight = look.date && !look.screen.width.has_room_for(100);
+    let (cause, address) = if is_tight { (16, 18) } else { (22, 21) };
+    [
+        fixed(time, false),
+        fixed(cause, false),
+        growing(10, 30),
+        growing(address, 47),
+        fixed(8, true),
+        growing(if is_endless { 29 } else { 20 }, 60),
+    ]
+}
+
 /// What goes into the columns of a line.
-struct Columns<'a> {
+struct Shown<'a> {
     paint: Paint,
     cause: &'a str,
     about: About,
@@ -163,7 +185,7 @@ impl About {
     }
 }
 
-fn connect(attempt: &Attempt) -> Columns<'_> {
+fn connect(attempt: &Attempt) -> Shown<'_> {
     let outcome = attempt.outcome.unwrap_or(Outcome::Other);
     let mut words = outcome.words().to_owned();
     if outcome == Outcome::Other && attempt.errno != 0 {
@@ -178,7 +200,7 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
         n => words += &format!(", {n} SYNs sent again"),
     }
     words += &words::backend(&attempt.route);
-    Columns {
+    Shown {
         paint: if outcome == Outcome::Established { Paint::Green } else { Paint::Red },
         cause: outcome.name(),
         about: About::route(&attempt.route, attempt.duration_us),
@@ -186,8 +208,8 @@ fn connect(attempt: &Attempt) -> Columns<'_> {
     }
 }
 
-fn broken(connection: &Connection) -> Columns<'_> {
-    Columns {
+fn broken(connection: &Connection) -> Shown<'_> {
+    Shown {
         paint: Paint::Red,
         cause: connection.cause.name(),
         about: About::route(&connection.route, connection.duration_us),
@@ -195,7 +217,7 @@ fn broken(connection: &Connection) -> Columns<'_> {
     }
 }
 
-fn reload(Reload { master, result, reason }: &Reload) -> Columns<'static> {
+fn reload(Reload { master, result, reason }: &Reload) -> Shown<'static> {
     let (paint, cause, words) = match result {
         ReloadResult::Accepted => (Paint::Green, "reload_accepted", words::RELOAD_ACCEPTED.to_owned()),
         ReloadResult::Rejected => (
@@ -204,16 +226,16 @@ fn reload(Reload { master, result, reason }: &Reload) -> Columns<'static> {
             words::reload_rejected(reason.as_deref().map(|reason| printable(reason).into_owned())),
         ),
     };
-    Columns { paint, cause, about: About::process(master), words }
+    Shown { paint, cause, about: About::process(master), words }
 }
 
-fn exited(exit: &Exit) -> Columns<'static> {
+fn exited(exit: &Exit) -> Shown<'static> {
     let (paint, cause, words) = match (exit.signal, exit.code) {
         (Some(signal), _) => (Paint::Red, "worker_crashed", words::signal(signal, exit.core)),
         (None, None | Some(0)) => (Paint::Dim, "worker_exited", String::new()),
         (None, Some(code)) => (Paint::Red, "worker_failed", format!("ended with exit code {code}")),
     };
-    Columns { paint, cause, about: About::process(&exit.worker), words }
+    Shown { paint, cause, about: About::process(&exit.worker), words }
 }
 
 /// Which process, and since which reload; the configuration that was there first needs no mention.
@@ -225,15 +247,9 @@ fn who(proxy: &str, pid: u32, generation: u32) -> String {
     }
 }
 
-/// The width that a column takes for a text: one that is very long stands out of it, and moves no other line. (Beyond 65 535
-/// formatting panics.)
-pub(super) fn column_width(text: &str) -> usize {
-    const MAX_WIDTH: usize = 100;
-    text.chars().count().min(MAX_WIDTH)
-}
-
 /// Three digits and a unit.
-pub(super) fn duration(us: u64) -> String {
+#[must_use]
+pub fn duration(us: u64) -> String {
     let duration = Duration::from_micros(us);
     match us {
         0..1_000 => format!("{us} us"),
@@ -246,13 +262,15 @@ pub(super) fn duration(us: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::TimeZone;
+    use jiff::{SignedDuration, Timestamp, tz::TimeZone};
     use proxytrace_ebpf::outcome::{Broken, Outcome};
 
-    use super::{Colour, Human, duration};
+    use super::{Human, Look, Screen, Width, duration};
     use crate::model::{
-        Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Route, Unanswered, Worker,
+        Attempt, Body, Connection, Exit, Lost, Record, Reload, ReloadResult, Remembered, Route, Unanswered,
+        Worker,
     };
+    use crate::output::Colour;
 
     fn route(address: &str, generation: u32) -> Route {
         Route {
@@ -270,15 +288,36 @@ mod tests {
         Attempt { route: route("10.0.0.5:8081", 0), outcome, errno, duration_us, syn_retransmits }
     }
 
+    fn at(screen: Screen, date: bool) -> Human {
+        Human::new(Look { screen, zone: TimeZone::UTC, date })
+    }
+
+    fn plain() -> Human {
+        at(Screen::PLAIN, false)
+    }
+
+    /// Lines on a terminal of so many columns.
+    fn on(columns: u16, date: bool, bodies: &[(Body, u64)]) -> String {
+        let mut human = at(Screen { colour: Colour::Off, width: Width::Columns(columns) }, date);
+        let time: Timestamp = "2026-11-22T14:30:02.123456789Z".parse().unwrap();
+        let mut lines = vec![human.title()];
+        for (body, times) in bodies {
+            let until = (*times > 1).then(|| time + SignedDuration::from_secs(1));
+            let record = Record { time, body: body.clone() };
+            lines.push(human.line(&Remembered { record, times: *times, until }).unwrap());
+        }
+        lines.join("\n") + "\n"
+    }
+
     fn check(body: Body, expected: &str) {
-        let mut human = Human::new(Colour::Off, TimeZone::UTC);
+        let mut human = plain();
         let record = Record { time: "2026-11-22T14:30:02.123456789Z".parse().unwrap(), body };
-        assert_eq!(human.line(&record).as_deref(), Some(expected));
+        assert_eq!(human.line(&Remembered::once(record)).as_deref(), Some(expected));
     }
 
     #[test]
     fn lines_are_aligned_and_say_the_cause_in_words() {
-        let human = Human::new(Colour::Off, TimeZone::UTC);
+        let mut human = plain();
         let title = "TIME          CAUSE                   UPSTREAM    ADDRESS                   AFTER  PROXY                          MEANING";
         assert_eq!(human.title(), title);
         check(
@@ -385,14 +424,17 @@ mod tests {
 
     #[test]
     fn a_name_that_is_too_long_to_align_is_shown_and_moves_no_other_line() {
-        let mut human = Human::new(Colour::Off, TimeZone::UTC);
+        let mut human = plain();
         let long = "u".repeat(70_000);
         let mut line = |upstream: &str| {
             let mut attempt = attempt(Some(Outcome::Refused), 111, 330, 0);
             attempt.route.upstream = upstream.into();
             attempt.route.proxy = upstream.into();
             human
-                .line(&Record { time: "2026-11-22T14:30:02Z".parse().unwrap(), body: Body::Connect(attempt) })
+                .line(&Remembered::once(Record {
+                    time: "2026-11-22T14:30:02Z".parse().unwrap(),
+                    body: Body::Connect(attempt),
+                }))
                 .unwrap()
         };
         assert!(line(&long).contains(&long));
@@ -401,14 +443,57 @@ mod tests {
     }
 
     #[test]
+    fn lines_fit_the_terminal_and_are_broken_between_words() {
+        let mut far = attempt(Some(Outcome::Refused), 111, 330, 0);
+        far.route.address = "[2001:db8:1234:5678:9abc:def0:1234:5678]:8081".parse().unwrap();
+        far.route.upstream = "an-upstream-with-a-long-name".into();
+        far.route.proxy = "default/nginx-ingress-controller-7c9d8/controller".into();
+        let lines = [
+            (Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)), 300),
+            (Body::Connect(far), 1),
+            (Body::Connect(attempt(Some(Outcome::Established), 0, 330, 0)), 1),
+            (Body::Lost(Lost { count: 7 }), 1),
+        ];
+        let narrow = "\
+TIME         CAUSE                  UPSTREAM   ADDRESS                  AFTER
+             PROXY: MEANING
+14:30:02.123 refused                api        10.0.0.5:8081           330 us
+             nginx.service[9694]: ×300 until 14:30:03.123: nobody listens there,
+             or a firewall rejects it
+14:30:02.123 refused                an-upstream-with-a-long-name
+             [2001:db8:1234:5678:9abc:def0:1234:5678]:8081             330 us
+             default/nginx-ingress-controller-7c9d8/controller[9694]: nobody
+             listens there, or a firewall rejects it
+14:30:02.123 established            api        10.0.0.5:8081           330 us
+             nginx.service[9694]: connected
+14:30:02.123 lost
+             7 records were not read in time; the counts in the summary are
+             right
+";
+        assert_eq!(on(80, false, &lines), narrow);
+        let roomy = "\
+TIME          CAUSE                   UPSTREAM    ADDRESS                   AFTER  PROXY                 MEANING
+14:30:02.123  refused                 api         10.0.0.5:8081            330 us  nginx.service[9694]
+              ×300 until 14:30:03.123: nobody listens there, or a firewall rejects it
+14:30:02.123  established             api         10.0.0.5:8081            330 us  nginx.service[9694]   connected
+";
+        assert_eq!(on(120, false, &[lines[0].clone(), lines[2].clone()]), roomy);
+        // A cell is never cut: the longest needs 69 columns.
+        for columns in 60..200 {
+            let text = on(columns, true, if columns < 70 { &lines[..1] } else { &lines });
+            assert!(text.lines().all(|line| line.chars().count() <= columns.into()), "{text}");
+        }
+    }
+
+    #[test]
     fn colour_wraps_the_cause_only_where_it_is_wanted() {
-        let mut human = Human::new(Colour::On, TimeZone::UTC);
+        let mut human = at(Screen { colour: Colour::On, width: Width::Endless }, false);
         let record = Record {
             time: "2026-11-22T14:30:02Z".parse().unwrap(),
             body: Body::Connect(attempt(Some(Outcome::Refused), 111, 330, 0)),
         };
-        let line = human.line(&record).unwrap();
-        assert!(line.contains("\x1b[31mrefused               \x1b[0m"), "{line:?}");
+        let line = human.line(&Remembered::once(record)).unwrap();
+        assert!(line.contains("  \x1b[31mrefused\x1b[0m                 api"), "{line:?}");
     }
 
     #[test]

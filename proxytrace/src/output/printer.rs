@@ -1,7 +1,7 @@
 //! Records as lines: for people or for programs.
 
 use super::Human;
-use crate::model::Record;
+use crate::model::Remembered;
 
 /// How records are written.
 pub enum Printer {
@@ -13,7 +13,7 @@ pub enum Printer {
 
 impl Printer {
     /// What stands above all records.
-    pub fn title(&self) -> String {
+    pub fn title(&mut self) -> String {
         match self {
             Self::Human(human) => human.title() + "\n",
             Self::Json => String::new(),
@@ -24,7 +24,7 @@ impl Printer {
     ///
     /// # Errors
     /// It cannot be written as JSON.
-    pub fn line(&mut self, record: &Record) -> serde_json::Result<Option<String>> {
+    pub fn line(&mut self, record: &Remembered) -> serde_json::Result<Option<String>> {
         match self {
             Self::Human(human) => Ok(human.line(record).map(|line| line + "\n")),
             Self::Json => record.json_line().map(Some),

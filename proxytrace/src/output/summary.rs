@@ -2,20 +2,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
-use proxytrace_ebpf::{
-    abi::{Loss, Row},
-    outcome::{Broken, Outcome},
-};
+use proxytrace_ebpf::abi::Loss;
 
-use super::{Colour, Paint, human::column_width};
+use super::{
+    Paint, Screen,
+    columns::{BELOW, Column, Grid, display_width},
+    overview::causes,
+};
 use crate::{
     escape::printable,
     kernel::tables::{Table, full_by},
-    model::{Key, RecordTotals},
+    model::{Counts, Key, RecordTotals},
     watch::View,
+    width::Width,
 };
 
 const COLUMNS: usize = 10;
@@ -36,13 +39,28 @@ const TITLES: [&str; COLUMNS] = [
     "CAUSES",
 ];
 
+/// The column of the address.
+const ADDRESS: usize = 2;
+
 /// The columns that hold numbers, and are aligned to the right.
-const NUMBERS: std::ops::Range<usize> = 3..9;
+const NUMBERS: Range<usize> = 3..9;
+
+/// The column behind them.
+const CAUSES: usize = NUMBERS.end;
+
+/// A cell that is longer stands out of its column, and moves no other line. The longest IPv6 address with a port has 47.
+const WIDEST: usize = 30;
+const WIDEST_ADDRESS: usize = 47;
+const WIDEST_ENDLESS: usize = 60;
+
+/// Blanks before addresses that stand below their upstream.
+const INDENT: usize = 2;
 
 /// The summary of `took`, over the series that `wanted` lets pass.
 #[must_use]
-pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
-    let mut text = counts(&view.series, took, colour, wanted);
+pub fn summary(view: &View, took: Duration, screen: Screen, wanted: impl Fn(&Key) -> bool) -> String {
+    let series = view.series.iter().map(|(key, row)| (key.clone(), Counts::of(row, &view.clock)));
+    let mut text = summary_of_counts(&series.collect(), took, screen, wanted);
     let losses = Loss::ALL.into_iter().map(|loss| (loss, view.losses[loss as usize]));
     for (loss, count) in losses.filter(|(_, count)| *count > 0) {
         text += &match loss {
@@ -61,8 +79,8 @@ pub fn summary(view: &View, took: Duration, colour: Colour, wanted: impl Fn(&Key
 
 /// The same of what records report.
 #[must_use]
-pub fn summary_of_records(totals: &RecordTotals, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
-    let mut text = counts(totals.series(), totals.span(), colour, wanted);
+pub fn summary_of_records(totals: &RecordTotals, screen: Screen, wanted: impl Fn(&Key) -> bool) -> String {
+    let mut text = summary_of_counts(totals.series(), totals.span(), screen, wanted);
     if totals.lacks_established() {
         text +=
             "established connects were not recorded and are in no count above; trace --all records them\n";
@@ -73,7 +91,14 @@ pub fn summary_of_records(totals: &RecordTotals, colour: Colour, wanted: impl Fn
     text
 }
 
-fn counts(all: &BTreeMap<Key, Row>, took: Duration, colour: Colour, wanted: impl Fn(&Key) -> bool) -> String {
+/// The same of what was counted.
+#[must_use]
+pub fn summary_of_counts(
+    all: &BTreeMap<Key, Counts>,
+    took: Duration,
+    screen: Screen,
+    wanted: impl Fn(&Key) -> bool,
+) -> String {
     let seen = || all.iter().filter(|(_, series)| series.attempts > 0);
     let series: BTreeMap<_, _> = seen().filter(|(key, _)| wanted(key)).collect();
     let others: BTreeSet<_> = seen().map(|(key, _)| &*key.upstream).collect();
@@ -89,19 +114,19 @@ fn counts(all: &BTreeMap<Key, Row>, took: Duration, colour: Colour, wanted: impl
         );
     } else {
         let rows: Vec<_> = series.iter().map(|(key, series)| row(key, series)).collect();
-        text += &table(&rows, colour);
+        text += &table(&rows, screen);
     }
     text
 }
 
-fn row(key: &Key, series: &Row) -> [String; COLUMNS] {
+fn row(key: &Key, series: &Counts) -> [String; COLUMNS] {
     [
         printable(&key.proxy).into_owned(),
         printable(&key.upstream).into_owned(),
         printable(&key.address).into_owned(),
         series.attempts.to_string(),
-        series.outcome(Outcome::Established).to_string(),
-        series.failures().to_string(),
+        series.established().to_string(),
+        series.ended().saturating_sub(series.established()).to_string(),
         series.in_flight().to_string(),
         series.broken.iter().sum::<u64>().to_string(),
         series.syn_retransmits.to_string(),
@@ -109,32 +134,56 @@ fn row(key: &Key, series: &Row) -> [String; COLUMNS] {
     ]
 }
 
-/// The causes that happened, the most frequent first.
-fn causes(series: &Row) -> String {
-    let failures = Outcome::ALL.into_iter().skip(1).map(|outcome| (outcome.name(), series.outcome(outcome)));
-    let broken = Broken::ALL.into_iter().map(|broken| (broken.name(), series.broken[broken as usize]));
-    let mut causes: Vec<_> = failures.filter(|(_, n)| *n > 0).collect();
-    causes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    causes.extend(broken.filter(|(_, n)| *n > 0));
-    causes.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
-}
-
-fn table(rows: &[[String; COLUMNS]], colour: Colour) -> String {
+/// A line for each row; where the terminal is too narrow for that, a line for each proxy's upstream, and below it its addresses.
+fn table(rows: &[[String; COLUMNS]], screen: Screen) -> String {
     let titles = TITLES.map(str::to_owned);
-    let mut widths = [0; COLUMNS];
+    let mut columns: [Column; CAUSES] = std::array::from_fn(|place| {
+        let widest = match (screen.width, place) {
+            (Width::Endless, _) => WIDEST_ENDLESS,
+            (_, ADDRESS) => WIDEST_ADDRESS,
+            _ => WIDEST,
+        };
+        Column { width: 0, widest, is_number: NUMBERS.contains(&place) }
+    });
     for row in rows.iter().chain([&titles]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(column_width(cell));
+        for (column, cell) in columns.iter_mut().zip(row) {
+            column.width = column.width.max(display_width(cell).min(column.widest));
         }
     }
-    let line = |row: &[String; COLUMNS]| {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
-            if NUMBERS.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    let title = |text: &str| -> String {
+        text.lines().map(|line| screen.colour.paint(Paint::Dim, line) + "\n").collect()
     };
-    let title = colour.paint(Paint::Dim, &line(&titles));
-    rows.iter().fold(title + "\n", |text, row| text + &line(row) + "\n")
+    let cells = |row: &[String; COLUMNS], some: Range<usize>, words: &str, grid: &Grid<'_>| {
+        let cells: Vec<&str> = row[some].iter().map(String::as_str).collect();
+        grid.row(&cells, words)
+    };
+    let needed: usize = columns.iter().map(|column| column.width).sum();
+    if screen.width.has_room_for(needed + 2 * (CAUSES - 1)) {
+        let grid = Grid { columns: &columns, indent: 0, gap: 2, width: screen.width };
+        let all = |row: &[String; COLUMNS]| cells(row, 0..CAUSES, &row[CAUSES], &grid);
+        return rows.iter().fold(title(&all(&titles)), |text, row| text + &all(row) + "\n");
+    }
+    let [address, numbers @ ..] = &mut columns[ADDRESS..] else { return String::new() };
+    let needed: usize = INDENT + numbers.iter().map(|column| column.width + 1).sum::<usize>();
+    address.width = address.width.min(screen.width.end().unwrap_or(needed).saturating_sub(needed));
+    let grid = Grid { columns: &columns[ADDRESS..], indent: INDENT, gap: 1, width: screen.width };
+    let counts = |row: &[String; COLUMNS]| {
+        let numbers = cells(row, ADDRESS..CAUSES, "", &grid);
+        let below = screen.width.wrapped(&row[CAUSES], BELOW, BELOW);
+        if row[CAUSES].is_empty() { numbers } else { numbers + "\n" + &below }
+    };
+    let [proxy, upstream, ..] = &titles;
+    let mut text = title(&format!("{proxy} {upstream}")) + &title(&counts(&titles));
+    let mut last = None;
+    for row @ [proxy, upstream, ..] in rows {
+        if last.replace((proxy, upstream)) != Some((proxy, upstream)) {
+            text += &screen.width.wrapped(&format!("{proxy} {upstream}"), 0, INDENT);
+            text.push('\n');
+        }
+        text += &counts(row);
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]
@@ -147,7 +196,8 @@ mod tests {
         outcome::{Broken, Outcome},
     };
 
-    use super::{Colour, summary};
+    use super::{Screen, display_width, summary};
+    use crate::output::{Colour, Width};
     use crate::{
         model::{Clock, Entry, Key},
         watch::View,
@@ -185,13 +235,49 @@ nginx  api       10.0.0.5:8081       314            0     313          1       0
 7 could not be followed (process_table_full): the attempts, reloads and crashes of the processes and of what they fork are in no count; there was no room for more traced processes, give it with --table-size processes=N
 2 could not be followed (read_failed): the attempts are in no count, or are counted with a wrong address or cause
 ";
-        assert_eq!(summary(&view, Duration::from_millis(12_345), Colour::Off, |_| true), expected);
+        assert_eq!(summary(&view, Duration::from_millis(12_345), Screen::PLAIN, |_| true), expected);
+        let narrow = Screen { colour: Colour::Off, width: Width::Columns(80) };
+        let expected = "\
+summary of 1.0 s
+PROXY UPSTREAM
+  ADDRESS       ATTEMPTS ESTABLISHED FAILED IN FLIGHT BROKEN SYN RESENT
+    CAUSES
+nginx api
+  10.0.0.5:8080        9           9      0         0      1          0
+    closed_before_response 1
+  10.0.0.5:8081      314           0    313         1      0          2
+    proxy_timeout 312, refused 1
+";
+        let text = summary(&view, Duration::from_secs(1), narrow, |_| true);
+        assert!(text.starts_with(expected), "{text}");
         let long = "a".repeat(70_000);
-        assert!(summary(&self::view(&[(&long, bad)]), Duration::ZERO, Colour::Off, |_| true).contains(&long));
-        let nothing = summary(&view, Duration::from_secs(1), Colour::Off, |_| false);
+        assert!(
+            summary(&self::view(&[(&long, bad)]), Duration::ZERO, Screen::PLAIN, |_| true).contains(&long)
+        );
+        let nothing = summary(&view, Duration::from_secs(1), Screen::PLAIN, |_| false);
         assert!(
             nothing.contains("no connect to what was asked for was seen; there were some to api\n"),
             "{nothing}"
         );
+    }
+
+    /// On a terminal no line is broken by it, and one long name moves no other line.
+    #[test]
+    fn long_names_fit_every_width() {
+        let mut bad = Row { attempts: 1_234_567, ..Row::ZERO };
+        bad.outcomes[Outcome::Refused as usize] = 1_234_567;
+        let long = format!("unix:/run/{}.sock", "app/".repeat(20));
+        let rows = [("10.0.0.5:8081", bad), ("[2001:db8:1:2:3:4:5:6]:8080", bad), (&*long, bad)];
+        for columns in [60, 80, 100, 120, 200] {
+            let screen = Screen { colour: Colour::Off, width: Width::Columns(columns) };
+            let text = summary(&view(&rows), Duration::from_secs(1), screen, |_| true);
+            assert!(text.lines().all(|line| display_width(line) <= columns.into()), "{columns}:\n{text}");
+            let end = |what: &str| {
+                let lines = text.lines().filter(|line| line.contains(what));
+                lines.map(|line| line.find(what).unwrap_or(0) + what.len()).collect::<Vec<_>>()
+            };
+            let (title, counts) = (end("ATTEMPTS"), end(" 1234567 "));
+            assert!(counts.len() == 3 && counts.iter().all(|at| *at == title[0] + 1), "{columns}:\n{text}");
+        }
     }
 }

@@ -13,9 +13,21 @@ use std::fmt;
 use anyhow::Context as _;
 use nix::{
     sys::{prctl, signal::Signal},
-    unistd::gettid,
+    unistd::{Group, geteuid, gettid},
 };
 use procfs::process::{Process, Task};
+
+/// The group that is shared with, where the host has it: its members may ask the agent, and read what it remembers.
+pub const GROUP: &str = "proxytrace";
+
+/// The id of [`GROUP`], for root to give files to. An agent with a user of its own makes them with that group anyway.
+#[must_use]
+pub fn group() -> Option<u32> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    Group::from_name(GROUP).ok().flatten().map(|group| group.gid.as_raw())
+}
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

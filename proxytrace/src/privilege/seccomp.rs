@@ -46,9 +46,10 @@ const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 /// include/uapi/linux/bpf.h: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,
 /// BPF_MAP_LOOKUP_BATCH; and BPF_PROG_TEST_RUN, which runs a program that is loaded already.
 const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 24, 10];
-/// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); and, when
-/// a hook attached by kprobe is let go, include/uapi/linux/perf_event.h: PERF_EVENT_IOC_DISABLE.
-const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x2401];
+/// Whether it is a terminal, asked by glibc and by musl (include/uapi/asm-generic/ioctls.h: TCGETS, TIOCGWINSZ); when `top` gives the
+/// terminal back as it was, TCSETS2; and when a hook attached by kprobe is let go, include/uapi/linux/perf_event.h:
+/// PERF_EVENT_IOC_DISABLE.
+const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x402c_542b, 0x2401];
 /// The last to open a directory, and for a descriptor of the runtime's own.
 const FCNTLS: &[u64] =
     &[libc::F_GETFD as u64, libc::F_SETFD as u64, libc::F_GETFL as u64, libc::F_DUPFD_CLOEXEC as u64];
@@ -147,13 +148,15 @@ pub(super) const TRACE: &[Group] = &[
     FILES,
     WHAT_IS_OPEN,
     Group {
-        why: "begin the file of trace --record again when it is full",
-        calls: &[any(libc::SYS_ftruncate)],
+        why: "begin the file of trace --record, or of the history, again when it is full",
+        calls: &[any(libc::SYS_ftruncate), any(libc::SYS_pwrite64)],
     },
     Group {
         why: "answer a scraper; connect nowhere",
         calls: &[
             any(libc::SYS_accept4),
+            // Whether root asks at the agent's socket.
+            only(libc::SYS_getsockopt, 2, WORD, &[libc::SO_PEERCRED as u64]),
             any(libc::SYS_recvfrom),
             any(libc::SYS_recvmsg),
             any(libc::SYS_sendto),

@@ -1,6 +1,8 @@
 //! Answers requests about one proxy.
 
 use std::{
+    collections::BTreeSet,
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -8,19 +10,22 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    changed, names,
+    changed, hints, names,
     nginx::{self, Loaded},
     owner::{Opened, Process, Refusal, Wanted},
     pod,
-    protocol::{Answer, Lookup, Question, Request},
+    protocol::{Answer, Lookup, Question, Request, Resolved},
     said,
 };
 use crate::{
-    declared::{Configuration, Resolved},
+    declared::{Addresses, Configuration},
     kernel::boot_ns,
-    model::Clock,
+    model::{Address, BY_FILES, Clock},
     programs::{self, Arguments, Role},
 };
+
+/// No more names of one configuration are looked for in its log.
+const MAX_NAMES: usize = 4096;
 
 /// Why there is no answer.
 enum Failure {
@@ -30,8 +35,10 @@ enum Failure {
     NoKnownProxy,
 }
 
-/// Answers one request, as the user of the process that it is about. For a process that ends after it.
-pub(super) fn answer(request: &Request) -> Answer {
+/// Answers one request, as the user of the process that it is about. For a process that ends after it. Gives the files as well that were
+/// opened for whoever asks.
+pub(super) fn answer(request: &Request) -> (Answer, Vec<File>) {
+    let mut files = Vec::new();
     let wanted = |wanted| master_of(request).and_then(|master| master.become_owner(wanted));
     let answered = match &request.question {
         // Of the process itself: it need be no proxy that is known.
@@ -39,17 +46,27 @@ pub(super) fn answer(request: &Request) -> Answer {
         Question::Configuration => wanted(Wanted::default()).and_then(|owner| owner.configuration(request)),
         Question::Addresses(lookups) => wanted(Wanted { network: true, ..Wanted::default() })
             .and_then(|owner| owner.look_up(lookups.clone()).map(Answer::Addresses)),
-        Question::Rejection(asked_ns) => {
-            let owner = wanted(Wanted { logs: true, ..Wanted::default() }).ok();
-            let reason = owner.and_then(|owner| owner.rejection(*asked_ns, request.config.as_deref()));
+        Question::Rejection { asked_ns, resolves } => {
+            let owner = wanted(Wanted { logs: true, network: *resolves, ..Wanted::default() }).ok();
+            let reason =
+                owner.and_then(|owner| owner.rejection(*asked_ns, request.config.as_deref(), *resolves));
             Ok(Answer::Rejection { asked_ns: *asked_ns, reason })
         }
+        Question::Hints(addresses) => {
+            wanted(Wanted { host: true, ..Wanted::default() }).map(|owner| owner.hints(addresses))
+        }
+        Question::Log => wanted(Wanted { logs: true, ..Wanted::default() }).and_then(|owner| {
+            let (answer, logs) = owner.logs(request.config.as_deref())?;
+            files = logs;
+            Ok(answer)
+        }),
     };
-    match answered {
+    let answer = match answered {
         Ok(answer) => answer,
         Err(Failure::Failed(why)) => request.question.unanswered(why),
         Err(Failure::NoKnownProxy) => Answer::NoKnownProxy,
-    }
+    };
+    (answer, files)
 }
 
 /// A process whose configuration, root and network are those of the proxy.
@@ -86,6 +103,8 @@ fn find(pid: u32, takes_any: bool) -> Result<Option<Master>, Failure> {
         Err(why) => return Err(failure(pid, &why)),
     };
     match programs::role(&process.command_line(), &exe) {
+        // It does what it was asked for and ends: no proxy.
+        Role::Master(arguments) if arguments.is_errand => Ok(None),
         Role::Master(arguments) => Ok(Some(Master { process, exe, arguments })),
         Role::Worker => process.parent().map_or(Ok(None), |parent| find(parent, takes_any)),
         Role::Other if takes_any => Ok(Some(Master { process, exe, arguments: Arguments::default() })),
@@ -116,10 +135,9 @@ impl Behalf {
         let routes = Arc::new(loaded.routes().map_err(Failure::Failed)?);
         // Of one that the process does not name, nobody says that it runs.
         let is_its_own = request.config.is_none();
-        let changed = is_its_own
-            .then(|| changed::after_start(&self.opened.root, loaded.files(), &request.pids))
-            .flatten();
-        let (path, exe, resolved) = (loaded.path, self.master.exe, Resolved::default());
+        let changed =
+            is_its_own.then(|| changed::since_taken(&self.opened.root, loaded.files(), request)).flatten();
+        let (path, exe, resolved) = (loaded.path, self.master.exe, Addresses::new());
         Ok(Answer::Configuration(Box::new(Configuration { path, exe, routes, changed, resolved })))
     }
 
@@ -127,12 +145,48 @@ impl Behalf {
         nginx::load(&self.opened, self.master.process.pid(), &self.master.arguments, path)
     }
 
-    /// Where the proxy logs to a pipe, what is wrong with the files is all that can be had.
-    fn rejection(&self, asked_ns: u64, config: Option<&Path>) -> Option<String> {
+    /// Where the proxy logs to a pipe or to syslog, what is wrong with the files is all that can be had: it would stumble over the same.
+    fn rejection(&self, asked_ns: u64, config: Option<&Path>, resolves: bool) -> Option<String> {
         let asked = Clock::new(boot_ns(), Timestamp::now()).at(asked_ns);
         let pid = self.master.process.pid_inside();
         let logged = pid.and_then(|pid| nginx::logged(&self.opened, pid, asked));
-        logged.or_else(|| self.load(config).err())
+        logged.or_else(|| match self.load(config) {
+            Err(why) => Some(format!("{BY_FILES}its configuration: {why}")),
+            Ok(loaded) => {
+                let first = loaded.fault(&self.opened.root).or_else(|| self.unresolved(&loaded, resolves));
+                first.or_else(|| loaded.refusal(&self.opened.root))
+            }
+        })
+    }
+
+    /// A host name that does not resolve, in nginx's words.
+    fn unresolved(&self, loaded: &Loaded, resolves: bool) -> Option<String> {
+        if !resolves || self.opened.network.is_err() {
+            return None;
+        }
+        let routes = loaded.routes().ok()?;
+        let names: Vec<_> = routes.fixed_hosts().map(str::to_owned).collect();
+        let missing = names::first_missing(names::System::of(&self.opened.root), &names).ok()??;
+        loaded.host_not_found(&self.opened.root, &routes, &missing)
+    }
+
+    /// What else is known of why connects fail. What the host has is looked for with the proxy's rights too.
+    fn hints(&self, addresses: &[Address]) -> Answer {
+        let Opened { root, host, .. } = &self.opened;
+        let pid = self.master.process.pid();
+        let hint = |address: &Address| (address.clone(), hints::hint(pid, root, host.as_ref(), address));
+        Answer::Hints(addresses.iter().map(hint).collect())
+    }
+
+    /// Its error logs, and the names that may stand in them.
+    fn logs(&self, config: Option<&Path>) -> Result<(Answer, Vec<File>), Failure> {
+        let loaded = self.load(config).map_err(Failure::Failed)?;
+        let routes = loaded.routes().map_err(Failure::Failed)?;
+        let followed = routes.followed().filter_map(|(endpoint, _)| endpoint.name());
+        let names: BTreeSet<_> = routes.hosts().chain(followed).map(str::to_ascii_lowercase).collect();
+        let names = names.into_iter().take(MAX_NAMES).collect();
+        let answer = Answer::Log { master: self.master.process.pid(), names };
+        Ok((answer, nginx::error_logs(&self.opened, &loaded)))
     }
 
     fn look_up(&self, lookups: Vec<Lookup>) -> Result<Resolved, Failure> {

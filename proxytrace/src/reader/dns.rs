@@ -9,7 +9,7 @@ use std::{
 
 use simple_dns::{
     CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE,
-    rdata::{A, AAAA, RData, SRV},
+    rdata::{A, AAAA, CNAME, RData, SRV},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,6 +19,9 @@ use tokio::{
 
 /// How long one question may take. nginx waits for 5 s before it asks another server; who asks here may ask again.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// So many aliases are followed that a server gives without what they stand for.
+const MAX_ALIASES: usize = 8;
 
 /// No answer over UDP is larger (RFC 6891 lets larger ones through only where they are asked for).
 const DATAGRAM: usize = 4096;
@@ -94,8 +97,31 @@ async fn ask<T>(
     kind: TYPE,
     read: fn(&RData<'_>) -> Option<T>,
 ) -> io::Result<Found<T>> {
-    let asked = ask_in_any_time(server, name, kind, read);
+    let asked = ask_through_aliases(server, name, kind, read);
     timeout(QUESTION_TIMEOUT, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// As nginx does: it asks for what a name is an alias of where the answer has only that.
+async fn ask_through_aliases<T>(
+    server: SocketAddr,
+    name: &str,
+    kind: TYPE,
+    read: fn(&RData<'_>) -> Option<T>,
+) -> io::Result<Found<T>> {
+    let mut name = name.to_owned();
+    let mut ttl = None;
+    for _ in 0..MAX_ALIASES {
+        let (found, alias) = ask_in_any_time(server, &name, kind, read).await?;
+        ttl = ttl.into_iter().chain(found.ttl).min();
+        match alias {
+            Some(Alias { target, ttl: of_alias }) if found.all.is_empty() => {
+                ttl = ttl.into_iter().chain([of_alias]).min();
+                name = target;
+            }
+            _ => return Ok(Found { ttl, ..found }),
+        }
+    }
+    Ok(Found { ttl, ..Found::NOTHING })
 }
 
 async fn ask_in_any_time<T>(
@@ -103,7 +129,7 @@ async fn ask_in_any_time<T>(
     name: &str,
     kind: TYPE,
     read: fn(&RData<'_>) -> Option<T>,
-) -> io::Result<Found<T>> {
+) -> io::Result<(Found<T>, Option<Alias>)> {
     let id = RandomState::new().hash_one(name) as u16;
     let query = query(id, name, kind)?;
     let own: IpAddr =
@@ -117,7 +143,8 @@ async fn ask_in_any_time<T>(
         match answer(&datagram[..length], id, name, read) {
             Answer::NotOurs => {}
             Answer::Truncated => break,
-            Answer::Found(found) => return found,
+            Answer::Found(found, alias) => return Ok((found, alias)),
+            Answer::Refused(error) => return Err(error),
         }
     }
     let mut stream = TcpStream::connect(server).await?;
@@ -126,7 +153,8 @@ async fn ask_in_any_time<T>(
     let mut message = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut message).await?;
     match answer(&message, id, name, read) {
-        Answer::Found(found) => found,
+        Answer::Found(found, alias) => Ok((found, alias)),
+        Answer::Refused(error) => Err(error),
         Answer::NotOurs | Answer::Truncated => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -144,7 +172,17 @@ enum Answer<T> {
     /// A late answer to somebody else, or a forged one.
     NotOurs,
     Truncated,
-    Found(io::Result<Found<T>>),
+    /// The server does not know.
+    Refused(io::Error),
+    /// What it says, and what the name is an alias of at last.
+    Found(Found<T>, Option<Alias>),
+}
+
+/// What a name is an alias of (CNAME).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Alias {
+    target: String,
+    ttl: u32,
 }
 
 fn answer<T>(message: &[u8], id: u16, name: &str, read: fn(&RData<'_>) -> Option<T>) -> Answer<T> {
@@ -163,7 +201,7 @@ fn answer<T>(message: &[u8], id: u16, name: &str, read: fn(&RData<'_>) -> Option
     match packet.rcode() {
         RCODE::NoError | RCODE::NameError => {}
         code => {
-            return Answer::Found(Err(io::Error::other(format!("the name server says {code:?}"))));
+            return Answer::Refused(io::Error::other(format!("the name server says {code:?}")));
         }
     }
     let mut found = Found::NOTHING;
@@ -173,7 +211,28 @@ fn answer<T>(message: &[u8], id: u16, name: &str, read: fn(&RData<'_>) -> Option
             found = found.and(Found { all: vec![one], ttl: Some(record.ttl) });
         }
     }
-    Answer::Found(Ok(found))
+    Answer::Found(found, alias(&packet, name))
+}
+
+/// Where the aliases of an answer lead from this name.
+fn alias(packet: &Packet<'_>, name: &str) -> Option<Alias> {
+    let is =
+        |one: &str, other: &str| one.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.'));
+    let mut found: Option<Alias> = None;
+    // Each leads on once, so that a ring of them ends.
+    for _ in &packet.answers {
+        let from = found.as_ref().map_or(name, |alias| &alias.target).to_owned();
+        let next = packet.answers.iter().find_map(|record| match &record.rdata {
+            RData::CNAME(CNAME(target)) if is(&record.name.to_string(), &from) => {
+                Some(Alias { target: target.to_string(), ttl: record.ttl })
+            }
+            _ => None,
+        });
+        let Some(next) = next else { break };
+        let ttl = found.map_or(next.ttl, |found| found.ttl.min(next.ttl));
+        found = Some(Alias { ttl, ..next });
+    }
+    found
 }
 
 /// Reads a message as an answer about its own question, in each way.
@@ -220,8 +279,8 @@ mod tests {
             let found = match answer(message, 7, "App.example.", address) {
                 Answer::NotOurs => "not ours".to_owned(),
                 Answer::Truncated => "truncated".to_owned(),
-                Answer::Found(Ok(found)) => format!("{:?} {:?}", found.all, found.ttl),
-                Answer::Found(Err(error)) => error.to_string(),
+                Answer::Found(found, _) => format!("{:?} {:?}", found.all, found.ttl),
+                Answer::Refused(error) => error.to_string(),
             };
             assert_eq!(found, expected);
         };
@@ -249,11 +308,36 @@ mod tests {
             RCODE::NoError,
             &[srv("one.test", 80), srv("two.test", 81), srv("", 0)],
         );
-        let Answer::Found(Ok(found)) = answer(&message, 7, "_http._tcp.app", target) else {
+        let Answer::Found(found, _) = answer(&message, 7, "_http._tcp.app", target) else {
             panic!("no answer")
         };
         let expected = [("one.test", 80), ("two.test", 81)];
         assert_eq!(found.all, expected.map(|(host, port)| Target { host: host.to_owned(), port }));
         assert_eq!(found.ttl, Some(30));
+    }
+
+    #[test]
+    fn a_bare_alias_leads_on() {
+        let alias_of = |records: &[(&'static str, &'static str)]| {
+            let mut packet = Packet::new_reply(7);
+            for (from, to) in records {
+                let data = RData::CNAME(Name::new(to).unwrap().into());
+                packet.answers.push(ResourceRecord::new(Name::new(from).unwrap(), CLASS::IN, 30, data));
+            }
+            let message = packet.build_bytes_vec().unwrap();
+            match answer(&message, 7, "app.example", address) {
+                Answer::Found(found, alias) if found.all.is_empty() => alias.map(|alias| alias.target),
+                _ => panic!("it has an address"),
+            }
+        };
+        assert_eq!(alias_of(&[]), None);
+        assert_eq!(alias_of(&[("other.example", "b.example")]), None);
+        assert_eq!(alias_of(&[("App.example", "b.example")]).as_deref(), Some("b.example"));
+        let chain = [("b.example", "c.example"), ("app.example", "b.example")];
+        assert_eq!(alias_of(&chain).as_deref(), Some("c.example"));
+        assert!(
+            alias_of(&[("app.example", "b.example"), ("b.example", "app.example")]).is_some(),
+            "a ring ends"
+        );
     }
 }

@@ -13,6 +13,8 @@
 //! * `names`, `dns`: host names, as they resolve where the proxy runs.
 //! * `pod`: where in Kubernetes a proxy runs, be it one that is known or not.
 //! * `confine`, `owner`: what such a process may take, and whose rights it has: those of the proxy's own user.
+//! * `follow`, `tail`, `handing`: the error logs of proxies, opened by such a process and read while they grow.
+//! * `hints`: what else is known of why connects fail.
 //! * `logs`, `root`, `mounts`: files of another process, as it sees them.
 //! * `protocol`: questions and answers; `lines`: what both sides take from a pipe, of bounded length; `holder`: whose they are.
 //!
@@ -25,6 +27,9 @@ mod changed;
 mod configuration;
 mod confine;
 mod dns;
+mod follow;
+mod handing;
+mod hints;
 mod holder;
 mod lines;
 mod logs;
@@ -39,12 +44,14 @@ mod protocol;
 mod queue;
 mod root;
 mod said;
+mod tail;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use changed::start_of_workers;
 pub use holder::Owner;
-pub use protocol::{Answer, GenerationId, Lookup, Question, Reply, Request};
+pub use protocol::{Answer, FoundName, GenerationId, Lookup, Question, Reply, Request, Resolved};
 
 /// How many pods the host keeps logs of, from which the names of pods are taken: read as the reader reads them, with the rights of
 /// this process.

@@ -13,19 +13,19 @@ use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     dns::{self, Found},
-    protocol::Lookup,
+    protocol::{FoundName, Lookup, Resolved},
     root::Root,
 };
-use crate::{
-    declared::{Endpoint, Resolved},
-    model::Address,
-};
+use crate::{declared::Endpoint, model::Address};
 
 /// At most so many names at once.
 const AT_ONCE: usize = 32;
 
 /// For all names of a request together: less than what the request itself may take.
 const LOOKUPS_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// For those of a reload that was rejected: less than it is waited for the reason.
+const MOMENT: Duration = Duration::from_millis(700);
 
 const PORT: u16 = 53;
 
@@ -105,6 +105,12 @@ impl System {
         Ok(found)
     }
 
+    /// Whether a file says what it is, so that nobody is asked.
+    fn is_in_hosts(&self, lookup: &Lookup) -> bool {
+        let is_of_system = lookup.servers.is_empty() && !lookup.is_service;
+        is_of_system && self.hosts.contains_key(&lookup.name.to_ascii_lowercase())
+    }
+
     async fn look_up(&self, lookup: &Lookup) -> io::Result<Found<SocketAddr>> {
         if lookup.servers.is_empty() && !lookup.is_service {
             return Ok(at_port(self.resolve(&lookup.name).await?, 0));
@@ -169,28 +175,53 @@ pub(super) fn look_up(system: System, lookups: Vec<Lookup>) -> io::Result<Resolv
     Ok(runtime.block_on(look_up_all(Arc::new(system), lookups)))
 }
 
+/// The first of these names that does not resolve, as far as that is known in a moment: somebody waits for it.
+pub(super) fn first_missing(system: System, names: &[String]) -> io::Result<Option<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let (permits, system) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(system));
+        let mut tasks = JoinSet::new();
+        for (index, name) in names.iter().cloned().enumerate() {
+            let (permits, system) = (Arc::clone(&permits), Arc::clone(&system));
+            tasks.spawn(async move {
+                let _permit = permits.acquire_owned().await;
+                let found = system.resolve(&name).await;
+                // A server that is silent, or fails, says nothing.
+                (index, found.is_ok_and(|found| found.all.is_empty()))
+            });
+        }
+        let mut missing: Option<usize> = None;
+        let collect = async {
+            while let Some(Ok((index, is_missing))) = tasks.join_next().await {
+                missing = missing.into_iter().chain(is_missing.then_some(index)).min();
+            }
+        };
+        let _ = timeout(MOMENT, collect).await;
+        missing.and_then(|index| names.get(index).cloned())
+    }))
+}
+
 async fn look_up_all(system: Arc<System>, lookups: Vec<Lookup>) -> Resolved {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut waiting: BTreeSet<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
+    let mut waiting: BTreeSet<_> = lookups.iter().map(Lookup::key).collect();
     let mut tasks = JoinSet::new();
     for lookup in lookups {
         let (permits, system) = (Arc::clone(&permits), Arc::clone(&system));
         tasks.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let found = system.look_up(&lookup).await;
-            (lookup.name, found)
+            (lookup.key(), lookup.name.clone(), system.is_in_hosts(&lookup), found)
         });
     }
     let mut resolved = Resolved::default();
     let collect = async {
-        while let Some(Ok((name, found))) = tasks.join_next().await {
-            waiting.remove(&name);
+        while let Some(Ok((key, name, is_of_file, found))) = tasks.join_next().await {
+            waiting.remove(&key);
             match found {
-                Ok(Found { mut all, ttl }) => {
-                    all.sort_unstable();
-                    all.dedup();
-                    resolved.addresses.insert(name, all);
-                    resolved.valid_seconds = resolved.valid_seconds.into_iter().chain(ttl).min();
+                Ok(Found { all: mut addresses, ttl: ttl_seconds }) => {
+                    addresses.sort_unstable();
+                    addresses.dedup();
+                    resolved.found.push(FoundName { key, addresses, ttl_seconds, is_of_file });
                 }
                 Err(error) => resolved.problems.push(format!("{name:?} could not be looked up: {error}")),
             }

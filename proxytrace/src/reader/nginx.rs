@@ -2,6 +2,7 @@
 //! reload. The one place here that names nginx's configuration: that of another proxy is another file like this.
 
 use std::{
+    fs::File,
     io::{self, Read as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -17,13 +18,21 @@ use super::{
     said::TOO_LARGE,
 };
 use crate::{
-    declared::{MAX_ENTRIES, Routes},
+    check,
+    declared::{MAX_ENTRIES, Peer, Routes, Upstream},
     nginx::{
         config_path::{self, Compiled},
         log, read,
+        version::Version,
     },
     programs::Arguments,
 };
+
+/// What nginx says in its log of requests that fail before they connect.
+pub(super) use crate::nginx::complaint;
+
+/// The port of a `server` line where none is written.
+const HTTP: u16 = 80;
 
 /// A program larger than that is not looked through for what was compiled into it, in bytes.
 const MAX_PROGRAM: u64 = 64 << 20;
@@ -33,7 +42,12 @@ pub(super) struct Loaded {
     /// The main file, a path below the process's root.
     pub(super) path: PathBuf,
     config: Config,
+    version: Option<Version>,
     keeps_by_default: bool,
+    /// What relative paths of logs begin with.
+    prefix: PathBuf,
+    /// Where nginx logs where its configuration does not say it.
+    error_log: PathBuf,
 }
 
 /// Reads `path`, or else the configuration that the process `pid` of `arguments` names.
@@ -49,6 +63,11 @@ pub(super) fn load(
     let compiled = compiled(opened);
     // Of a program that cannot be read nothing is known.
     let keeps_by_default = compiled.as_ref().map_or(true, Compiled::keeps_by_default);
+    let default = Compiled::default();
+    let known = compiled.as_ref().unwrap_or(&default);
+    let prefix = config_path::prefix(arguments, known, &opened.directory);
+    let version = known.version;
+    let error_log = arguments.error_log.as_ref().unwrap_or(&known.error_log).clone();
     let path = match path {
         Some(path) => path.to_owned(),
         None => compiled
@@ -60,7 +79,7 @@ pub(super) fn load(
         .map_err(|error| error.without_words())?;
     // What the tree was made of is as large as the tree, and nobody reads it any more.
     config.files.iter_mut().for_each(|file| file.text = Vec::new());
-    Ok(Loaded { path, config, keeps_by_default })
+    Ok(Loaded { path, config, version, keeps_by_default, prefix, error_log })
 }
 
 fn compiled(opened: &Opened) -> io::Result<Compiled> {
@@ -81,6 +100,49 @@ impl Loaded {
         Ok(Routes { keeps_by_default: self.keeps_by_default, ..read::routes(&self.config) })
     }
 
+    /// The first that nginx refuses about its upstreams, in nginx's words.
+    pub(super) fn fault(&self, root: &Root) -> Option<String> {
+        let words = read::first_fault(&self.config)?;
+        Some(log::without_secrets(&words, |path| root.is_public(path)))
+    }
+
+    /// What else nginx refuses, as far as the files tell.
+    pub(super) fn refusal(self, root: &Root) -> Option<String> {
+        let found = check::refusal(self.config, self.version, &|path| root.exists(path))?;
+        Some(log::without(&found.words, found.quotes_names, |path| root.is_public(path)))
+    }
+
+    /// That a host of its routes does not resolve, in nginx's words.
+    pub(super) fn host_not_found(&self, root: &Root, routes: &Routes, host: &str) -> Option<String> {
+        let is_it = |peer: &&Peer| !peer.resolve && peer.endpoint.host() == Some(host);
+        let found = |upstream: &'_ Upstream| {
+            let peer = upstream.peers.iter().find(is_it)?;
+            // As it is written there, most likely; a route that names a host is reported without the port.
+            let port = match peer.endpoint.port() {
+                port if upstream.is_implicit || port == HTTP => String::new(),
+                port => format!(":{port}"),
+            };
+            Some(format!("host not found in upstream \"{host}{port}\" in {}", peer.place))
+        };
+        let words = routes.upstreams.iter().find_map(found)?;
+        Some(log::without_secrets(&words, |path| root.is_public(path)))
+    }
+
+    /// The paths of its error logs, below the process's root.
+    fn error_logs(&self) -> impl Iterator<Item = PathBuf> {
+        let is_set = self.config.directives.iter().any(|directive| is_called("error_log")(&directive));
+        let default = (!is_set).then(|| self.error_log.clone());
+        let mut open: Vec<&Directive> = self.config.directives.iter().collect();
+        let mut paths = Vec::new();
+        while let Some(directive) = open.pop() {
+            open.extend(directive.children());
+            let path = directive.arg(0).filter(|_| is_called("error_log")(&directive));
+            let is_file = |path: &&str| *path != "stderr" && !path.contains(':');
+            paths.extend(path.filter(is_file).map(PathBuf::from));
+        }
+        default.into_iter().chain(paths).map(|path| self.prefix.join(path))
+    }
+
     /// Its files, but those that nginx itself writes: where upstreams keep servers that were set while it runs.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let prefix = self.path.parent().unwrap_or(Path::new(""));
@@ -91,6 +153,16 @@ impl Loaded {
         let files = self.config.files.iter().map(|file| file.path.as_path());
         files.filter(move |path| !kept.iter().any(|kept| kept == path))
     }
+}
+
+/// The files that the process has open and that its configuration calls its error logs, to be read.
+///
+/// By both: it may have other files open that clients write to, and the files of that name may not be what it writes to.
+pub(super) fn error_logs(opened: &Opened, loaded: &Loaded) -> Vec<File> {
+    let paths: Vec<_> = loaded.error_logs().collect();
+    let Opened { root, logs, .. } = opened;
+    let is_one = |found: &&OwnedFd| paths.iter().any(|path| root.is_same(path, found));
+    logs.iter().filter(is_one).filter_map(|found| root.open_found(found).ok()).collect()
 }
 
 fn is_called(name: &str) -> impl Fn(&&Directive) -> bool {
@@ -127,9 +199,13 @@ impl Files for Root {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path};
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        path::{Path, PathBuf},
+    };
 
-    use super::{Files as _, Limits, Loaded, Root};
+    use super::{Config, Files as _, Limits, Loaded, Root};
 
     #[test]
     fn patterns_are_followed_below_the_root() {
@@ -144,6 +220,31 @@ mod tests {
         assert_eq!(found, [Path::new("/etc/nginx/sites/above"), Path::new("/etc/nginx/sites/relative")]);
     }
 
+    fn loaded(path: PathBuf, config: Config) -> Loaded {
+        let (prefix, error_log) = ("/usr/share/nginx".into(), "/var/log/nginx/error.log".into());
+        Loaded { path, config, version: None, keeps_by_default: false, prefix, error_log }
+    }
+
+    #[test]
+    fn the_error_logs_are_those_of_the_configuration_or_what_was_compiled_in() {
+        let check = |text: &str, expected: &[&str]| {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("nginx.conf"), text).unwrap();
+            let (root, path) = (Root::at(directory.path()).unwrap(), Path::new("/nginx.conf").to_owned());
+            let config = nginx_conf::load(&root, &path, None, &Limits::default()).unwrap();
+            let mut found: Vec<_> = loaded(path, config).error_logs().collect();
+            found.sort();
+            assert_eq!(found, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{text}");
+        };
+        check("events {}", &["/var/log/nginx/error.log"]);
+        check("error_log logs/e.log warn; events {}", &["/usr/share/nginx/logs/e.log"]);
+        check(
+            "error_log stderr; http { error_log syslog:server=unix:/dev/log; server { error_log /a.log; } }",
+            &["/a.log"],
+        );
+        check("http { error_log /a.log; }", &["/a.log", "/var/log/nginx/error.log"]);
+    }
+
     #[test]
     fn what_nginx_writes_itself_is_none_of_the_files() {
         let directory = tempfile::tempdir().unwrap();
@@ -154,7 +255,7 @@ mod tests {
         let (root, path) = (Root::at(directory.path()).unwrap(), Path::new("/nginx.conf").to_owned());
         let config = nginx_conf::load(&root, &path, Some("daemon off;"), &Limits::default()).unwrap();
         assert_eq!(config.files.len(), 4, "with what -g says");
-        let loaded = Loaded { path, config, keeps_by_default: false };
+        let loaded = loaded(path, config);
         let files: Vec<_> = loaded.files().collect();
         assert_eq!(files, [nginx_conf::GLOBALS, "/nginx.conf", "/more.conf"].map(Path::new));
     }

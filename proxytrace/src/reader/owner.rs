@@ -107,6 +107,8 @@ pub(super) struct Wanted {
     pub(super) logs: bool,
     /// Its network.
     pub(super) network: bool,
+    /// The files of the host itself.
+    pub(super) host: bool,
 }
 
 /// What can be read once we are its user.
@@ -121,6 +123,8 @@ pub(super) struct Opened {
     pub(super) logs: Vec<OwnedFd>,
     /// Why its network could not be entered, if that is wanted.
     pub(super) network: io::Result<()>,
+    /// The root of the host, if that is wanted and can be had.
+    pub(super) host: Option<Root>,
 }
 
 impl Process {
@@ -177,6 +181,7 @@ impl Process {
         let directory = self.entry.cwd().map_err(failed("find its working directory"))?;
         let logs = if wanted.logs { self.files() } else { Vec::new() };
         let mounts = Mounts::new(self.tables_of_mounts());
+        let host = if wanted.host { root_of_host() } else { None };
         let user = self.entry.open_relative("ns/user").map_err(failed("look at its user namespace"))?;
         let network = if wanted.network { self.enter_network() } else { Ok(()) };
         let auxv = self.content("auxv", MAX_AUXV).map_err(failed(
@@ -191,7 +196,7 @@ impl Process {
             return Err(Refusal::Changed);
         }
         self.credentials.take(&user)?;
-        Ok(Opened { root: Root::new(root, mounts), program, directory, logs, network })
+        Ok(Opened { root: Root::new(root, mounts), program, directory, logs, network, host })
     }
 
     fn content(&self, name: &str, max: u64) -> Result<Vec<u8>, ProcError> {
@@ -231,6 +236,17 @@ impl Process {
             self.entry.open_relative("ns/net").map_err(|error| io::Error::other(error.to_string()))?;
         if is_ours(&network, "net")? { Ok(()) } else { Ok(setns(network, CloneFlags::CLONE_NEWNET)?) }
     }
+}
+
+/// Where the first process looks for files: what it has is the host's. Where nobody may look there, where this one does.
+fn root_of_host() -> Option<Root> {
+    let of = |process: process::Process| {
+        let root = process.open_relative_flags("root", FIND | OFlags::DIRECTORY).ok()?;
+        let mounts = process.open_relative("mountinfo").ok()?;
+        Some(Root::new(root.into(), Mounts::new(vec![mounts])))
+    };
+    let first = process::Process::new(1).ok().and_then(of);
+    first.or_else(|| process::Process::myself().ok().and_then(of))
 }
 
 impl Credentials {

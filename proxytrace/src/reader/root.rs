@@ -106,6 +106,13 @@ impl Root {
         Timestamp::new(changed.tv_sec, changed.tv_nsec.cast_signed()).map_err(io::Error::other)
     }
 
+    /// Whether a path leads to a file that was found before.
+    pub(super) fn is_same(&self, path: &Path, found: &OwnedFd) -> bool {
+        let inode = |about: Statx| (about.stx_dev_major, about.stx_dev_minor, about.stx_ino);
+        let (one, other) = (self.find(path).map(|(_, about)| about), self.about(found));
+        one.is_ok_and(|one| other.is_ok_and(|other| inode(one) == inode(other)))
+    }
+
     /// Whether everybody may look up `path`, which is an absolute one without links: it is no secret that it is there.
     pub(super) fn is_public(&self, path: &Path) -> bool {
         let may_search = |directory: &Path| {

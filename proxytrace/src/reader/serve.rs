@@ -2,10 +2,13 @@
 //! ends with it, so that neither a hostile configuration nor a name server that is silent holds up the next.
 
 use std::{
-    collections::HashMap,
-    fs,
+    collections::{HashMap, HashSet},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::fd::AsFd as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -26,6 +29,8 @@ use tokio::{
 
 use super::{
     configuration, confine,
+    follow::{self, Followed, Opened},
+    handing,
     holder::Owner,
     lines::Lines,
     protocol::{Answer, MAX_ANSWER, MAX_REQUEST, Question, Reply, Request},
@@ -80,7 +85,12 @@ fn answer_one() -> anyhow::Result<()> {
     io::stdin().take(MAX_REQUEST as u64 + 1).read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
     drop(text);
-    let answer = Said::Answer(configuration::answer(&request));
+    let (answer, files) = configuration::answer(&request);
+    if request.question == Question::Log {
+        handing::give(io::stdin(), &files).context("hand logs over")?;
+    }
+    drop(files);
+    let answer = Said::Answer(answer);
     let line = answer.line().or_else(|error| {
         if error.io_error_kind() != Some(io::ErrorKind::FileTooLarge) {
             return Err(error);
@@ -91,9 +101,10 @@ fn answer_one() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It ends when the trace does, which may have a last question when both are to end: by Ctrl-C, or by systemd.
+/// It ends when the trace does, which may have a last question when both are to end: by Ctrl-C, or by systemd. SIGHUP, which has an
+/// agent read its configuration again, comes to both from whoever signals a whole service (`systemctl kill`).
 fn ignore_signals() -> nix::Result<()> {
-    for ends in [Signal::SIGINT, Signal::SIGTERM] {
+    for ends in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
         #[expect(unsafe_code, reason = "nix cannot know what a handler does")]
         // SAFETY: to ignore a signal runs no code.
         unsafe { signal(ends, SigHandler::SigIgn) }?;
@@ -108,6 +119,8 @@ async fn serve() -> anyhow::Result<()> {
     let mut desk = Desk::new(replies);
     let mut check = interval(LOOK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut logs = interval(follow::LOOK);
+    logs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             line = requests.next() => match line? {
@@ -116,6 +129,7 @@ async fn serve() -> anyhow::Result<()> {
             },
             Some(event) = desk.events.recv() => desk.note(event),
             _ = check.tick(), if desk.queue.is_unsettled() => desk.check(),
+            _ = logs.tick(), if !desk.followed.is_empty() => desk.look_at_logs(),
         }
         desk.start();
     }
@@ -124,6 +138,7 @@ async fn serve() -> anyhow::Result<()> {
 /// Who takes questions, lets children work on them, and knows what becomes of those.
 struct Desk {
     queue: Queue,
+    followed: Followed,
     /// How children learn that their time is over.
     ends: HashMap<Ticket, oneshot::Sender<()>>,
     replies: mpsc::Sender<Reply>,
@@ -132,9 +147,11 @@ struct Desk {
 }
 
 /// What becomes of a child.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Event {
     FilesRead,
+    /// It has opened the logs of a proxy.
+    LogsOpened(Box<Opened>),
     /// It has answered, or was killed: it ends.
     Ends,
     /// It was reaped.
@@ -146,7 +163,8 @@ impl Desk {
         let (report, events) = mpsc::unbounded_channel();
         let (sender, receiver) = mpsc::channel(MAX_REPLIES);
         tokio::spawn(write(replies, receiver));
-        Self { queue: Queue::default(), ends: HashMap::new(), replies: sender, events, report }
+        let (queue, followed) = (Queue::default(), Followed::default());
+        Self { queue, followed, ends: HashMap::new(), replies: sender, events, report }
     }
 
     fn take(&mut self, request: Request) {
@@ -159,6 +177,7 @@ impl Desk {
     fn note(&mut self, (ticket, event): (Ticket, Event)) {
         match event {
             Event::FilesRead => self.queue.note_files_read(ticket),
+            Event::LogsOpened(opened) => self.followed.note(*opened, Instant::now()),
             Event::Ends => self.queue.note_dying(ticket, Instant::now()),
             Event::Ended => {
                 self.ends.remove(&ticket);
@@ -178,6 +197,23 @@ impl Desk {
                 // It may just have ended.
                 let _ = end.send(());
             }
+        }
+    }
+
+    fn look_at_logs(&mut self) {
+        // Whoever does not take answers gets no more of them: logs wait.
+        if self.replies.capacity() == 0 {
+            return;
+        }
+        let looked = self.followed.look(Instant::now());
+        looked.reopen.into_iter().for_each(|request| self.take(request));
+        if !looked.replies.is_empty() {
+            let replies = self.replies.clone();
+            tokio::spawn(async move {
+                for reply in looked.replies {
+                    let _ = replies.send(reply).await;
+                }
+            });
         }
     }
 
@@ -224,8 +260,8 @@ async fn work_on(
         let _ = report.send((ticket, event));
     };
     let started = Instant::now();
-    let mut child = None;
-    let asked = timeout(REQUEST_TIMEOUT, ask(&mut child, &request, || report(Event::FilesRead)));
+    let (mut child, mut files) = (None, Vec::new());
+    let asked = timeout(REQUEST_TIMEOUT, ask(&mut child, &mut files, &request, || report(Event::FilesRead)));
     let answer = tokio::select! {
         asked = asked => match asked {
             Ok(Ok(answer)) => Ok(answer),
@@ -238,6 +274,11 @@ async fn work_on(
         )),
     };
     let answer = answer.unwrap_or_else(|why| request.question.unanswered(why));
+    if let Answer::Log { master, names } = &answer {
+        let names: HashSet<_> = names.iter().cloned().collect();
+        let (request, master) = (request.clone(), *master);
+        report(Event::LogsOpened(Box::new(Opened { request, owner, master, names, files })));
+    }
     if let Some(mut child) = child {
         // It has nothing more to say.
         let _ = child.start_kill();
@@ -257,22 +298,26 @@ async fn work_on(
 /// Starts a child, hands it the request, and hears what it says.
 async fn ask(
     started: &mut Option<Child>,
+    files: &mut Vec<File>,
     request: &Request,
     note_files_read: impl Fn(),
 ) -> anyhow::Result<Answer> {
+    // A socket, and no pipe: files come back through it.
+    let (ours, theirs) = UnixStream::pair().context("make a socket")?;
+    ours.set_nonblocking(true)?;
+    let mut ours = tokio::net::UnixStream::from_std(ours)?;
     let child = Command::new("/proc/self/exe")
         .args([COMMAND, "--once"])
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .context("start a process to read it (/proc/self/exe)")?;
     let child = started.insert(child);
-    let mut stdin = child.stdin.take().context("it has no standard input")?;
     let stdout = child.stdout.take().context("it has no standard output")?;
     // Of one that is killed meanwhile the status says so.
-    let _ = stdin.write_all(&serde_json::to_vec(request)?).await;
-    drop(stdin);
+    let _ = ours.write_all(&serde_json::to_vec(request)?).await;
+    let _ = ours.shutdown().await;
     let mut lines = Lines::new(stdout, MAX_ANSWER);
     loop {
         let Some(line) = lines.next().await.context("take its answer")? else {
@@ -286,6 +331,9 @@ async fn ask(
                     is_answer_to(&answer, &request.question),
                     "its answer is to another question"
                 );
+                if matches!(answer, Answer::Log { .. }) {
+                    *files = handing::take(&ours).context("take its files")?;
+                }
                 return Ok(answer);
             }
         }
@@ -297,8 +345,12 @@ const fn is_answer_to(answer: &Answer, question: &Question) -> bool {
     match answer {
         Answer::Configuration(_) => matches!(question, Question::Configuration),
         Answer::Addresses(_) => matches!(question, Question::Addresses(_)),
-        Answer::Rejection { .. } => matches!(question, Question::Rejection(_)),
+        Answer::Rejection { .. } => matches!(question, Question::Rejection { .. }),
         Answer::Pod(_) => matches!(question, Question::Pod),
+        Answer::Log { .. } => matches!(question, Question::Log),
+        Answer::Hints(_) => matches!(question, Question::Hints(_)),
+        // That comes from what was handed over, and from no child.
+        Answer::Complaints { .. } => false,
         Answer::Unreadable(_) | Answer::NoKnownProxy => true,
     }
 }

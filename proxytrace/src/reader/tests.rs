@@ -13,5 +13,11 @@ pub(crate) fn time_of_thread() -> Duration {
 
 /// A question about a proxy of whose processes nothing is known.
 pub(super) fn request(proxy: u64, generation: u32, question: Question) -> Request {
-    Request { id: GenerationId { proxy, generation }, pids: Vec::new(), config: None, question }
+    Request {
+        id: GenerationId { proxy, generation },
+        pids: Vec::new(),
+        taken_ns: None,
+        config: None,
+        question,
+    }
 }

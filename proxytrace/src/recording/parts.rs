@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
-use crate::model::{Body, Declaration, Declared, Record, Upstream};
+use crate::model::{Body, Declaration, Declared, HostName, Record, Upstream};
 
 /// What a part takes at most, in bytes, beside what every record has.
 const MAX_PART: usize = 256 << 10;
@@ -16,36 +16,47 @@ pub(super) fn split(record: &Record) -> Vec<Record> {
     let Body::Declared(declaration) = &record.body else { return vec![record.clone()] };
     let Declared { upstreams, is_open, is_followed } = &declaration.declared;
     let empty = || Declared { upstreams: BTreeMap::new(), is_open: *is_open, is_followed: *is_followed };
-    let (mut parts, mut size, mut left_out) = (vec![empty()], 0, 0);
+    let mut parts = Parts { all: vec![empty()], size: 0, left_out: 0, empty: empty() };
     let all = upstreams.iter().flat_map(|(name, upstream)| {
         upstream.addresses.iter().map(move |(address, place)| (name, upstream, address, place))
     });
     for (name, upstream, address, place) in all {
-        let is_backup = upstream.backups.contains(address);
+        let (is_backup, is_down) = (upstream.backups.contains(address), upstream.down.contains(address));
         let directive = upstream.directive.as_deref().map_or(0, written);
         let shown = written(&address.to_string());
-        let takes = written(name) + shown + written(place) + directive + if is_backup { shown } else { 0 };
-        if takes > MAX_PART || (parts.len() as u32 == MAX_PARTS && size + takes > MAX_PART) {
-            left_out += 1;
-            continue;
-        }
-        if size + takes > MAX_PART {
-            parts.push(empty());
-            size = 0;
-        }
-        size += takes;
-        if let Some(part) = parts.last_mut() {
-            let declared: &mut Upstream = part.upstreams.entry(Arc::clone(name)).or_default();
+        let takes = written(name)
+            + shown
+            + written(place)
+            + directive
+            + shown * (usize::from(is_backup) + usize::from(is_down));
+        if let Some(declared) = parts.upstream(name, takes) {
             declared.addresses.insert(address.clone(), Arc::clone(place));
             declared.directive.clone_from(&upstream.directive);
             declared.is_stream = upstream.is_stream;
             if is_backup {
                 declared.backups.insert(address.clone());
             }
+            if is_down {
+                declared.down.insert(address.clone());
+            }
         }
     }
+    let hosts = upstreams
+        .iter()
+        .flat_map(|(name, upstream)| upstream.names.iter().map(move |host| (name, upstream, host)));
+    for (name, upstream, host) in hosts {
+        let directive = upstream.directive.as_deref().map_or(0, written);
+        let takes = written(name) + written(&host.name) + written(&host.place) + directive + of_now(host);
+        if let Some(declared) = parts.upstream(name, takes) {
+            declared.directive.clone_from(&upstream.directive);
+            declared.is_stream = upstream.is_stream;
+            declared.names.push(host.clone());
+        }
+    }
+    let Parts { all: mut parts, size, mut left_out, .. } = parts;
+    let mut size = size;
     // An upstream without an address is declared as well.
-    for name in upstreams.iter().filter(|(_, upstream)| upstream.addresses.is_empty()).map(|(name, _)| name) {
+    for name in upstreams.iter().filter(|(_, upstream)| is_empty(upstream)).map(|(name, _)| name) {
         match parts.last_mut() {
             Some(part) if size + written(name) <= MAX_PART => {
                 size += written(name);
@@ -62,6 +73,44 @@ pub(super) fn split(record: &Record) -> Vec<Record> {
         Record { time: record.time, body: Body::Declared(declaration) }
     };
     (0..).zip(parts).map(record_of).collect()
+}
+
+fn is_empty(upstream: &Upstream) -> bool {
+    upstream.addresses.is_empty() && upstream.names.is_empty()
+}
+
+/// Parts while they are made.
+struct Parts {
+    all: Vec<Declared>,
+    /// What the last one takes.
+    size: usize,
+    left_out: u64,
+    empty: Declared,
+}
+
+impl Parts {
+    /// The upstream in the part that has room for so many bytes more; `None` where none has.
+    fn upstream(&mut self, name: &Arc<str>, takes: usize) -> Option<&mut Upstream> {
+        let is_full = self.size + takes > MAX_PART;
+        if takes > MAX_PART || (self.all.len() as u32 == MAX_PARTS && is_full) {
+            self.left_out += 1;
+            return None;
+        }
+        if is_full {
+            self.all.push(self.empty.clone());
+            self.size = 0;
+        }
+        self.size += takes;
+        Some(self.all.last_mut()?.upstreams.entry(Arc::clone(name)).or_default())
+    }
+}
+
+/// What is known of a name takes so much at most.
+fn of_now(host: &HostName) -> usize {
+    const MEMBERS: usize = 128;
+    const ADDRESS: usize = 48;
+    let addresses = host.now.as_ref().map_or(0, |now| now.addresses.len() + now.before.len());
+    MEMBERS + addresses * ADDRESS
 }
 
 /// What a text takes at most as JSON, with what stands around it.
@@ -98,6 +147,8 @@ impl Joined {
                     let declared = whole.declared.upstreams.entry(name).or_default();
                     declared.addresses.extend(upstream.addresses);
                     declared.backups.extend(upstream.backups);
+                    declared.down.extend(upstream.down);
+                    declared.names.extend(upstream.names);
                     declared.is_stream |= upstream.is_stream;
                     declared.directive = upstream.directive.or(declared.directive.take());
                 }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read as _};
 use serde::Deserialize;
 
 use super::parts::{Joined, Part};
-use crate::model::{Body, FORMAT, Record};
+use crate::model::{Body, FORMAT, Record, Remembered};
 
 /// No record is nearly as long: what a configuration declares is written in parts. A longer line is not to be taken into memory.
 const MAX_LINE: u64 = 16 << 20;
@@ -67,7 +67,7 @@ impl<R: BufRead> RecordingReader<R> {
     ///
     /// # Errors
     /// The input is damaged here. There is nothing to read behind that.
-    pub fn next_record(&mut self) -> Result<Option<Record>, Damage> {
+    pub fn next_record(&mut self) -> Result<Option<Remembered>, Damage> {
         loop {
             self.buffer.clear();
             self.line += 1;
@@ -85,17 +85,21 @@ impl<R: BufRead> RecordingReader<R> {
                 self.too_long += 1;
                 continue;
             }
-            match serde_json::from_slice::<Record>(&self.buffer) {
-                Ok(Record { body: Body::Header(header), time }) => {
+            match serde_json::from_slice::<Remembered>(&self.buffer) {
+                Ok(Remembered { record: Record { body: Body::Header(header), time }, .. }) => {
                     self.newest_format = self.newest_format.max(header.format);
-                    return Ok(Some(Record { time, body: Body::Header(header) }));
+                    return Ok(Some(Remembered::once(Record { time, body: Body::Header(header) })));
                 }
                 Ok(_) if self.line == 1 => return Err(Damage::NoHeader),
-                Ok(Record { time, body: Body::Declared(part) }) => match self.joined.take(part) {
-                    Part::Whole(whole) => return Ok(Some(Record { time, body: Body::Declared(whole) })),
-                    Part::Waits => {}
-                    Part::Useless => self.skipped += 1,
-                },
+                Ok(Remembered { record: Record { time, body: Body::Declared(part) }, .. }) => {
+                    match self.joined.take(part) {
+                        Part::Whole(whole) => {
+                            return Ok(Some(Remembered::once(Record { time, body: Body::Declared(whole) })));
+                        }
+                        Part::Waits => {}
+                        Part::Useless => self.skipped += 1,
+                    }
+                }
                 Ok(record) => return Ok(Some(record)),
                 Err(error) => {
                     let is_record = serde_json::from_slice::<AnyRecord>(&self.buffer).is_ok();
@@ -146,7 +150,7 @@ mod tests {
     use crate::model::{Body, Record};
 
     const HEADER: &str = r#"{"time":"2026-11-22T06:39:51.000000000Z","kind":"header","format":1,"host":"h","kernel":"6.1","version":"0.1.0","all":true}"#;
-    const CONNECT: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"10.0.0.5:8080","outcome":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
+    const CONNECT: &str = r#"{"time":"2026-11-22T06:39:51.120000000Z","kind":"connect","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"10.0.0.5:8080","outcome":"refused","cause":"refused","errno":111,"duration_us":330,"syn_retransmits":0}"#;
     const STALLED: &str = r#"{"time":"2026-11-22T06:39:52.120000000Z","kind":"stalled","proxy":"nginx","pid":9,"generation":2,"upstream":"api","address":"unix:/a","errno":0,"duration_us":330,"syn_retransmits":1}"#;
     const EXITED: &str = r#"{"time":"2026-11-22T06:39:53.000000000Z","kind":"worker_exited","proxy":"nginx","pid":9,"generation":2,"signal":11,"core":true}"#;
 
@@ -155,7 +159,7 @@ mod tests {
         let mut records = Vec::new();
         loop {
             match reader.next_record() {
-                Ok(Some(record)) => records.push(record),
+                Ok(Some(remembered)) => records.push(remembered.record),
                 Ok(None) => return (records, None, reader.skipped()),
                 Err(damage) => return (records, Some(damage), reader.skipped()),
             }
@@ -174,6 +178,16 @@ mod tests {
         assert_eq!(skipped, 0);
         let again: Vec<_> = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect();
         assert_eq!(again, [HEADER, CONNECT, STALLED, EXITED]);
+    }
+
+    #[test]
+    fn many_in_one_are_as_many() {
+        let many = CONNECT.replace('}', r#","times":300,"until":"2026-11-22T06:39:59Z"}"#);
+        let text = lines(&[HEADER, &many]);
+        let mut reader = RecordingReader::new(text.as_bytes());
+        let read: Vec<_> = std::iter::from_fn(|| reader.next_record().unwrap()).collect();
+        assert_eq!((read[0].times, read[1].times), (1, 300));
+        assert_eq!(serde_json::to_string(&read[1]).unwrap(), many);
     }
 
     #[test]
@@ -228,8 +242,9 @@ mod tests {
         for end in ["\n", ""] {
             let text = lines(&[HEADER, &format!("{long}x"), CONNECT, &long]) + &long + end;
             let mut reader = RecordingReader::new(text.as_bytes());
-            assert!(matches!(reader.next_record(), Ok(Some(Record { body: Body::Header(_), .. }))));
-            assert!(matches!(reader.next_record(), Ok(Some(Record { body: Body::Connect(_), .. }))));
+            let bodies: [Body; 2] =
+                std::array::from_fn(|_| reader.next_record().unwrap().unwrap().record.body);
+            assert!(matches!(bodies, [Body::Header(_), Body::Connect(_)]));
             assert!(matches!(reader.next_record(), Ok(None)));
             assert_eq!((reader.too_long(), reader.skipped()), (3, 0));
         }

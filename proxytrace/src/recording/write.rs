@@ -23,12 +23,12 @@ pub enum Unusable {
     #[error("record to {}: it is there already; take another name, or remove it", .0.display())]
     Exists(PathBuf),
     /// It cannot be made.
-    #[error("record to {}: {source}; take a directory that is there and may be written to", .path.display())]
+    #[error("record to {}: {why}; take a directory that is there, may be written to and has room", .path.display())]
     NotMade {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. It is in the message, and is not to be said again as its source.
+        why: io::Error,
     },
 }
 
@@ -89,7 +89,7 @@ impl Recorder {
         }
         let header = self.header.clone();
         let begun = self.write(&header).and_then(|()| self.flush());
-        begun.map_err(|source| Unusable::NotMade { path: self.file.path.clone(), source })
+        begun.map_err(|source| Unusable::NotMade { path: self.file.path.clone(), why: source })
     }
 
     /// Adds a record, in parts where it is a long one.
@@ -174,7 +174,7 @@ fn create(path: &Path) -> Result<Own, Unusable> {
     match made {
         Ok(file) => Ok(Own { path, file }),
         Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Err(Unusable::Exists(path)),
-        Err(source) => Err(Unusable::NotMade { path, source }),
+        Err(source) => Err(Unusable::NotMade { path, why: source }),
     }
 }
 
@@ -213,7 +213,7 @@ mod tests {
     fn read(path: &std::path::Path) -> Vec<Record> {
         let bytes = fs::read(path).unwrap();
         let mut reader = RecordingReader::new(&*bytes);
-        std::iter::from_fn(|| reader.next_record().unwrap()).collect()
+        std::iter::from_fn(|| reader.next_record().unwrap()).map(|one| one.record).collect()
     }
 
     #[test]

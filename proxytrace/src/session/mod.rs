@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     kernel::{Error, Events},
-    model::{Body, Lost, Record},
+    model::{Body, Counted, Lost, Record},
     reader::{Reply, client::Replies},
     watch::{OPEN_RELOAD_CHECK, Watch},
 };
@@ -52,15 +52,22 @@ struct Inbox {
 }
 
 impl Session {
-    /// A session, and the pump that feeds it. Without `wants_records`, events become no records.
-    pub fn new(watch: Watch, events: Events, replies: Replies, wants_records: bool) -> (Self, Pump) {
+    /// A session, and the pump that feeds it. Without `wants_records`, events become no records. The first tick comes soon where it
+    /// `is_waited_for`.
+    pub fn new(
+        watch: Watch,
+        events: Events,
+        replies: Replies,
+        wants_records: bool,
+        is_waited_for: bool,
+    ) -> (Self, Pump) {
         // Whoever sends waits where the session does not keep up; so the kernel counts the events that are lost.
         let (event_sender, event_receiver) = mpsc::channel(1);
         let (reply_sender, reply_receiver) = mpsc::channel(1);
         let session = Self {
             watch,
             inbox: Inbox { events: event_receiver, replies: reply_receiver },
-            ticks: Ticks::new(!wants_records),
+            ticks: Ticks::new(is_waited_for),
             checked: Instant::now(),
             wants_records,
             lost: 0,
@@ -68,9 +75,33 @@ impl Session {
         (session, Pump::new(events, replies, event_sender, reply_sender))
     }
 
-    /// From now on findings are up to date within 25 ms of what happened, where that is 100 ms otherwise.
-    pub const fn hasten(&mut self) {
-        self.ticks.hasten();
+    /// From now on findings are up to date within 25 ms of what happened, where that `is_wanted`, and within 100 ms otherwise.
+    pub const fn hasten(&mut self, is_wanted: bool) {
+        self.ticks.hasten(is_wanted);
+    }
+
+    /// What was counted of each destination up to now, as far as it has a name.
+    ///
+    /// # Errors
+    /// A map in the kernel could not be read.
+    pub fn counted(&mut self) -> Result<Vec<Counted>, Error> {
+        self.watch.counted()
+    }
+
+    /// From now on established attempts have records as well, or are only counted again.
+    ///
+    /// # Errors
+    /// The kernel half could not be told.
+    pub fn report_established(&mut self, are_wanted: bool) -> Result<(), Error> {
+        self.watch.report_established(are_wanted)
+    }
+
+    /// From now on so many addresses of one owner's proxies get series of their own.
+    ///
+    /// # Errors
+    /// A map in the kernel could not be read; nothing has changed.
+    pub fn limit_addresses(&mut self, max: usize) -> Result<(), Error> {
+        self.watch.limit_addresses(max)
     }
 
     /// What is traced.
@@ -160,6 +191,8 @@ impl Session {
         self.watch.stop_waiting_for_names();
         update.records.extend(self.watch.records()?);
         update.records.extend(self.tick()?.records);
+        // Its time is when the trace ended.
+        update.records.push(Record { time: Timestamp::now(), body: Body::Tick });
         update.is_tick = true;
         Ok(update)
     }

@@ -23,9 +23,9 @@ impl Ticks {
         Self { has_news: is_waited_for, last: Instant::now(), after_news: Self::AFTER_NEWS }
     }
 
-    /// From now on they come sooner after something happened.
-    pub(super) const fn hasten(&mut self) {
-        self.after_news = Self::HASTY;
+    /// From now on they come sooner after something happened, where that `is_wanted`.
+    pub(super) const fn hasten(&mut self, is_wanted: bool) {
+        self.after_news = if is_wanted { Self::HASTY } else { Self::AFTER_NEWS };
     }
 
     pub(super) const fn note_news(&mut self) {

@@ -1,12 +1,17 @@
 //! What proxies are configured to do: asked for when they start and reload, and followed where names are.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proxytrace_ebpf::abi::{self, Event, Owner, Process, RowKey};
 
 use super::{Watch, living, rejections::Rejection};
 use crate::{
-    declared::{Configuration, RoutesView},
+    declared::{Configuration, RoutesView, SettingsByPeer},
     escape,
     kernel::{Error, Snapshot},
     model::{Address, Generation, Key},
@@ -19,6 +24,8 @@ use crate::{
 pub struct Running {
     /// Its newest generation.
     pub of: Generation,
+    /// What its process is called; empty for one that ended before it could be read.
+    pub process: String,
     /// The process that takes the signals.
     pub master: u32,
     /// The workers of that generation.
@@ -37,14 +44,22 @@ impl Watch {
     pub(super) fn note(&mut self, event: &Event) -> Result<(), Error> {
         let of = GenerationId { proxy: event.proxy, generation: event.generation };
         self.look_at_process(of, event.pid);
+        self.set_connect_timeout(of);
         match event.kind {
-            Event::ENTERED | Event::RELOADED => self.naming.ask(of, vec![event.pid]),
+            Event::ENTERED => self.naming.ask(of, vec![event.pid], None),
+            Event::RELOADED => {
+                self.naming.ask(of, vec![event.pid], Some(event.time_ns));
+                // Until its configuration is read, what held before is nearer to it than what holds where nothing is known.
+                if let Some(before) = self.newest_known(of.proxy, of.generation) {
+                    self.set_peer_settings(of, before);
+                }
+            }
             Event::WORKER_STARTED => self.naming.forked(of, event.pid),
             // Not of an old generation that is forgotten: it may have run another configuration than there is now.
             _ if !self.naming.is_asked(of) => {
                 let processes = self.tracer.processes()?;
                 if with_processes(&processes).any(|other| other == of) {
-                    self.naming.ask(of, pids(&processes, of));
+                    self.naming.ask(of, pids(&processes, of), None);
                 }
             }
             _ => {}
@@ -63,30 +78,45 @@ impl Watch {
             return Ok(());
         }
         if let Answer::Rejection { asked_ns, reason } = reply.answer {
-            self.lifecycle.note_reason(Rejection { proxy: of.proxy, asked_ns }, reason);
+            let rejection = Rejection { proxy: of.proxy, asked_ns };
+            if self.lifecycle.note_reason(rejection, reason) {
+                self.detection.reason_known(rejection);
+            }
+            self.detection.last_words_known(rejection);
+            return Ok(());
+        }
+        if let Answer::Hints(hints) = reply.answer {
+            self.hints.answer(Instant::now(), of.proxy, hints);
+            self.detection.show_again(of.proxy);
+            return Ok(());
+        }
+        if let Answer::Complaints { complaints, skipped_bytes } = reply.answer {
+            self.detection.complained(of.proxy, complaints, skipped_bytes);
             return Ok(());
         }
         match &reply.answer {
             Answer::Configuration(configuration) => {
                 self.names.configured(of.proxy, Some(&configuration.path));
+                let processes = self.tracer.processes()?;
+                self.naming.follow_logs(of, pids(&processes, of));
             }
             Answer::Unreadable(_) => self.names.configured(of.proxy, None),
             _ => {}
         }
-        let heard = self.naming.answer(reply);
-        if let Some(problem) = in_one_line(&heard.problems) {
+        let learned = self.naming.answer(reply);
+        if let Some(problem) = in_one_line(&learned.problems) {
             let name = match self.names.is_settled(of.proxy) {
                 true => self.proxy_name(of.proxy)?,
                 false => format!("process {}", abi::root_pid(of.proxy)).into(),
             };
             tracing::warn!("configuration of {name}, generation {}: {problem}", of.generation);
         }
-        if heard.names_anew {
-            self.set_peer_settings(of);
-        }
-        // What a host name stands for is not known before that.
-        if heard.names_anew && heard.is_complete {
-            self.detection.declared(of);
+        for of in learned.anew {
+            self.set_peer_settings(of, of);
+            // What a host name stands for is not known before that.
+            if learned.is_complete {
+                self.detection.declared(of);
+            }
         }
         Ok(())
     }
@@ -133,7 +163,7 @@ impl Watch {
     pub fn running(&self) -> Result<Vec<Running>, Error> {
         let snapshot = self.tracer.snapshot()?;
         let mut all = Vec::new();
-        for (id, proxy) in &snapshot.proxies {
+        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| !self.names.is_errand(*id)) {
             let own = || snapshot.processes.iter().filter(|(_, process)| process.proxy == *id);
             let Some(name) = self.names.given(*id).filter(|_| own().next().is_some()) else { continue };
             let newest = GenerationId { proxy: *id, generation: proxy.generation };
@@ -143,6 +173,7 @@ impl Watch {
             let new = workers.iter().filter(|(_, worker)| worker.generation == proxy.generation);
             all.push(Running {
                 of: Generation { proxy: name, pid: root, number: proxy.generation },
+                process: self.names.process(*id).to_owned(),
                 master,
                 workers: new.map(|(pid, _)| *pid).collect(),
                 is_read: self.naming.is_ready(newest) != Some(false),
@@ -185,7 +216,7 @@ impl Watch {
     pub(super) fn upstream(&mut self, row: &RowKey, address: &Address) -> Result<Option<Arc<str>>, Error> {
         let upstream = self.naming.upstream(row, address);
         let of = of_row(row);
-        if upstream.is_none() && self.naming.needs_lookup(of, address) {
+        if upstream.is_none() && self.naming.needs_lookup(of) {
             self.naming.follow(of, pids(&self.tracer.processes()?, of));
         }
         Ok(upstream)
@@ -199,7 +230,7 @@ impl Watch {
                 continue;
             }
             if generations.contains(&of) {
-                self.naming.ask(of, pids(&snapshot.processes, of));
+                self.naming.ask(of, pids(&snapshot.processes, of), None);
             } else {
                 self.naming.ended(of);
             }
@@ -256,10 +287,41 @@ impl Watch {
         with_processes(&snapshot.processes).chain(nameless.map(|row| of_row(&row))).collect()
     }
 
-    fn set_peer_settings(&mut self, of: GenerationId) {
-        let Some(peer_settings) = self.naming.peer_settings(of) else { return };
-        let (of_others, own) = peer_settings.for_kernel(self.connect_timeout);
+    /// The connect timeout of a proxy's processes by their name, if they have one. Their name is that of the first, when that was seen
+    /// first.
+    fn own_connect_timeout(&mut self, proxy: u64) -> Option<Duration> {
+        if !self.connect_timeouts.has_names() {
+            return None;
+        }
+        if let Some(known) = self.own_connect_timeouts.get(&proxy) {
+            return *known;
+        }
+        let comm = fs::read_to_string(format!("/proc/{}/comm", abi::root_pid(proxy))).ok()?;
+        let own = self.connect_timeouts.of(comm.trim_end_matches('\n'));
+        self.own_connect_timeouts.insert(proxy, own);
+        own
+    }
+
+    /// Sets how long a proxy waits whose configuration is not known, where its name says so.
+    pub(super) fn set_connect_timeout(&mut self, of: GenerationId) {
+        let is_set = self.peer_settings.has(of) || self.naming.peer_settings(of).is_some();
+        if self.connect_timeouts.has_names() && !is_set && self.own_connect_timeout(of.proxy).is_some() {
+            self.set_peer_settings(of, of);
+        }
+    }
+
+    /// Lets the kernel half judge the connections of a generation by what a configuration sets: its own, or that of another.
+    fn set_peer_settings(&mut self, of: GenerationId, configured: GenerationId) {
         let row = |address| RowKey { proxy: of.proxy, generation: of.generation, address };
+        let own_timeout = self.own_connect_timeout(of.proxy);
+        let assumed = own_timeout.unwrap_or_else(|| self.connect_timeouts.of_others());
+        let unknown = SettingsByPeer::default();
+        let peer_settings = match (self.naming.peer_settings(configured), own_timeout) {
+            (Some(peer_settings), _) => peer_settings,
+            (None, Some(_)) => &unknown,
+            (None, None) => return,
+        };
+        let (of_others, own) = peer_settings.for_kernel(assumed);
         let own = own.filter_map(|(address, peer_settings)| Some((row(address.to_abi()?), peer_settings)));
         let wanted = own.chain([(row(abi::Address::ZERO), of_others)]).collect();
         // Who is not there any more needs none.

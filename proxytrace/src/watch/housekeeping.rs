@@ -84,6 +84,7 @@ impl Watch {
         let is_thorough = self.housekeeping.was_thorough.elapsed() >= THOROUGH;
         let idle = self.idle_rows(snapshot, is_thorough)?;
         for (key, row) in self.tracer.retire(&idle)? {
+            self.keep_side(&key, &row);
             if self.rows.carry(&key, &row) {
                 self.detection.carry(&key, &row);
             }
@@ -94,9 +95,12 @@ impl Watch {
             let gone = self.gone(living);
             self.rows.drop_idle(boot_ns(), &declared, &gone);
             self.detection.forget(&gone);
+            let kept: HashSet<_> = self.rows.proxies().chain(self.detection.proxies()).cloned().collect();
+            self.names.forget_ended(|name| kept.contains(name));
             // What comes and goes leaves holes in it, which would grow with the hours.
             memory::give_back();
         }
+        self.forget_sides(snapshot);
         self.tracer.forget_paths(snapshot)?;
         let rows: HashSet<_> = snapshot.rows.iter().map(|(row, _)| *row).collect();
         self.forget_looks(|row| rows.contains(row));
@@ -109,6 +113,8 @@ impl Watch {
                 self.rows.carry_other(proxy, owner, &row);
             }
         }
+        self.hints.retain(|proxy| living.contains(&proxy));
+        self.own_connect_timeouts.retain(|proxy, _| living.contains(proxy));
         self.tracer.count_rows(snapshot)?;
         self.forget_configurations(snapshot)?;
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);

@@ -8,7 +8,7 @@ use proxytrace_ebpf::abi::{self, Event};
 use super::{
     Watch,
     configurations::pids,
-    rejections::{Rejection, Rejections},
+    rejections::{LAST_WORDS_TIMEOUT, REASON_TIMEOUT, Rejection, Rejections},
     reloads::{Open, Reloads},
     workforce::{Exited, Turn},
 };
@@ -37,14 +37,24 @@ impl Lifecycle {
         self.reloads.is_rejected(open)
     }
 
-    /// Takes nginx's own reason for a rejected reload, where there is one.
-    pub(super) fn note_reason(&mut self, rejection: Rejection, reason: Option<String>) {
-        self.rejections.answer(rejection, reason);
+    /// Takes nginx's own reason for a rejected reload, where there is one. Gives whether the rejection was shown without.
+    pub(super) fn note_reason(&mut self, rejection: Rejection, reason: Option<String>) -> bool {
+        self.rejections.answer(rejection, reason)
+    }
+
+    /// The reason, if one is known. If not, it is shown when it is.
+    pub(super) fn show_reason(&mut self, rejection: Rejection) -> Option<Arc<str>> {
+        self.rejections.show(rejection)
     }
 
     /// Whether it is worth waiting for the reason of a rejection.
     pub(super) fn lacks_reason(&self, rejection: Rejection) -> bool {
-        self.rejections.is_pending(rejection)
+        self.rejections.is_pending(rejection, REASON_TIMEOUT)
+    }
+
+    /// The same of the last words of a worker.
+    pub(super) fn lacks_last_words(&self, ended: Rejection) -> bool {
+        self.rejections.is_pending(ended, LAST_WORDS_TIMEOUT)
     }
 
     /// The reason, if one is known.
@@ -64,6 +74,11 @@ impl Watch {
     #[must_use]
     pub fn is_reload_open(&self) -> bool {
         self.lifecycle.reloads.is_any_open()
+    }
+
+    /// The proxies that have such a reload, as far as they have names.
+    pub fn open_reloads(&self) -> impl Iterator<Item = Arc<str>> {
+        self.lifecycle.reloads.open().filter_map(|proxy| self.names.given(proxy))
     }
 
     /// Finds the reloads that turn out to be rejected now, which the kernel half has not seen; they become records where those are
@@ -120,10 +135,10 @@ impl Watch {
                 snapshot.proxies.iter().find(|(id, _)| *id == proxy).map(|(_, state)| state.generation);
             let known = generation.filter(|generation| self.newest_known(proxy, *generation).is_some());
             match (turn, known) {
-                (Turn::Gone(exited), Some(generation)) => {
+                (Turn::Gone(_, exited), Some(generation)) => {
                     self.ask_for_last_words(snapshot, GenerationId { proxy, generation }, exited);
                 }
-                (Turn::Gone(_), None) => continue,
+                (Turn::Gone(..), None) => continue,
                 (Turn::Over, _) => {}
             }
             self.detection.workers_turned(proxy, turn);

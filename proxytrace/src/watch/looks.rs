@@ -12,7 +12,11 @@ use proxytrace_ebpf::{
     outcome::Broken,
 };
 
-use super::{Watch, rows::RowName};
+use super::{
+    Watch,
+    rows::RowName,
+    usual::{SHOWN, Usual},
+};
 use crate::{
     kernel::{Error, Snapshot, Tracer, boot_ns},
     model::{Address, Body, Counts, Record, Route, Unanswered, Waiting},
@@ -26,22 +30,14 @@ const INTERVAL: Duration = Duration::from_millis(950);
 const MOST: usize = 65_536;
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// A request that has waited for so long shows in the gauges.
-const SHOWN: Duration = Duration::from_secs(1);
-
-/// A request has waited long after so much, or a quarter of the proxy's read timeout; and where it is not known how long answers take
-/// at this address, after three quarters: a long poll is answered in its time.
-const OVERDUE: Duration = Duration::from_secs(5);
+/// So long a handshake of TLS may take, and what is like it: what comes within is no evidence that requests are answered.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// So many retransmission timeouts in a row, none of which anything was heard within, show that nobody is there.
 const UNHEARD: u32 = 3;
 
 /// An address has one record of it in so long.
 const RECORD_INTERVAL: Duration = Duration::from_secs(60);
-
-/// How long it is remembered how long answers took: in so many parts, of which the oldest is forgotten at a time.
-const MEMORY: Duration = Duration::from_secs(3600);
-const PARTS: usize = 6;
 
 /// What looks have found.
 #[derive(Debug)]
@@ -52,6 +48,8 @@ pub(super) struct Looks {
     /// Where the next pass begins, where one does not reach the end.
     next: usize,
     connections: HashMap<u64, Known>,
+    /// Those on which a request waited, and that the last look has not found any more.
+    gone: Vec<Known>,
     rows: HashMap<RowKey, AtRow>,
 }
 
@@ -62,19 +60,28 @@ struct Known {
     established_ns: u64,
     received: u64,
     waiting_ns: u64,
+    turns: u32,
     is_overdue: bool,
+    is_late: bool,
 }
 
 /// What was found of the connections that count for a row.
 #[derive(Debug, Default)]
 struct AtRow {
     found: Found,
-    longest: Longest,
-    /// Whether anything was answered since it is known.
-    has_answered: bool,
+    usual: Usual,
     recorded: Option<Instant>,
-    /// What had ended unanswered by the last look.
-    ended: u64,
+    /// What had ended unanswered by the last look, and by the one before.
+    ended: Ended,
+    ended_before: Ended,
+}
+
+/// How many connections of a row have ended while a request waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ended {
+    all: u64,
+    /// Because the proxy did not wait any longer, before its read timeout: clients left.
+    left: u64,
 }
 
 /// What findings are shown of it.
@@ -97,49 +104,6 @@ impl Found {
     }
 }
 
-/// The longest time that a request waited which was answered, within [`MEMORY`].
-#[derive(Debug, Default)]
-struct Longest {
-    parts: [Duration; PARTS],
-    begun: Option<Instant>,
-}
-
-impl Longest {
-    fn note(&mut self, now: Instant, waited: Duration) {
-        self.forget(now);
-        self.parts[0] = self.parts[0].max(waited);
-    }
-
-    fn get(&mut self, now: Instant) -> Duration {
-        self.forget(now);
-        self.parts.into_iter().max().unwrap_or_default()
-    }
-
-    fn forget(&mut self, now: Instant) {
-        let part = MEMORY / PARTS as u32;
-        let begun = *self.begun.get_or_insert(now);
-        let parts = (now.saturating_duration_since(begun).as_secs() / part.as_secs()) as usize;
-        if parts > 0 {
-            self.parts.rotate_right(parts.min(PARTS));
-            self.parts[..parts.min(PARTS)].fill(Duration::ZERO);
-            self.begun = Some(now);
-        }
-    }
-}
-
-impl AtRow {
-    /// After how long a request has waited for too long.
-    fn overdue_after(&mut self, now: Instant, read_timeout: Duration) -> Duration {
-        let usual = self.longest.get(now) * 2;
-        if self.has_answered { OVERDUE.min(read_timeout / 4).max(usual) } else { read_timeout * 3 / 4 }
-    }
-
-    /// The same for a record, which is no finding.
-    fn recorded_after(&mut self, now: Instant, read_timeout: Duration) -> Duration {
-        OVERDUE.min(read_timeout / 4).max(self.longest.get(now) * 2)
-    }
-}
-
 impl Looks {
     pub(super) fn new() -> Self {
         Self {
@@ -147,6 +111,7 @@ impl Looks {
             last_ns: boot_ns(),
             next: 0,
             connections: HashMap::new(),
+            gone: Vec::new(),
             rows: HashMap::new(),
         }
     }
@@ -198,8 +163,8 @@ impl Looks {
 
 /// The row that a connection counts for, as a snapshot has it.
 fn row_of(connection: &Connection) -> RowKey {
-    let row = connection.row.first();
-    if connection.row.is_in_other() { RowKey { address: abi::Address::ZERO, ..row } } else { row }
+    let row = connection.attempt.row.first();
+    if connection.attempt.row.is_in_other() { RowKey { address: abi::Address::ZERO, ..row } } else { row }
 }
 
 impl Watch {
@@ -223,7 +188,7 @@ impl Watch {
         looked: Vec<(u64, Connection, Seen)>,
         before_ns: u64,
         is_whole: bool,
-        ended: &HashMap<RowKey, u64>,
+        ended: &HashMap<RowKey, Ended>,
     ) -> Vec<Record> {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.looks.connections);
@@ -239,7 +204,7 @@ impl Watch {
             before = turn;
             for (id, known) in rest {
                 let at = self.looks.rows.entry(known.row).or_default();
-                note_waiting(&mut at.found.waiting, known.waiting_ns, known.is_overdue, false);
+                note_waiting(&mut at.found.waiting, known.waiting_ns, known.is_overdue, false, known.is_late);
                 self.looks.connections.insert(id, known);
             }
         }
@@ -250,11 +215,14 @@ impl Watch {
             }
             let earlier = before.remove(&id).filter(|known| known.established_ns == seen.established_ns);
             let at = self.looks.rows.entry(row).or_default();
-            if let Some(known) = earlier.filter(|known| known.received < seen.received) {
+            let has_grown = |known: &Known| known.received < seen.received;
+            let is_answer =
+                || is_past_handshake(&seen, before_ns) || begins_with_an_answer(&self.naming, &row);
+            if let Some(known) = earlier.filter(|known| has_grown(known) && is_answer()) {
                 at.found.answered += 1;
-                at.has_answered = true;
+                at.usual.note_answers(seen.turns.saturating_sub(known.turns).into());
                 if known.waiting_ns > 0 {
-                    at.longest.note(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
+                    at.usual.note_wait(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
                 }
             }
             // One that was made since the look before, and may be kept for long without another request.
@@ -262,43 +230,66 @@ impl Watch {
             let has_answer = seen.received > 0 && seen.asked == Asked::Answered as u32;
             if is_new && has_answer && begins_with_an_answer(&self.naming, &row) {
                 at.found.answered += 1;
-                at.has_answered = true;
+                at.usual.note_answers(seen.turns.into());
             }
             let was_overdue =
                 earlier.is_some_and(|known| known.is_overdue && known.received == seen.received);
             let is_unheard = seen.waiting_ns > 0 && seen.unheard >= UNHEARD;
-            let mut is_overdue = false;
+            let (mut is_overdue, mut is_late) = (false, is_unheard);
             if seen.waiting_ns >= SHOWN.as_nanos() as u64 {
-                let read_timeout = read_timeout(&self.naming, &row);
                 let waited = Duration::from_nanos(seen.waiting_ns);
-                let after = read_timeout.map(|timeout| at.overdue_after(now, timeout));
-                is_overdue = seen.unheard == 0 && (was_overdue || after.is_some_and(|after| waited >= after));
-                let sign_after = read_timeout.map(|timeout| at.recorded_after(now, timeout));
+                let had_waited =
+                    Duration::from_nanos(earlier.map_or(0, |known| known.waiting_ns).min(seen.waiting_ns));
+                let mut has_sign = is_unheard;
+                if let Some((shortest, longest)) = read_timeouts(&self.naming, &row) {
+                    // Which route it is on is not known: it may be the most patient one.
+                    is_overdue =
+                        seen.unheard == 0 && (was_overdue || waited >= at.usual.overdue_after(now, longest));
+                    let long_after = at.usual.long_after(now, longest);
+                    if had_waited < long_after && waited >= long_after {
+                        at.usual.note_slow(now);
+                    }
+                    // Where nothing was answered yet it may be a long poll.
+                    is_late |= is_overdue || (waited >= long_after && at.usual.has_answered());
+                    has_sign |= waited >= at.usual.long_after(now, shortest);
+                }
                 let is_due = at.recorded.is_none_or(|last| last.elapsed() >= RECORD_INTERVAL);
-                if is_due && (is_unheard || sign_after.is_some_and(|after| waited >= after)) {
+                if is_due && has_sign {
                     at.recorded = Some(now);
                     signs.push((row, connection, seen));
                 }
             }
             at.found.overdue += u64::from(is_overdue && !was_overdue);
             at.found.unheard += u64::from(is_unheard);
-            note_waiting(&mut at.found.waiting, seen.waiting_ns, is_overdue, is_unheard);
-            let Seen { established_ns, received, waiting_ns, .. } = seen;
+            note_waiting(&mut at.found.waiting, seen.waiting_ns, is_overdue, is_unheard, is_late);
+            let Seen { established_ns, received, waiting_ns, turns, .. } = seen;
             self.looks
                 .connections
-                .insert(id, Known { row, established_ns, received, waiting_ns, is_overdue });
+                .insert(id, Known { row, established_ns, received, waiting_ns, turns, is_overdue, is_late });
         }
-        // A request that waited on a connection that is gone was answered, where none of the row has ended otherwise.
-        for known in before.into_values().filter(|known| known.waiting_ns > 0) {
+        // A request that waited on a connection that is gone was answered, where none of the row has ended otherwise. What ends between the
+        // counting and a look is counted only before the next look.
+        let mut left_late: HashMap<RowKey, u64> = HashMap::new();
+        let gone = before.into_values().filter(|known| known.waiting_ns > 0).collect();
+        for known in std::mem::replace(&mut self.looks.gone, gone) {
             let at = self.looks.rows.entry(known.row).or_default();
-            if ended.get(&known.row).is_none_or(|ended| *ended == at.ended) {
-                at.has_answered = true;
-                at.longest.note(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
+            if ended.get(&known.row).is_some_and(|ended| *ended != at.ended_before) {
+                let waited = Duration::from_nanos(known.waiting_ns);
+                let is_late = at.usual.is_left_late(now, waited, known.is_overdue);
+                *left_late.entry(known.row).or_default() += u64::from(is_late);
+            } else {
+                at.usual.note_answers(1);
+                at.usual.note_wait(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
             }
         }
         for (row, ended) in ended {
             if let Some(at) = self.looks.rows.get_mut(row) {
-                at.ended = *ended;
+                let left = ended.left.saturating_sub(at.ended_before.left);
+                let left = left_late.get(row).copied().unwrap_or(0).min(left);
+                if left > 0 {
+                    at.found.overdue += at.usual.note_left(now, left);
+                }
+                at.ended_before = std::mem::replace(&mut at.ended, *ended);
             }
         }
         signs.into_iter().filter_map(|(row, connection, seen)| self.sign(&row, &connection, &seen)).collect()
@@ -309,7 +300,7 @@ impl Watch {
         let RowName::Destination(destination) = self.name_row(row).ok()? else { return None };
         let route = Route {
             proxy: destination.proxy,
-            pid: connection.pid,
+            pid: connection.attempt.pid,
             generation: row.generation,
             upstream: destination.upstream,
             address: destination.address,
@@ -321,11 +312,9 @@ impl Watch {
         Some(Record { time: Timestamp::now(), body: Body::Unanswered(unanswered) })
     }
 
-    /// Notes that requests were answered at a row, by what connections have counted that have ended.
-    pub(super) fn note_answered(&mut self, row: &RowKey) {
-        if let Some(at) = self.looks.rows.get_mut(row) {
-            at.has_answered = true;
-        }
+    /// Notes that requests were answered at a row, by what connections have counted that have ended: no look may have found any.
+    pub(super) fn note_answered(&mut self, row: RowKey, answers: u64) {
+        self.looks.rows.entry(row).or_default().usual.note_answers(answers);
     }
 
     /// Forgets the rows that are not there any more.
@@ -336,22 +325,29 @@ impl Watch {
 }
 
 /// How many connections of each row have ended while a request waited.
-fn ended(snapshot: &Snapshot) -> HashMap<RowKey, u64> {
+fn ended(snapshot: &Snapshot) -> HashMap<RowKey, Ended> {
     let unanswered = |row: &Row| {
         let broken = Broken::ALL.into_iter().filter(|broken| broken.is_unanswered());
-        row.abandoned + broken.map(|broken| row.broken[broken as usize]).sum::<u64>()
+        let broken: u64 = broken.map(|broken| row.broken[broken as usize]).sum();
+        Ended { all: row.abandoned + broken, left: row.abandoned }
     };
     snapshot.rows.iter().map(|(key, row)| (*key, unanswered(row))).collect()
 }
 
-fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unheard: bool) {
+fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unheard: bool, is_late: bool) {
     let is_shown = waiting_ns >= SHOWN.as_nanos() as u64;
     waiting.add(&Waiting {
         connections: is_shown.into(),
         overdue: is_overdue.into(),
         unheard: is_unheard.into(),
+        late: is_late.into(),
         oldest_ms: if is_shown { u32::try_from(waiting_ns / 1_000_000).unwrap_or(u32::MAX) } else { 0 },
     });
+}
+
+/// Whether what has come since the look before can be none of the handshake of TLS, which is all that comes at first.
+fn is_past_handshake(seen: &Seen, before_ns: u64) -> bool {
+    seen.established_ns.saturating_add(HANDSHAKE.as_nanos() as u64) <= before_ns
 }
 
 fn begins_with_an_answer(naming: &Naming, row: &RowKey) -> bool {
@@ -359,46 +355,24 @@ fn begins_with_an_answer(naming: &Naming, row: &RowKey) -> bool {
     naming.peer_settings(of_row(row)).is_some_and(|settings| settings.begins_with_an_answer(&address))
 }
 
-fn read_timeout(naming: &Naming, row: &RowKey) -> Option<Duration> {
+fn read_timeouts(naming: &Naming, row: &RowKey) -> Option<(Duration, Duration)> {
     let address = Address::of_abi(&row.address, None);
-    naming.peer_settings(of_row(row))?.read_timeout(&address)
+    naming.peer_settings(of_row(row))?.read_timeouts(&address)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::{AtRow, Longest};
-
-    const MINUTE: Duration = Duration::from_secs(60);
+    use super::{Seen, is_past_handshake};
 
     #[test]
-    fn the_longest_wait_is_remembered_for_an_hour() {
-        let begin = Instant::now();
-        let mut longest = Longest::default();
-        let seconds = |n: u64| Duration::from_secs(n);
-        longest.note(begin, seconds(30));
-        longest.note(begin + MINUTE * 20, seconds(7));
-        assert_eq!(longest.get(begin + MINUTE * 21), seconds(30));
-        assert_eq!(longest.get(begin + MINUTE * 75), seconds(7));
-        assert_eq!(longest.get(begin + MINUTE * 200), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_request_is_overdue_when_it_waits_longer_than_is_usual() {
-        let now = Instant::now();
-        let check = |answered: Option<u64>, read_timeout: u64, expected_ms: (u64, u64)| {
-            let mut at = AtRow { has_answered: answered.is_some(), ..AtRow::default() };
-            at.longest.note(now, Duration::from_secs(answered.unwrap_or(0)));
-            let read_timeout = Duration::from_secs(read_timeout);
-            let overdue = at.overdue_after(now, read_timeout).as_millis() as u64;
-            let recorded = at.recorded_after(now, read_timeout).as_millis() as u64;
-            assert_eq!((overdue, recorded), expected_ms, "{answered:?} of {read_timeout:?}");
-        };
-        check(Some(0), 60, (5_000, 5_000));
-        check(Some(0), 4, (1_000, 1_000));
-        check(Some(30), 60, (60_000, 60_000));
-        check(None, 60, (45_000, 5_000));
-        check(None, 4, (3_000, 1_000));
+    fn what_comes_at_first_may_be_a_handshake() {
+        let second = 1_000_000_000;
+        let seen = Seen { established_ns: 5 * second, ..Seen::ZERO };
+        // By when the look before was.
+        let check =
+            |before_ns, expected| assert_eq!(is_past_handshake(&seen, before_ns), expected, "{before_ns}");
+        check(5 * second + second / 2, false);
+        check(6 * second, true);
+        check(4 * second, false);
     }
 }

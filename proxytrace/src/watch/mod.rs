@@ -3,7 +3,9 @@
 
 mod configurations;
 mod detection;
+mod firsts;
 mod held;
+mod hints;
 mod housekeeping;
 mod lifecycle;
 mod looks;
@@ -12,6 +14,8 @@ mod records;
 mod rejections;
 mod reloads;
 mod rows;
+mod sides;
+mod usual;
 mod view;
 mod workforce;
 
@@ -24,12 +28,15 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process};
+use proxytrace_ebpf::abi::{self, Event, Loss, Owner, Process, Row};
 
 use crate::{
     identity::{Identity, ProxyNames},
-    kernel::{AttachedHook, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung},
-    model::{Address, Clock, Finding, Record, Worker},
+    kernel::{
+        AttachedHook, ConnectTimeouts, Error, Events, Options, Snapshot, Tracer, boot_ns, hooks::Rung,
+        processes::Wanted,
+    },
+    model::{Address, Clock, Finding, Record, Traced, UpstreamKey, Worker},
     naming::Naming,
     reader::{
         GenerationId,
@@ -41,10 +48,11 @@ pub use configurations::Running;
 pub use records::NAME_TIMEOUT;
 pub use reloads::CHECK as OPEN_RELOAD_CHECK;
 use reloads::Open;
-pub use view::{ProxyInfo, ProxyView, View};
+pub use view::{ProxyInfo, ProxyView, Side, View};
 
 /// A running trace.
 pub struct Watch {
+    traced: Traced,
     tracer: Tracer,
     names: ProxyNames,
     rows: rows::Rows,
@@ -59,10 +67,13 @@ pub struct Watch {
     is_last: bool,
     /// The proxies whose upstreams could not be named at the last tick.
     unnamed: Vec<Arc<str>>,
-    /// Where no configuration gives one.
-    connect_timeout: Duration,
+    /// Where no configuration gives one, and of the proxies that have one of their own.
+    connect_timeouts: ConnectTimeouts,
+    own_connect_timeouts: HashMap<u64, Option<Duration>>,
     peer_settings: peer_settings::PeerSettings,
     looks: looks::Looks,
+    hints: hints::Hints,
+    sides: sides::Kept,
 }
 
 /// How many series there are, and for how long.
@@ -76,38 +87,46 @@ pub struct Limits {
     pub ended_kept: Duration,
 }
 
+/// Where the names of upstreams come from.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// What is read instead of the configurations that proxies name.
+    pub config: Option<PathBuf>,
+    /// Whether host names are looked up.
+    pub resolves: bool,
+}
+
 impl Watch {
-    /// Starts tracing. Also starts the process that reads the proxies' configurations, or `config` instead of what they name; it
-    /// keeps privileges that a trace gives up.
+    /// Starts tracing. Also starts the process that reads the proxies' configurations; it keeps privileges that a trace gives up.
     ///
     /// # Errors
     /// Why that is not possible here.
-    pub fn start(
-        options: &Options,
-        config: Option<PathBuf>,
-        limits: Limits,
-    ) -> anyhow::Result<(Self, Events, Replies)> {
+    pub fn start(options: &Options, names: Names, limits: Limits) -> anyhow::Result<(Self, Events, Replies)> {
         let (tracer, events) = Tracer::start(options)?;
         let peer_settings = peer_settings::PeerSettings::new(tracer.peer_settings_capacity());
         let (reader, replies) =
             client::start().context("start the process that reads nginx's configuration")?;
         let fallback = options.wanted.names.first().map_or("proxy", String::as_str).to_owned();
         let mut watch = Self {
+            traced: traced(&options.wanted),
             tracer,
             names: ProxyNames::new(fallback),
             rows: rows::Rows::new(limits),
             lifecycle: lifecycle::Lifecycle::default(),
             workforces: workforce::Workforces::default(),
-            naming: Naming::new(reader, config),
+            naming: Naming::new(reader, names.config, names.resolves),
             held: held::Held::default(),
             detection: detection::Detection::new(),
             housekeeping: housekeeping::Housekeeping::new(limits.ended_kept),
             has_started: false,
             is_last: false,
             unnamed: Vec::new(),
-            connect_timeout: options.connect_timeout,
+            connect_timeouts: options.connect_timeouts.clone(),
+            own_connect_timeouts: HashMap::new(),
             peer_settings,
             looks: looks::Looks::new(),
+            hints: hints::Hints::default(),
+            sides: sides::Kept::default(),
         };
         let snapshot = watch.tracer.snapshot()?;
         watch.look_at(&snapshot);
@@ -159,23 +178,53 @@ impl Watch {
     /// # Errors
     /// A map could not be read.
     pub fn view(&self) -> Result<View, Error> {
+        self.view_of(&self.tracer.snapshot()?)
+    }
+
+    /// The same with both sides of reloads, which Prometheus has no use for.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn view_with_sides(&self) -> Result<View, Error> {
         let snapshot = self.tracer.snapshot()?;
-        let living = living(&snapshot);
-        let declared = self.declared(&snapshot, &living);
+        Ok(View { sides: self.sides(&snapshot), ..self.view_of(&snapshot)? })
+    }
+
+    fn view_of(&self, snapshot: &Snapshot) -> Result<View, Error> {
+        let living = living(snapshot);
+        let declared = self.declared(snapshot, &living);
         Ok(View {
-            series: self.series(&snapshot, &declared),
+            traced: self.traced.clone(),
+            series: self.series(snapshot, &declared),
             waiting: self.waiting(),
             departed: self.rows.departed().clone(),
+            sides: BTreeMap::new(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),
             findings: self.findings().map(|finding| (finding.subject.clone(), finding.severity)).collect(),
-            proxies: self.proxies(&snapshot, &living),
+            proxies: self.proxies(snapshot, &living),
             losses: snapshot.losses,
-            tables: self.tracer.tables(&snapshot)?,
+            tables: self.tracer.tables(snapshot)?,
             findings_left_out: self.detection.left_out(),
+            log_bytes_skipped: self.detection.log_bytes_skipped(),
             memory_bytes: self.tracer.memory_bytes(),
             recursion_misses: self.tracer.recursion_misses(),
             clock: clock(),
         })
+    }
+
+    /// What was counted of each upstream up to now: of a view, what takes least.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub fn sums(&self) -> Result<BTreeMap<UpstreamKey, Row>, Error> {
+        let snapshot = self.tracer.snapshot()?;
+        Ok(view::sums(&self.series(&snapshot, &[]), self.rows.departed()))
+    }
+
+    /// From the kernel half's clock to the time of day, as of now.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        clock()
     }
 
     /// What is wrong now.
@@ -196,6 +245,14 @@ impl Watch {
     /// The losses could not be read.
     pub fn events_lost(&self) -> Result<u64, Error> {
         Ok(self.tracer.losses()?[Loss::RingFull as usize])
+    }
+
+    /// From now on established attempts are reported as well, or only counted again.
+    ///
+    /// # Errors
+    /// The kernel half could not be told.
+    pub fn report_established(&mut self, are_wanted: bool) -> Result<(), Error> {
+        self.tracer.report_established(are_wanted)
     }
 
     /// From now on what has no name yet is reported as it is: the trace ends.
@@ -269,6 +326,7 @@ impl Watch {
         for (pid, process) in roots.into_iter().chain(others) {
             let of = GenerationId { proxy: process.proxy, generation: process.generation };
             self.look_at_process(of, pid);
+            self.set_connect_timeout(of);
         }
         let living = living(snapshot);
         let counted = snapshot.rows.iter().map(|(row, _)| row.proxy);
@@ -302,20 +360,26 @@ impl Watch {
                 *rejected.entry(open.proxy).or_default() += 1;
             }
         }
-        // One pass over all processes: a proxy may have thousands.
-        let proxy_of: HashMap<u32, u64> =
-            snapshot.processes.iter().map(|(pid, process)| (*pid, process.proxy)).collect();
-        let mut workers: HashMap<u64, u64> = HashMap::new();
-        for (_, Process { proxy, parent, flags, .. }) in &snapshot.processes {
-            if flags & Process::WORKER != 0 && proxy_of.get(parent) == Some(proxy) {
-                *workers.entry(*proxy).or_default() += 1;
-            }
+        let newest: HashMap<u64, u32> =
+            snapshot.proxies.iter().map(|(id, proxy)| (*id, proxy.generation)).collect();
+        let mut workers: HashMap<u64, (u64, u64)> = HashMap::new();
+        for Process { proxy, generation, .. } in workforce::workers(snapshot) {
+            let (all, old) = workers.entry(*proxy).or_default();
+            *all += 1;
+            *old += u64::from(newest.get(proxy).is_some_and(|newest| generation < newest));
         }
+        let firsts = firsts::firsts(&snapshot.processes);
         let mut views: BTreeMap<Arc<str>, ProxyView> = BTreeMap::new();
-        for (id, proxy) in snapshot.proxies.iter().filter(|(id, _)| living.contains(id)) {
+        let proxies =
+            snapshot.proxies.iter().filter(|(id, _)| living.contains(id) && !self.names.is_errand(*id));
+        for (id, proxy) in proxies {
             let Some(name) = self.names.given(*id) else { continue };
+            let (workers, old_workers) = workers.get(id).copied().unwrap_or_default();
             let view = ProxyView {
-                workers: workers.get(id).copied().unwrap_or(0),
+                process: self.names.process(*id).to_owned(),
+                pid: firsts.get(id).copied().unwrap_or_else(|| abi::root_pid(*id)),
+                workers,
+                old_workers,
                 generation: proxy.generation,
                 rejected: proxy.rejected + rejected.get(id).copied().unwrap_or(0),
                 reloaded_ns: proxy.reloaded_ns,
@@ -327,6 +391,10 @@ impl Watch {
         }
         views
     }
+}
+
+fn traced(Wanted { names, pids }: &Wanted) -> Traced {
+    Traced { processes: names.iter().cloned().collect(), pids: pids.iter().copied().collect() }
 }
 
 fn living(snapshot: &Snapshot) -> HashSet<u64> {

@@ -70,6 +70,11 @@ impl PeerSettings {
         Ok(())
     }
 
+    /// Whether any are set of a generation.
+    pub(super) fn has(&self, of: GenerationId) -> bool {
+        self.set.contains_key(&of)
+    }
+
     /// Forgets those of all generations but these.
     ///
     /// # Errors

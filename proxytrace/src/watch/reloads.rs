@@ -80,6 +80,11 @@ impl Reloads {
         !self.open.is_empty()
     }
 
+    /// The ids of the proxies that have one.
+    pub(super) fn open(&self) -> impl Iterator<Item = u64> {
+        self.open.values().map(|open| open.proxy)
+    }
+
     /// Takes up a reload that the kernel half holds open, unless it was found to be rejected.
     pub(super) fn note_open(&mut self, open: Open) {
         if !self.is_rejected(&open) {
@@ -94,7 +99,8 @@ impl Reloads {
             Event::RELOAD_ASKED => {
                 let Event { proxy, pid, generation, what, .. } = *event;
                 let shows = what & Open::WAYS_TO_SHOW;
-                self.open.insert(pid, Open { proxy, pid, generation, asked_ns, shows });
+                // On a busy host it may have been found in the table before, and be rejected by now.
+                self.note_open(Open { proxy, pid, generation, asked_ns, shows });
                 true
             }
             Event::RELOADED => {
@@ -233,6 +239,9 @@ mod tests {
         // The kernel half holds it open until the next signal.
         reloads.note_open(open);
         assert!(!reloads.is_any_open());
+        // The event was only late.
+        reloads.note(&master.event(Event::RELOAD_ASKED, Process::WAITS_FOR_SIGNALS));
+        assert!(!reloads.is_any_open(), "it is reported twice");
         assert!(Open::of_process(1, &Process::ZERO).is_none());
     }
 }

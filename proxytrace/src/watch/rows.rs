@@ -107,6 +107,19 @@ impl Rows {
 }
 
 impl Watch {
+    /// From now on so many addresses of one owner's proxies get series of their own ([`Limits::max_addresses`]). No count moves.
+    ///
+    /// # Errors
+    /// A map could not be read; nothing has changed.
+    pub fn limit_addresses(&mut self, max: usize) -> Result<(), Error> {
+        // What was counted since the last tick may have been scraped already, and stays where it was shown.
+        for (row, _) in &self.tracer.snapshot()?.rows {
+            self.name_row(row)?;
+        }
+        self.rows.store.limit(max);
+        Ok(())
+    }
+
     /// Gives a row its name, and its series room, as soon as that is possible.
     ///
     /// # Errors
@@ -158,6 +171,12 @@ impl Watch {
         self.rows.store.view(rows, declared)
     }
 
+    /// The upstreams where requests wait for far longer than is usual.
+    pub fn late(&self) -> impl Iterator<Item = UpstreamKey> {
+        let late = |(key, waiting): (Key, Waiting)| (waiting.late > 0).then(|| key.of_upstream());
+        self.waiting().into_iter().filter_map(late)
+    }
+
     /// What waits for an answer, by series.
     pub(super) fn waiting(&self) -> BTreeMap<Key, Waiting> {
         let mut waiting: BTreeMap<Key, Waiting> = BTreeMap::new();
@@ -170,7 +189,7 @@ impl Watch {
     }
 
     /// The series of a row and the owner of its proxy, as far as that is known now.
-    fn series_of(&self, row: &RowKey) -> Option<(Key, Owner)> {
+    pub(super) fn series_of(&self, row: &RowKey) -> Option<(Key, Owner)> {
         if let Some(named) = self.rows.named.get(row) {
             return Some(named.clone());
         }

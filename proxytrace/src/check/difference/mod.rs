@@ -2,11 +2,18 @@
 //! server answers where no name fits, and in what form requests are passed on.
 
 mod canonical;
+mod defaults;
+mod forms;
 mod maps;
 mod meets;
 mod places;
 mod pools;
+mod secrets;
+mod shown;
+mod unseen;
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -16,16 +23,16 @@ use serde::Serialize;
 
 use super::subject::Subject;
 use crate::{
-    declared::{Context, without_secrets},
-    nginx::listen::Socket,
+    declared::Context,
+    nginx::{listen::Socket, version::Version},
 };
-use canonical::Renames;
+use canonical::Terms;
 use meets::Meets;
 use places::Place;
 use pools::Peers;
 
-/// No text in a change is longer, in characters.
-const MAX_TEXT: usize = 300;
+/// At most so many names, servers, or locations of one, are named.
+const MAX_NAMED: usize = 20;
 
 /// What changes for a request; nothing where requests meet what they met.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -66,18 +73,21 @@ impl Changes {
     }
 }
 
-/// What changes from one configuration to another.
+/// What changes from one configuration to another, where that `version` runs both.
 #[must_use]
-pub fn between(old: &Subject, new: &Subject) -> Changes {
-    let renames = pools::renames(old, new);
+pub fn between(old: &Subject, new: &Subject, version: Option<Version>) -> Changes {
+    let terms = pools::terms(old, new, version);
     let mut found = Found { changes: Changes::default(), alike: BTreeMap::new(), compared: 0 };
-    pools::compare(old, new, &renames, &mut found.changes);
-    maps::compare(old, new, &renames, &mut found.changes);
+    pools::compare(old, new, &terms, &mut found.changes);
+    maps::compare(old, new, &terms, &mut found.changes);
     for kind in ["http", "stream", "mail"] {
         let addresses = [old, new].map(|subject| pools::addresses(subject, context_of(kind)));
-        let old = Meets::new(kind, false, &old.config.directives, &renames);
-        let new = Meets::new(kind, true, &new.config.directives, &Renames::default());
-        found.servers(&old, &new, [&addresses[0], &addresses[1]]);
+        let peers = [&addresses[0], &addresses[1]];
+        let is_part = !old.is_whole() || !new.is_whole();
+        let old = Meets::new(kind, false, is_part, &old.config.directives, &terms);
+        let new = Meets::new(kind, true, is_part, &new.config.directives, &Terms::own(version));
+        found.around(&old, &new, is_part, peers);
+        found.servers(&old, &new, peers);
     }
     found.finish()
 }
@@ -95,6 +105,17 @@ struct Found {
 type Pairs = BTreeMap<(usize, usize), BTreeMap<String, Vec<Socket>>>;
 
 impl Found {
+    /// What holds outside of servers.
+    fn around(&mut self, old: &Meets, new: &Meets, is_part: bool, peers: [&Peers; 2]) {
+        let label =
+            if is_part { format!("{}, for all that inherits it", new.kind) } else { new.kind.to_owned() };
+        // It is none of the places that are met.
+        for (group, location, what) in places::differences(&old.around, &new.around, peers, &mut 0) {
+            let places = self.alike.entry((group, what)).or_default();
+            places.entry(label.clone()).or_default().push(location);
+        }
+    }
+
     fn servers(&mut self, old: &Meets, new: &Meets, peers: [&Peers; 2]) {
         for socket in old.sockets.keys().filter(|socket| !new.sockets.contains_key(*socket)) {
             self.changes.routes.push(format!("nothing listens on {socket} for {} any more", old.kind));
@@ -104,7 +125,8 @@ impl Found {
         let mut pairs = Pairs::new();
         for (socket, is) in &new.sockets {
             let Some(was) = old.sockets.get(socket) else {
-                let names = is.names.keys().map(|name| shown_name(name)).collect::<Vec<_>>().join(", ");
+                let names: Vec<_> = is.names.keys().map(|name| shown_name(name)).collect();
+                let names = shown::first(&names, MAX_NAMED, ", ");
                 self.changes.routes.push(format!("{} listens on {socket} now: {names}", new.kind));
                 continue;
             };
@@ -212,10 +234,13 @@ impl Found {
                     if locations.is_empty() {
                         server.clone()
                     } else {
-                        format!("{server}: {}", locations.join(", "))
+                        format!("{server}: {}", shown::first(&locations, MAX_NAMED, ", "))
                     }
                 };
-                places.iter().map(of_server).collect::<Vec<_>>().join("; ")
+                let servers: Vec<_> = places.iter().take(MAX_NAMED).map(of_server).collect();
+                let more = places.len() - servers.len();
+                let more = if more == 0 { String::new() } else { format!(" and {more} more servers") };
+                format!("{}{more}", servers.join("; "))
             };
             let lines = match group {
                 Group::Routes => &mut changes.routes,
@@ -233,20 +258,11 @@ fn label(names: &BTreeMap<String, Vec<Socket>>) -> String {
     sockets.sort();
     sockets.dedup();
     let names: Vec<_> = names.keys().map(|name| shown_name(name)).collect();
-    format!("{} ({})", names.join(" "), sockets.join(", "))
+    format!("{} ({})", shown::first(&names, MAX_NAMED, " "), shown::first(&sockets, MAX_NAMED, ", "))
 }
 
 fn shown_name(name: &str) -> String {
     if name.is_empty() { "_".to_owned() } else { name.to_owned() }
-}
-
-/// A text of the configuration as it may be shown.
-fn shown(text: &str) -> String {
-    let text = without_secrets(text);
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
 }
 
 /// The context of a kind of servers; mail has no upstreams.

@@ -9,15 +9,12 @@ use nginx_conf::Directive;
 
 use super::{
     Group,
-    canonical::{self, Renames},
+    canonical::{self, ACCESS, Here, Line, STEPS},
+    defaults::{self, MODULES},
     pools::Peers,
-    shown,
+    shown, unseen,
 };
-use crate::{
-    check::blocks::modifier_and_path,
-    declared::Context,
-    nginx::directives::{self, Kind},
-};
+use crate::{check::blocks::modifier_and_path, nginx::directives};
 
 /// What says where a request goes or what it gets, instead of in what form.
 const HAPPENS: &[&str] = &[
@@ -54,50 +51,49 @@ const OWN: &[&str] = &[
     "js_content",
 ];
 
-/// The steps in which a URI is rewritten: their order means something.
-const STEPS: [&str; 5] = ["set", "if", "return", "rewrite", "break"];
-
 /// What makes no setting of a place.
 const NOT_SETTINGS: &[&str] =
     &["server", "upstream", "location", "listen", "server_name", "map", "geo", "split_clients"];
 
-/// Modules whose settings, which begin with these words, mean something only where they pass requests on.
-const MODULES: [&str; 7] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached", "tunnel"];
-
-/// Checks of addresses are made one after the other, whichever they are.
-const ACCESS: &str = "allow deny";
+/// At most so many patterns are named.
+const MAX_PATTERNS: usize = 20;
 
 /// What is in force in a block, by directive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Effective(BTreeMap<String, Rc<Vec<String>>>);
+pub(super) struct Effective(BTreeMap<String, Rc<Vec<Line>>>);
 
 impl Effective {
     /// What is in force in a block that stands here.
-    pub(super) fn inner(&self, context: Context, block: &[Directive], renames: &Renames) -> Self {
-        let mut own: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    pub(super) fn inner(&self, here: &Here<'_>, block: &[Directive]) -> Self {
+        self.with(here, block, |name| !is_outside(here.kind, name))
+    }
+
+    fn with(&self, here: &Here<'_>, block: &[Directive], is_meant: impl Fn(&str) -> bool) -> Self {
+        let mut own: BTreeMap<String, Vec<Line>> = BTreeMap::new();
         for directive in block {
             let name = directive.name.text.as_str();
-            let is_setting =
-                !NOT_SETTINGS.contains(&name) && !STEPS.contains(&name) && canonical::is_seen(name);
-            if !is_setting || is_own(name) {
+            let is_setting = !NOT_SETTINGS.contains(&name) && !STEPS.contains(&name) && unseen::is_seen(name);
+            if !is_setting || is_own(name) || !is_meant(name) {
                 continue;
             }
-            let line = canonical::arguments(context, directive, renames);
-            match name {
-                "allow" | "deny" => own.entry(ACCESS.to_owned()).or_default().push(format!("{name} {line}")),
-                _ => own.entry(name.to_owned()).or_default().push(line),
-            }
+            let name = if matches!(name, "allow" | "deny") { ACCESS } else { name };
+            own.entry(name.to_owned()).or_default().extend(canonical::lines(here, directive));
         }
         let mut inner = self.clone();
         for (name, lines) in own {
-            let lines = canonical::sorted(&name, lines);
-            if canonical::is_default(&name, &lines) {
+            let lines = defaults::unusual(here, canonical::sorted(lines));
+            if lines.is_empty() {
                 inner.0.remove(&name);
             } else {
                 inner.0.insert(name, Rc::new(lines));
             }
         }
         inner
+    }
+
+    /// What was in force of a directive, which is not any more.
+    pub(super) fn take(&mut self, name: &str) -> Option<Rc<Vec<Line>>> {
+        self.0.remove(name)
     }
 
     /// Those that mean something in a place.
@@ -111,13 +107,21 @@ fn is_own(name: &str) -> bool {
     OWN.contains(&name) || name.ends_with("_pass") || name.starts_with("content_by_lua")
 }
 
+/// Whether a directive may stand only outside of servers, as those that make zones: it holds once, and not in each place.
+fn is_outside(kind: &str, name: &str) -> bool {
+    let known = directives::of(name);
+    let inner = ["server", "location", "stream-server", "mail-server"];
+    known.iter().any(|known| known.is_in(kind))
+        && !known.iter().any(|known| inner.iter().any(|inner| known.is_in(inner)))
+}
+
 /// A server or a location.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     settings: Effective,
     /// What holds here only, with where requests are passed to.
-    own: BTreeMap<String, Vec<String>>,
-    steps: Vec<String>,
+    own: BTreeMap<String, Vec<Line>>,
+    steps: Vec<Line>,
     /// Locations by path, whose order means nothing; then those by pattern, which are tried in theirs.
     paths: BTreeMap<Key, Self>,
     patterns: Vec<(Key, Self)>,
@@ -133,7 +137,8 @@ struct Key {
 impl Key {
     fn shown(&self) -> String {
         let Self { modifier, path } = self;
-        if modifier.is_empty() { path.clone() } else { format!("{modifier} {path}") }
+        let path = shown::quoted(path);
+        if modifier.is_empty() { path } else { format!("{modifier} {path}") }
     }
 
     /// What a path below it becomes where it is passed on.
@@ -141,7 +146,8 @@ impl Key {
         let is_path = !matches!(self.modifier.as_str(), "~" | "~*") && self.path.starts_with('/');
         let (_, rest) = target.split_once("://").filter(|_| is_path && !target.contains('$'))?;
         let uri = match rest.strip_prefix("unix:") {
-            Some(socket) => socket.split_once(':').map(|(_, uri)| uri),
+            // Behind the socket's colon may be nothing.
+            Some(socket) => socket.split_once(':').map(|(_, uri)| uri).filter(|uri| !uri.is_empty()),
             None => rest.find('/').map(|at| &rest[at..]),
         };
         let asked = match self.modifier.as_str() {
@@ -155,36 +161,31 @@ impl Key {
 }
 
 impl Place {
-    pub(super) fn new(context: Context, block: &Directive, around: &Effective, renames: &Renames) -> Self {
-        let children = block.children();
-        let settings = around.inner(context, children, renames);
-        let mut place = Self {
-            settings: Effective::default(),
-            own: BTreeMap::new(),
-            steps: Vec::new(),
-            paths: BTreeMap::new(),
-            patterns: Vec::new(),
-        };
-        for directive in children {
+    /// What stands outside of servers: what may stand only there, or all of it.
+    pub(super) fn around(here: &Here<'_>, block: &[Directive], all: bool) -> Self {
+        let settings = Effective::default().with(here, block, |name| all || is_outside(here.kind, name));
+        Self { settings, ..Self::default() }
+    }
+
+    /// A block in which those settings are in force.
+    pub(super) fn new(here: &Here<'_>, block: &Directive, settings: Effective) -> Self {
+        let mut place = Self::default();
+        for directive in block.children() {
             let name = directive.name.text.as_str();
             if STEPS.contains(&name) {
-                place.steps.push(step(context, directive, renames));
+                place.steps.extend(canonical::lines(here, directive));
             } else if name == "location" {
                 let (modifier, path) = modifier_and_path(directive);
                 let key = Key { modifier: modifier.to_owned(), path: path.to_owned() };
-                let inner = Self::new(context, directive, &settings, renames);
-                if matches!(modifier, "~" | "~*") {
-                    place.patterns.push((key, inner));
-                } else {
+                let inner = Self::new(here, directive, settings.inner(here, directive.children()));
+                if !matches!(modifier, "~" | "~*") {
                     place.paths.entry(key).or_insert(inner);
+                } else if place.patterns.iter().all(|(other, _)| *other != key) {
+                    // Of equal patterns only the first is met.
+                    place.patterns.push((key, inner));
                 }
             } else if is_own(name) {
-                let line = if name == "limit_except" {
-                    step(context, directive, renames)
-                } else {
-                    argument(context, directive, renames)
-                };
-                place.own.entry(name.to_owned()).or_default().push(line);
+                place.own.entry(name.to_owned()).or_default().extend(canonical::lines(here, directive));
             }
         }
         place.settings = settings.of_place(&place);
@@ -197,39 +198,8 @@ impl Place {
             return true;
         };
         let pass = format!("{module}_pass");
-        self.own.contains_key(&pass) || self.steps.iter().any(|step| step.contains(&pass))
+        self.own.contains_key(&pass) || self.steps.iter().any(|step| step.has(&pass))
     }
-}
-
-/// The arguments of what holds here only.
-fn argument(context: Context, directive: &Directive, renames: &Renames) -> String {
-    match directive.arg(0) {
-        Some(text) if directive.name.text.ends_with("_pass") => canonical::target(context, text, renames),
-        _ => canonical::arguments(context, directive, renames),
-    }
-}
-
-/// A step with all that is in its block.
-fn step(context: Context, directive: &Directive, renames: &Renames) -> String {
-    let name = directive.name.text.as_str();
-    let words = match name {
-        "if" | "limit_except" => {
-            directive.args.iter().map(|word| canonical_words(&word.text)).collect::<Vec<_>>().join(" ")
-        }
-        _ => argument(context, directive, renames),
-    };
-    match &directive.block {
-        Some(block) => {
-            let within = block.iter().filter(|directive| canonical::is_seen(&directive.name.text));
-            let within: Vec<_> = within.map(|directive| step(context, directive, renames)).collect();
-            format!("{name} {words} {{ {} }}", within.join("; "))
-        }
-        None => format!("{name} {words}"),
-    }
-}
-
-fn canonical_words(text: &str) -> String {
-    crate::nginx::variables::canonical(text)
 }
 
 /// One difference: its group, the location, and what it is.
@@ -272,12 +242,11 @@ fn place(
         }
     }
     if was.steps != is.steps {
-        let listed =
-            |steps: &[String]| if steps.is_empty() { "nothing".to_owned() } else { plain(&steps.join("; ")) };
-        say(
-            Group::Routes,
-            format!("rewrites by \"{}\" instead of \"{}\"", listed(&is.steps), listed(&was.steps)),
-        );
+        let listed = |place: &Place| match steps(place) {
+            steps if steps.is_empty() => "nothing".to_owned(),
+            steps => format!("\"{steps}\""),
+        };
+        say(Group::Routes, format!("rewrites by {}", shown::instead(&listed(is), &listed(was))));
     }
     for name in both(was.settings.0.keys(), is.settings.0.keys()) {
         let [before, now] = [was, is].map(|place| place.settings.0.get(name).map_or(&none, |lines| lines));
@@ -294,8 +263,8 @@ fn place(
     if before != now {
         let what = format!(
             "patterns are tried in another order: {} instead of {}",
-            now.join(", "),
-            before.join(", ")
+            shown::first(&now, MAX_PATTERNS, ", "),
+            shown::first(&before, MAX_PATTERNS, ", ")
         );
         say(Group::Routes, what);
     }
@@ -333,10 +302,9 @@ fn alone(place: &Place, label: &str, what: &str, peers: &Peers, found: &mut Vec<
     }
 }
 
-/// The locations in a place; of equal patterns the first is met.
+/// The locations in a place.
 fn inner(place: &Place) -> impl Iterator<Item = (&Key, &Place)> {
-    let patterns = place.patterns.iter().rev().map(|(key, inner)| (key, inner));
-    patterns.chain(place.paths.iter())
+    place.patterns.iter().map(|(key, inner)| (key, inner)).chain(place.paths.iter())
 }
 
 fn both<'a, T: Ord>(one: impl Iterator<Item = &'a T>, other: impl Iterator<Item = &'a T>) -> BTreeSet<&'a T> {
@@ -350,75 +318,70 @@ fn count(place: &Place) -> usize {
 /// What a location does, in short.
 fn summary(place: &Place, peers: &Peers) -> String {
     let pass = place.own.iter().find(|(name, _)| name.ends_with("_pass"));
-    match (pass, place.steps.last()) {
-        (Some((_, targets)), _) => format!("passes to {}", led(&targets.join(", "), peers)),
-        (None, Some(step)) => plain(step),
-        (None, None) => "passes nothing on".to_owned(),
-    }
+    let what = match pass {
+        Some((_, targets)) => format!("passes to {}", led(targets, peers)),
+        None if place.steps.is_empty() => "passes nothing on".to_owned(),
+        None => steps(place),
+    };
+    shown::cut(&what)
+}
+
+/// All that rewrites in a place.
+fn steps(place: &Place) -> String {
+    place.steps.iter().map(Line::shown).collect::<Vec<_>>().join("; ")
 }
 
 /// What became of a directive that holds here only.
-fn passed(name: &str, was: &[String], is: &[String], key: &Key, peers: [&Peers; 2]) -> String {
-    let [before, now] = [was, is].map(|lines| lines.join(", "));
+fn passed(name: &str, was: &[Line], is: &[Line], key: &Key, peers: [&Peers; 2]) -> String {
     if !name.ends_with("_pass") {
         return setting(name, was, is);
     }
-    let [led_before, led_now] = [led(&before, peers[0]), led(&now, peers[1])];
+    let [led_before, led_now] = [led(was, peers[0]), led(is, peers[1])];
     match (was.is_empty(), is.is_empty()) {
-        (true, _) => format!("passes to {led_now} now, by {name}"),
-        (_, true) => format!("does not pass to {led_before} any more"),
+        (true, _) => format!("passes to {} now, by {name}", shown::cut(&led_now)),
+        (_, true) => format!("does not pass to {} any more", shown::cut(&led_before)),
         _ => {
-            let example = key.becomes(&before).zip(key.becomes(&now)).filter(|((_, was), (_, is))| was != is);
+            let becomes = |lines: &[Line]| key.becomes(&lines.first()?.shown_words());
+            let example = becomes(was).zip(becomes(is)).filter(|((_, was), (_, is))| was != is);
             let example = example.map_or_else(String::new, |((asked, was), (_, is))| {
-                format!(": {asked} becomes {is} instead of {was}")
+                format!(": {asked} becomes {}", shown::instead(&is, &was))
             });
-            format!("passes to {led_now} instead of {led_before}{example}")
+            format!("passes to {}{example}", shown::instead(&led_now, &led_before))
         }
     }
 }
 
-/// A target with the addresses that it leads to, where they are not it itself.
-fn led(target: &str, peers: &Peers) -> String {
-    let host =
-        target.split_once("://").map_or(target, |(_, rest)| rest).split('/').next().unwrap_or_default();
-    match peers.get(host) {
-        Some(addresses) => format!("{} ({addresses})", plain(target)),
-        None => plain(target),
-    }
+/// Targets with the addresses that they lead to, where they are not those themselves.
+fn led(targets: &[Line], peers: &Peers) -> String {
+    let one = |line: &Line| {
+        let target = line.words.first().map_or("", String::as_str);
+        let host = target.split_once("://").map_or(target, |(_, rest)| rest).split('/').next();
+        match host.and_then(|host| peers.get(host)) {
+            Some(addresses) => format!("{} ({addresses})", line.shown_words()),
+            None => line.shown_words(),
+        }
+    };
+    targets.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// What became of a setting.
-fn setting(name: &str, was: &[String], is: &[String]) -> String {
-    let unit = match directives::of(name).first().map(|known| known.kind) {
-        Some(Kind::Time | Kind::Seconds) => " ms",
-        _ => "",
-    };
+fn setting(name: &str, was: &[Line], is: &[Line]) -> String {
     // Lines that are in both say nothing.
     let [gone, new] = [(was, is), (is, was)].map(|(lines, other)| {
-        let lines: Vec<_> =
-            lines.iter().filter(|line| !other.contains(line)).map(|line| plain(line)).collect();
-        lines.join(", ")
+        let lines: Vec<_> = lines.iter().filter(|line| !other.contains(line)).collect();
+        let shown = |line: &&Line| if name == ACCESS { line.shown() } else { line.shown_words() };
+        (!lines.is_empty()).then(|| lines.iter().map(shown).collect::<Vec<_>>().join(", "))
     });
-    match (was.is_empty(), is.is_empty(), gone.is_empty(), new.is_empty()) {
-        (true, ..) => format!("{name} is set now: {new}{unit}").trim_end_matches(": ").to_owned(),
-        (_, true, ..) => {
-            format!("{name} is not set any more: {gone}{unit}").trim_end_matches(": ").to_owned()
-        }
-        (_, _, true, true) => format!("{name}: the order changes"),
-        (_, _, true, _) => format!("{name} besides: {new}{unit}"),
-        (_, _, _, true) => format!("{name} without: {gone}{unit}"),
-        _ => format!("{name}: {new}{unit} instead of {gone}{unit}"),
+    let with = |what: &str, lines: &str| match lines {
+        "" => format!("{name} {what}"),
+        lines => format!("{name} {what}: {}", shown::cut(lines)),
+    };
+    match (was.is_empty(), is.is_empty(), gone, new) {
+        (true, _, _, new) => with("is set now", &new.unwrap_or_default()),
+        (_, true, gone, _) => with("is not set any more", &gone.unwrap_or_default()),
+        (_, _, None, None) => format!("{name}: the order changes"),
+        (_, _, None, Some(new)) => with("besides", &new),
+        (_, _, Some(gone), None) => with("without", &gone),
+        (_, _, Some(gone), Some(new)) => format!("{name}: {}", shown::instead(&new, &gone)),
     }
-}
-
-/// A canonical text as people write it.
-fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    let mut pieces = text.split("${");
-    plain.push_str(pieces.next().unwrap_or_default());
-    for piece in pieces {
-        let (name, rest) = piece.split_once('}').unwrap_or((piece, ""));
-        plain.extend(["$", name, rest]);
-    }
-    shown(&plain)
 }

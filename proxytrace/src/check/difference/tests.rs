@@ -29,7 +29,7 @@ stream { upstream db { server 10.0.3.5:5432; } server { listen 5432; proxy_pass 
 
 fn changes(old: &str, new: &str) -> Changes {
     let [old, new] = [old, new].map(|text| Subject::new(config(text)));
-    between(&old, &new)
+    between(&old, &new, None)
 }
 
 /// The text with something else in it.
@@ -152,11 +152,7 @@ fn each_mutation_of_what_a_request_meets_is_said_in_its_group() {
     routes("g green;", "g red;", "map $color: g gives red instead of green");
     routes("g green;", "", "map $color: g is gone");
     routes("g green;", "g green; x red;", "map $color: x is new and gives red");
-    routes(
-        "map $http_x_color",
-        "map $http_y_color",
-        "map $color: by ${http_y_color} instead of ${http_x_color}",
-    );
+    routes("map $http_x_color", "map $http_y_color", "map $color: by $http_y_color instead of $http_x_color");
     routes("~^r red; ~^re other;", "~^re other; ~^r red;", "map $color: patterns are tried in another order");
     routes(
         "allow 10.0.0.0/8; deny all;",
@@ -237,19 +233,19 @@ fn each_mutation_of_what_a_request_meets_is_said_in_its_group() {
     requests(
         "proxy_connect_timeout 5s;",
         "proxy_connect_timeout 6s;",
-        &format!("{a}: /c/ → proxy_connect_timeout: 6000 ms instead of 5000 ms"),
+        &format!("{a}: /c/ → proxy_connect_timeout: 6s instead of 5s"),
     );
     requests(
         "Host $http_host;",
         "Host $host;",
         &format!("{a}: /api/ → proxy_set_header: host $host instead of host $http_host"),
     );
-    requests("\"\" close;", "\"\" keep-alive;", "map $upgrade:  gives keep-alive instead of close");
+    requests("\"\" close;", "\"\" keep-alive;", "map $upgrade: '' gives keep-alive instead of close");
     requests("listen 443 ssl;", "listen 443;", "*:443 takes plain connections instead of ssl");
     requests(
         "proxy_read_timeout 60;",
         "proxy_read_timeout 5;",
-        &format!("{a}: /api/, /c/, /r/, ~ ^/p → proxy_read_timeout is set now: 5000 ms"),
+        &format!("{a}: /api/, /c/, /r/, ~ ^/p → proxy_read_timeout is set now: 5s"),
     );
     check(
         "listen 5432;",
@@ -292,4 +288,99 @@ fn what_changes_alike_in_many_places_is_said_once() {
     let [line] = &changes.routes[..] else { panic!("{changes:?}") };
     assert!(line.starts_with("map $t: k0 gives h0.example:81 instead of h0.example:80; "), "{line}");
     assert!(line.ends_with("; and 480 more"), "{line}");
+}
+
+/// All that changes, in one list.
+fn lines(old: &str, new: &str) -> Vec<String> {
+    changes(old, new).groups().into_iter().flat_map(|(_, lines)| lines.to_vec()).collect()
+}
+
+#[test]
+fn of_a_part_everything_is_said_as_what_uses_it_is_elsewhere() {
+    let check =
+        |old: &str, new: &str, expected: &[&str]| assert_eq!(lines(old, new), expected, "{old} → {new}");
+    check(
+        "upstream a { server 10.0.0.1; }",
+        "upstream a { server 10.0.0.2; }",
+        &["a: 10.0.0.1:80 became 10.0.0.2:80"],
+    );
+    check(
+        "upstream a { server 10.0.0.1; }",
+        "upstream b { server 10.0.0.2; }",
+        &["a: is gone, with 10.0.0.1:80", "b: is new, with 10.0.0.2:80"],
+    );
+    check(
+        "map $host $x { default 1; }",
+        "map $host $x { default 2; }",
+        &["map $x: default gives 2 instead of 1"],
+    );
+    check(
+        "proxy_set_header A b;",
+        "proxy_set_header A c;",
+        &["http, for all that inherits it → proxy_set_header: a c instead of a b"],
+    );
+    check("proxy_set_header A b;", "proxy_set_header a b;", &[]);
+}
+
+#[test]
+fn what_changes_is_shown_as_it_would_be_written_and_secrets_are_not() {
+    let location = |text: &str| format!("http {{ server {{ listen 80; location / {{ {text} }} }} }}");
+    let check = |old: &str, new: &str, expected: &str| {
+        let lines = lines(&location(old), &location(new));
+        assert_eq!(lines, [format!("server _ (*:80): / → {expected}")], "{old} → {new}");
+    };
+    check(
+        "return 301 /x?a=1;",
+        "return 301 /x?a=2;",
+        "rewrites by \"return 301 /x?a=2\" instead of \"return 301 /x?a=1\"",
+    );
+    check(
+        "return 200 'a\nb';",
+        "return 200 '';",
+        "rewrites by \"return 200 ''\" instead of \"return 200 'a\\nb'\"",
+    );
+    check(
+        "if ($http_user_agent ~ (?i)bot) { return 403; }",
+        "",
+        "rewrites by nothing instead of \"if ($http_user_agent ~ (?i)bot) { return 403 }\"",
+    );
+    check("try_files $uri @app;", "try_files $uri @b;", "try_files: $uri @b instead of $uri @app");
+    check(
+        "proxy_pass http://a; proxy_set_header Authorization 'Basic one';",
+        "proxy_pass http://a; proxy_set_header Authorization 'Basic two';",
+        "proxy_set_header: authorization 'Basic (hidden)', where what is hidden changes",
+    );
+    check(
+        "secure_link_secret one;",
+        "secure_link_secret two;",
+        "secure_link_secret: (hidden), where what is hidden changes",
+    );
+    check(
+        "proxy_pass http://a:one@b;",
+        "proxy_pass http://a:two@b;",
+        "passes to http://(hidden)@b, where what is hidden changes",
+    );
+    // The socket's path is the whole of it.
+    check(
+        "proxy_pass http://unix:/x;",
+        "proxy_pass http://unix:/x:/y;",
+        "passes to http://unix:/x:/y instead of http://unix:/x: /x becomes /yx instead of /x",
+    );
+}
+
+#[test]
+fn a_zone_is_said_once_and_a_location_with_all_that_it_does() {
+    let text = |rate: &str, location: &str| {
+        format!(
+            "http {{ limit_req_zone $host zone=z:1m rate={rate}; server {{ listen 80; limit_req zone=z; location /a {{ }} {location} }} }}"
+        )
+    };
+    let old = text("1r/s", "location /b { set $x 1; return 200 $x; }");
+    assert_eq!(
+        lines(&old, &text("2r/s", "")),
+        [
+            "server _ (*:80): /b → is gone (set $x 1; return 200 $x)",
+            "http → limit_req_zone: $host rate=2r/s zone=z:1m instead of $host rate=1r/s zone=z:1m",
+        ]
+    );
 }

@@ -22,6 +22,12 @@ pub struct Show {
     /// unknown one is answered with the list of all.
     #[arg(long = "cause", value_name = "CAUSE", value_delimiter = ',')]
     causes: Vec<Cause>,
+    /// Show each line. On a terminal the repetitions of a line are gathered for a second, and shown as one with their number.
+    #[arg(long)]
+    pub no_fold: bool,
+    /// Show the date before the time of day.
+    #[arg(long)]
+    pub date: bool,
     /// Print JSON, one object a line.
     #[arg(long)]
     pub json: bool,

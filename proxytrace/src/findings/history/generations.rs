@@ -79,7 +79,7 @@ impl Generations {
         self.by_epoch.keys().next().copied().unwrap_or(0)
     }
 
-    pub(super) fn newest_epoch(&self) -> Option<Epoch> {
+    pub(crate) fn newest_epoch(&self) -> Option<Epoch> {
         self.by_epoch.keys().next_back().copied()
     }
 
@@ -105,11 +105,6 @@ impl Generations {
     /// What the newest configuration says, if it could be read.
     pub(crate) fn declared(&self) -> Option<&Declared> {
         self.newest()?.declared.as_ref()
-    }
-
-    /// What the configuration of a generation says; the newest, where that one is not known any more.
-    pub(crate) fn declared_in(&self, epoch: Epoch) -> Option<&Declared> {
-        self.get(epoch).or_else(|| self.newest())?.declared.as_ref()
     }
 
     /// The newest generation whose configuration could be read, and what it says. Right after a reload that is the previous one.

@@ -1,6 +1,6 @@
 //! Whether most handshakes with an address come about as they should: without a SYN sent again, and at all.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proxytrace_ebpf::abi::DURATION_BOUNDS_NS;
 
 use crate::{findings::outcomes::timeouts, model::Counts};
@@ -19,6 +19,13 @@ const MIN_TROUBLED: f64 = 8.0;
 const MIN_SUCCEEDED: u64 = 2;
 const CLEARED_SHARE: f64 = 0.05;
 
+/// Where nothing answers for so long there is no load to speak of.
+const HOLE_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
+/// What ends so long after a silence began later, however long it took: the default of nginx's connect timeouts and of most others, and
+/// the time in which the kernel gives up (`tcp_syn_retries` 6: 127 s).
+const FAILED_WITHIN: SignedDuration = SignedDuration::from_secs(60);
+const ENDED_WITHIN: SignedDuration = SignedDuration::from_secs(130);
+
 /// How the last handshakes came about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Load {
@@ -27,6 +34,16 @@ pub(crate) struct Load {
     is_proof: bool,
     since: Option<Timestamp>,
     seen: Seen,
+    silence: Silence,
+}
+
+/// A time in which nothing answered. That is another trouble: what began then ends late or fails, whatever the load is afterwards.
+#[derive(Clone, Copy, Debug, Default)]
+enum Silence {
+    #[default]
+    Never,
+    Since(Timestamp),
+    Until(Timestamp),
 }
 
 /// What was seen since the trouble began.
@@ -76,12 +93,25 @@ impl Window {
     }
 }
 
+/// How long a handshake of a bucket took at most.
+fn took_at_most(bucket: usize) -> SignedDuration {
+    let bound = DURATION_BOUNDS_NS.get(bucket);
+    bound.map_or(ENDED_WITHIN, |ns| SignedDuration::from_nanos(ns.cast_signed()))
+}
+
 impl Load {
-    /// Takes in what was counted between two ticks.
-    pub(super) fn add(&mut self, time: Timestamp, seen: &Counts) {
-        let slow = seen.durations[RESENT_BUCKET..].iter().copied().fold(0, u64::saturating_add);
-        let failed = timeouts(&seen.outcomes);
-        let good = seen.durations.iter().copied().fold(0, u64::saturating_add).saturating_sub(slow);
+    /// Takes in what was counted between two ticks. By what was known before, nothing answered where it `was_silent`.
+    pub(super) fn add(&mut self, time: Timestamp, seen: &Counts, was_silent: bool) {
+        self.note_silence(time, was_silent, seen.durations.iter().any(|n| *n > 0));
+        let began_later = |after: SignedDuration| match self.silence {
+            Silence::Never => true,
+            Silence::Since(_) => false,
+            Silence::Until(until) => time.duration_since(until) > after,
+        };
+        let slow = (RESENT_BUCKET..seen.durations.len()).filter(|bucket| began_later(took_at_most(*bucket)));
+        let slow = slow.map(|bucket| seen.durations[bucket]).fold(0, u64::saturating_add);
+        let failed = if began_later(FAILED_WITHIN) { timeouts(&seen.outcomes) } else { 0 };
+        let good = seen.durations[..RESENT_BUCKET].iter().copied().fold(0, u64::saturating_add);
         if good == 0 && slow == 0 && failed == 0 {
             self.seen.resent = self.seen.resent.saturating_add(seen.syn_retransmits);
             return;
@@ -102,6 +132,22 @@ impl Load {
         if is_well {
             (self.since, self.is_proof, self.seen) = (None, false, Seen::default());
         }
+    }
+
+    fn note_silence(&mut self, time: Timestamp, was_silent: bool, is_answered: bool) {
+        self.silence = match self.silence {
+            Silence::Since(since) if was_silent && !is_answered => {
+                if time.duration_since(since) >= HOLE_TIMEOUT {
+                    *self = Self::default();
+                }
+                Silence::Since(since)
+            }
+            _ if was_silent && !is_answered => Silence::Since(time),
+            _ if was_silent => Silence::Until(time),
+            Silence::Since(_) => Silence::Until(time),
+            Silence::Until(until) if time.duration_since(until) > ENDED_WITHIN => Silence::Never,
+            silence => silence,
+        };
     }
 
     fn is_raised(&self) -> bool {

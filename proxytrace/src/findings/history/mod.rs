@@ -5,6 +5,7 @@
 mod capacity;
 mod generations;
 mod handshakes;
+mod lacks;
 mod load;
 mod peer;
 mod proxy;
@@ -23,12 +24,13 @@ use proxytrace_ebpf::abi::Owner;
 
 pub use capacity::Limits;
 pub(crate) use generations::Epoch;
+pub(crate) use lacks::Lacking;
 pub(crate) use peer::Peer;
 pub(crate) use proxy::Proxy;
 pub(crate) use upstream::Upstream;
 pub(crate) use usage::Silence;
 
-use crate::model::{Counted, Declared, Gone, Subject};
+use crate::model::{Complaint, Counted, Declared, Gone, Rejection, Subject};
 use capacity::Capacity;
 #[cfg(test)]
 use capacity::Kept;
@@ -124,9 +126,9 @@ impl History {
     }
 
     /// A reload was rejected.
-    pub(super) fn reject(&mut self, time: Timestamp, name: &Arc<str>, reason: Option<Arc<str>>) {
-        if let Some(proxy) = self.proxy(name) {
-            proxy.reject(time, reason);
+    pub(super) fn reject(&mut self, time: Timestamp, rejected: Rejection) {
+        if let Some(proxy) = self.proxy(&rejected.proxy) {
+            proxy.reject(time, rejected);
         }
     }
 
@@ -134,6 +136,13 @@ impl History {
     pub(super) fn note_workers(&mut self, time: Timestamp, name: &Arc<str>, gone: Option<Gone>) {
         if let Some(proxy) = self.proxy(name) {
             proxy.note_workers(time, gone);
+        }
+    }
+
+    /// A proxy said what it lacks.
+    pub(super) fn note_complaints(&mut self, time: Timestamp, name: &Arc<str>, complaints: &[Complaint]) {
+        if let Some(proxy) = self.proxy(name) {
+            proxy.lacks.add(time, complaints);
         }
     }
 
@@ -190,6 +199,7 @@ mod tests {
             generation: 0,
             upstream: "unknown".into(),
             address: format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255).parse().unwrap(),
+            hint: None,
             counts: Counts { attempts: 1, ..Counts::default() },
         };
         (0..addresses).map(row).collect()

@@ -7,9 +7,11 @@ use super::{generations::Epoch, handshakes::Handshakes, load::Load, response::Re
 use crate::{
     findings::{
         evidence::{Streak, Trouble},
-        outcomes::{ByOutcome, LOCAL, answers, given_up_late, is_failure, successes, timeouts, unreached},
+        outcomes::{
+            ByOutcome, LOCAL, answers, given_up_late, is_failure, is_local, successes, timeouts, unreached,
+        },
     },
-    model::{Counts, Kind},
+    model::{Counts, Hint, Kind},
 };
 
 /// After so long without an answer a SYN is sent again: what is answered less than that before one is says that it got lost, and not
@@ -29,6 +31,13 @@ pub(crate) struct Peer {
     pub(crate) proven: Proven,
     /// Whether a configuration took it out after that.
     pub(super) is_retired: bool,
+    /// Whether the name that it was an address of has others now; and whether the proxy connects to those.
+    pub(crate) has_moved: bool,
+    pub(super) has_left: bool,
+    /// How often the upstream had been used where its names are now, when this address was last.
+    pub(super) used_at: u64,
+    /// Whether anything succeeded here since it came, or came back.
+    has_served: bool,
     /// What was counted since it came here.
     pub(crate) counts: Counts,
     /// What the newest generation has in flight.
@@ -53,9 +62,22 @@ pub(crate) struct Peer {
     pub(crate) handshakes: Handshakes,
     /// Whether most handshakes come about as they should.
     pub(crate) load: Load,
+    /// What else is known of why connects fail.
+    pub(crate) hint: Option<Hint>,
     last_answer: Option<Timestamp>,
     first: Timestamp,
     last: Timestamp,
+}
+
+/// What a row says besides what was counted since the last one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct More {
+    /// What is in flight now.
+    pub(super) in_flight: u64,
+    /// How often it was used since.
+    pub(super) uses: u64,
+    /// What else is known of why connects fail.
+    pub(super) hint: Option<Hint>,
 }
 
 impl Peer {
@@ -67,6 +89,10 @@ impl Peer {
             came_later,
             proven: Proven::default(),
             is_retired: false,
+            has_moved: false,
+            has_left: false,
+            used_at: 0,
+            has_served: false,
             counts: Counts::default(),
             in_flight: 0,
             worked: None,
@@ -79,6 +105,7 @@ impl Peer {
             response: Response::default(),
             handshakes: Handshakes::default(),
             load: Load::default(),
+            hint: None,
             last_answer: None,
             first: time,
             last: time,
@@ -87,12 +114,28 @@ impl Peer {
 
     /// Forgets what is proven of it. Where the upstream was connected to before is still known.
     pub(super) fn retire(&mut self) {
-        let Self { epoch, entered, came_later, counts, in_flight, worked, first, last, .. } = self;
+        let Self {
+            epoch,
+            entered,
+            came_later,
+            counts,
+            in_flight,
+            worked,
+            has_moved,
+            has_left,
+            used_at,
+            first,
+            last,
+            ..
+        } = self;
         *self = Self {
             entered: *entered,
             counts: std::mem::take(counts),
             in_flight: *in_flight,
             worked: *worked,
+            has_moved: *has_moved,
+            has_left: *has_left,
+            used_at: *used_at,
             last: *last,
             is_retired: true,
             ..Self::new(*first, *epoch, *came_later)
@@ -100,13 +143,16 @@ impl Peer {
     }
 
     /// Takes in what the newest generation did between two ticks.
-    pub(super) fn row(&mut self, time: Timestamp, epoch: Epoch, seen: &Counts, in_flight: u64) {
+    pub(super) fn row(&mut self, time: Timestamp, epoch: Epoch, seen: &Counts, more: More) {
+        let More { in_flight, hint, .. } = more;
+        let was_silent = self.is_silent();
         let good = successes(seen);
         self.epoch = epoch;
         self.last = time;
         self.in_flight = in_flight;
+        self.hint = hint;
         self.counts += seen;
-        self.reach.add_turning(time, good, unreached(seen));
+        self.reach.add_turning(time, good, unreached(seen, hint));
         for (sum, outcome) in self.causes.iter_mut().zip(Outcome::ALL) {
             let more = if is_failure(outcome) { seen.outcome(outcome) } else { 0 };
             // Those of the tick of the last success may be part of the run that follows.
@@ -115,16 +161,34 @@ impl Peer {
         }
         if good > 0 {
             self.worked = Some(epoch);
+            self.has_served = true;
             self.proven = Proven::default();
         }
         self.note_answers(time, seen);
         for (trouble, outcome) in self.local.iter_mut().zip(LOCAL) {
-            trouble.add(time, seen.established(), seen.outcome(outcome));
+            let of_this_host = if is_local(outcome, hint) { seen.outcome(outcome) } else { 0 };
+            trouble.add(time, seen.established(), of_this_host);
         }
         self.service.add(time, seen);
         self.response.add(time, seen, answers(seen) > 0);
         self.handshakes.add(time, seen);
-        self.load.add(time, seen);
+        self.load.add(time, seen, was_silent);
+    }
+
+    /// What was taken for a failure of this host until it was known better: from now on it is one of the address. Gives how many.
+    pub(super) fn take_for_unreached(&mut self, time: Timestamp, hint: Option<Hint>) -> u64 {
+        if hint == self.hint {
+            return 0;
+        }
+        let mut taken = 0_u64;
+        for (trouble, outcome) in self.local.iter_mut().zip(LOCAL) {
+            if is_local(outcome, self.hint) && !is_local(outcome, hint) && trouble.seen() > 0 {
+                let trouble = std::mem::take(trouble);
+                self.reach.add(trouble.since().unwrap_or(time), 0, trouble.seen());
+                taken = taken.saturating_add(trouble.seen());
+            }
+        }
+        taken
     }
 
     /// Takes in what shows that nobody answers, or that somebody does.
@@ -153,8 +217,12 @@ impl Peer {
 
     /// Whether it is known to serve: the last that was seen of it is a success.
     pub(crate) fn serves(&self) -> bool {
-        let is_well = self.reach.run() == 0 && !self.is_silent() && !self.service.is_wrong();
-        is_well && self.worked.is_some() && !self.response.is_silent()
+        self.is_reached() && !self.service.is_wrong() && !self.response.is_silent()
+    }
+
+    /// Whether it is known to accept connections, whatever becomes of requests.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.has_served && self.reach.run() == 0 && !self.is_silent()
     }
 
     /// Whether it is proven that nothing answers here: neither connects nor what is sent on connections.
@@ -167,6 +235,11 @@ impl Peer {
         self.causes.iter().any(|n| *n > 0)
     }
 
+    /// The same, or that a SYN had to be sent again.
+    pub(crate) fn fails_or_is_silent(&self) -> bool {
+        self.fails() || self.answers.run() > 0 || self.is_silent()
+    }
+
     /// When it was connected to last.
     pub(crate) const fn last(&self) -> Timestamp {
         self.last
@@ -174,7 +247,7 @@ impl Peer {
 
     /// Whether nothing is known of it: no connect there has ended yet.
     pub(crate) const fn is_untried(&self) -> bool {
-        self.worked.is_none() && self.reach.run() == 0
+        !self.has_served && self.reach.run() == 0
     }
 
     /// Whether the upstream came here from elsewhere, and no configuration has taken it away since.
@@ -226,17 +299,17 @@ pub(crate) struct NoAnswer {
 
 /// What kinds of finding have proven of an address. Kept here because it stands longer than what it was proven by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Proven(u16);
+pub(crate) struct Proven(u32);
 
-const _: () = assert!(Kind::ALL.len() <= u16::BITS as usize, "a bit for each kind");
+const _: () = assert!(Kind::ALL.len() <= u32::BITS as usize, "a bit for each kind");
 
 impl Proven {
     pub(super) const fn add(&mut self, kind: Kind) {
-        self.0 |= 1 << kind as u16;
+        self.0 |= 1 << kind as u32;
     }
 
     pub(crate) const fn has(self, kind: Kind) -> bool {
-        self.0 & 1 << kind as u16 != 0
+        self.0 & 1 << kind as u32 != 0
     }
 
     const fn is_empty(self) -> bool {

@@ -11,12 +11,13 @@ use proxytrace_ebpf::abi::Owner;
 use super::{
     capacity::{Capacity, Limits},
     generations::{Epoch, Generations},
-    peer::Peer,
+    lacks::Lacks,
+    peer::{More, Peer},
     upstream::{Origin, Upstream},
 };
-use crate::findings::outcomes::causes;
+use crate::findings::outcomes::{causes, uses};
 use crate::model::{
-    Address, Counted, Counts, Declared, Gone, Kind, Subject, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM,
+    Address, Counted, Counts, Declared, Gone, Kind, Rejection, Subject, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM,
 };
 
 /// What has not been used for so long is forgotten, unless something is proven of it.
@@ -26,13 +27,15 @@ const IDLE_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
 const MIN_DESTINATIONS: usize = 5;
 /// What was used longer ago says nothing about now.
 const OUTAGE_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
+/// Within so long after an outage there is no other.
+const AFTERMATH: SignedDuration = SignedDuration::from_secs(15);
 
 /// Something that a proxy connects to.
 #[derive(Debug)]
 pub(crate) struct Destination {
     /// The upstream; the address where it has no name.
     pub(crate) name: Arc<str>,
-    /// Whether the last that was seen of each of its addresses is a failure.
+    /// Whether the last that was seen of each of its addresses is a failure, or that nothing answers.
     pub(crate) fails: bool,
     last: Timestamp,
 }
@@ -49,6 +52,12 @@ pub(crate) struct Proxy {
     pub(crate) workers_gone: Option<(Timestamp, Gone)>,
     /// Since when hardly anything works that the proxy connects to, where that is proven.
     pub(crate) outage: Option<Timestamp>,
+    /// When the last one was over.
+    outage_over: Option<Timestamp>,
+    /// What it says that it lacks.
+    pub(crate) lacks: Lacks,
+    /// The first generation that was seen.
+    first: Option<Epoch>,
     rows: BTreeMap<(Epoch, Address), Counts>,
     /// Connects of the newest generation in the tick that is going on, to upstreams that the previous one used too.
     fresh: u64,
@@ -58,7 +67,7 @@ pub(crate) struct Proxy {
 const fn contrary_at(kind: Kind) -> &'static str {
     match kind {
         Kind::BlackHole => "there is an answer from",
-        Kind::WrongService => "a request was answered by",
+        Kind::WrongService | Kind::NoResponse => "a request was answered by",
         Kind::SlowConnect => "handshakes are as quick as before with",
         Kind::Overloaded => "hardly any SYN is lost any more to",
         Kind::PortsExhausted | Kind::BacklogFull | Kind::Denied => "no connect has failed for long to",
@@ -85,6 +94,9 @@ impl Proxy {
             rejected: None,
             workers_gone: None,
             outage: None,
+            outage_over: None,
+            lacks: Lacks::default(),
+            first: None,
             rows: BTreeMap::new(),
             fresh: 0,
         }
@@ -98,7 +110,13 @@ impl Proxy {
     }
 
     /// A reload was rejected.
-    pub(super) fn reject(&mut self, time: Timestamp, reason: Option<Arc<str>>) {
+    pub(super) fn reject(&mut self, time: Timestamp, Rejection { reason, is_late, .. }: Rejection) {
+        if is_late {
+            if let Some(rejected) = &mut self.rejected {
+                rejected.reason = reason;
+            }
+            return;
+        }
         let rejected = self.rejected.get_or_insert(Rejected { first: time, times: 0, reason: None });
         rejected.times += 1;
         rejected.reason = reason;
@@ -120,19 +138,23 @@ impl Proxy {
     ) {
         let epoch = self.generations.epoch(pid, number);
         self.begin(time, epoch, number, limits);
+        // What it names was no stranger: it is not to be one again with the next that does without it.
+        if let Some(undeclared) = self.upstreams.get_mut(UNDECLARED_UPSTREAM) {
+            undeclared.peers.retain(|address, _| declared.upstreams_of(address).next().is_none());
+        }
         self.generations.declare(epoch, declared);
         // What is taken out and comes back later is judged anew.
         let peers = self.peers().filter(|(name, address, _)| !self.is_current(name, address));
         let retired: Vec<_> = peers.map(|(name, address, _)| (Arc::clone(name), address.clone())).collect();
         for (name, address) in retired {
             let peer = self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.get_mut(&address));
-            peer.into_iter().for_each(Peer::retire);
+            peer.into_iter().for_each(|peer| peer.retire());
         }
     }
 
     /// How many addresses are kept.
     pub(super) fn addresses(&self) -> usize {
-        self.upstreams.values().map(|upstream| upstream.peers.len()).sum()
+        self.upstreams.values().map(|upstream| upstream.peers().count()).sum()
     }
 
     /// Adds how much is kept.
@@ -147,9 +169,9 @@ impl Proxy {
 
     /// Every address of every upstream.
     pub(crate) fn peers(&self) -> impl Iterator<Item = (&Arc<str>, &Address, &Peer)> {
-        self.upstreams.iter().flat_map(|(name, upstream)| {
-            upstream.peers.iter().map(move |(address, peer)| (name, address, peer))
-        })
+        self.upstreams
+            .iter()
+            .flat_map(|(name, upstream)| upstream.peers().map(move |(address, peer)| (name, address, peer)))
     }
 
     /// Stores what a kind of finding has proven of an address. It stands until the address accepts a connection or is retired.
@@ -161,6 +183,7 @@ impl Proxy {
     }
 
     fn begin(&mut self, time: Timestamp, epoch: Epoch, number: u32, limits: Limits) {
+        self.first.get_or_insert(epoch);
         let newest = self.generations.newest_epoch();
         if !self.generations.begin(time, epoch, number) {
             return;
@@ -178,9 +201,9 @@ impl Proxy {
     fn supersede(&mut self, time: Timestamp, newest: Epoch, epoch: Epoch) {
         self.forget(time, false);
         let used: Vec<_> = self.upstreams.values().map(|upstream| upstream.used(time)).collect();
-        let all = used.iter().fold(0_u64, |sum, used| sum.saturating_add(used.connects));
+        let all = used.iter().fold(0_u64, |sum, used| sum.saturating_add(used.uses));
         for (upstream, used) in self.upstreams.values_mut().zip(used) {
-            upstream.superseded((newest, epoch), used, all.saturating_sub(used.connects));
+            upstream.superseded((newest, epoch), used, all.saturating_sub(used.uses));
         }
     }
 
@@ -201,9 +224,13 @@ impl Proxy {
             return false;
         }
         self.begin(time, epoch, row.generation, limits);
-        let seen = row.counts.since(self.rows.get(&key).unwrap_or(&Counts::default()));
+        let none = Counts::default();
+        let before = self.rows.get(&key).unwrap_or(&none);
+        let seen = row.counts.since(before);
+        let used = uses(&row.counts).saturating_sub(uses(before));
         let is_old = self.generations.newest_epoch().is_some_and(|newest| newest > epoch);
-        let fresh = if is_old { 0 } else { seen.attempts };
+        let fresh = if is_old { 0 } else { used };
+        self.lacks.note_connects(seen.attempts);
         let (mut fits, mut is_kept) = (true, false);
         for name in self.names(epoch, row) {
             let origin = Origin { is_old, was_declared: self.was_declared(epoch, &name, &row.address) };
@@ -215,7 +242,8 @@ impl Proxy {
             }
             is_kept = true;
             let upstream = self.upstreams.entry(name).or_default();
-            upstream.row(time, epoch, &row.address, (&seen, row.counts.in_flight()), origin);
+            let more = More { in_flight: row.counts.in_flight(), uses: used, hint: row.hint };
+            upstream.row(time, epoch, &row.address, (&seen, more), origin);
             if upstream.was_used_before() {
                 self.fresh = self.fresh.saturating_add(fresh);
             }
@@ -230,10 +258,15 @@ impl Proxy {
     pub(super) fn end_tick(&mut self, time: Timestamp) {
         let fresh = std::mem::take(&mut self.fresh);
         let newest = self.generations.newest_epoch().unwrap_or(0);
-        for upstream in self.upstreams.values_mut() {
+        let declared = self.generations.last_declared();
+        for (name, upstream) in &mut self.upstreams {
+            if declared.is_some_and(|declared| declared.is_followed) {
+                upstream.note_left(declared.and_then(|declared| declared.upstreams.get(name)));
+            }
             upstream.end_tick(time);
             upstream.others_connect(newest, fresh);
         }
+        self.lacks.end_tick(time);
         self.note_outage(time);
     }
 
@@ -241,15 +274,15 @@ impl Proxy {
     pub(crate) fn destinations(&self) -> Vec<Destination> {
         let mut destinations = Vec::new();
         for (name, upstream) in self.upstreams.iter().filter(|(name, _)| ***name != *UNDECLARED_UPSTREAM) {
-            let live = || upstream.live().filter(|(_, peer)| peer.fails() || !peer.is_untried());
+            let live = || upstream.live().filter(|(_, peer)| peer.fails_or_is_silent() || !peer.is_untried());
             if **name == *UNKNOWN_UPSTREAM {
                 destinations.extend(live().map(|(address, peer)| Destination {
                     name: address.to_string().into(),
-                    fails: peer.fails(),
+                    fails: peer.fails_or_is_silent(),
                     last: peer.last(),
                 }));
             } else if let Some(last) = live().map(|(_, peer)| peer.last()).max() {
-                let fails = live().all(|(_, peer)| peer.fails());
+                let fails = live().all(|(_, peer)| peer.fails_or_is_silent());
                 destinations.push(Destination { name: Arc::clone(name), fails, last });
             }
         }
@@ -258,8 +291,13 @@ impl Proxy {
 
     /// The failures of all addresses that fail, by cause.
     pub(crate) fn causes_of_failing(&self) -> BTreeMap<Arc<str>, u64> {
+        causes(self.failing().map(|peer| &peer.causes))
+    }
+
+    /// What was seen of the addresses that fail.
+    pub(crate) fn failing(&self) -> impl Iterator<Item = &Peer> {
         let live = self.upstreams.values().flat_map(Upstream::live);
-        causes(live.filter(|(_, peer)| peer.fails()).map(|(_, peer)| &peer.causes))
+        live.map(|(_, peer)| peer).filter(|peer| peer.fails_or_is_silent())
     }
 
     /// What was used a moment ago shows an outage; what works since shows that it is over.
@@ -277,9 +315,11 @@ impl Proxy {
             Some(since) => {
                 let work = destinations.iter().filter(|one| !one.fails && one.last >= since).count();
                 if fail == 0 || work * 2 > fail {
-                    self.outage = None;
+                    (self.outage, self.outage_over) = (None, Some(time));
                 }
             }
+            // Connects that began in the last one fail for some time after it.
+            None if self.outage_over.is_some_and(|over| time.duration_since(over) < AFTERMATH) => {}
             None => {
                 let recent = destinations.iter().filter(|one| time.duration_since(one.last) < OUTAGE_TIMEOUT);
                 let (fail, work): (Vec<_>, Vec<_>) = recent.partition(|one| one.fails);
@@ -311,16 +351,25 @@ impl Proxy {
     /// configuration does not come back because the next one is not read yet.
     pub(crate) fn is_current(&self, upstream: &str, address: &Address) -> bool {
         let used = self.upstreams.get(upstream).filter(|upstream| upstream.is_current(address));
-        let used_in = used.and_then(|upstream| upstream.peers.get(address)).map(|peer| peer.epoch);
+        let used_in = used.and_then(|upstream| upstream.peer(address)).map(|peer| peer.epoch);
         let Some((read, declared)) = self.generations.last_read() else {
             return used_in.is_some();
+        };
+        let has_left = |upstream: &str| {
+            let peer = self.upstreams.get(upstream).and_then(|upstream| upstream.peer(address));
+            peer.is_some_and(|peer| peer.has_left)
         };
         let is_declared = || match upstream {
             // No configuration declares what has no name: it is used until one gives it a name.
             UNDECLARED_UPSTREAM | UNKNOWN_UPSTREAM => {
                 used_in.is_some() && declared.upstreams_of(address).next().is_none()
             }
-            upstream => declared.has(upstream, address),
+            // What a name resolves to may be something else for the proxy than for us.
+            upstream if has_left(upstream) => false,
+            // Switched away from, as from blue to green: its block stays, and nothing leads there. What is connected to is led to.
+            upstream if !declared.may_lead_to(upstream) && used_in.is_none_or(|epoch| epoch < read) => false,
+            upstream if declared.has(upstream, address) => declared.uses(upstream, address),
+            upstream => used_in.is_some() && declared.may_have(upstream, address),
         };
         let is_newest = self.generations.newest_epoch() == Some(read);
         if is_newest { is_declared() } else { used_in.is_some_and(|epoch| epoch > read || is_declared()) }
@@ -330,9 +379,12 @@ impl Proxy {
     pub(super) fn contrary(&self, Subject { kind, upstream, address, .. }: &Subject) -> Arc<str> {
         let upstream = upstream.as_ref().map(|name| (name, self.upstreams.get(name)));
         let took_out = "a reload took it out of use";
+        let has_left = |of: &Upstream, at: &Address| of.peer(at).is_some_and(|peer| peer.has_left);
         match (kind, upstream, address) {
+            (Kind::ProxyFails, ..) => "it has connected for long and said nothing of the kind".into(),
             (Kind::ReloadRejected, ..) => "a reload was accepted".into(),
             (Kind::NoWorkers, ..) => "workers run again".into(),
+            (Kind::StaleName, ..) => "a reload looked the name up again, or it is that address again".into(),
             (Kind::SilentUpstream, Some((name, _)), _) if self.is_declared(name) => {
                 "it is connected to".into()
             }
@@ -340,9 +392,12 @@ impl Proxy {
             (_, Some((name, Some(_))), Some(address)) if self.is_current(name, address) => {
                 format!("{} {address}", contrary_at(*kind)).into()
             }
+            (_, Some((_, Some(upstream))), Some(address)) if has_left(upstream, address) => {
+                "its name has other addresses now".into()
+            }
             (_, Some((_, Some(upstream))), None) => {
-                let serves = upstream.live().find(|(_, peer)| peer.serves()).map(|(address, _)| address);
-                serves.map_or_else(|| took_out.into(), |at| format!("a connect succeeded to {at}").into())
+                let reached = upstream.live().find(|(_, peer)| peer.is_reached()).map(|(address, _)| address);
+                reached.map_or_else(|| took_out.into(), |at| format!("a connect succeeded to {at}").into())
             }
             (Kind::ProxyDown, ..) => "upstreams can be reached again".into(),
             _ => took_out.into(),
@@ -355,6 +410,11 @@ impl Proxy {
         declared
             .and_then(|declared| declared.upstreams.get(upstream))
             .is_some_and(|upstream| upstream.is_stream)
+    }
+
+    /// Whether it had been so with an address for as long as it is known, if it never `was_well`: what was before that nobody saw.
+    pub(crate) fn is_start_unseen(&self, peer: &Peer, was_well: bool) -> bool {
+        !was_well && Some(peer.entered) == self.first
     }
 
     fn is_declared(&self, upstream: &str) -> bool {
@@ -378,7 +438,11 @@ impl Proxy {
             self.upstreams.get_mut(&name).and_then(|upstream| upstream.peers.remove(&address));
         }
         self.upstreams.retain(|_, upstream| !upstream.peers.is_empty());
-        let kept: BTreeSet<_> = self.upstreams.values().flat_map(|upstream| upstream.peers.keys()).collect();
+        let kept: BTreeSet<_> = self
+            .upstreams
+            .values()
+            .flat_map(|upstream| upstream.peers().map(|(address, _)| address))
+            .collect();
         self.rows.retain(|(_, address), _| kept.contains(address));
     }
 }

@@ -16,13 +16,22 @@ const LOOKS: u32 = 2;
 /// quiet site must not have the finding come and go.
 const WARY: SignedDuration = SignedDuration::from_hours(1);
 
+/// More than a tick.
+const TICKS: SignedDuration = SignedDuration::from_secs(2);
+
 /// Requests that were answered and that were not, of one address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Response {
     answered: Streak,
+    has_answered: bool,
     is_silent: bool,
     refuted: Option<Timestamp>,
     waiting: Waiting,
+    /// Requests that were counted when they were overdue, and whose end was not seen; and those that a look has not found any more, whose end
+    /// may be counted a tick later.
+    overdue: u64,
+    gone: u64,
+    gone_since: Option<Timestamp>,
     /// Looks that have found a connection unheard since something was heard, and since when.
     unheard: u32,
     unheard_since: Option<Timestamp>,
@@ -31,11 +40,9 @@ pub(crate) struct Response {
 impl Response {
     /// Takes in what was counted between two ticks; `is_heard` where the address has said anything to a connect.
     pub(super) fn add(&mut self, time: Timestamp, seen: &Counts, is_heard: bool) {
-        // A request that was overdue, and then timed out, is one.
-        let were = u64::from(self.waiting.overdue).saturating_add(seen.overdue);
-        let left = were.saturating_sub(u64::from(seen.waiting.overdue));
-        let timeouts = seen.broken[Broken::ResponseTimeout as usize].saturating_sub(left);
+        let timeouts = self.timeouts(time, seen);
         self.waiting = seen.waiting;
+        self.has_answered |= seen.answered > 0;
         self.answered.add(time, seen.answered, seen.overdue.saturating_add(timeouts));
         if seen.answered > 0 && std::mem::take(&mut self.is_silent) {
             self.refuted = Some(time);
@@ -51,9 +58,34 @@ impl Response {
         }
     }
 
+    /// How many requests timed out that had not been counted when they were overdue. A look and the count of timeouts come one after the
+    /// other, in either order.
+    fn timeouts(&mut self, time: Timestamp, seen: &Counts) -> u64 {
+        let timeouts = seen.broken[Broken::ResponseTimeout as usize];
+        if self.gone_since.is_none_or(|since| time.duration_since(since) > TICKS) {
+            self.gone = 0;
+        }
+        let of_gone = timeouts.min(self.gone);
+        self.gone -= of_gone;
+        let overdue = self.overdue.saturating_add(seen.overdue);
+        let of_overdue = (timeouts - of_gone).min(overdue);
+        let left = overdue - of_overdue;
+        self.overdue = left.min(seen.waiting.overdue.into());
+        if left > self.overdue {
+            self.gone = self.gone.saturating_add(left - self.overdue);
+            self.gone_since = Some(time);
+        }
+        timeouts - of_gone - of_overdue
+    }
+
     /// Requests in a row that got no answer.
     pub(crate) const fn unanswered(&self) -> &Streak {
         &self.answered
+    }
+
+    /// Whether a request was ever answered.
+    pub(crate) const fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// Whether that is proof.

@@ -75,13 +75,17 @@ impl Service {
         }
     }
 
-    /// Lets time pass: what has not been broken until now counts as answered.
+    /// Lets time pass: what has not been broken until now counts as answered. What was established before the first was broken says nothing
+    /// of how things are since.
     pub(super) fn mature(&mut self, time: Timestamp) {
         let mut answered = 0_u64;
         while let Some((established, n)) = self.young.front().copied()
             && time.duration_since(established) >= ANSWER_TIMEOUT
         {
-            answered = answered.saturating_add(n);
+            if self.streak.since().is_none_or(|since| established > since) {
+                answered = answered.saturating_add(n);
+            }
+            self.has_answered = true;
             self.young.pop_front();
         }
         if answered > 0 {
@@ -132,6 +136,12 @@ impl Service {
     }
 
     fn note_answers(&mut self, time: Timestamp, answered: u64) {
+        if !self.is_wrong {
+            // However many connections it had open, it died once.
+            let is_death =
+                self.broken_later == 0 && self.broken_at_once.saturating_mul(2) < self.streak.run();
+            self.streak.dismiss(if is_death { 1 } else { u64::MAX });
+        }
         self.streak.add(time, answered, 0);
         self.has_answered = true;
         (self.established, self.broken_later, self.broken_at_once, self.is_wrong) = (0, 0, 0, false);
@@ -160,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn what_dies_with_its_connections_and_is_wrong_when_it_is_back_is_found_as_soon() {
+        // Each is closed from then on, for two seconds.
+        let is_wrong = [(8, 1, 1)];
+        check("it was well before", &[&[(40, 1, 0), (20, 1, 0)], &is_wrong[..]].concat(), true);
+        check("it died", &[&[(40, 1, 0), (1, 0, 20), (20, 1, 0)], &is_wrong[..]].concat(), true);
+        // It was wrong, and is on probation.
+        check("it was wrong", &[&[(40, 1, 0), (8, 1, 1), (20, 1, 0)], &is_wrong[..]].concat(), false);
+    }
+
+    #[test]
     fn a_service_is_wrong_that_goes_on_closing_what_it_accepts() {
         check("each is closed at once", &[(8, 2, 2)], true);
         // The first ones are taken for answered, so it takes longer.
@@ -170,6 +190,11 @@ mod tests {
             true,
         );
         check("it was well before", &[(100, 2, 0), (20, 2, 2)], true);
+        check(
+            "it was well a moment before, and answers come a tick later",
+            &[(100, 1, 0), (1, 1, 0), (8, 1, 1)],
+            true,
+        );
         check("all are answered", &[(100, 2, 0)], false);
         check("half are answered", &[(200, 2, 1)], false);
         check(

@@ -3,28 +3,33 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use proxytrace_ebpf::outcome::Outcome;
 
 use super::{
     generations::Epoch,
-    peer::Peer,
+    peer::{More, Peer},
     usage::{Silence, Usage, Used},
 };
 use crate::{
     findings::{
         evidence::Streak,
-        outcomes::{fared, successes, unreached},
+        outcomes::{ByOutcome, fared, is_failure, is_local, successes, unreached},
     },
-    model::{Address, Counts, Fared},
+    model::{self, Address, Counts, Fared},
 };
 
 /// Where no configuration says so, so many connects of a new generation that all go elsewhere show that it has an address no
 /// more: nginx tries a peer of its upstream within a few.
 const GONE_AFTER: u64 = 10;
 
+/// Where the name that the proxy follows has other addresses now, so many uses of those show that the proxy knows it.
+const LEFT_AFTER: u64 = 3;
+
 /// What was seen of one upstream. Outcomes of old workers do not count, but for how the old workers fare.
 #[derive(Debug, Default)]
 pub(crate) struct Upstream {
-    pub(crate) peers: BTreeMap<Address, Peer>,
+    /// Boxed: most upstreams have one or two, and a node of the map has places for eleven.
+    pub(super) peers: BTreeMap<Address, Box<Peer>>,
     /// How many addresses served at the last tick: an upstream may have thousands, each with a finding.
     pub(crate) serving: usize,
     /// Whether it can be reached at any address.
@@ -36,6 +41,12 @@ pub(crate) struct Upstream {
     worked_before: Option<Epoch>,
     /// Connects of the newest generation.
     connects: u64,
+    /// How often any generation has used it, while it was the newest, where its names are now.
+    uses: u64,
+    /// The failures since the last success at any address, by cause: those that [`Upstream::reach`] counts.
+    pub(crate) causes: ByOutcome,
+    /// Of the tick that is going on: failures by cause.
+    failed_now: ByOutcome,
     /// Of the tick that is going on: established, and not reached.
     now: (u64, u64),
     usage: Usage,
@@ -58,14 +69,24 @@ pub(super) struct Origin {
 }
 
 impl Upstream {
-    /// Takes in what was counted of an address between two ticks, by the workers of one generation: the difference, and what is
-    /// in flight.
+    /// Its addresses, and what was seen of each.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
+        self.peers.iter().map(|(address, peer)| (address, &**peer))
+    }
+
+    /// What was seen of one of its addresses.
+    pub(crate) fn peer(&self, address: &Address) -> Option<&Peer> {
+        self.peers.get(address).map(|peer| &**peer)
+    }
+
+    /// Takes in what was counted of an address between two ticks, by the workers of one generation: the difference, and what
+    /// else its row says.
     pub(super) fn row(
         &mut self,
         time: Timestamp,
         epoch: Epoch,
         address: &Address,
-        (seen, in_flight): (&Counts, u64),
+        (seen, more): (&Counts, More),
         Origin { is_old, was_declared }: Origin,
     ) {
         if epoch > self.epoch {
@@ -74,7 +95,7 @@ impl Upstream {
             self.connects = 0;
             self.now = (0, 0);
         }
-        self.usage.add(time, seen.attempts);
+        self.usage.add(time, more.uses);
         let worked_before = self.worked_before.filter(|worked| *worked < epoch);
         let is_newcomer = worked_before.is_some() && !was_declared;
         let known = self.peers.get(address).filter(|peer| {
@@ -83,7 +104,7 @@ impl Upstream {
             peer.epoch >= epoch || !(peer.is_retired || worked_without)
         });
         if known.is_none() {
-            self.peers.insert(address.clone(), Peer::new(time, epoch, is_newcomer));
+            self.peers.insert(address.clone(), Box::new(Peer::new(time, epoch, is_newcomer)));
         }
         if is_old {
             self.old_row(epoch, address, seen);
@@ -96,18 +117,34 @@ impl Upstream {
         };
         self.silence = self.silence.filter(|silence| epoch < silence.epoch);
         self.connects = self.connects.saturating_add(seen.attempts);
-        self.now.0 = self.now.0.saturating_add(successes(seen));
-        self.now.1 = self.now.1.saturating_add(unreached(seen));
+        // What comes on connections from before the name moved says nothing of where it is now.
+        let is_late = peer.has_moved && seen.attempts == 0;
+        self.now.0 = self.now.0.saturating_add(if is_late { 0 } else { successes(seen) });
+        let moved = peer.take_for_unreached(time, more.hint);
+        self.now.1 = self.now.1.saturating_add(unreached(seen, more.hint)).saturating_add(moved);
         if successes(seen) > 0 {
             self.worked = Some(epoch);
         }
-        peer.row(time, epoch, seen, in_flight);
+        // What was taken for a failure of this host is that no address was there to connect from.
+        let taken = &mut self.failed_now[Outcome::NoLocalPort as usize];
+        *taken = taken.saturating_add(moved);
+        for (sum, outcome) in self.failed_now.iter_mut().zip(Outcome::ALL) {
+            let is_unreached = is_failure(outcome) && !is_local(outcome, more.hint);
+            *sum = sum.saturating_add(if is_unreached { seen.outcome(outcome) } else { 0 });
+        }
+        if !peer.has_moved {
+            self.uses = self.uses.saturating_add(more.uses);
+        }
+        if more.uses > 0 && !is_late {
+            peer.used_at = self.uses;
+        }
+        peer.row(time, epoch, seen, more);
     }
 
     /// The same of workers that are old. What the workers of another bad reload do proves nothing for any.
     fn old_row(&mut self, epoch: Epoch, address: &Address, seen: &Counts) {
-        let is_astray = self.peers.get(address).is_some_and(Peer::is_astray) && seen.established() == 0;
-        let works = |newer: Epoch| seen.established() > 0 || self.worked_before(newer) >= Some(epoch);
+        let is_astray = self.peer(address).is_some_and(Peer::is_astray) && successes(seen) == 0;
+        let works = |newer: Epoch| successes(seen) > 0 || self.worked_before(newer) >= Some(epoch);
         let newer: Vec<_> =
             self.old.keys().copied().filter(|newer| *newer > epoch && !is_astray && works(*newer)).collect();
         for newer in newer {
@@ -135,8 +172,22 @@ impl Upstream {
     pub(super) fn end_tick(&mut self, time: Timestamp) {
         let (good, bad) = std::mem::take(&mut self.now);
         self.reach.add_turning(time, good, bad);
+        for (sum, failed) in self.causes.iter_mut().zip(std::mem::take(&mut self.failed_now)) {
+            // Those of the tick of the last success may be part of the run that follows.
+            let before = if good > 0 { 0 } else { *sum };
+            *sum = if good > 0 && self.reach.run() == 0 { 0 } else { before.saturating_add(failed) };
+        }
         self.peers.values_mut().for_each(|peer| peer.service.mature(time));
         self.serving = self.live().filter(|(_, peer)| peer.serves()).count();
+    }
+
+    /// Notes which addresses its name has left, by what is `declared` now: the proxy is believed once it connects elsewhere.
+    pub(super) fn note_left(&mut self, declared: Option<&model::Upstream>) {
+        let uses = self.uses;
+        for (address, peer) in &mut self.peers {
+            peer.has_moved = declared.is_some_and(|declared| declared.has_moved_from(address));
+            peer.has_left = peer.has_moved && uses - peer.used_at >= LEFT_AFTER;
+        }
     }
 
     /// The newest generation before this one in which it worked.
@@ -147,28 +198,33 @@ impl Upstream {
 
     /// Whether the newest generation that connects to this upstream connects to this address, as far as that is known.
     pub(super) fn is_current(&self, address: &Address) -> bool {
-        self.peers.get(address).is_some_and(|peer| peer.epoch == self.epoch || self.connects < GONE_AFTER)
+        self.peer(address)
+            .is_some_and(|peer| !peer.has_left && (peer.epoch == self.epoch || self.connects < GONE_AFTER))
     }
 
     /// The addresses that it came to from elsewhere, and that no configuration has taken away since.
     pub(crate) fn newcomers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
-        self.peers.iter().filter(|(_, peer)| peer.is_newcomer())
+        self.peers().filter(|(_, peer)| peer.is_newcomer())
     }
 
     /// The addresses that the newest generation connects to.
     pub(crate) fn live(&self) -> impl Iterator<Item = (&Address, &Peer)> {
-        self.peers.iter().filter(|(_, peer)| peer.epoch == self.epoch)
+        self.peers().filter(|(_, peer)| self.is_live(peer))
+    }
+
+    fn is_live(&self, peer: &Peer) -> bool {
+        peer.epoch == self.epoch && !peer.has_left
     }
 
     /// Whether another of its addresses serves, so that the proxy gets around this one.
     pub(crate) fn serves_beside(&self, address: &Address) -> bool {
-        let own = self.peers.get(address).is_some_and(|peer| peer.epoch == self.epoch && peer.serves());
+        let own = self.peer(address).is_some_and(|peer| self.is_live(peer) && peer.serves());
         self.serving > usize::from(own)
     }
 
-    /// Whether the last that was seen of any address is a failure.
+    /// Whether the last that was seen of any address is a failure, or that nothing answers.
     pub(super) fn fails(&self) -> bool {
-        self.peers.values().any(Peer::fails)
+        self.peers().any(|(_, peer)| peer.fails_or_is_silent())
     }
 
     /// How much it has been used lately.
@@ -188,10 +244,10 @@ impl Upstream {
 
     /// Whether it was used when the newest generation began.
     pub(super) const fn was_used_before(&self) -> bool {
-        self.before.connects > 0
+        self.before.uses > 0
     }
 
-    /// A generation connected to another upstream.
+    /// A generation used another upstream.
     pub(super) const fn others_connect(&mut self, epoch: Epoch, n: u64) {
         if let Some(silence) = &mut self.silence
             && epoch >= silence.epoch

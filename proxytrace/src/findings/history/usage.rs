@@ -10,15 +10,15 @@ use super::generations::Epoch;
 const SLOTS: usize = 30;
 const SLOT_SECONDS: i64 = 10;
 
-/// The connects of the last minutes.
+/// The uses of the last minutes.
 #[derive(Debug, Default)]
 pub(super) struct Usage(VecDeque<(i64, u64)>);
 
 /// How much an upstream is used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
-    /// Connects within the last minutes.
-    pub(crate) connects: u64,
+    /// Uses within the last minutes: connects, and answers on connections that were kept.
+    pub(crate) uses: u64,
     /// In how many steps of time there were any.
     pub(crate) slots: u64,
     /// Since when, in steps of time.
@@ -32,20 +32,20 @@ pub(crate) struct Silence {
     pub(crate) epoch: Epoch,
     /// How it was used before that.
     pub(crate) before: Used,
-    /// Connects to the proxy's other upstreams in the same time.
+    /// Uses of the proxy's other upstreams in the same time.
     pub(crate) others_before: u64,
     /// And since the reload.
     pub(crate) others: u64,
 }
 
 impl Usage {
-    /// Takes in how often it was connected to.
-    pub(super) fn add(&mut self, time: Timestamp, connects: u64) {
+    /// Takes in how often it was used.
+    pub(super) fn add(&mut self, time: Timestamp, uses: u64) {
         let now = slot(time);
         match self.0.back_mut() {
-            _ if connects == 0 => {}
-            Some((slot, count)) if *slot >= now => *count = count.saturating_add(connects),
-            _ => self.0.push_back((now, connects)),
+            _ if uses == 0 => {}
+            Some((slot, count)) if *slot >= now => *count = count.saturating_add(uses),
+            _ => self.0.push_back((now, uses)),
         }
         while self.0.len() > SLOTS {
             self.0.pop_front();
@@ -58,8 +58,8 @@ impl Usage {
         let lately = self.0.iter().filter(|(slot, _)| now.saturating_sub(*slot) < SLOTS as i64);
         let of_slots =
             lately.clone().next().map_or(0, |(first, _)| now.saturating_sub(*first).max(0) as u64 + 1);
-        let connects = lately.clone().fold(0, |sum, (_, n)| n.saturating_add(sum));
-        Used { connects, slots: lately.count() as u64, of_slots }
+        let uses = lately.clone().fold(0, |sum, (_, n)| n.saturating_add(sum));
+        Used { uses, slots: lately.count() as u64, of_slots }
     }
 }
 

@@ -3,9 +3,10 @@
 use super::{
     definition::{Definition, Documentation, Facts, Weight},
     sentence::{count, no_answer},
+    silence,
 };
 use crate::{
-    findings::outcomes::{causes, timeouts},
+    findings::outcomes::timeouts,
     model::{Evidence, Finding, Kind},
 };
 
@@ -49,11 +50,7 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
         let evidence = Evidence {
             unheard: peer.response.waiting().unheard.into(),
             failed: timeouts(&peer.causes),
-            causes: causes([&peer.causes]),
-            syn_retransmits: peer.no_answer.resent,
-            given_up: peer.no_answer.given_up,
-            in_flight: peer.in_flight,
-            ..Evidence::default()
+            ..silence::evidence(peer)
         };
         Some((since, evidence))
     })

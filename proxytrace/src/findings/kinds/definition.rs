@@ -74,9 +74,20 @@ impl Facts<'_> {
     ) -> Vec<Finding> {
         let findings = peers.filter_map(|(upstream, address, peer)| {
             let (since, evidence) = proof(peer).filter(|_| self.proxy.is_current(upstream, address))?;
+            let evidence = Evidence { start_unseen: self.is_start_unseen(kind, peer), ..evidence };
             Some(self.finding(kind, (upstream, Some(address)), peer.epoch, since, evidence))
         });
         findings.collect()
+    }
+
+    /// Whether an address was never seen otherwise than a finding says.
+    pub(super) fn is_start_unseen(&self, kind: Kind, peer: &Peer) -> bool {
+        let was_well = match kind {
+            Kind::WrongService => peer.service.has_answered(),
+            Kind::NoResponse => peer.response.has_answered(),
+            _ => peer.worked.is_some(),
+        };
+        self.proxy.is_start_unseen(peer, was_well)
     }
 
     /// A finding about an upstream and a generation of it.
@@ -91,7 +102,8 @@ impl Facts<'_> {
         self.finding(kind, (upstream, None), epoch, since, evidence)
     }
 
-    fn finding(
+    /// A finding about an upstream, or about an address of it, and a generation of it.
+    pub(super) fn finding(
         &self,
         kind: Kind,
         (upstream, address): (&Arc<str>, Option<&Address>),
@@ -102,7 +114,10 @@ impl Facts<'_> {
         let generations = &self.proxy.generations;
         let declared = generations.declared().and_then(|declared| declared.upstreams.get(upstream));
         let place = declared.and_then(|declared| match address {
-            Some(address) => declared.addresses.get(address),
+            Some(address) => {
+                let of_name = || declared.name_at(address).map(|name| &name.place);
+                declared.addresses.get(address).or_else(of_name)
+            }
             None => declared.addresses.values().next(),
         });
         let subject = Subject {
@@ -117,6 +132,7 @@ impl Facts<'_> {
             subject,
             since,
             place: place.cloned(),
+            several_proxies: false,
             directive: declared.and_then(|declared| declared.directive.clone()),
             evidence,
         }
@@ -151,6 +167,7 @@ impl Facts<'_> {
             severity: self.severity(kind, "", None, &evidence),
             since,
             place: None,
+            several_proxies: false,
             directive: None,
             evidence,
         }

@@ -4,7 +4,7 @@ use proxytrace_ebpf::outcome::Outcome;
 
 use super::{definition::Facts, sentence::Sentence};
 use crate::{
-    findings::outcomes::LOCAL,
+    findings::outcomes::{LOCAL, is_local},
     model::{Evidence, Finding, Kind},
 };
 
@@ -26,6 +26,9 @@ pub(super) fn detect(facts: &Facts<'_>, kind: Kind) -> Vec<Finding> {
     };
     facts.at_addresses(kind, facts.proxy.peers(), |peer| {
         let trouble = &peer.local[index];
+        if cause.is_some_and(|cause| !is_local(cause, peer.hint)) {
+            return None;
+        }
         let since = trouble.since().filter(|_| trouble.is_proof())?;
         let evidence = Evidence {
             failed: trouble.seen(),

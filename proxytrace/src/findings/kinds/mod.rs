@@ -17,9 +17,12 @@ mod no_workers;
 mod overloaded;
 mod ports_exhausted;
 mod proxy_down;
+mod proxy_fails;
 mod reload_rejected;
+mod silence;
 mod silent_upstream;
 mod slow_connect;
+mod stale_name;
 mod undeclared_destination;
 mod upstream_down;
 mod wrong_service;
@@ -56,7 +59,9 @@ static TABLE: [Definition; Kind::ALL.len()] = [
     overloaded::DEFINITION,
     no_workers::DEFINITION,
     proxy_down::DEFINITION,
+    proxy_fails::DEFINITION,
     no_response::DEFINITION,
+    stale_name::DEFINITION,
 ];
 
 /// A kind that is missing from the table, or that is not in its place, does not compile.
@@ -156,7 +161,20 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::Finding;
+    use crate::model::{Finding, Kind};
+
+    #[test]
+    fn a_sentence_says_which_proxy_where_there_are_several_and_that_a_beginning_was_not_seen() {
+        let mut finding = Finding::sample();
+        finding.several_proxies = true;
+        assert!(finding.to_string().contains("upstream \"api\" of nginx.service moved from"), "{finding}");
+        finding.subject.kind = Kind::AddressDown;
+        finding.evidence.start_unseen = true;
+        assert!(
+            finding.to_string().contains("10.0.0.5:8081 of upstream \"api\" of nginx.service cannot be reached since at least 14:30:02Z"),
+            "{finding}"
+        );
+    }
 
     #[test]
     fn a_sentence_says_what_is_known() {

@@ -91,6 +91,24 @@ mod tests {
              2 x 0 unknown 5:8080 resolved 1 silent 1
              =>",
         );
+        check(
+            "the timeouts are counted before a look",
+            "20 x 0 unknown 5:8080 established 1 answered 1
+             2 x 0 unknown 5:8080 overdue 1
+             0 unknown 5:8080 silent 2
+             0 unknown 5:8080 resolved 2
+             =>
+             0 unknown 5:8080 silent 1
+             => no_response unknown 5:8080",
+        );
+        check(
+            "the timeouts are counted after a look",
+            "20 x 0 unknown 5:8080 established 1 answered 1
+             2 x 0 unknown 5:8080 overdue 1
+             0 unknown 5:8080 resolved 2
+             0 unknown 5:8080 silent 2
+             =>",
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `overloaded`: handshakes need a SYN sent again or time out, and some succeed.
 
-use super::definition::{Definition, Documentation, Facts, Weight};
+use super::{
+    definition::{Definition, Documentation, Facts, Weight},
+    silence,
+};
 use crate::model::{Evidence, Finding, Kind, Severity};
 
 pub(super) const DEFINITION: Definition = Definition {
@@ -35,8 +38,7 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
             failed: seen.troubled,
             of: seen.all,
             syn_retransmits: seen.resent,
-            in_flight: peer.in_flight,
-            ..Evidence::default()
+            ..silence::evidence(peer)
         };
         Some((since, evidence))
     })
@@ -71,6 +73,40 @@ mod tests {
              => overloaded api 5:8080
              200 x 0 api 5:8080 established 5
              => not overloaded api 5:8080",
+        );
+    }
+
+    #[test]
+    fn a_time_in_which_nothing_answers_is_no_overload() {
+        check(
+            "what waited meanwhile is answered late",
+            "config 0 api 5:8080
+             100 x 0 api 5:8080 established 5
+             wait 1
+             0 api 5:8080 flying 5
+             wait 1
+             0 api 5:8080 flying 5 resent 10
+             => black_hole api 5:8080, upstream_down api
+             wait 3
+             0 api 5:8080 established 5 slow 10
+             => not black_hole api 5:8080, not upstream_down api
+             8 x 0 api 5:8080 established 2 slow 3 resent 2
+             =>
+             100 x 0 api 5:8080 established 5
+             =>",
+        );
+        check(
+            "an overload that becomes a hole",
+            "config 0 api 5:8080 6:8080
+             100 x 0 api 5:8080 established 1; 0 api 6:8080 established 1
+             30 x 0 api 5:8080 established 5 slow 2 proxy_timeout 1 resent 4; 0 api 6:8080 established 1
+             => overloaded api 5:8080
+             wait 2
+             100 x 0 api 5:8080 proxy_timeout 2 resent 4; 0 api 6:8080 established 1
+             => not overloaded api 5:8080, black_hole api 5:8080
+             wait 60
+             0 api 5:8080 established 5
+             => not black_hole api 5:8080",
         );
     }
 

@@ -1,7 +1,13 @@
 //! `proxy_down`: hardly anything that a proxy connects to works, so what is wrong is the proxy's own host or network.
 
-use super::definition::{Definition, Documentation, Facts, Weight};
-use crate::model::{Evidence, Finding, Kind, Severity};
+use super::{
+    definition::{Definition, Documentation, Facts, Weight},
+    sentence::no_answer,
+};
+use crate::{
+    findings::history::Peer,
+    model::{Evidence, Finding, Kind, Severity},
+};
 
 /// So many upstreams that fail are evidence.
 const MAX_NAMED: usize = 64;
@@ -16,18 +22,23 @@ pub(super) const DEFINITION: Definition = Definition {
     prove: None,
     detect,
     sentence: |sentence| {
-        let Evidence { addresses, of, upstreams, .. } = sentence.evidence();
+        let Evidence { addresses, of, upstreams, causes, syn_retransmits, given_up, in_flight, .. } =
+            sentence.evidence();
         let named: Vec<_> = upstreams.iter().take(NAMED).map(ToString::to_string).collect();
         let more = match addresses.saturating_sub(named.len() as u64) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
+        // Connects to what does not answer wait for long before they fail.
+        let how = match causes.is_empty() {
+            true => format!("nothing answers{}", no_answer(*syn_retransmits, *given_up, *in_flight)),
+            false => format!("connects {}", sentence.failed()),
+        };
         format!(
-            "hardly anything that {} connects to works since {}: {addresses} of {of} upstreams fail ({}{more}); connects {}.",
+            "hardly anything that {} connects to works since {}: {addresses} of {of} upstreams fail ({}{more}); {how}.",
             sentence.finding.subject.proxy,
             sentence.since(),
             named.join(", "),
-            sentence.failed(),
         )
     },
     advice: |_| {
@@ -43,7 +54,11 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     let findings = facts.proxy.outage.iter().map(|outage| {
         let destinations = facts.proxy.destinations();
         let failing: Vec<_> = destinations.iter().filter(|one| one.fails).collect();
+        let sum = |of: fn(&Peer) -> u64| facts.proxy.failing().map(of).fold(0, u64::saturating_add);
         let evidence = Evidence {
+            syn_retransmits: sum(|peer| peer.no_answer.resent),
+            given_up: sum(|peer| peer.no_answer.given_up),
+            in_flight: sum(|peer| peer.in_flight),
             addresses: failing.len() as u64,
             of: destinations.len() as u64,
             upstreams: failing.iter().take(MAX_NAMED).map(|one| one.name.clone()).collect(),
@@ -83,6 +98,39 @@ mod tests {
         check(
             "and then all work",
             &format!("config 0 {config}\n{good}\n{refused}\n=> proxy_down\n{good}\n=> not proxy_down"),
+        );
+    }
+
+    #[test]
+    fn a_proxy_whose_network_is_gone_is_one_finding_before_any_connect_fails() {
+        let (config, good) = upstreams(7, "established 1");
+        let (_, waiting) = upstreams(7, "flying 1");
+        let (_, resent) = upstreams(7, "resent 1");
+        let scene = check(
+            "nothing answers anywhere",
+            &format!(
+                "config 0 {config}\n{good}\n{waiting}\nwait 1\n{resent}\n=> proxy_down\n3 x {resent}\n=>"
+            ),
+        );
+        assert_eq!(
+            scene.sentence(),
+            "proxy_down: hardly anything that nginx connects to works since 14:30:02Z: 7 of 7 upstreams fail (u1, u2, u3 and 4 \
+             more); nothing answers; 28 SYNs sent again; 7 connects waiting. Check this host first: its link, routes, firewall \
+             and name server, and what was changed on it at that time."
+        );
+        let (_, given_up) = upstreams(7, "given_up 1");
+        check(
+            "connects from then fail a moment after it is over",
+            &format!(
+                "config 0 {config}\n{good}\n{waiting}\nwait 1\n{resent}\n=> proxy_down\n{good}\n=> not proxy_down\n\
+                 {given_up}\n{good}\n=>"
+            ),
+        );
+        let rest = "0 u6 6:80 established 1; 0 u7 7:80 established 1";
+        let (_, some) = upstreams(5, "resent 1");
+        check(
+            "some answer",
+            &format!("config 0 {config}\n{good}\n{waiting}\nwait 1\n{some}; {rest}\n{good}\n=>"),
         );
     }
 

@@ -1,7 +1,7 @@
 //! `reload_rejected`: a reload was asked for, and the proxy went on with what it had.
 
 use super::definition::{Definition, Documentation, Facts, Weight};
-use crate::model::{Evidence, Finding, Kind, Severity};
+use crate::model::{BY_FILES, Evidence, Finding, Kind, Severity};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::ReloadRejected,
@@ -11,9 +11,14 @@ pub(super) const DEFINITION: Definition = Definition {
     detect,
     sentence: |sentence| {
         let Evidence { failed, reason, .. } = sentence.evidence();
-        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" nginx says: {reason}."));
+        let reason = match reason {
+            Some(reason) if reason.starts_with(BY_FILES) => format!(" By its files, {reason}."),
+            Some(reason) => format!(" nginx says: {reason}."),
+            None => String::new(),
+        };
         format!(
-            "{failed} reload(s) since {} brought no new worker; the old configuration is still in use.{reason}",
+            "{failed} reload(s){} since {} brought no new worker; the old configuration is still in use.{reason}",
+            sentence.of_proxy(),
             sentence.since(),
         )
     },
@@ -60,6 +65,17 @@ mod tests {
             "reload_rejected: 2 reload(s) since 14:30:00Z brought no new worker; the old configuration is still in use. nginx \
              says: unknown directive \"sever\" in /etc/nginx/nginx.conf:3. Run `nginx -t`, fix what it names, and reload \
              again."
+        );
+        let late = "rejected without reason\n=> reload_rejected\nreason known\n=>";
+        assert_eq!(
+            check("a reason that is known later", late).sentence(),
+            "reload_rejected: 1 reload(s) since 14:30:00Z brought no new worker; the old configuration is still in use. nginx \
+             says: unknown directive \"sever\" in /etc/nginx/nginx.conf:3. Run `nginx -t`, fix what it names, and reload \
+             again."
+        );
+        check(
+            "a reason of what is over",
+            "rejected without reason\n=> reload_rejected\nreload 1\n=> not reload_rejected\nreason known\n=>",
         );
         check("then accepted", "rejected\n=> reload_rejected\nreload 1\n=> not reload_rejected");
         check(

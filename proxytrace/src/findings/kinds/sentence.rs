@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::model::{Evidence, Finding, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
+use crate::model::{Evidence, Finding, Hint, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM};
 
 /// At most so many addresses are named; the rest is counted.
 const MAX_NAMED: usize = 3;
@@ -20,9 +20,10 @@ impl<'a> Sentence<'a> {
         &self.finding.evidence
     }
 
-    /// Since when, as a time of day.
+    /// Since when, as a time of day; at least since then, where it was never seen to be otherwise.
     pub(super) fn since(&self) -> String {
-        self.time(self.finding.since)
+        let at_least = if self.evidence().start_unseen { "at least " } else { "" };
+        format!("{at_least}{}", self.time(self.finding.since))
     }
 
     /// The time of day; with the date would be longer, and a finding is read when it is news.
@@ -36,7 +37,31 @@ impl<'a> Sentence<'a> {
     pub(super) fn upstream(&self) -> String {
         match self.named_upstream() {
             None => format!("traffic of {}", self.finding.subject.proxy),
-            Some(name) => format!("upstream \"{name}\""),
+            Some(name) => format!("upstream \"{name}\"{}", self.of_proxy()),
+        }
+    }
+
+    /// The proxy that it is about: by its name where there are several.
+    pub(super) fn proxy(&self) -> &'a str {
+        if self.finding.several_proxies { &self.finding.subject.proxy } else { "the proxy" }
+    }
+
+    /// Which proxy it is about, where there are several.
+    pub(super) fn of_proxy(&self) -> String {
+        match self.finding.several_proxies {
+            true => format!(" of {}", self.finding.subject.proxy),
+            false => String::new(),
+        }
+    }
+
+    /// Why it is so, where that was found out besides.
+    pub(super) const fn because(&self) -> &'static str {
+        match self.evidence().hint {
+            None => "",
+            Some(Hint::NoIpv6) => "; there is no IPv6 address on this host",
+            Some(Hint::SocketElsewhere) => {
+                "; the socket is on this host, but not in nginx's mount namespace (PrivateTmp?)"
+            }
         }
     }
 
@@ -48,8 +73,8 @@ impl<'a> Sentence<'a> {
     /// The address that it is about, with its upstream where that has a name.
     pub(super) fn address_of_upstream(&self) -> String {
         match self.named_upstream() {
-            None => self.address(),
-            Some(name) => format!("{} of upstream \"{name}\"", self.address()),
+            None => format!("{}{}", self.address(), self.of_proxy()),
+            Some(_) => format!("{} of {}", self.address(), self.upstream()),
         }
     }
 
@@ -93,6 +118,20 @@ pub(super) fn line(finding: &Finding) -> Cow<'static, str> {
         Some(place) => format!("the \"{directive}\" line at {place}").into(),
         None => format!("its \"{directive}\" line").into(),
     }
+}
+
+/// What to do where it was found out besides why it is so.
+pub(super) fn mend(finding: &Finding) -> Option<Cow<'static, str>> {
+    Some(match finding.evidence.hint? {
+        Hint::NoIpv6 => {
+            "Have nginx use IPv4 only: `ipv6=off` in its \"resolver\" line, or an IPv4 address in place of the name; or give this host an \
+             IPv6 address."
+                .into()
+        }
+        Hint::SocketElsewhere => {
+            "Move the socket out of /tmp, to /run, or set PrivateTmp=no in nginx's unit; in a container, mount its directory.".into()
+        }
+    })
 }
 
 /// Whether a configuration gives the upstream a name: without one it has no lines that could be named.

@@ -1,7 +1,7 @@
 //! `silent_upstream`: an upstream that was in steady use is not connected to any more since a reload.
 //!
-//! Quiet alone proves nothing. What does is that the proxy goes on connecting to its other upstreams, so often that this one would have
-//! been among them many times. A new generation has no open connections to reuse, so its first request to an upstream always connects.
+//! Quiet alone proves nothing. What does is that the proxy goes on using its other upstreams, so often that this one would have been among
+//! them many times: by connects, or by answers on connections that are kept. A new generation has no open connections to reuse, so its first request to an upstream always connects.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use jiff::SignedDuration;
 
 use super::definition::{Definition, Documentation, Facts, Weight};
 use crate::{
-    findings::history::{Silence, Upstream},
+    findings::history::{Epoch, Silence, Upstream},
     model::{Evidence, Finding, Kind, Severity, UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM},
 };
 
-/// So many connects would have come about by now. None is then a chance of about 2 in a billion.
+/// So often it would have been used by now. Not at all is then a chance of about 2 in a billion.
 const MIN_EXPECTED: u64 = 20;
 /// It was used in this many steps of 10 s before the reload, and in half of all: traffic that comes in bursts may just have ended.
 const MIN_SLOTS: u64 = 3;
@@ -31,7 +31,7 @@ pub(super) const DEFINITION: Definition = Definition {
     },
     sentence: |sentence| {
         format!(
-            "{} is not connected to since the reload at {}; about {} connects were to be expected by now.",
+            "{} is not connected to since the reload at {}; it would have been used about {} times by now.",
             sentence.upstream(),
             sentence.since(),
             sentence.evidence().of,
@@ -54,7 +54,14 @@ fn silent(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Fin
         generations.last_declared().is_some_and(|declared| declared.upstreams.contains_key(name));
     let has_taken_over = facts.now.duration_since(reload) >= TAKEOVER_TIMEOUT;
     let expected = expected(&silence);
-    if !is_name || !is_declared || !has_taken_over || !is_steady(&silence) || expected < MIN_EXPECTED {
+    if !is_name
+        || !is_declared
+        || upstream.reach.is_proof()
+        || is_nameless(facts, upstream, silence.epoch)
+        || !has_taken_over
+        || !is_steady(&silence)
+        || expected < MIN_EXPECTED
+    {
         return None;
     }
     let evidence = Evidence {
@@ -66,18 +73,40 @@ fn silent(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Fin
     Some(facts.at_upstream(Kind::SilentUpstream, name, silence.epoch, reload, evidence))
 }
 
+/// Whether its addresses are connected to since, and nobody could say by which name: its configuration was not read in time.
+fn is_nameless(facts: &Facts<'_>, upstream: &Upstream, since: Epoch) -> bool {
+    let nameless = [UNDECLARED_UPSTREAM, UNKNOWN_UPSTREAM].map(|name| facts.proxy.upstreams.get(name));
+    let is_used = |nameless: &Upstream| {
+        let mut addresses = upstream.peers().map(|(address, _)| address);
+        addresses.any(|address| nameless.peer(address).is_some_and(|peer| peer.epoch >= since))
+    };
+    nameless.into_iter().flatten().any(is_used)
+}
+
 fn is_steady(silence: &Silence) -> bool {
     silence.before.slots >= MIN_SLOTS && silence.before.slots * 2 >= silence.before.of_slots
 }
 
-/// How many connects to it would have come about by now, had its share remained the same.
+/// How often it would have been used by now, had its share remained the same.
 fn expected(silence: &Silence) -> u64 {
-    silence.others.saturating_mul(silence.before.connects).checked_div(silence.others_before).unwrap_or(0)
+    silence.others.saturating_mul(silence.before.uses).checked_div(silence.others_before).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::findings::scenes::check;
+
+    #[test]
+    fn an_upstream_whose_name_is_not_known_in_time_is_not_silent() {
+        check(
+            "the configuration of the reload is not read",
+            "config 0 api 5:8080 | web 7:80
+             160 x 0 api 5:8080 established 1; 0 web 7:80 established 1
+             reload 1
+             60 x 1 unknown 5:8080 established 1; 1 web 7:80 established 1
+             =>",
+        );
+    }
 
     #[test]
     fn an_upstream_that_a_reload_cut_off_is_silent() {
@@ -96,8 +125,28 @@ mod tests {
         );
         assert_eq!(
             scene.sentence(),
-            "silent_upstream: upstream \"api\" is not connected to since the reload at 14:30:40Z; about 520 connects were to \
-             be expected by now. Check the locations that should lead there."
+            "silent_upstream: upstream \"api\" is not connected to since the reload at 14:30:40Z; it would have been used about \
+             520 times by now. Check the locations that should lead there."
+        );
+        check(
+            "connections are kept, and show that they are used",
+            "config 0 api 5:8080 | web 7:80
+             0 api 5:8080 established 1; 0 web 7:80 established 1
+             160 x 0 api 5:8080 answered 1; 0 web 7:80 answered 1
+             config 1 api 5:8080 | web 7:80
+             1 web 7:80 established 1
+             30 x 1 web 7:80 answered 1
+             => silent_upstream api",
+        );
+        check(
+            "a dead one is switched away from by hand",
+            "config 0 blue 5:8080 | green- 6:8080 | web 7:80
+             160 x 0 blue 5:8080 established 1; 0 web 7:80 established 1
+             20 x 0 blue 5:8080 refused 1; 0 web 7:80 established 1
+             => upstream_down blue
+             config 1 blue- 5:8080 | green 6:8080 | web 7:80
+             100 x 1 green 6:8080 established 1; 1 web 7:80 established 1
+             => not upstream_down blue",
         );
         check(
             "another reload brings it back",

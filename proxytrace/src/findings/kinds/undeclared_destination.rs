@@ -20,7 +20,8 @@ pub(super) const DEFINITION: Definition = Definition {
     sentence: |sentence| {
         let Evidence { failed, of, .. } = sentence.evidence();
         format!(
-            "the proxy connects to {}, which its configuration does not name; {of} connects since {}, {failed} failed.",
+            "{} connects to {}, which its configuration does not name; {of} connects since {}, {failed} failed.",
+            sentence.proxy(),
             sentence.address(),
             sentence.since(),
         )
@@ -38,11 +39,12 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     let Some((name, upstream)) = facts.proxy.upstreams.get_key_value(UNDECLARED_UPSTREAM) else {
         return Vec::new();
     };
-    let peers = upstream.peers.iter().map(|(address, peer)| (name, address, peer));
+    let peers = upstream.peers().map(|(address, peer)| (name, address, peer));
     facts.at_addresses(Kind::UndeclaredDestination, peers, |peer| {
         // What only a request says is declared nowhere, and is no finding.
-        let declared =
-            facts.proxy.generations.declared_in(peer.epoch).filter(|declared| !declared.is_open)?;
+        // Of a generation that is forgotten nobody knows any more what it might connect to.
+        let begun = facts.proxy.generations.get(peer.epoch)?;
+        let declared = begun.declared.as_ref().filter(|declared| !declared.is_open)?;
         if declared.is_followed && peer.age() < LOOKUP_TIMEOUT {
             return None;
         }
@@ -112,6 +114,12 @@ mod tests {
              config 0 +followed api 6:8080
              9 x 0 api 6:8080 established 2
              =>",
+        );
+        let reloads: String =
+            (1..=14).map(|n| format!("config {n} api 5:8080\n{n} api 5:8080 established 1\n")).collect();
+        check(
+            "what was held back is none because its generation is forgotten",
+            &format!("config 0 +followed api 5:8080\n0 undeclared 6:9 established 1\n{reloads}=>"),
         );
         check(
             "a name that is followed, and something else",

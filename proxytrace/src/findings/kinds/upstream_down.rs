@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     definition::{Definition, Documentation, Facts, Weight},
-    sentence::{line, no_answer},
+    sentence::{line, mend, no_answer},
 };
 use crate::{
     findings::{
@@ -39,12 +39,16 @@ pub(super) const DEFINITION: Definition = Definition {
         if *of == 0 {
             text += &no_answer(*syn_retransmits, *given_up, *in_flight);
         }
+        text += sentence.because();
         if *addresses > 1 {
             text += ". nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile";
         }
         text + "."
     },
-    advice: |finding| format!("Check the service behind it, then {}.", line(finding)).into(),
+    advice: |finding| {
+        let check = || format!("Check the service behind it, then {}.", line(finding)).into();
+        mend(finding).unwrap_or_else(check)
+    },
     documentation: Documentation {
         raised_when: "every recent connect to all addresses of an upstream failed, or nothing answers at any",
         goes_when: "one succeeds",
@@ -62,17 +66,13 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
     }
     let has_failed = |peer: &Peer| peer.reach.run() > 0;
     let is_silent = Peer::is_silent;
-    let mut tried = upstream.live().filter(|(_, peer)| !peer.is_untried() || is_silent(peer)).peekable();
-    let is_tried = tried.peek().is_some();
-    let all_fail = tried.all(|(_, peer)| has_failed(peer) || is_silent(peer));
+    let tried = || upstream.live().map(|(_, peer)| peer).filter(|peer| !peer.is_untried() || is_silent(peer));
+    let all_fail = tried().all(|peer| has_failed(peer) || is_silent(peer));
     let are_failures = upstream.reach.is_proof() || is_never_well(facts, name, upstream);
     let is_current = upstream.live().any(|(address, _)| facts.proxy.is_current(name, address));
     // Where nothing answers, it is known long before connects fail.
-    let are_silent = upstream
-        .live()
-        .filter(|(_, peer)| !peer.is_untried() || is_silent(peer))
-        .all(|(_, peer)| is_silent(peer));
-    if !is_tried || !all_fail || !is_current || !(are_failures || are_silent) {
+    let are_silent = tried().all(is_silent);
+    if tried().next().is_none() || !all_fail || !is_current || !(are_failures || are_silent) {
         return None;
     }
     let silent_since =
@@ -82,12 +82,14 @@ fn down(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> Option<Findi
     let evidence = Evidence {
         failed: upstream.reach.run(),
         of: upstream.reach.run(),
-        causes: causes(upstream.live().map(|(_, peer)| &peer.causes)),
+        causes: causes([&upstream.causes]),
         to: upstream.live().take(MAX_NAMED).map(|(address, _)| address.clone()).collect(),
         addresses: sum(|peer| u64::from(peer.reach.run() > 0 || peer.is_silent())),
         syn_retransmits: sum(|peer| peer.no_answer.resent),
         given_up: sum(|peer| peer.no_answer.given_up),
         in_flight: sum(|peer| peer.in_flight),
+        hint: upstream.live().find_map(|(_, peer)| peer.hint),
+        start_unseen: upstream.live().all(|(_, peer)| facts.is_start_unseen(Kind::UpstreamDown, peer)),
         ..Evidence::default()
     };
     Some(facts.at_upstream(Kind::UpstreamDown, name, upstream.epoch, since, evidence))
@@ -99,7 +101,7 @@ fn is_never_well(facts: &Facts<'_>, name: &Arc<str>, upstream: &Upstream) -> boo
     let declared = facts.proxy.generations.declared();
     let Some(declared) = declared.and_then(|declared| declared.upstreams.get(name)) else { return false };
     let refuses = |address| {
-        upstream.peers.get(address).is_some_and(|peer| {
+        upstream.peer(address).is_some_and(|peer| {
             let failed = fared(&peer.counts).failed;
             peer.worked.is_none() && failed > 0 && failed == definite(&peer.counts)
         })
@@ -137,6 +139,40 @@ mod tests {
             scene.sentence(),
             "upstream_down: upstream \"api\" cannot be reached since 15:30:22Z; the last 8 connects all failed (refused \
              4, timed_out 4). Check the service behind it, then the \"server\" line at /etc/nginx/nginx.conf:1."
+        );
+        let scene = check(
+            "some connects are not allowed by this host: they are no failures of the upstream",
+            "config 0 api 5:8080 6:8080
+             20 x 0 api 5:8080 established 2; 0 api 6:8080 established 2
+             0 api 5:8080 permission_denied 2 refused 2; 0 api 6:8080 refused 3
+             => upstream_down api",
+        );
+        assert!(scene.sentence().contains("the last 5 connects all were refused"), "{}", scene.sentence());
+        check(
+            "a reload switches to another pool by hand, and back to the one that is dead",
+            "config 0 blue 5:8080 | green- 6:8080
+             20 x 0 blue 5:8080 established 1
+             3 x 0 blue 5:8080 refused 1
+             => upstream_down blue
+             config 1 blue- 5:8080 | green 6:8080
+             1 green 6:8080 established 1
+             => not upstream_down blue
+             4 x 0 blue 5:8080 refused 1
+             60 x 1 green 6:8080 established 1
+             =>
+             config 2 blue 5:8080 | green- 6:8080
+             3 x 2 blue 5:8080 refused 1
+             => upstream_down blue
+             config 3 +open blue- 5:8080 | green 6:8080
+             10 x 3 green 6:8080 established 1
+             =>",
+        );
+        check(
+            "what is connected to is led to, whatever is understood of the configuration",
+            "config 0 api- 5:8080
+             20 x 0 api 5:8080 established 1
+             3 x 0 api 5:8080 refused 1
+             => upstream_down api",
         );
         check(
             "it never worked",
@@ -183,6 +219,30 @@ mod tests {
              => not upstream_down api",
         );
         let scene = check(
+            "no IPv6 address to connect from",
+            "config 0 api [2001:db8::5]:80
+             hint [2001:db8::5]:80 no_ipv6
+             2 x 0 api [2001:db8::5]:80 no_local_port 1
+             =>
+             0 api [2001:db8::5]:80 no_local_port 1
+             => upstream_down api",
+        );
+        assert_eq!(
+            scene.sentence(),
+            "upstream_down: upstream \"api\" cannot be reached since at least 14:30:00Z; the last 3 connects all failed \
+             (no_local_port 3); there is no IPv6 address on this host. Have nginx use IPv4 only: `ipv6=off` in its \
+             \"resolver\" line, or an IPv4 address in place of the name; or give this host an IPv6 address."
+        );
+        check(
+            "it is known later that there is none",
+            "config 0 api [2001:db8::5]:80
+             5 x 0 api [2001:db8::5]:80 no_local_port 1
+             => ports_exhausted api [2001:db8::5]:80
+             hint [2001:db8::5]:80 no_ipv6
+             0 api [2001:db8::5]:80 flying 0
+             => not ports_exhausted api [2001:db8::5]:80, upstream_down api",
+        );
+        let scene = check(
             "wrong ports, and nginx tries none again before fail_timeout",
             "config 0 api 5:8081 6:8081
              0 api 5:8081 refused 1; 0 api 6:8081 refused 1
@@ -190,7 +250,7 @@ mod tests {
         );
         assert_eq!(
             scene.sentence(),
-            "upstream_down: upstream \"api\" cannot be reached at any of its 2 addresses since 14:30:00Z; the last 2 connects \
+            "upstream_down: upstream \"api\" cannot be reached at any of its 2 addresses since at least 14:30:00Z; the last 2 connects \
              all were refused. nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile. Check the \
              service behind it, then the \"server\" line at /etc/nginx/nginx.conf:1."
         );
@@ -213,6 +273,45 @@ mod tests {
              => upstream_down api
              config 1 web 7:80
              => not upstream_down api",
+        );
+        let scene = check(
+            "a reload to another dead port",
+            "config 0 api 5:8080
+             20 x 0 api 5:8080 established 3
+             3 x 0 api 5:8080 refused 1
+             => upstream_down api
+             config 1 api 5:8081
+             => not upstream_down api
+             1 api 5:8081 refused 1
+             => upstream_down api
+             1 api 5:8081 refused 1
+             =>",
+        );
+        assert!(scene.sentence().contains("the last 5 connects all were refused"), "{}", scene.sentence());
+        check(
+            "a name that the proxy follows moves to an address where nothing listens, and from there to one that serves",
+            "config 0 +followed api 5:8080@5>
+             20 x 0 api 5:8080 established 3
+             config 0 +followed api 5:8080@6> 6:8080
+             2 x 0 api 6:8080 refused 1
+             =>
+             0 api 6:8080 refused 1
+             => upstream_down api
+             0 api 5:8080 answered 1
+             =>
+             config 0 +followed api 5:8080@7> 6:8080 7:8080
+             0 api 7:8080 established 3
+             => not upstream_down api
+             wait 100
+             20 x 0 api 7:8080 established 3
+             =>",
+        );
+        check(
+            "its name has moved, and the proxy does not know that yet",
+            "config 0 +followed api 5:8080@9> 6:8080 7:8080 8:8080
+             20 x 0 api 5:8080 established 2; 0 api 6:8080 established 2; 0 api 7:8080 established 2; 0 api 8:8080 established 2
+             20 x 0 api 8:8080 refused 2
+             => ",
         );
         check(
             "what old workers reach is nothing to the contrary",

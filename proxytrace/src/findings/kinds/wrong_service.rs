@@ -6,7 +6,7 @@ use super::{
     definition::{Definition, Documentation, Facts, Weight},
     sentence::{has_name, line},
 };
-use crate::model::{Evidence, Finding, Kind, Severity};
+use crate::model::{Evidence, Finding, Kind, Severity, Subject};
 
 pub(super) const DEFINITION: Definition = Definition {
     kind: Kind::WrongService,
@@ -29,7 +29,11 @@ pub(super) const DEFINITION: Definition = Definition {
         if finding.evidence.answered_before {
             format!("Check that service's log for crashes, whether something in front of it accepts while it is dead{line}.").into()
         } else {
-            format!("Check what listens there, whether it expects TLS or another protocol{line}.").into()
+            format!(
+                "Check what listens there, whether TLS is spoken to a plain port or the reverse, whether something in front of it accepts \
+                 for it (a balancer, docker-proxy){line}."
+            )
+            .into()
         }
     },
     documentation: Documentation {
@@ -38,8 +42,9 @@ pub(super) const DEFINITION: Definition = Definition {
     },
 };
 
-/// What answered before pages only when it goes on for so long: it may be one request that crashes it, sent again and again.
-const ONE_REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
+/// What answered before pages only when so many fail in a row, over so long: it may be one request that crashes it, sent again and again
+/// while nobody asks for anything else.
+const NOT_ONE_REQUEST: (u64, SignedDuration) = (20, SignedDuration::from_mins(1));
 
 fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     let peers = facts.proxy.peers();
@@ -61,16 +66,29 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
         ))
     });
     for finding in &mut findings {
-        if finding.evidence.answered_before && facts.now.duration_since(finding.since) < ONE_REQUEST_TIMEOUT {
+        if finding.evidence.answered_before && may_be_one_request(facts, finding) {
             finding.severity = finding.severity.min(Severity::Warning);
         }
     }
     findings
 }
 
+fn may_be_one_request(facts: &Facts<'_>, finding: &Finding) -> bool {
+    let Subject { upstream: Some(upstream), address: Some(address), .. } = &finding.subject else {
+        return false;
+    };
+    let upstream = facts.proxy.upstreams.get(upstream);
+    let unanswered =
+        upstream.and_then(|upstream| upstream.peer(address)).map(|peer| peer.service.unanswered());
+    unanswered.is_some_and(|run| run.run() < NOT_ONE_REQUEST.0 || run.length() < NOT_ONE_REQUEST.1)
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::findings::scenes::check;
+    use crate::{
+        findings::scenes::{Scene, check},
+        model::Severity,
+    };
 
     #[test]
     fn a_service_that_hangs_up_unanswered_is_wrong() {
@@ -90,8 +108,9 @@ mod tests {
         assert_eq!(
             scene.sentence(),
             "wrong_service: 10.0.0.5:9090 of upstream \"api\" accepts connections and does not answer; 20 were closed or \
-             reset unanswered since 14:30:06Z. Check what listens there, whether it expects TLS or another protocol, and the \"server\" \
-             line at /etc/nginx/nginx.conf:1."
+             reset unanswered since 14:30:06Z. Check what listens there, whether TLS is spoken to a plain port or the \
+             reverse, whether something in front of it accepts for it (a balancer, docker-proxy), and the \"server\" line at \
+             /etc/nginx/nginx.conf:1."
         );
         check(
             "the right one listens there again",
@@ -102,6 +121,32 @@ mod tests {
              8 x 0 unknown 5:9090 established 2
              => not wrong_service unknown 5:9090",
         );
+    }
+
+    #[test]
+    fn one_page_that_crashes_it_on_a_quiet_site_pages_nobody() {
+        let severity = |scene: &Scene| scene.findings.active().map(|finding| finding.severity).next();
+        let quiet = check(
+            "a client asks for it again and again, and then nobody asks for anything",
+            "config 0 api 5:8080
+             20 x 0 api 5:8080 established 1 answered 1
+             wait 3
+             12 x 0 api 5:8080 established 1 unanswered 1
+             => wrong_service api 5:8080
+             wait 3600
+             =>",
+        );
+        assert_eq!(severity(&quiet), Some(Severity::Warning));
+        assert!(quiet.sentence().contains("this may be some requests only"), "{}", quiet.sentence());
+        let dead = check(
+            "something in front of it accepts for it",
+            "config 0 api 5:8080
+             20 x 0 api 5:8080 established 1 answered 1
+             wait 3
+             300 x 0 api 5:8080 established 1 unanswered 1
+             => wrong_service api 5:8080",
+        );
+        assert_eq!(severity(&dead), Some(Severity::Critical));
     }
 
     #[test]

@@ -28,10 +28,14 @@ pub(super) struct Place {
 
 impl Below {
     /// # Errors
-    /// It is not there, or no directory.
+    /// It is not there, or no directory: what is behind a link is another one.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { directory: openat(CWD, path, flags, Mode::empty())? })
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(CWD, path, flags, Mode::empty()) {
+            Ok(directory) => Ok(Self { directory }),
+            Err(_) if path.is_symlink() => Err(io::Error::other("a link is in its place")),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The directory `path` in it; an empty path is the directory itself.
@@ -45,9 +49,14 @@ impl Below {
         Ok(openat2(&self.directory, path, flags, Mode::empty(), resolve)?)
     }
 
+    /// An empty path is the directory itself.
+    ///
     /// # Errors
     /// The directory that it is in is not there.
     pub(super) fn place(&self, path: &Path) -> io::Result<Place> {
+        if path.as_os_str().is_empty() {
+            return Ok(Place { parent: self.directory.try_clone()?, name: ".".into() });
+        }
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         Ok(Place { parent: self.directory(path.parent().unwrap_or(Path::new("")))?, name })
     }

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::listing::{Kind, Listing};
+use super::{
+    listing::{Kind, Listing, MAX},
+    written::Written,
+};
 
 /// A copy.
 #[derive(Debug)]
@@ -29,14 +32,15 @@ impl Kept {
     }
 }
 
-/// Copies what is below `directory` into `contents`, a directory that is made for it. It is on disk when this returns.
+/// Copies what is below `directory` into `contents`, a directory that is made for it, but for what is being `written`. It is on disk when
+/// this returns.
 ///
 /// # Errors
 /// Something cannot be read or written.
-pub(in super::super) fn keep(directory: &Path, contents: &Path) -> io::Result<Kept> {
+pub(in super::super) fn keep(directory: &Path, contents: &Path, written: &Written) -> io::Result<Kept> {
     fs::create_dir(contents)?;
     let mut copied = Vec::new();
-    let listing = Listing::with(directory, |path, file| {
+    let listing = Listing::with(directory, written, Some(MAX), |path, file| {
         let to = contents.join(format!("incoming-{}", copied.len()));
         io::copy(file, &mut File::create_new(&to)?)?;
         copied.push((path.to_owned(), to));

@@ -13,14 +13,20 @@ use ring::digest::{Context, SHA256};
 use rustix::fs::{FileType, OFlags, Stat, fgetxattr, flistxattr};
 use serde::{Deserialize, Serialize};
 
-use super::{below::Below, paths};
+use super::{below::Below, paths, temporary, written::Written};
 
-/// More files are no configuration.
-const MAX_ENTRIES: usize = 65_536;
-/// Longer ones neither, all together, in bytes.
-const MAX_BYTES: u64 = 1 << 30;
+/// How much a directory may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    entries: usize,
+    /// All together.
+    bytes: u64,
+}
 
-/// What is below a directory, by path in it.
+/// More is no configuration.
+pub(super) const MAX: Limits = Limits { entries: 65_536, bytes: 1 << 30 };
+
+/// A directory and what is below it, by path in it: that of the directory itself is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(in super::super) struct Listing(Vec<Listed>);
@@ -51,7 +57,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// Its length, and the hash of its content (SHA-256).
+    /// Its length, and the hash of its content (SHA-256): none of one that is too long for a configuration.
     File {
         length: u64,
         sha256: String,
@@ -61,6 +67,8 @@ pub(super) enum Kind {
         #[serde(with = "paths")]
         target: PathBuf,
     },
+    /// A file that a process of the proxy sees to, such as a log or its process id: it is not touched.
+    Written,
     /// A socket, pipe or device: it is not touched.
     Other,
 }
@@ -73,6 +81,12 @@ impl PartialEq for Listed {
 
 impl Eq for Listed {}
 
+impl Listed {
+    pub(super) const fn is_written(&self) -> bool {
+        matches!(self.entry.kind, Kind::Written)
+    }
+}
+
 impl Kind {
     pub(super) const fn is_directory(&self) -> bool {
         matches!(self, Self::Directory)
@@ -80,22 +94,29 @@ impl Kind {
 }
 
 impl Listing {
-    /// What is below `directory` now. `read` takes the content of each file, after its path.
+    /// What is below `directory` now, where some files are being `written`. `read` takes the content of each other file, after its path.
     ///
     /// # Errors
-    /// It cannot be read, or is too large for a configuration.
+    /// It cannot be read, or holds more than the `limits` say.
     pub(super) fn with(
         directory: &Path,
+        written: &Written,
+        limits: Option<Limits>,
         mut read: impl FnMut(&Path, &mut dyn io::Read) -> io::Result<()>,
     ) -> io::Result<Self> {
         let below = Below::open(directory)?;
-        let mut listing = Vec::new();
+        let mut listing: Vec<_> = listed(&below, Path::new(""), written, &mut read)?.into_iter().collect();
         let mut waiting = vec![PathBuf::new()];
         let mut bytes = 0;
         while let Some(parent) = waiting.pop() {
             for name in below.names(&parent).map_err(|error| at(&parent, &error))? {
                 let path = parent.join(name);
-                let Some(listed) = listed(&below, &path, &mut read).map_err(|error| at(&path, &error))?
+                // A guard that was killed may have left it.
+                if temporary::is_one(&path) {
+                    continue;
+                }
+                let Some(listed) =
+                    listed(&below, &path, written, &mut read).map_err(|error| at(&path, &error))?
                 else {
                     continue;
                 };
@@ -105,7 +126,9 @@ impl Listing {
                     waiting.push(path);
                 }
                 listing.push(listed);
-                if listing.len() > MAX_ENTRIES || bytes > MAX_BYTES {
+                if limits
+                    .is_some_and(|Limits { entries, bytes: most }| listing.len() > entries || bytes > most)
+                {
                     return Err(io::Error::other(
                         "it holds more than a configuration does (65536 files, 1 GiB)",
                     ));
@@ -120,8 +143,26 @@ impl Listing {
     ///
     /// # Errors
     /// As above.
-    pub(in super::super) fn of(directory: &Path) -> io::Result<Self> {
-        Self::with(directory, |_, _| Ok(()))
+    pub(in super::super) fn of(directory: &Path, written: &Written) -> io::Result<Self> {
+        Self::with(directory, written, Some(MAX), |_, _| Ok(()))
+    }
+
+    /// The same, however much that is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(in super::super) fn whole(directory: &Path, written: &Written) -> io::Result<Self> {
+        Self::with(directory, written, None, |_, _| Ok(()))
+    }
+
+    /// Whether nothing differs, but for what is being written.
+    pub(in super::super) fn is_same(&self, other: &Self) -> bool {
+        let is_written =
+            |path: &Path| [self, other].iter().any(|of| of.get(path).is_some_and(Listed::is_written));
+        let of = |listing: &'_ Self| -> Vec<_> {
+            listing.0.iter().filter(|listed| !is_written(&listed.path)).cloned().collect()
+        };
+        of(self) == of(other)
     }
 
     pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &Listed> {
@@ -149,7 +190,7 @@ impl Listing {
 /// # Errors
 /// It cannot be read.
 pub(super) fn now(below: &Below, path: &Path) -> io::Result<Option<Entry>> {
-    match listed(below, path, &mut |_, _| Ok(())) {
+    match listed(below, path, &Written::default(), &mut |_, _| Ok(())) {
         Ok(listed) => Ok(listed.map(|listed| listed.entry)),
         // The directory that it was in is not there, or a link is in its place.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => Ok(None),
@@ -160,6 +201,7 @@ pub(super) fn now(below: &Below, path: &Path) -> io::Result<Option<Entry>> {
 fn listed(
     below: &Below,
     path: &Path,
+    written: &Written,
     read: &mut impl FnMut(&Path, &mut dyn io::Read) -> io::Result<()>,
 ) -> io::Result<Option<Listed>> {
     let about = match below.place(path).and_then(|place| Ok((place.stat()?, place))) {
@@ -171,6 +213,10 @@ fn listed(
     let (about, place) = about;
     let mut attributes = BTreeMap::new();
     let kind = match FileType::from_raw_mode(about.st_mode) {
+        FileType::RegularFile if written.has(&place, &about) => Kind::Written,
+        FileType::RegularFile if about.st_size.unsigned_abs() > MAX.bytes => {
+            Kind::File { length: about.st_size.unsigned_abs(), sha256: String::new() }
+        }
         FileType::RegularFile => {
             let file = place.open(OFlags::RDONLY, 0)?;
             attributes = attributes_of(&file)?;

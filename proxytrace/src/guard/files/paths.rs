@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize as _, Deserializer, Serializer, de};
 
 /// Everything but printable ASCII is written as `%` and two digits.
-pub(super) fn to_text(path: &Path) -> String {
+pub(in super::super) fn to_text(path: &Path) -> String {
     let mut text = String::new();
     for &byte in path.as_os_str().as_bytes() {
         match byte {
@@ -21,7 +21,7 @@ pub(super) fn to_text(path: &Path) -> String {
 }
 
 /// The path that [`to_text`] wrote.
-pub(super) fn of_text(text: &str) -> Option<PathBuf> {
+pub(in super::super) fn of_text(text: &str) -> Option<PathBuf> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&byte, more)) = rest.split_first() {

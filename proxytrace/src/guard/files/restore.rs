@@ -19,7 +19,12 @@ use super::{
     below::{Below, Place},
     copy::Kept,
     listing::{Entry, Kind, Listed, Listing, attributes_of, now},
+    temporary,
+    written::Written,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// What became of each path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,12 +35,14 @@ pub(in super::super) struct Restored {
     pub(in super::super) removed: Vec<PathBuf>,
     /// Somebody else changed them.
     pub(in super::super) left: Vec<PathBuf>,
+    /// Somebody writes to them, as nginx to its logs.
+    pub(in super::super) written: Vec<PathBuf>,
     /// What went wrong, and where.
     pub(in super::super) failed: Vec<(PathBuf, String)>,
 }
 
 /// Puts back below `directory` what is `kept`, as far as it is as in `after`, which is how the change left it. What is
-/// replaced and removed is copied to `taken`, where that is given.
+/// replaced and removed is copied to `taken`, where that is given. What is being `written` is left alone.
 ///
 /// # Errors
 /// The directory is not there.
@@ -44,27 +51,33 @@ pub(in super::super) fn restore(
     kept: &Kept,
     after: &Listing,
     taken: Option<&Path>,
+    written: &Written,
 ) -> io::Result<Restored> {
     let below = Below::open(directory)?;
-    let mut work = Work { below, kept, taken, restored: Restored::default(), temporaries: 0 };
+    let mut work = Work { below, kept, taken, written, restored: Restored::default(), temporaries: 0 };
     let before = &kept.listing;
+    work.sweep(before);
     // What is in the way of a directory, or would be in one that is not to be there. The deepest first.
     for listed in after.entries().rev() {
         let is_in_the_way = match before.get(&listed.path) {
             None => true,
             Some(was) => was.entry.kind.is_directory() != listed.entry.kind.is_directory(),
         };
-        if is_in_the_way {
+        if is_in_the_way && !work.is_written([before.get(&listed.path), Some(listed)], &listed.path) {
             work.take_away(listed, before.get(&listed.path).is_none());
         }
     }
     // Directories come before what is in them.
     for listed in before.entries() {
-        let left = after.get(&listed.path).map(|left| &left.entry);
-        if left != Some(&listed.entry) {
-            work.put_back(listed, left);
+        let left = after.get(&listed.path);
+        if left != Some(listed) && !work.is_written([left, Some(listed)], &listed.path) {
+            work.put_back(listed, left.map(|left| &left.entry));
         }
     }
+    let all = after.entries().chain(before.entries()).filter(|listed| listed.is_written());
+    work.restored.written.extend(all.map(|listed| listed.path.clone()));
+    work.restored.written.sort();
+    work.restored.written.dedup();
     Ok(work.restored)
 }
 
@@ -72,11 +85,40 @@ struct Work<'a> {
     below: Below,
     kept: &'a Kept,
     taken: Option<&'a Path>,
+    written: &'a Written,
     restored: Restored,
     temporaries: u32,
 }
 
 impl Work<'_> {
+    /// Whether somebody writes to what is there, or did; that is noted.
+    fn is_written(&mut self, listed: [Option<&Listed>; 2], path: &Path) -> bool {
+        let about = || {
+            let place = self.below.place(path)?;
+            io::Result::Ok((place.stat()?, place))
+        };
+        let is_written = listed.into_iter().flatten().any(Listed::is_written)
+            || about().is_ok_and(|(about, place)| self.written.has(&place, &about));
+        if is_written {
+            self.restored.written.push(path.to_owned());
+        }
+        is_written
+    }
+
+    /// Removes what a guard has left beside its place that was killed: nobody else is at work here.
+    fn sweep(&self, before: &Listing) {
+        for directory in before.entries().filter(|listed| listed.entry.kind.is_directory()) {
+            for name in self.below.names(&directory.path).unwrap_or_default() {
+                let path = directory.path.join(name);
+                if temporary::is_one(&path)
+                    && let Err(error) = self.below.place(&path).and_then(|place| place.remove(false))
+                {
+                    tracing::warn!("{} is left: {error}", super::shown(&path));
+                }
+            }
+        }
+    }
+
     fn take_away(&mut self, listed: &Listed, is_added: bool) {
         let Listed { path, entry, .. } = listed;
         match self.removed(path, entry) {
@@ -160,14 +202,16 @@ impl Work<'_> {
                     .and_then(|()| temporary.rename(&place))
                     .inspect_err(|_| drop(temporary.remove(false)))?;
             }
-            Kind::Other => return Err(io::Error::other("a socket, pipe or device is not kept")),
+            Kind::Written | Kind::Other => {
+                return Err(io::Error::other("a socket, pipe or device is not kept"));
+            }
         }
         Ok(true)
     }
 
     fn temporary(&mut self, place: &Place) -> io::Result<Place> {
         self.temporaries += 1;
-        place.sibling(format!(".proxytrace-guard.{}.{}", std::process::id(), self.temporaries).into())
+        place.sibling(temporary::name(self.temporaries))
     }
 
     fn filled(&self, file: &File, entry: &Entry, sha256: &str, modified: (i64, i64)) -> io::Result<()> {
@@ -189,7 +233,11 @@ impl Work<'_> {
 
     /// Keeps what is taken back, where that is possible: whoever made the change may want to look at it.
     fn take(&self, path: &Path, left: &Entry) {
-        let (Some(taken), Kind::File { .. }) = (self.taken, &left.kind) else { return };
+        // What is too long for a configuration may be too long for where it would be kept.
+        let (Some(taken), Kind::File { sha256, .. }) = (self.taken, &left.kind) else { return };
+        if sha256.is_empty() {
+            return;
+        }
         let copy = || {
             let to = taken.join(path);
             fs::create_dir_all(to.parent().unwrap_or(taken))?;
@@ -221,183 +269,4 @@ fn set(file: &File, entry: &Entry, modified: Option<(i64, i64)>) -> io::Result<(
         futimens(file, &times)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        fs,
-        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
-        path::Path,
-    };
-
-    use super::{Kept, Listing, Restored, XattrFlags, fsetxattr, restore};
-    use crate::guard::files::keep;
-
-    struct Scene {
-        temporary: tempfile::TempDir,
-        kept: Kept,
-    }
-
-    impl Scene {
-        /// A directory with a file, a link and a directory with a file, which was copied.
-        fn new() -> Self {
-            let temporary = tempfile::tempdir().unwrap();
-            let directory = temporary.path().join("nginx");
-            fs::create_dir_all(directory.join("conf.d")).unwrap();
-            for (name, text) in
-                [("nginx.conf", "main"), ("conf.d/api.conf", "api"), ("conf.d/same.conf", "api")]
-            {
-                fs::write(directory.join(name), text).unwrap();
-            }
-            fs::set_permissions(directory.join("nginx.conf"), fs::Permissions::from_mode(0o640)).unwrap();
-            symlink("conf.d/api.conf", directory.join("link")).unwrap();
-            let kept = keep(&directory, &temporary.path().join("contents")).unwrap();
-            Self { temporary, kept }
-        }
-
-        fn path(&self, name: &str) -> std::path::PathBuf {
-            self.temporary.path().join("nginx").join(name)
-        }
-
-        fn write(&self, name: &str, text: &str) {
-            fs::write(self.path(name), text).unwrap();
-        }
-
-        fn listing(&self) -> Listing {
-            Listing::of(&self.path("")).unwrap()
-        }
-
-        fn restore(&self, after: &Listing) -> Restored {
-            let taken = self.temporary.path().join("taken");
-            restore(&self.path(""), &self.kept, after, Some(&taken)).unwrap()
-        }
-    }
-
-    fn names(paths: &[std::path::PathBuf]) -> Vec<&str> {
-        paths.iter().map(|path| path.to_str().unwrap()).collect()
-    }
-
-    #[test]
-    fn everything_is_put_back_as_it_was() {
-        let scene = Scene::new();
-        let modified = fs::metadata(scene.path("nginx.conf")).unwrap().mtime();
-        scene.write("nginx.conf", "other");
-        fs::set_permissions(scene.path("nginx.conf"), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::remove_file(scene.path("link")).unwrap();
-        symlink("elsewhere", scene.path("link")).unwrap();
-        fs::remove_dir_all(scene.path("conf.d")).unwrap();
-        scene.write("conf.d", "a file in its place");
-        fs::create_dir(scene.path("new")).unwrap();
-        scene.write("new/more.conf", "more");
-        let after = scene.listing();
-        assert_eq!(after.differing(&scene.kept.listing).count(), 7);
-        let restored = scene.restore(&after);
-        assert_eq!(scene.listing(), scene.kept.listing, "{restored:?}");
-        assert_eq!(restored.left, Vec::<std::path::PathBuf>::new());
-        assert_eq!(restored.failed, Vec::new());
-        assert_eq!(names(&restored.removed), ["new/more.conf", "new"]);
-        let put_back = ["conf.d", "conf.d/api.conf", "conf.d/same.conf", "link", "nginx.conf"];
-        assert_eq!(names(&restored.put_back), put_back);
-        assert_eq!(fs::metadata(scene.path("nginx.conf")).unwrap().mtime(), modified);
-        let taken = scene.temporary.path().join("taken");
-        assert_eq!(fs::read_to_string(taken.join("nginx.conf")).unwrap(), "other");
-        assert_eq!(fs::read_to_string(taken.join("new/more.conf")).unwrap(), "more");
-        // A second time there is nothing to do.
-        assert_eq!(scene.restore(&scene.listing()), Restored::default());
-    }
-
-    #[test]
-    fn owners_and_attributes_are_kept() {
-        let temporary = tempfile::tempdir().unwrap();
-        let directory = temporary.path().join("nginx");
-        fs::create_dir(&directory).unwrap();
-        let (file, link) = (directory.join("key"), directory.join("link"));
-        fs::write(&file, "secret").unwrap();
-        symlink("key", &link).unwrap();
-        let set = |value: &[u8]| {
-            let file = fs::File::open(&file).unwrap();
-            fsetxattr(&file, "user.origin", value, XattrFlags::empty())
-        };
-        // Whoever is no root may not give files away, and a file system may have no attributes.
-        let may_give_away = std::os::unix::fs::chown(&file, Some(33), Some(33)).is_ok();
-        let has_attributes = set(b"vault\0").is_ok();
-        if may_give_away {
-            std::os::unix::fs::lchown(&link, Some(33), Some(33)).unwrap();
-        }
-        let kept = keep(&directory, &temporary.path().join("contents")).unwrap();
-        // As a deploy does that knows nothing of them.
-        for path in [&file, &link] {
-            fs::remove_file(path).unwrap();
-        }
-        fs::write(&file, "secret").unwrap();
-        symlink("key", &link).unwrap();
-        let after = Listing::of(&directory).unwrap();
-        let expected = if may_give_away { 2 } else { usize::from(has_attributes) };
-        assert_eq!(after.differing(&kept.listing).count(), expected);
-        let restored = restore(&directory, &kept, &after, None).unwrap();
-        assert_eq!((restored.put_back.len(), restored.failed.len()), (expected, 0), "{restored:?}");
-        assert_eq!(Listing::of(&directory).unwrap(), kept.listing);
-        if has_attributes {
-            set(b"somebody else").unwrap();
-            let restored = restore(&directory, &kept, &after, None).unwrap();
-            assert_eq!(restored.left.len(), 1, "an attribute is a change as well: {restored:?}");
-        }
-    }
-
-    #[test]
-    fn what_somebody_else_changed_is_left() {
-        let scene = Scene::new();
-        scene.write("nginx.conf", "the change");
-        scene.write("conf.d/api.conf", "the change");
-        scene.write("added.conf", "the change");
-        fs::create_dir(scene.path("dir")).unwrap();
-        let after = scene.listing();
-        scene.write("conf.d/api.conf", "somebody else");
-        scene.write("added.conf", "somebody else");
-        scene.write("dir/file", "somebody else");
-        scene.write("conf.d/same.conf", "somebody else");
-        scene.write("theirs.conf", "somebody else");
-        let restored = scene.restore(&after);
-        assert_eq!(names(&restored.left), ["dir", "added.conf", "conf.d/api.conf"]);
-        assert_eq!(names(&restored.put_back), ["nginx.conf"]);
-        assert!(restored.removed.is_empty() && restored.failed.is_empty(), "{restored:?}");
-        let read = |name: &str| fs::read_to_string(scene.path(name)).unwrap();
-        assert_eq!(read("nginx.conf"), "main");
-        for name in ["conf.d/api.conf", "added.conf", "dir/file", "conf.d/same.conf", "theirs.conf"] {
-            assert_eq!(read(name), "somebody else", "{name}");
-        }
-    }
-
-    #[test]
-    fn no_link_leads_out_of_the_directory() {
-        let scene = Scene::new();
-        scene.write("conf.d/api.conf", "the change");
-        let after = scene.listing();
-        let outside = scene.temporary.path().join("outside");
-        fs::create_dir(&outside).unwrap();
-        fs::write(outside.join("api.conf"), "the change").unwrap();
-        fs::remove_dir_all(scene.path("conf.d")).unwrap();
-        symlink(&outside, scene.path("conf.d")).unwrap();
-        let restored = scene.restore(&after);
-        assert_eq!(fs::read_to_string(outside.join("api.conf")).unwrap(), "the change", "{restored:?}");
-        assert_eq!(names(&restored.left), ["conf.d/api.conf"]);
-    }
-
-    #[test]
-    fn a_copy_that_was_changed_is_not_put_back() {
-        let scene = Scene::new();
-        scene.write("nginx.conf", "the change");
-        let after = scene.listing();
-        for copy in fs::read_dir(scene.temporary.path().join("contents")).unwrap() {
-            fs::write(copy.unwrap().path(), "forged").unwrap();
-        }
-        let restored = scene.restore(&after);
-        assert_eq!(
-            restored.failed,
-            [(Path::new("nginx.conf").to_owned(), "its copy was changed".to_owned())]
-        );
-        assert_eq!(fs::read_to_string(scene.path("nginx.conf")).unwrap(), "the change");
-        assert_eq!(scene.listing().differing(&after).count(), 0, "no temporary file is left");
-    }
 }

@@ -57,7 +57,7 @@ fn detect(facts: &Facts<'_>) -> Vec<Finding> {
     let proxy = facts.proxy;
     let mut findings = Vec::new();
     for (name, upstream) in &proxy.upstreams {
-        let misrouted = upstream.peers.iter().filter(|(_, peer)| peer.proven.has(Kind::Misrouted));
+        let misrouted = upstream.peers().filter(|(_, peer)| peer.proven.has(Kind::Misrouted));
         let mut misrouted = misrouted.map(|(address, peer)| (name, address, peer)).peekable();
         if misrouted.peek().is_none() {
             continue;

@@ -56,7 +56,7 @@ impl<'a> Case<'a> {
     pub(super) fn of(proxy: &'a Proxy, name: &'a Arc<str>, upstream: &'a Upstream) -> Self {
         let declared = proxy.generations.declared();
         let is_left = |address: &Address| declared.is_none_or(|declared| !declared.has(name, address));
-        let worked = upstream.peers.iter().filter(|(_, peer)| peer.worked.is_some());
+        let worked = upstream.peers().filter(|(_, peer)| peer.worked.is_some());
         let left: Vec<_> = worked.filter(|(address, _)| is_left(address)).collect();
         let first_left = left.iter().map(|(_, peer)| peer.epoch).min();
         let failed = upstream.newcomers().map(|(_, peer)| fared(&peer.counts).failed);
@@ -74,7 +74,7 @@ impl<'a> Case<'a> {
         let Some(declared) = declared.and_then(|declared| declared.upstreams.get(self.name)) else {
             return false;
         };
-        let is_new = |address| self.upstream.peers.get(address).is_none_or(Peer::is_newcomer);
+        let is_new = |address| self.upstream.peer(address).is_none_or(Peer::is_newcomer);
         declared.addresses.len() > 1 && declared.addresses.keys().all(is_new)
     }
 
@@ -100,7 +100,7 @@ impl<'a> Case<'a> {
             return false;
         };
         let all_said_no = declared.addresses.keys().all(|address| {
-            self.upstream.peers.get(address).is_some_and(|peer| {
+            self.upstream.peer(address).is_some_and(|peer| {
                 let failed = fared(&peer.counts).failed;
                 peer.is_newcomer() && failed > 0 && failed == definite(&peer.counts)
             })

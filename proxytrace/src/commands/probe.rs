@@ -1,10 +1,10 @@
-//! The process that connects as a proxy would, for `guard`.
+//! The process that connects as a proxy would, for `check` and `guard`.
 
 use std::process::ExitCode;
 
 use super::{Call, Run};
-use crate::guard::probe;
-pub use crate::guard::probe::COMMAND;
+use crate::check::probe;
+pub use crate::check::probe::COMMAND;
 
 /// It has no options.
 #[derive(Debug, clap::Args)]
