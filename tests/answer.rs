@@ -1,11 +1,14 @@
 //! The truth table of the answer (docs/kernel-notes.md, "After the handshake"): what becomes of a request when the handshake is done, on
 //! fresh and on kept connections, and what is said while it waits.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
 use proxytrace_tests::backend::{Backend, Manner, Next};
+use proxytrace_tests::child::as_pid;
 use proxytrace_tests::nginx::{proxy_to, server};
 use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON, patient};
@@ -206,9 +209,7 @@ fn play(cell: &Cell) {
         let same = cell.causes.iter().filter(|other| *other == cause).count() as u64;
         assert_eq!(scene.count(broken, &[("cause", cause)]), same, "{cause}");
     }
-    let unknown =
-        scene.agent.metrics().count("proxytrace_untracked_total", &[("why", "answer_order_unknown")]);
-    assert_eq!(unknown, 0, "nothing is left open");
+    assert_eq!(order_unknown(&scene), 0, "nothing is left open");
     if cell.is_kept && cell.statuses.iter().all(|status| *status == 200) {
         assert!(accepted < cell.statuses.len() as u64 || accepted == 1, "{accepted} connections");
     }
@@ -228,6 +229,93 @@ fn a_request_that_nobody_acknowledges_times_out_as_well() {
     wait::until_true("the connection to be counted", SOON, || {
         scene.count("proxytrace_connections_broken_total", &[("cause", "response_timeout")]) == 1
     });
+}
+
+#[test]
+fn a_request_that_crosses_the_end_of_an_idle_connection_is_broken() {
+    crosses_after(1);
+}
+
+/// Here it is not known at that end whether a request waits: the last one and its answer mostly are within a tick.
+#[test]
+fn a_request_that_crosses_the_end_of_a_connection_in_use_is_broken() {
+    crosses_after(4);
+}
+
+#[track_caller]
+fn crosses_after(answers: u32) {
+    let scene = begin(&http(&Cell { is_kept: true, ..CELL }));
+    let backend = Backend::start(&scene.netns, BEFORE, Manner::AnswerUntilReleased(answers));
+    // This client's connection stays: its next request is there before the end of the other is.
+    let mut client = scene.nginx.connect();
+    let mut ask = || {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("send a request");
+    };
+    for _ in 0..answers {
+        ask();
+        wait::until_true("the first to be connected", SOON, || backend.accepted() == 1);
+        thread::sleep(patient(Duration::from_millis(100)));
+    }
+    let [worker] = scene.nginx.worker_pids()[..] else { panic!("one worker") };
+    let signal = |signal| kill(as_pid(worker), signal).expect("signal the worker");
+    signal(Signal::SIGSTOP);
+    thread::sleep(patient(Duration::from_millis(50)));
+    ask();
+    thread::sleep(patient(Duration::from_millis(50)));
+    backend.release();
+    thread::sleep(patient(Duration::from_millis(50)));
+    signal(Signal::SIGCONT);
+    let record = scene.trace.next_among(&["broken"]);
+    assert_eq!((&*record.cause, &*record.address), ("closed_before_response", BEFORE), "{record:?}");
+    assert!(record.kept, "{record:?}");
+    scene.nginx.says("prematurely closed connection");
+}
+
+#[test]
+fn idle_connections_that_the_upstream_soon_closes_are_not_left_open() {
+    let scene = begin(&http(&Cell { is_kept: true, ..CELL }));
+    // Sooner than a look would find them idle.
+    let backend = Backend::start(&scene.netns, BEFORE, Manner::AnswerUntilIdle(Duration::from_millis(150)));
+    for _ in 0..5 {
+        for _ in 0..4 {
+            assert_eq!(scene.nginx.get("/"), 200);
+        }
+        thread::sleep(patient(Duration::from_millis(300)));
+    }
+    assert!(backend.accepted() >= 5, "{} connections", backend.accepted());
+    assert_eq!(scene.count("proxytrace_connections_broken_total", &[]), 0);
+    assert_eq!(order_unknown(&scene), 0);
+}
+
+/// While nobody knows whether the rest of a request comes, the upstream is not to blame.
+#[test]
+fn clients_that_pause_in_a_body_that_is_passed_on_as_it_comes_are_not_the_upstreams_failure() {
+    let scene = begin(&format!(
+        "upstream api {{ server {BEFORE}; keepalive 4; }} {}",
+        server(&format!(
+            "proxy_request_buffering off; proxy_http_version 1.1; proxy_read_timeout {TIMEOUT}s;
+             proxy_send_timeout 60s; location / {{ proxy_pass http://api; }}"
+        ))
+    ));
+    let backend = Backend::start(&scene.netns, BEFORE, Manner::Answer);
+    let clients: Vec<_> = (1..=4)
+        .map(|n| {
+            let mut client = scene.nginx.connect();
+            client
+                .write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nthe beginning")
+                .expect("send a part of a request");
+            wait::until_true("nginx to pass it on", SOON, || backend.accepted() == n);
+            client
+        })
+        .collect();
+    for _ in 0..30 {
+        assert_eq!(scene.count("proxytrace_requests_unanswered", &[]), 0);
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop(clients);
+    wait::until_true("the connections to be counted", SOON, || order_unknown(&scene) == 4);
+    assert_eq!(scene.count("proxytrace_connections_broken_total", &[]), 0);
+    scene.end_quiet();
 }
 
 #[test]
@@ -274,6 +362,32 @@ fn what_waits_shows_while_it_waits_and_is_found() {
     assert_eq!(scene.nginx.get("/"), 200);
     scene.cleared("no_response");
     wait::until_true("nothing to wait", SOON, || scene.count("proxytrace_requests_unanswered", &[]) == 0);
+}
+
+fn order_unknown(scene: &Lookout) -> u64 {
+    scene.agent.metrics().count("proxytrace_untracked_total", &[("why", "answer_order_unknown")])
+}
+
+#[test]
+fn an_application_that_hangs_is_found_where_clients_leave_before_the_proxy_would() {
+    let scene = begin(&format!(
+        "upstream api {{ server {BEFORE}; keepalive 8; }} {}",
+        server(
+            "proxy_read_timeout 60s; proxy_http_version 1.1; proxy_set_header Connection '';
+             location / { proxy_pass http://api; }"
+        )
+    ));
+    let backend = Backend::start(&scene.netns, BEFORE, Manner::Answer);
+    scene.gets(10, 200);
+    backend.end();
+    let _hanging = Backend::start(&scene.netns, BEFORE, Manner::HoldThenClose);
+    scene.raised_while(SOON * 4, "no_response", BEFORE, || {
+        let clients: Vec<_> = (0..8).map(|_| scene.nginx.begin("/")).collect();
+        // On a busy host a look may have found an answer on its way: it is taken to have come a second later at most, and twice that is not late.
+        thread::sleep(Duration::from_millis(4500));
+        drop(clients);
+    });
+    assert_eq!(scene.count("proxytrace_connections_broken_total", &[]), 0, "clients left");
 }
 
 /// The set, when `trace` knows the configuration as well: until then it cannot tell what it means that a connection ends.

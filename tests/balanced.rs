@@ -15,7 +15,7 @@ use proxytrace_tests::stage::{Family, Stage};
 use serde_json::Value;
 
 use crate::causes::{local_host, over_both_families};
-use crate::clients::CONNECTOR;
+use crate::clients::{CONNECTOR, SENDS_ARE_HOOKED};
 use crate::scene::{Expected, Named, Scene, Watch, short_timeout};
 
 over_both_families! {
@@ -158,25 +158,27 @@ fn a_service_is_followed_by_its_backend_where_connect_is_not_seen(family: Family
 }
 
 fn clients_of_a_service_are_counted_by_its_address_however_they_connect(family: Family) {
-    let waiting =
-        [How::Blocking, How::Polled, How::AskedTwice, How::Multipath, How::FastOpen, How::FastOpenSend];
-    // Ways to connect, what the firewall of the backend's host does, and whether somebody listens there.
+    let waiting = [How::Blocking, How::Polled, How::AskedTwice, How::Multipath, How::FastOpen];
+    let sending = [How::FastOpenSend];
+    // Options, ways to connect, what the firewall of the backend's host does, and whether somebody listens there.
     let rows = [
-        (&waiting[..], "", true),
-        (&waiting[..], "", false),
-        (&[How::Abandoned, How::Impatient][..], "tcp dport 8080 drop", false),
+        (&[][..], &waiting[..], "", true),
+        (&[], &waiting, "", false),
+        (&SENDS_ARE_HOOKED, &sending, "", true),
+        (&SENDS_ARE_HOOKED, &sending, "", false),
+        (&[], &[How::Abandoned, How::Impatient], "tcp dport 8080 drop", false),
     ];
     let stage = Stage::new(family);
     let (service, backend) = (service(family), stage.upstream_address(8080));
     let balancer = Balancer::start(&service, &backend);
-    for (ways, firewall, is_there) in rows {
+    for (options, ways, firewall, is_there) in rows {
         stage.upstream.firewall(firewall);
         let _upstream = is_there.then(|| Backend::start(&stage.upstream, &backend, Manner::Answer));
         let steps = ways.iter().flat_map(|how| Step::each(&[&service], *how, 2)).collect();
         let plan = Plan { processes: 1, fork_every: 0, steps };
         let client = Client::start(CONNECTOR, &stage.proxy, &plan);
         balancer.takes([client.pid()]);
-        let watch = Watch::begin(&["--process", client.name()], client.name());
+        let watch = Watch::begin(&[options, &["--process", client.name()]].concat(), client.name());
 
         client.go();
         let truth = client.finish();

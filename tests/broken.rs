@@ -116,6 +116,7 @@ fn a_client_that_leaves_breaks_nothing_but_a_read_timeout_does(family: Family) {
     wait::until_true("the broken connection to be counted", SOON, || broken(&scene, "response_timeout") == 1);
     assert_eq!(broken(&scene, ""), 1);
     scene.watch.counted(&scene.address, &established(family).account(2));
+    scene.end();
 }
 
 fn begin(family: Family, manner: Manner, directives: &str) -> (Stage, Backend, Scene) {

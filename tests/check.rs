@@ -61,7 +61,7 @@ fn each_example_of_the_docs_is_found_and_nginx_agrees_on_what_it_refuses() {
         examples += 1;
         // A part of a configuration has no `events` either.
         let config = match id {
-            "part" => place.write_as_is("nginx.conf", example),
+            "part" | "events-missing" => place.write_as_is("nginx.conf", example),
             _ => place.write("nginx.conf", example),
         };
         let mut arguments = vec!["--format", "json", "--nginx-version", DOCUMENTED, &*config];
@@ -308,8 +308,9 @@ fn a_probe_names_the_cause_in_the_words_of_the_contract() {
         (format!("unix:{}", place.path("full")), "backlog_full"),
     ];
     let peers: String = rows.iter().map(|(address, _)| format!("server {address};\n")).collect();
-    let text =
-        format!("http {{ upstream api {{ {peers} }} server {{ location / {{ proxy_pass http://api; }} }} }}");
+    let text = format!(
+        "user root; http {{ upstream api {{ {peers} }} server {{ location / {{ proxy_pass http://api; }} }} }}"
+    );
     let config = place.write("nginx.conf", &text);
     let (code, stdout, stderr) =
         place.check(&["--probe", "--probe-timeout", "0.5", "--format", "json", &config]);
@@ -325,29 +326,33 @@ fn a_probe_names_the_cause_in_the_words_of_the_contract() {
 }
 
 /// A directory for configurations, and a network without any way out.
-struct Place {
+pub(crate) struct Place {
     directory: TempDir,
     netns: Netns,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: scratch::directory(), netns: Netns::new() }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) const fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
         let path: PathBuf = self.directory.path().join(name);
         path.to_str().expect("a path in UTF-8").to_owned()
     }
 
-    fn write_as_is(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write_as_is(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         fs::write(&path, text).expect("write a configuration");
         path
     }
 
     /// With what nginx needs to judge it, before its first line.
-    fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let pid = self.path("pid");
         self.write_as_is(
             name,
@@ -355,7 +360,7 @@ impl Place {
         )
     }
 
-    fn check(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+    pub(crate) fn check(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = proxytrace::command();
         command.arg("check").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child: Guarded = self.netns.spawn(&mut command);
@@ -366,7 +371,7 @@ impl Place {
     }
 
     /// Whether `nginx -t` accepts a configuration, and what it says.
-    fn nginx_says(&self, config: &str) -> (bool, String) {
+    pub(crate) fn nginx_says(&self, config: &str) -> (bool, String) {
         let output = self.netns.enter(|| Command::new("nginx").args(["-t", "-c", config]).output());
         let output = output.expect("run nginx -t");
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())

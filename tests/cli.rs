@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use proxytrace_tests::child::{Captured, Guarded, run};
+use proxytrace_tests::netns::Netns;
 use proxytrace_tests::{proxytrace, skip, wait};
 
 /// Numbers from linux/capability.h.
@@ -92,6 +93,17 @@ fn a_port_that_is_taken_is_a_clear_error() {
 }
 
 #[test]
+fn a_port_that_only_root_may_have_is_a_clear_error() {
+    let (_directory, program) = proxytrace::copy_for_everybody();
+    // Of the host's ports everybody may have any, where it says so.
+    let (code, _, stderr) = Netns::new().enter(|| {
+        ends(Command::new(&program).uid(65534).gid(65534).args(["agent", "--listen", "127.0.0.1:80"]))
+    });
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("choose another with --listen, or grant CAP_NET_BIND_SERVICE"), "{stderr}");
+}
+
+#[test]
 fn a_process_that_is_gone_is_a_clear_error() {
     let mut gone = Guarded::spawn(&mut Command::new("true"));
     let pid = gone.pid().to_string();
@@ -111,7 +123,25 @@ fn what_the_environment_sets_counts_as_well() {
     command.arg("agent").env("PROXYTRACE_LISTEN", "nowhere");
     let (code, _, stderr) = ends(&mut command);
     assert_eq!(code, Some(2), "{stderr}");
-    assert!(stderr.contains("nowhere"), "{stderr}");
+    assert!(stderr.contains("nowhere") && stderr.contains("by PROXYTRACE_LISTEN"), "{stderr}");
+    // What is typed goes before it, and a wrong one is nobody else's.
+    let (code, _, stderr) = ends(command.args(["--listen", "nowhere"]));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(!stderr.contains("PROXYTRACE_LISTEN"), "{stderr}");
+    for (value, is_read) in [("1", true), ("yes", true), ("false", true), ("0", true), ("maybe", false)] {
+        let mut command = proxytrace::command();
+        let (code, _, stderr) = ends(command.args(["agent", "--check-config"]).env("PROXYTRACE_PAGE", value));
+        assert_eq!(code, Some(if is_read { 0 } else { 2 }), "{value}: {stderr}");
+        assert_eq!(
+            stderr.contains("write true or false") && stderr.contains("by PROXYTRACE_PAGE"),
+            !is_read,
+            "{value}: {stderr}"
+        );
+    }
+    let mut command = proxytrace::command();
+    let (code, _, stderr) = ends(command.args(["agent", "--check-config"]).env("PROXYTRACE_LOG", "a=b=c"));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("PROXYTRACE_LOG counts as not set"), "{stderr}");
     // And the program is the one under test.
     assert!(run(proxytrace::command().arg("--version")).starts_with("proxytrace "));
 }

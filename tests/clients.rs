@@ -13,6 +13,9 @@ use crate::scene::{Expected, Named, Scene, Watch, short_timeout, wait_for_in_fli
 
 pub(crate) const CONNECTOR: &str = env!("CARGO_BIN_EXE_connector");
 
+/// The tracepoints of connect() alone leave sends out.
+pub(crate) const SENDS_ARE_HOOKED: [&str; 2] = ["--hook-via", "connect=tp_btf"];
+
 #[test]
 fn a_blocking_client_makes_one_attempt_per_connect() {
     check(|host| Plan::simple(&host.addresses(), How::Blocking, 3));
@@ -47,7 +50,12 @@ fn a_connect_that_never_got_its_data_has_been_cancelled() {
 
 #[test]
 fn a_send_that_connects_is_an_attempt() {
-    check(|host| Plan::simple(&host.tcp_addresses(), How::FastOpenSend, 3));
+    check(|host| Plan::simple(&host.reached(), How::FastOpenSend, 3));
+}
+
+#[test]
+fn a_send_that_fails_before_there_is_a_syn_is_an_attempt_where_sends_are_hooked() {
+    check_with(&SENDS_ARE_HOOKED, |host| Plan::simple(&host.tcp_addresses(), How::FastOpenSend, 3));
 }
 
 #[test]
@@ -149,9 +157,13 @@ fn a_client_that_goes_away_cancels_and_a_proxy_that_waited_times_out() {
 /// A client follows the plan: records and metrics say what the client says.
 #[track_caller]
 fn check(plan: impl FnOnce(&Host) -> Plan) {
+    check_with(&[], plan);
+}
+
+fn check_with(options: &[&str], plan: impl FnOnce(&Host) -> Plan) {
     let host = Host::new(8080);
     let client = Client::start(CONNECTOR, &host.netns, &plan(&host));
-    let watch = Watch::begin(&["--process", client.name()], client.name());
+    let watch = Watch::begin(&[options, &["--process", client.name()]].concat(), client.name());
 
     client.go();
     let name = client.name().to_owned();

@@ -67,7 +67,7 @@ impl Forgery {
 }
 
 /// The process that reads for an agent, or a trace.
-fn reader_of(pid: u32) -> u32 {
+pub(crate) fn reader_of(pid: u32) -> u32 {
     wait::until("the process that reads", SOON, || children_of(pid).first().copied())
 }
 

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use proxytrace_tests::backend::{Backend, Manner, full_backlog};
-use proxytrace_tests::nginx::{proxy_to, server};
-use proxytrace_tests::scratch;
+use proxytrace_tests::dns::NameServer;
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Options, proxy_to, server};
 use proxytrace_tests::wait::{self, SOON, patient};
+use proxytrace_tests::{scratch, skip};
 use serde_json::json;
 
 use crate::lookout::{AFTER, BEFORE, Lookout, api};
@@ -271,6 +273,56 @@ fn a_listener_that_accepts_nothing_has_a_full_backlog_until_it_does() {
     fs::remove_file(&path).expect("make room for a socket");
     let _backend = Backend::unix(&path, Manner::AnswerAndClose);
     scene.cleared_while(SOON, "backlog_full", || scene.gets(1, 200));
+}
+
+/// As far as its files tell: where they cannot be read on, what stands there twice, and a name that does not resolve.
+#[test]
+fn a_rejected_reload_has_its_reason_where_the_log_cannot_be_read_too() {
+    if !skip::unless_installed("dnsmasq") {
+        return;
+    }
+    for error_log in ["stderr", "syslog:server=127.0.0.1:5514"] {
+        let netns = Netns::new();
+        let _dns = NameServer::start(&netns, "", &["--local=/invalid/"]);
+        let options = Options { error_log, own_names: true, ..Options::default() };
+        let scene = Lookout::on(netns, options, &api(BEFORE), &[]);
+        let _backend = Backend::start(&scene.netns, BEFORE, Manner::AnswerAndClose);
+        for (mistake, own, by_files) in [
+            ("}\n}\n".to_owned(), "unexpected \"}\" in ", Some("its configuration: ")),
+            (api(BEFORE) + &api(AFTER), "duplicate upstream \"api\" in ", None),
+            (api("nohost.invalid:8080"), "host not found in upstream \"nohost.invalid:8080\" in ", None),
+            (
+                "upstream api { }".to_owned(),
+                "no servers are inside upstream in ",
+                Some("upstream \"api\": no server line in "),
+            ),
+            (
+                format!("{} sever {{ }}", api(BEFORE)),
+                "unknown directive \"sever\" in ",
+                Some("\"sever\", unless a module brings it in "),
+            ),
+        ] {
+            scene.gets(3, 200);
+            scene.nginx.configure(&mistake);
+            scene.nginx.signal(Signal::SIGHUP);
+            scene.raised("reload_rejected", "");
+            // Where syslog is set, nginx says some to the file that it has logged to before.
+            let own = format!("nginx says: {own}");
+            let by_files =
+                by_files.map_or_else(|| own.clone(), |words| format!("By its files, nginx refuses {words}"));
+            let line = format!("{}:", scene.nginx.config_path());
+            // On a host that is busy the reason may be known later than the rejection.
+            wait::until_true(&format!("{error_log}: {by_files}"), SOON, || {
+                let sentence =
+                    scene.standing("reload_rejected")["sentence"].to_string().replace("\\\"", "\"");
+                let is_told =
+                    sentence.contains(&by_files) || error_log != "stderr" && sentence.contains(&own);
+                is_told && sentence.contains(&line)
+            });
+            scene.nginx.reload(&api(BEFORE));
+            scene.cleared("reload_rejected");
+        }
+    }
 }
 
 #[test]

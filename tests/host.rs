@@ -69,6 +69,12 @@ impl Host {
         self.addresses().into_iter().filter(|address| !address.starts_with("unix:")).collect()
     }
 
+    /// Those of TCP that a SYN is sent to.
+    pub(crate) fn reached(&self) -> Vec<String> {
+        let is_this_host = |address: &String| address.starts_with("127.") || address.starts_with("[::");
+        self.tcp_addresses().into_iter().filter(is_this_host).collect()
+    }
+
     /// All that have an outcome at once.
     pub(crate) fn addresses(&self) -> Vec<String> {
         [self.listening.clone(), self.others.clone()].concat()

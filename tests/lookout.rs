@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxytrace_tests::netns::Netns;
-use proxytrace_tests::nginx::{Nginx, server};
+use proxytrace_tests::nginx::{Nginx, Options, server};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
 use proxytrace_tests::wait::{self, SOON, patient};
 
@@ -34,8 +34,23 @@ impl Lookout {
 
     /// `trace` and `agent` get more arguments.
     pub(crate) fn with(http: &str, more: &[&str]) -> Self {
+        Self::on(Netns::new(), Options::default(), http, more)
+    }
+
+    /// nginx is run in another way, in a namespace that is there already.
+    pub(crate) fn on(netns: Netns, options: Options, http: &str, more: &[&str]) -> Self {
+        let nginx = Nginx::with(options, &netns, http);
+        Self::beside(netns, nginx, more)
+    }
+
+    /// The same with an nginx that is started in another way.
+    pub(crate) fn of(start: impl FnOnce(&Netns) -> Nginx, more: &[&str]) -> Self {
         let netns = Netns::new();
-        let nginx = Nginx::start(&netns, http);
+        let nginx = start(&netns);
+        Self::beside(netns, nginx, more)
+    }
+
+    fn beside(netns: Netns, nginx: Nginx, more: &[&str]) -> Self {
         let arguments = [&["--process", nginx.name()], more].concat();
         let (trace, agent) = (Trace::start(&arguments), Agent::start(&arguments));
         Self { netns, nginx, trace, agent }
@@ -61,12 +76,16 @@ impl Lookout {
         time: Duration,
         kind: &str,
         address: &str,
-        act: impl FnMut(),
+        mut act: impl FnMut(),
     ) -> Record {
-        let record = self.next_finding(time, act);
+        let record = self.next_finding(time, &mut act);
         let reported = (&*record.finding, &*record.state, &*record.address, &*record.proxy);
         assert_eq!(reported, (kind, "raised", address, self.nginx.name()), "{record:?}");
-        self.stands(kind, 1);
+        // The agent has ticks of its own: it may need what happens a moment later.
+        wait::until_true(&format!("the agent to find {kind} too"), SOON, || {
+            act();
+            self.count("proxytrace_finding_active", &[("kind", kind)]) == 1
+        });
         let finding = self.standing(kind);
         let sentence = finding["sentence"].as_str().unwrap_or_default();
         assert!(sentence.starts_with(&format!("{kind}: ")), "{finding}");

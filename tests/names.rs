@@ -5,11 +5,15 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proxytrace_tests::netns::Netns;
 use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::{Agent, Record, Trace};
 use proxytrace_tests::wait::{self, SOON};
 use proxytrace_tests::{http, scratch};
+
+use crate::fairness::reader_of;
 
 /// Where nobody listens.
 const ADDRESS: &str = "127.0.0.1:8081";
@@ -70,13 +74,35 @@ fn a_configuration_that_was_changed_after_nginx_had_taken_it_is_reported() {
     };
     assert!(!says_so("api"), "nobody has changed anything");
 
-    // Nothing is reported of a change within a second of the start.
-    thread::sleep(Duration::from_millis(1500));
+    // Nothing is reported of a change within a tick of the start.
+    thread::sleep(Duration::from_millis(50));
     nginx.configure(&upstream("web", ADDRESS));
     assert!(says_so("web"), "nginx was not reloaded");
+    nginx.configure(&upstream("web", "127.0.0.1:10"));
+    assert!(says_so("unknown"), "what the file says now is not what runs");
 
     let _ = nginx.reload(&upstream("web", ADDRESS));
     assert!(!says_so("web"), "nginx has taken it");
+}
+
+#[test]
+fn a_configuration_that_is_changed_before_it_is_read_is_not_taken_for_what_runs() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &upstream("api", ADDRESS));
+    let trace = Trace::start(&["--process", nginx.name()]);
+    assert_eq!(nginx.get("/"), 502);
+    named(&trace.next_of("connect"), nginx.name(), 0, "api", ADDRESS);
+    // The host is so busy that the reader gets no processor.
+    let reader = Pid::from_raw(reader_of(trace.pid()).cast_signed());
+    kill(reader, Signal::SIGSTOP).expect("stop the reader");
+    let _ = nginx.reload(&upstream("web", ADDRESS));
+    thread::sleep(Duration::from_millis(50));
+    nginx.configure(&upstream("next", "127.0.0.1:10"));
+    assert_eq!(nginx.get("/"), 502);
+    kill(reader, Signal::SIGCONT).expect("have the reader go on");
+    named(&trace.next_of("connect"), nginx.name(), 1, "unknown", ADDRESS);
+    let words = format!("{} was changed at ", nginx.config_path());
+    wait::until_true("it to be said", SOON, || trace.stderr().contains(&words));
 }
 
 #[test]

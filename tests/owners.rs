@@ -352,8 +352,10 @@ fn whoever_reads_for_a_proxy_is_its_user_without_capabilities_and_may_do_little(
     // It waits for the name server.
     let status = wait::until("a process that asks", SOON, || {
         let reader = *children(agent.pid()).first()?;
-        let of_nobody = |status: &String| field(status, "Uid").starts_with("65534");
-        children(reader).into_iter().map(status_of).find(of_nobody)
+        // It becomes so step by step, and is confined last.
+        let is_confined =
+            |status: &String| field(status, "Uid").starts_with("65534") && field(status, "Seccomp") != "0";
+        children(reader).into_iter().map(status_of).find(is_confined)
     });
     for (name, expected) in [
         ("Uid", "65534\t65534\t65534\t65534"),

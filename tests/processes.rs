@@ -192,11 +192,22 @@ fn threads_that_are_killed_together_end_their_process_once() {
     let count = |records: &[Record], kind: &str, is_so: fn(&Record) -> bool| {
         records.iter().filter(|record| record.kind == kind && is_so(record)).count() as u64
     };
-    let records = trace.stop().records;
+    let ended = trace.stop();
+    let records = ended.records;
     let ends = count(&records, "worker_exited", |record| record.signal == Some(9));
     assert_eq!(ends, u64::from(CHILDREN), "each end is reported once");
     let cancelled = count(&records, "connect", |record| record.outcome == "cancelled");
-    assert_eq!(cancelled, truth.attempts(), "so is what each of their threads was at");
+    let others: Vec<_> = records
+        .iter()
+        .filter(|record| record.kind != "worker_exited" && record.outcome != "cancelled")
+        .map(|record| (&record.kind, &record.outcome, record.pid))
+        .collect();
+    assert_eq!(
+        cancelled,
+        truth.attempts(),
+        "so is what each of their threads was at; others: {others:?}; {}",
+        ended.stderr
+    );
 }
 
 #[test]

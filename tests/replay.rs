@@ -51,6 +51,63 @@ fn an_outage_is_replayed_as_it_was_shown() {
     assert_eq!(summary_of(&summary), summary_of(&json_notes.whole()));
 }
 
+/// What stands at the end has been counted on, and what went by time alone went at the same time.
+#[test]
+fn findings_are_replayed_to_the_letter_with_how_long_all_took() {
+    let netns = Netns::new();
+    let nginx = Nginx::start(&netns, &proxy_to("127.0.0.1:8080", "proxy_next_upstream off;"));
+    let directory = scratch::directory();
+    let (for_people, for_programs) = (directory.path().join("people"), directory.path().join("programs"));
+    let (people, stdout, _notes) = live(&nginx, &for_people, &[]);
+    let (programs, json, mut json_notes) = live(&nginx, &for_programs, &["--json"]);
+    let refused = |times: usize| (0..times).for_each(|_| assert_eq!(nginx.get("/"), 502));
+    let start = |manner| Backend::start(&netns, "127.0.0.1:8080", manner);
+    let good = start(Manner::AnswerAndClose);
+    assert_eq!(nginx.get("/"), 200);
+    drop(good);
+    wait::for_a_tick();
+    refused(4);
+    wait::for_a_tick();
+    refused(5);
+    let wrong = start(Manner::CloseUnanswered);
+    for _ in 0..8 {
+        refused(1);
+        std::thread::sleep(std::time::Duration::from_millis(250));
+    }
+    drop(wrong);
+    // Nothing is answered that anybody sees: what is not closed for a while is taken for it.
+    let holding = start(Manner::HoldThenClose);
+    let clients = [(); 3].map(|()| nginx.begin("/"));
+    std::thread::sleep(std::time::Duration::from_millis(4500));
+    drop(clients);
+    drop(holding);
+    refused(3);
+    wait::for_a_tick();
+    refused(40);
+
+    let (shown, printed) = (end(people, stdout), end(programs, json));
+    for words in
+        ["FINDING  upstream_down", "CLEARED  upstream_down", "FINDING  wrong_service", "findings raised"]
+    {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let (again, said) = replay(&[for_people.as_os_str().to_str().expect("a path"), "--all"]);
+    assert_eq!((again, said), (shown, String::new()));
+    let (again, summary) = replay(&[for_programs.as_os_str().to_str().expect("a path"), "--all", "--json"]);
+    assert_eq!(again, printed);
+    let of_findings = |text: &str| {
+        text.lines()
+            .filter(|line| {
+                line.contains("findings raised")
+                    || line.starts_with("summary of ")
+                    || line.contains("FINDING")
+            })
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_findings(&summary), of_findings(&json_notes.whole()));
+}
+
 #[test]
 fn what_is_recorded_does_not_depend_on_what_is_shown() {
     let (_netns, nginx) = failing();
@@ -142,6 +199,20 @@ fn the_previous_outage_is_shown_as_it_was() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     let status = command.arg("--fail-on-finding").output().expect("run replay").status;
     assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn a_recording_that_was_compressed_is_replayed_as_it_is() {
+    let (directory, _) = place();
+    let file = directory.path().join("outage.jsonl");
+    let outage = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/outage.jsonl");
+    fs::copy(outage, &file).expect("copy a recording");
+    let plain = replay(&[file.to_str().expect("UTF-8")]);
+    assert!(Command::new("gzip").arg(&file).status().expect("run gzip").success());
+    let compressed = directory.path().join("outage.jsonl.gz");
+    assert_eq!(replay(&[compressed.to_str().expect("UTF-8")]), plain);
+    let output = through_stdin(&fs::read(&compressed).expect("read it"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), plain.0);
 }
 
 #[test]
@@ -334,6 +405,13 @@ fn a_recording_that_cannot_be_begun_leaves_no_file_behind() {
     let output = command.output().expect("run proxytrace");
     assert!(!output.status.success());
     assert!(!file.exists());
+
+    let mut command = proxytrace::command();
+    command.args(["trace", "--process", nginx.name(), "--record", "/dev/null/there"]);
+    let output = command.output().expect("run proxytrace");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("record to /dev/null/there: "), "{stderr}");
+    assert_eq!(stderr.matches("(os error ").count(), 1, "what the system said is said once: {stderr}");
 }
 
 #[test]

@@ -31,6 +31,18 @@ const ROWS: &[(&str, &str, &[u16])] = &[
     ("/if", "/if", &[9001]),
     ("/if > if ($args = blue)", "/if?blue", &[9004]),
     (r"~ \.php$", "/a.php", &[9002]),
+    ("/limited", "/limited", &[9004]),
+    ("/mirrored", "/mirrored", &[9001]),
+    ("/asked", "/asked", &[9004]),
+    ("/cased", "/cased", &[9004]),
+    ("@tried", "/tried", &[9001, 9004]),
+    ("^~ /first", "/first.php", &[9001]),
+    ("/nested/", "/nested/a", &[9001]),
+    (r"/nested/ > ~ \.x$", "/nested/a.x", &[9004]),
+    ("/either", "/either", &[9002, 9006]),
+    ("/either", "/either?a", &[9002, 9006]),
+    ("= /exact", "/exact", &[9004]),
+    ("/exact", "/exact/a", &[9001]),
 ];
 
 const FRONT: &str = r"
@@ -55,6 +67,19 @@ const FRONT: &str = r"
     location /port { set $host_only 127.0.0.1; proxy_pass http://$host_only:9006; }
     location /if { if ($args = blue) { proxy_pass http://blue; } proxy_pass http://green; }
     location ~ \.php$ { proxy_pass http://127.0.0.1:9002; }
+    location /limited { limit_except GET { proxy_pass http://green; } proxy_pass http://blue; }
+    location /mirrored { mirror /copy; proxy_pass http://green; }
+    location = /copy { internal; proxy_pass http://blue; }
+    location /asked { auth_request /ask; proxy_pass http://blue; }
+    location = /ask { internal; proxy_pass http://green; }
+    location /cased { set $Cased blue; proxy_pass http://$cASED; }
+    location /tried { try_files /none @tried; }
+    location @tried { proxy_pass http://$far; }
+    location ^~ /first { proxy_pass http://green; }
+    location /nested/ { location ~ \.x$ { proxy_pass http://blue; } proxy_pass http://green; }
+    location /either { set $in 9002; if ($args) { set $in 9006; } proxy_pass http://127.0.0.1:$in; }
+    location = /exact { proxy_pass http://blue; }
+    location /exact { proxy_pass http://green; }
 ";
 
 const COMMON: &str = r#"

@@ -325,7 +325,11 @@ fn measured_of(metrics: &Metrics, proxy: &str, address: &str) -> Vec<(String, u6
 /// The agent comes to count just what a client says that it did, and has lost nothing on the way.
 #[track_caller]
 pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
-    if MAY_BE_SKIPPED.iter().any(|(via, since, _)| sees_connect_by(agent, via) && is_kernel(*since)) {
+    let is_skipped = |(via, since, of_type): &(&str, u32, u64)| {
+        let is_counted = || agent.recursion_misses(|other| other == *of_type) > 0;
+        sees_connect_by(agent, via) && (is_kernel(*since) || *via == WHILE_MAPS_ARE_READ && is_counted())
+    };
+    if MAY_BE_SKIPPED.iter().any(is_skipped) {
         agrees_but_for_missed_returns(agent, proxy, truth);
         return;
     }
@@ -340,7 +344,12 @@ pub(crate) fn agrees(agent: &Agent, proxy: &str, truth: &Truth) {
 /// The ways in which a connect() may not be seen, from which kernel on (its major number), and the type of the programs
 /// (`enum bpf_prog_type`). A kprobe misses returns on any; from 7.0 on a process can be preempted where the kernel then skips
 /// programs of others on that CPU (docs/kernel-notes.md), and entries are missed as well.
-const MAY_BE_SKIPPED: &[(&str, u32, u64)] = &[("kprobe", 0, 2), ("raw_tp", 7, 17), ("tp_btf", 7, 26)];
+const MAY_BE_SKIPPED: &[(&str, u32, u64)] =
+    &[("kprobe", 0, 2), ("tracepoint", 7, 5), ("raw_tp", 7, 17), ("tp_btf", 7, 26)];
+
+/// The way whose programs no kernel runs on a CPU where a process is in a system call on a map. Before 7.0 another can come to that CPU
+/// only where the kernel itself is preempted, and it says how often it skipped programs (6.7).
+const WHILE_MAPS_ARE_READ: &str = "tracepoint";
 
 /// How often the kernel skipped its programs (recursion misses), as the agent says.
 pub(crate) const RECURSION_MISSES: &str = "proxytrace_bpf_recursion_misses_total";

@@ -22,7 +22,7 @@ use crate::prometheus::Prometheus;
 const ADDRESS: &str = "127.0.0.1:8081";
 
 /// What bcrypt makes of the passwords, at cost 10.
-const HUNTER2: &str = "$2b$10$abcdefghijklmnopqrstuu7gIUFBKrYXdzQy8HrouzMJyZ4cijAb2";
+pub(crate) const HUNTER2: &str = "$2b$10$abcdefghijklmnopqrstuu7gIUFBKrYXdzQy8HrouzMJyZ4cijAb2";
 const HUNTER3: &str = "$2b$10$abcdefghijklmnopqrstuuDafxB4RMg169XlPokWy7WKwUZcEheh6";
 
 const SUCCESSFUL: &str = "proxytrace_agent_config_last_reload_successful";
@@ -159,6 +159,15 @@ fn where_certificates_of_clients_are_required_nobody_else_connects_but_probes_on
     assert_eq!(from_here(None, "/metrics"), 403);
     assert_eq!(from_here(Some("client"), "/metrics"), 200);
     assert_eq!(from_here(Some("stranger"), "/readyz"), 0);
+
+    // Whoever takes the protection away hears it.
+    assert!(!agent.stderr().contains("whoever reaches"), "{}", agent.stderr());
+    files.write("# nothing\n");
+    agent.signal(Signal::SIGHUP);
+    let warning = format!("whoever reaches {listen} can read the metrics");
+    wait::until_true("it to be said", SOON, || agent.stderr().contains(&warning));
+    files.write(TLS);
+    wait::until_true("it to be back", SOON, || agent.stderr().contains("protected by TLS, and no password"));
     agent.stop();
 }
 

@@ -1,15 +1,21 @@
 //! The agent's own configuration: a file, the environment and options, and what SIGHUP changes.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use proxytrace_tests::netns::Netns;
-use proxytrace_tests::nginx::{Nginx, proxy_to};
+use proxytrace_tests::nginx::{Nginx, proxy_to, server};
 use proxytrace_tests::proxytrace::{self, Agent};
 use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON};
 
+use crate::fairness::reader_of;
 use crate::scene::{Expected, counted};
+
+const NOBODY: u32 = 65534;
 
 /// Where nobody listens.
 const ADDRESS: &str = "127.0.0.1:8081";
@@ -63,12 +69,16 @@ fn a_file_that_cannot_be_used_is_a_usage_error_that_names_the_line() {
         }
     }
     fs::write(&path, "max-addresses = 5\n").expect("write a configuration");
-    let checked = |path| {
+    let checked = |path: &Path| {
         let output = proxytrace::command().args(["agent", "--check-config", "--config"]).arg(path).output();
         output.expect("run proxytrace").status.code()
     };
-    assert_eq!(checked(path.clone()), Some(0));
-    assert_eq!(checked(directory.path().join("nothing.toml")), Some(2));
+    assert_eq!(checked(&path), Some(0));
+    // Root could read it, but not the agent, which reads it without capabilities.
+    chown(&path, Some(NOBODY), Some(NOBODY)).expect("change an owner");
+    fs::set_permissions(&path, Permissions::from_mode(0o400)).expect("change permissions");
+    assert_eq!(checked(&path), Some(2));
+    assert_eq!(checked(&directory.path().join("nothing.toml")), Some(2));
 }
 
 #[test]
@@ -76,7 +86,7 @@ fn sighup_changes_what_it_can_names_the_rest_and_loses_no_count() {
     let directory = scratch::directory();
     let path = directory.path().join("agent.toml");
     let write = |text: &str| fs::write(&path, text).expect("write a configuration");
-    write("max-addresses = 100\n");
+    write("no-resolve = false\n");
     let netns = Netns::new();
     let nginx = Nginx::start(&netns, &proxy_to(ADDRESS, ""));
     let config = path.display().to_string();
@@ -89,12 +99,15 @@ fn sighup_changes_what_it_can_names_the_rest_and_loses_no_count() {
     assert!(started > 1.7e9, "seconds since 1970: {started}");
     assert_eq!(agent.get("/routes").status, 200);
 
-    write("max-addresses = 7\nno-routes = true\nverbose = 1\n");
+    write("no-resolve = true\nno-routes = true\nverbose = 1\n");
+    // As `systemctl kill` does: it signals every process of a service.
+    let reader = reader_of(agent.pid());
+    signal::kill(Pid::from_raw(reader.cast_signed()), Signal::SIGHUP).expect("signal the reader");
     agent.signal(Signal::SIGHUP);
     wait::until_true("/routes to be switched off", SOON, || agent.get("/routes").status == 404);
     wait::until_true("what needs a restart to be said", SOON, || {
         let stderr = agent.stderr();
-        stderr.contains("max-addresses has changed in") && stderr.contains("restart the agent")
+        stderr.contains("no-resolve has changed in") && stderr.contains("restart the agent")
     });
     assert_eq!(nginx.get("/"), 502);
     let metrics = refused(2);
@@ -115,5 +128,53 @@ fn sighup_changes_what_it_can_names_the_rest_and_loses_no_count() {
     wait::until_true("the metric to say so", SOON, || agent.metrics().count(SUCCESSFUL, &[]) == 1);
     assert_eq!(nginx.get("/"), 502);
     refused(3);
+    assert_eq!(reader_of(agent.pid()), reader);
+    agent.stop();
+}
+
+#[test]
+fn sighup_changes_which_series_there_are_and_no_count_moves() {
+    let directory = scratch::directory();
+    let path = directory.path().join("agent.toml");
+    let write = |text: &str| fs::write(&path, text).expect("write a configuration");
+    write("");
+    let netns = Netns::new();
+    let body = "location / { proxy_pass http://127.0.0.1:8081; } location /b { proxy_pass http://127.0.0.1:8082; } \
+                location /c { proxy_pass http://127.0.0.1:8083; }";
+    let nginx = Nginx::start(&netns, &server(body));
+    let agent = Agent::start(&["--process", nginx.name(), "--config", &path.display().to_string()]);
+    let refused = |address, attempts| {
+        counted(&agent, nginx.name(), address, &Expected::at_once("refused", 111).account(attempts));
+    };
+    let request = |path| assert_eq!(nginx.get(path), 502, "{path}");
+    let has_histogram = |address| {
+        let labels = [("proxy", nginx.name()), ("address", address)];
+        agent.metrics().has("proxytrace_connect_duration_seconds_count", &labels)
+    };
+    request("/");
+    refused(ADDRESS, 1);
+    assert!(!has_histogram(ADDRESS));
+
+    write("max-addresses = 1\nhistogram-by = \"address\"\n");
+    agent.signal(Signal::SIGHUP);
+    for changed in ["max-addresses is changed", "histogram-by is changed", "max-addresses 1 is in force"] {
+        wait::until_true(changed, SOON, || agent.stderr().contains(changed));
+    }
+    ["/", "/b"].into_iter().for_each(request);
+    refused(ADDRESS, 2);
+    refused("~other", 1);
+    assert!(has_histogram(ADDRESS) && has_histogram("~other"));
+
+    write("");
+    agent.signal(Signal::SIGHUP);
+    wait::until_true("room for addresses", SOON, || {
+        agent.stderr().contains("max-addresses 1000 is in force")
+    });
+    wait::until_true("histograms of upstreams", SOON, || !has_histogram(ADDRESS));
+    ["/", "/b", "/c"].into_iter().for_each(request);
+    for (address, attempts) in [(ADDRESS, 3), ("~other", 2), ("127.0.0.1:8083", 1)] {
+        refused(address, attempts);
+    }
+    assert!(!agent.stderr().contains("restart the agent"), "{}", agent.stderr());
     agent.stop();
 }

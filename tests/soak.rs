@@ -26,6 +26,10 @@ use crate::clients::CONNECTOR;
 /// Only the honest nginx connects there.
 const HONEST: &str = "127.0.0.1:8080";
 
+/// For so many turns the hostile neighbours connect to addresses that nobody has connected to before. What an agent keeps of those is
+/// bounded (some thousand addresses of one user, and `--history`), but these seconds do not reach that: so they are the same again then.
+const FEW_TURNS: u32 = 8;
+
 /// How much more resident memory an agent and its reader may have at the end, in KiB.
 const MAX_GROWTH_KIB: u64 = 8 << 10;
 
@@ -41,12 +45,13 @@ fn an_agent_amid_churn_and_hostile_neighbours_stays_exact_and_does_not_grow() {
     let nginx = Nginx::start(&netns, &configuration(0));
     let agent = Agent::start(&["--process", nginx.name()]);
     let neighbours = Neighbours::beside(&netns, nginx.name());
+    let turns_with_new_addresses = natural(FEW_TURNS, u32::MAX);
 
     let mut reloads = 0;
     let mut live = |time: Duration| {
         let begun = Instant::now();
         while begun.elapsed() < time {
-            let hostile = neighbours.act(reloads);
+            let hostile = neighbours.act(reloads % turns_with_new_addresses);
             reloads += 1;
             nginx.reload(&configuration(reloads));
             for _ in 0..20 {

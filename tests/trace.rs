@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 use proxytrace_tests::child::{Captured, Guarded};
 use proxytrace_tests::netns::Netns;
@@ -159,6 +159,48 @@ fn colour_is_for_terminals() {
     assert!(coloured(true, false), "on a terminal");
     assert!(!coloured(false, false), "in a pipe");
     assert!(!coloured(true, true), "on a terminal whose user wants none");
+}
+
+#[test]
+fn on_a_terminal_lines_fit_and_repeated_ones_are_one() {
+    const REQUESTS: usize = 40;
+    let (_netns, nginx) = failing();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let shown = |more: &[&str]| {
+        let pty = openpty(&size, None).expect("make a terminal");
+        let mut command = human(&nginx);
+        command.args(more).env("NO_COLOR", "1").stdout(Stdio::from(pty.slave));
+        let mut trace = Guarded::spawn(&mut command);
+        drop(command);
+        let mut stdout = Captured::from(File::from(pty.master));
+        first_failure(&nginx, &stdout);
+        for _ in 0..REQUESTS {
+            assert_eq!(nginx.get("/"), 502);
+        }
+        trace.signal(Signal::SIGINT);
+        assert!(trace.wait(SOON).success());
+        stdout.whole().replace('\r', "")
+    };
+
+    let folded = shown(&[]);
+    println!("{folded}");
+    assert!(folded.lines().all(|line| line.chars().count() <= 80), "{folded}");
+    let (lines, summary) = folded.split_once("summary of").expect("a summary");
+    let starts = lines.lines().filter(|line| line.contains(" refused ")).count();
+    assert!(starts < REQUESTS / 2 && lines.contains('×'), "{folded}");
+    let repeated = lines
+        .split('×')
+        .skip(1)
+        .map(|rest| rest.split(' ').next().and_then(|times| times.parse::<usize>().ok()).expect("a number"));
+    let (folds, times) = repeated.fold((0, 0), |(folds, sum), times| (folds + 1, sum + times));
+    let all = starts - folds + times;
+    assert!(summary.contains(&format!("refused {all}")), "each is in a line: {all}: {folded}");
+
+    let whole = shown(&["--no-fold", "--date"]);
+    let lines = whole.lines().take_while(|line| !line.starts_with("summary of"));
+    let lines: Vec<_> = lines.filter(|line| line.contains(" refused ")).collect();
+    assert!(lines.len() > REQUESTS && !whole.contains('×'), "{whole}");
+    assert!(lines.iter().all(|line| line.starts_with("20") && line.as_bytes()[4] == b'-'), "{whole}");
 }
 
 #[test]

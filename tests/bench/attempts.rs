@@ -62,7 +62,7 @@ fn taken(call: &str, attempts: u32, rate: Option<u32>) -> Result<(f64, f64)> {
 }
 
 /// The processor time of a process and its children, in seconds.
-fn processor_time(pid: u32) -> Result<f64> {
+pub(crate) fn processor_time(pid: u32) -> Result<f64> {
     let process = Process::new(pid.cast_signed()).context("read an agent")?;
     let children = process.task_main_thread().and_then(|thread| thread.children());
     let all = children.context("list the children of an agent")?.into_iter().chain([pid]);

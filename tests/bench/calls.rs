@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{self, Backlog};
 use nix::unistd::getppid;
 use proxytrace_tests::child::Guarded;
 use proxytrace_tests::netns::Netns;
@@ -47,6 +49,10 @@ pub(crate) enum Call {
     Connect,
     /// A socket is made, connected to a listener of a thread, which closes it, and then closed.
     Established,
+    /// A request, and its answer, on one connection that is kept.
+    Kept,
+    /// A connection is made, and held until the end.
+    Hold,
 }
 
 /// Where nobody listens.
@@ -55,8 +61,14 @@ const CLOSED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 /// Does the calls. A second line says that they are done, and how long one took.
 pub(crate) fn make(Calls { call, runs, calls, rate }: Calls) -> Result<()> {
     let address = match call {
-        Call::Established => listen()?,
-        _ => CLOSED,
+        Call::Established => listen(drop)?,
+        Call::Kept => listen(answer)?,
+        Call::Hold => {
+            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("ask for the limit of files")?;
+            setrlimit(Resource::RLIMIT_NOFILE, most, most).context("allow more files")?;
+            queue()?
+        }
+        Call::Getppid | Call::Connect => CLOSED,
     };
     println!("waiting");
     std::io::stdin().read_line(&mut String::new()).context("wait for the beginning")?;
@@ -73,19 +85,36 @@ pub(crate) fn make(Calls { call, runs, calls, rate }: Calls) -> Result<()> {
     Ok(())
 }
 
-/// A listener of a thread that closes every connection at once.
-fn listen() -> Result<SocketAddr> {
+/// A listener of a thread that does this with every connection.
+fn listen(serve: fn(TcpStream)) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
     let address = listener.local_addr().context("ask for our address")?;
-    thread::spawn(move || listener.incoming().for_each(drop));
+    thread::spawn(move || listener.incoming().flatten().for_each(serve));
     Ok(address)
+}
+
+/// A listener that accepts nothing: the other ends of connections wait in its queue, which is as long as the network namespace allows,
+/// and take no descriptors.
+fn queue() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+    let all = Backlog::new(-1).context("a queue of any length")?;
+    socket::listen(&listener, all).context("make the queue longer")?;
+    let address = listener.local_addr().context("ask for our address")?;
+    std::mem::forget(listener);
+    Ok(address)
+}
+
+/// A byte for a byte, until the other side ends.
+fn answer(mut connection: TcpStream) {
+    let mut byte = [0];
+    while connection.read_exact(&mut byte).is_ok() && connection.write_all(&byte).is_ok() {}
 }
 
 /// The nanoseconds of a call in one run, which takes a millisecond or so.
 fn run(call: Call, address: SocketAddr) -> Result<f64> {
     let calls = match call {
         Call::Getppid => 5000,
-        Call::Connect | Call::Established => 50,
+        _ => 50,
     };
     paced(call, address, calls, None)
 }
@@ -93,6 +122,10 @@ fn run(call: Call, address: SocketAddr) -> Result<f64> {
 /// The nanoseconds of a call when so many are made, at most so many in a second.
 fn paced(call: Call, address: SocketAddr, calls: u32, rate: Option<u32>) -> Result<f64> {
     let start = Instant::now();
+    let mut kept = match call {
+        Call::Kept => Some(connect(address)?),
+        _ => None,
+    };
     for number in 0..calls {
         if let Some(rate) = rate {
             let due = Duration::from_secs_f64(f64::from(number) / f64::from(rate));
@@ -104,6 +137,12 @@ fn paced(call: Call, address: SocketAddr, calls: u32, rate: Option<u32>) -> Resu
             }
             Call::Connect => be_refused()?,
             Call::Established => be_answered(address)?,
+            Call::Kept => {
+                let connection = kept.as_mut().context("a connection that is kept")?;
+                connection.write_all(&[0]).context("send a request")?;
+                connection.read_exact(&mut [0]).context("wait for the answer")?;
+            }
+            Call::Hold => std::mem::forget(connect(address)?),
         }
     }
     Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(calls))
@@ -117,9 +156,13 @@ fn be_refused() -> Result<()> {
     }
 }
 
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    TcpStream::connect(address).with_context(|| format!("connect to {address}"))
+}
+
 /// The other side closes first: a port of ours that waits until nothing more can come would be missed soon.
 fn be_answered(address: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    let mut stream = connect(address)?;
     let _ = stream.read(&mut [0]).context("wait for the end")?;
     Ok(())
 }

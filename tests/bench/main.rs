@@ -12,8 +12,11 @@ mod calls;
 mod comparison;
 mod configuration;
 mod connects;
+mod ended;
+mod followed;
 mod latency;
 mod loads;
+mod looks;
 mod many;
 mod paper;
 mod plots;
@@ -88,10 +91,13 @@ struct Measurement {
 const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "configuration", run: configuration::measure },
     Measurement { name: "programs", run: programs::measure },
+    Measurement { name: "looks", run: looks::measure },
     Measurement { name: "latency", run: latency::measure },
     Measurement { name: "agents", run: agents::measure },
     Measurement { name: "attempts", run: attempts::measure },
     Measurement { name: "connects", run: connects::measure },
+    Measurement { name: "followed", run: followed::measure },
+    Measurement { name: "ended", run: ended::measure },
     Measurement { name: "workers", run: loads::workers },
     Measurement { name: "loads", run: loads::measure },
     // From figures of the others: alone there is none.

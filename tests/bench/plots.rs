@@ -1,6 +1,8 @@
 //! The figures that depend on how much there is to do, as pictures.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -51,14 +53,21 @@ const PLOTS: &[Plot] = &[
 
 const SIZE: (u32, u32) = (720, 420);
 
-/// Draws each that there are points of.
+/// Draws each that there are points of. Where nothing was measured that is more than none, there is no picture: a logarithmic axis has no
+/// place for it, and the library would look for one for ever.
 pub(crate) fn draw(points: &[Point], directory: &Path) -> Result<()> {
     for plot in PLOTS {
         let own: Vec<_> = points.iter().filter(|point| point.plot == plot.name).collect();
-        if own.is_empty() {
-            continue;
-        }
         let path = directory.join(format!("performance-{}.svg", plot.name));
+        if !own.iter().any(|point| point.y > 0.0) {
+            // That of an earlier run says something else.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => continue,
+            }
+        }
         plot.draw(&own, &path)
             .map_err(|error| anyhow!("{error}"))
             .with_context(|| format!("draw {}", path.display()))?;
@@ -117,11 +126,13 @@ mod tests {
         let point = |line: &str, x, y| Point { plot: "scrape", line: line.to_owned(), x, y };
         let points =
             [point("one line", 10.0, 1.0), point("one line", 10_000.0, 90.0), point("other", 10.0, 0.0)];
-        draw(&points, directory.path()).unwrap();
-        let drawn = std::fs::read_to_string(directory.path().join("performance-scrape.svg")).unwrap();
+        fs::write(directory.path().join("performance-workers.svg"), "of an earlier run").unwrap();
+        let none = Point { plot: "workers", line: "agent".to_owned(), x: 1.0, y: 0.0 };
+        draw(&[&points[..], &[none]].concat(), directory.path()).unwrap();
+        let drawn = fs::read_to_string(directory.path().join("performance-scrape.svg")).unwrap();
         for words in ["<svg", "How long a scrape takes", "one line", "other", "addresses"] {
             assert!(drawn.contains(words), "{words}");
         }
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "only those with points");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "only those with points");
     }
 }

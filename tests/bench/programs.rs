@@ -97,6 +97,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let own = statistics_themselves(bench.rounds)?;
     bench.note(format!("the kernel's statistics take {own:.0} ns of each run themselves; subtracted below"));
     let dispatch = dispatch(bench)?;
+    kept(bench)?;
     for (way, call) in WAYS {
         let runs = |runs: &BTreeMap<String, Counted>| runs.values().map(|one| one.runs).sum::<u64>();
         // The quietest round: fewest runs for what others did meanwhile.
@@ -120,6 +121,21 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
             all_runs * dispatch
         ));
     }
+    Ok(())
+}
+
+/// How often any of them runs for a request over a connection that is kept; those aside that run at each system call of the host.
+fn kept(bench: &mut Bench) -> Result<()> {
+    let calls: Vec<_> = (0..bench.rounds).map(|_| attempts("kept", ATTEMPTS)).collect::<Result<_>>()?;
+    let of_connections = |counted: &BTreeMap<String, Counted>| {
+        let others = counted.iter().filter(|(program, _)| !program.starts_with("syscall_"));
+        others.map(|(_, one)| one.runs).sum::<u64>()
+    };
+    let least = calls.iter().map(of_connections).min().context("a round at least")?;
+    bench.say(&format!(
+        "programs, a request over a kept connection: {:.2} runs ({least} for one connection and {ATTEMPTS} requests)",
+        least as f64 / f64::from(ATTEMPTS)
+    ));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use proxytrace_tests::backend::{Backend, Manner};
 use proxytrace_tests::http;
 use proxytrace_tests::nginx::{Nginx, server};
@@ -41,6 +41,9 @@ pub(crate) fn run() -> Result<()> {
     let refused = show.watch(&WRONG_PORT, || {
         show.nginx.reload(&routes_to(&show.stage, WRONG_PORT.port));
     });
+
+    narrate("somebody is called only now, and asks the agent: proxytrace status");
+    show.status()?;
 
     narrate("rolled back");
     show.nginx.reload(&routes_to(&show.stage, RIGHT_PORT));
@@ -95,6 +98,16 @@ struct Show {
 }
 
 impl Show {
+    /// What the agent says to whoever comes late.
+    fn status(&self) -> Result<()> {
+        let output = self.agent.asked_by(&["status"]).output().context("run proxytrace status")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().for_each(|line| println!("  status | {line}"));
+        let wrong = self.stage.upstream_address(WRONG_PORT.port);
+        ensure!(text.contains("misrouted: ") && text.contains(&wrong), "status does not name {wrong}");
+        Ok(())
+    }
+
     /// That many users, none of them waiting for the one before; gives what each of them got.
     fn users(&self, count: usize) -> Vec<u16> {
         let arrive = |_| {

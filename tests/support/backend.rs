@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::netns::Netns;
+use crate::speech::{Protocol, Speech};
 
 /// What a server does with the connections that it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +47,14 @@ pub enum Manner {
     HoldThenClose,
     /// Answers so many requests on a connection, and does this with the next.
     AnswerThen(u32, Next),
+    /// Answers so many requests, and closes on [`Backend::release`].
+    AnswerUntilReleased(u32),
     /// Answers each request, and resets when the next has not come for so long.
     ResetWhenIdle(Duration),
     /// Answers each request with so many events, one in so long, as server-sent events do; then it closes.
     Events(u32, Duration),
+    /// Agrees to another protocol, in which it sends back whatever comes.
+    Echo,
     /// Answers whatever comes with a fatal alert of TLS in plain text, and closes.
     RefuseTls,
 }
@@ -59,16 +64,35 @@ pub enum Manner {
 pub enum Next {
     /// Reads it and closes.
     Close,
+    /// The same, having said goodbye before as TLS does.
+    SayGoodbye,
     /// Reads it and resets.
     Reset,
     /// Reads it and waits for [`Backend::release`].
     Hold,
+    /// Leaves it unread, also its beginning: there is little room for it.
+    ReadNothing,
+    /// Says that it is too large before all of it has come, and closes a moment later.
+    RefuseBody,
+    /// Sends half of the answer, and resets after a moment.
+    BeginThenReset,
+    /// Sends half of the answer, and closes after a moment.
+    BeginThenClose,
+    /// Sends half of the answer, and waits for [`Backend::release`].
+    BeginThenHold,
 }
 
 /// handshake_failure, of TLS 1.2.
 const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+
+/// Long enough that what was sent has been read.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// So much room is left to what is not to be read, in bytes.
+const LITTLE: usize = 4096;
 
 /// A server; new connections are refused when it is dropped.
 #[derive(Debug)]
@@ -84,19 +108,31 @@ struct Shared {
     stopping: AtomicBool,
     released: Mutex<bool>,
     release: Condvar,
+    /// Its connections, and which of them a request is being answered on.
+    connections: Mutex<Vec<(Weak<File>, Arc<AtomicBool>)>>,
 }
 
 impl Backend {
-    /// Listens at `address` (`HOST:PORT`) in `netns`.
+    /// Listens at `address` (`HOST:PORT`) in `netns`, and speaks HTTP/1.1.
     #[must_use]
     #[track_caller]
     pub fn start(netns: &Netns, address: &str, manner: Manner) -> Self {
+        Self::speaking(Protocol::Http, netns, address, manner)
+    }
+
+    /// The same in another protocol.
+    #[must_use]
+    #[track_caller]
+    pub fn speaking(protocol: Protocol, netns: &Netns, address: &str, manner: Manner) -> Self {
         let listener = netns.enter(|| TcpListener::bind(address));
         let listener = listener.unwrap_or_else(|error| panic!("listen at {address}: {error}"));
         // std's backlog overflows in a storm, and each SYN that it drops costs a second.
         listen(&listener, Backlog::MAXCONN).expect("lengthen the backlog");
+        if matches!(manner, Manner::AnswerThen(_, Next::ReadNothing)) {
+            setsockopt(&listener, sockopt::RcvBuf, &LITTLE).expect("leave little room");
+        }
         let descriptor = listener.try_clone().expect("share a listener").into();
-        Self::serve(descriptor, move || Ok(listener.accept()?.0.into()), manner)
+        Self::serve(descriptor, move || Ok(listener.accept()?.0.into()), (protocol, manner))
     }
 
     /// Listens at a unix socket, to which everybody may connect. It lives in the file system, not in a namespace.
@@ -107,18 +143,18 @@ impl Backend {
         let listener = listener.unwrap_or_else(|error| panic!("listen at {}: {error}", path.display()));
         open_to_all(path);
         let descriptor = listener.try_clone().expect("share a listener").into();
-        Self::serve(descriptor, move || Ok(listener.accept()?.0.into()), manner)
+        Self::serve(descriptor, move || Ok(listener.accept()?.0.into()), (Protocol::Http, manner))
     }
 
     fn serve(
         listener: OwnedFd,
         accept: impl Fn() -> io::Result<OwnedFd> + Send + 'static,
-        manner: Manner,
+        what: (Protocol, Manner),
     ) -> Self {
         let shared = Arc::new(Shared::default());
         let acceptor = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || shared.accept_all(accept, manner)
+            move || shared.accept_all(accept, what)
         });
         Self { listener, shared, acceptor: Some(acceptor) }
     }
@@ -137,6 +173,15 @@ impl Backend {
 
     /// Stops listening.
     pub fn refuse(self) {}
+
+    /// Ends as a service does that is restarted: it listens no more, closes what is idle, and the others when it has answered.
+    pub fn end(self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        for (connection, is_busy) in self.shared.connections().iter() {
+            let connection = connection.upgrade().filter(|_| !is_busy.load(Ordering::SeqCst));
+            let _ = connection.map(|connection| shutdown(connection.as_raw_fd(), Shutdown::Both));
+        }
+    }
 }
 
 impl Drop for Backend {
@@ -152,17 +197,30 @@ impl Drop for Backend {
 }
 
 impl Shared {
-    fn accept_all(self: &Arc<Self>, accept: impl Fn() -> io::Result<OwnedFd>, manner: Manner) {
+    fn connections(&self) -> MutexGuard<'_, Vec<(Weak<File>, Arc<AtomicBool>)>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept_all(
+        self: &Arc<Self>,
+        accept: impl Fn() -> io::Result<OwnedFd>,
+        (protocol, manner): (Protocol, Manner),
+    ) {
         while !self.stopping.load(Ordering::SeqCst) {
             let Ok(connection) = accept() else { continue };
             self.accepted.fetch_add(1, Ordering::SeqCst);
-            let shared = Arc::clone(self);
+            let (shared, connection) = (Arc::clone(self), Arc::new(File::from(connection)));
+            let is_busy = Arc::new(AtomicBool::new(false));
+            let mut connections = self.connections();
+            connections.retain(|(connection, _)| connection.strong_count() > 0);
+            connections.push((Arc::downgrade(&connection), Arc::clone(&is_busy)));
+            drop(connections);
             // A connection ends as the peer pleases, also by a reset: nobody is interested in the error.
-            thread::spawn(move || shared.serve(File::from(connection), manner));
+            thread::spawn(move || shared.serve(Speech::new(connection, protocol), manner, &is_busy));
         }
     }
 
-    fn serve(&self, mut connection: File, manner: Manner) -> io::Result<()> {
+    fn serve(&self, mut connection: Speech, manner: Manner, is_busy: &AtomicBool) -> io::Result<()> {
         match manner {
             Manner::CloseAtOnce => return Ok(()),
             Manner::ResetAtOnce => return reset(connection),
@@ -174,39 +232,61 @@ impl Shared {
             }
             Manner::AnswerUntilIdle(time) | Manner::ResetWhenIdle(time) => {
                 let milliseconds = i64::try_from(time.as_millis()).expect("a time to be idle");
-                setsockopt(&connection, sockopt::ReceiveTimeout, &TimeVal::milliseconds(milliseconds))?;
+                setsockopt(
+                    connection.socket(),
+                    sockopt::ReceiveTimeout,
+                    &TimeVal::milliseconds(milliseconds),
+                )?;
             }
             _ => {}
         }
         let mut answered = 0;
         loop {
-            match read_request(&mut connection) {
+            let next = match manner {
+                Manner::AnswerThen(requests, next) if answered == requests => Some(next),
+                _ => None,
+            };
+            if let Some(next @ Next::ReadNothing) = next {
+                connection.greet()?;
+                return self.leave(connection, next);
+            }
+            match connection.read_request(next != Some(Next::RefuseBody)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(_) if matches!(manner, Manner::ResetWhenIdle(_)) => return reset(connection),
                 Err(error) => return Err(error),
             }
+            is_busy.store(true, Ordering::SeqCst);
+            if let Some(next) = next {
+                return self.leave(connection, next);
+            }
             match manner {
-                Manner::AnswerThen(requests, next) if answered == requests => {
-                    return match next {
-                        Next::Close => Ok(()),
-                        Next::Reset => reset(connection),
-                        Next::Hold => {
-                            self.wait_for_release();
-                            Ok(())
-                        }
-                    };
-                }
                 Manner::AnswerAfter(time) if self.is_released_within(time) => return Ok(()),
                 Manner::Answer
                 | Manner::AnswerUntilIdle(_)
                 | Manner::ResetWhenIdle(_)
                 | Manner::AnswerThen(..)
                 | Manner::AnswerAfter(_) => {
-                    connection.write_all(ANSWER)?;
+                    connection.answer()?;
                     answered += 1;
+                    is_busy.store(false, Ordering::SeqCst);
+                    if manner == Manner::Answer && self.stopping.load(Ordering::SeqCst) {
+                        return Ok(());
+                    }
                 }
-                Manner::AnswerAndClose => return connection.write_all(ANSWER),
+                Manner::AnswerUntilReleased(requests) => {
+                    connection.answer()?;
+                    answered += 1;
+                    if answered == requests {
+                        self.wait_for_release();
+                        return Ok(());
+                    }
+                }
+                Manner::AnswerAndClose => return connection.answer(),
+                Manner::Echo => {
+                    connection.write_all(SWITCHED)?;
+                    return echo(&mut connection);
+                }
                 Manner::CloseUnanswered | Manner::CloseAtOnce | Manner::RefuseTls => return Ok(()),
                 Manner::Events(events, each) => {
                     connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
@@ -220,7 +300,7 @@ impl Shared {
                 }
                 Manner::ResetUnanswered | Manner::ResetAtOnce => return reset(connection),
                 Manner::ResetMidAnswer => {
-                    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")?;
+                    connection.begin_answer()?;
                     self.wait_for_release();
                     return reset(connection);
                 }
@@ -230,6 +310,33 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Does not answer a request, or only half.
+    fn leave(&self, mut connection: Speech, next: Next) -> io::Result<()> {
+        match next {
+            Next::Close => return connection.end(),
+            Next::SayGoodbye => {
+                connection.say_goodbye()?;
+                return connection.end();
+            }
+            Next::Reset => return reset(connection),
+            Next::Hold | Next::ReadNothing => self.wait_for_release(),
+            Next::RefuseBody => {
+                connection.refuse_body()?;
+                thread::sleep(MOMENT);
+            }
+            Next::BeginThenReset | Next::BeginThenClose | Next::BeginThenHold => {
+                connection.begin_answer()?;
+                if next == Next::BeginThenHold {
+                    self.wait_for_release();
+                } else {
+                    thread::sleep(MOMENT);
+                }
+                return if next == Next::BeginThenReset { reset(connection) } else { connection.end() };
+            }
+        }
+        Ok(())
     }
 
     fn is_released_within(&self, time: Duration) -> bool {
@@ -246,21 +353,20 @@ impl Shared {
     }
 }
 
-/// Reads to the end of a request's head (none of ours has a body); false at the end of the connection.
-fn read_request(connection: &mut File) -> io::Result<bool> {
-    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-    while !request.ends_with(b"\r\n\r\n") {
+fn echo(connection: &mut Speech) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
         match connection.read(&mut buffer)? {
-            0 => return Ok(false),
-            read => request.extend_from_slice(&buffer[..read]),
+            0 => return Ok(()),
+            read => connection.write_all(&buffer[..read])?,
         }
     }
-    Ok(true)
 }
 
 /// Closes with a reset instead of an orderly end.
-fn reset(connection: File) -> io::Result<()> {
-    setsockopt(&connection, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+fn reset(connection: Speech) -> io::Result<()> {
+    let connection = connection.into_socket();
+    setsockopt(&*connection, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     drop(connection);
     Ok(())
 }

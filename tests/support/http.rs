@@ -5,8 +5,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
-use crate::wait::{self, SOON};
+use crate::wait::{self, SOON, patient};
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -32,7 +33,20 @@ impl Response {
 #[track_caller]
 pub fn ask(stream: &mut impl Write, path: &str, headers: &[(&str, &str)]) {
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n{fields}\r\n").expect("send a request");
+    let has_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let host = if has_host { "" } else { "Host: localhost\r\n" };
+    write!(stream, "GET {path} HTTP/1.0\r\n{host}{fields}\r\n").expect("send a request");
+}
+
+/// GET `path` at a unix socket.
+#[track_caller]
+#[must_use]
+pub fn get_at(socket: &Path, path: &str) -> Response {
+    let mut stream = UnixStream::connect(socket)
+        .unwrap_or_else(|error| panic!("connect to {}: {error}", socket.display()));
+    stream.set_read_timeout(Some(patient(SOON))).expect("limit the wait for an answer");
+    ask(&mut stream, path, &[]);
+    answer(&mut stream)
 }
 
 /// A request of which half was sent. The worker that has it keeps it, also when it is an old one by then, and connects to an

@@ -5,12 +5,13 @@
 //! and goes away when it is dropped.
 //!
 //! - [`netns`]: network namespaces, and [`stage`]: two of them joined by a cable, for IPv4 or IPv6
-//! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to
+//! - [`nginx`], [`haproxy`]: the real ones under names of their own; [`backend`]: the upstreams that it connects to, [`speech`]: and what they speak
 //! - [`proxytrace`]: `trace` and `agent`; [`metrics`]: what the agent exposes
 //! - [`client`]: a program that connects as planned and counts what came of it
-//! - [`dns`]: a name server; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets; [`empty`]: one that
+//! - [`dns`], [`name_server`]: name servers; [`fuse`]: a file system that does not answer; [`balancer`], [`sockmap`]: what other programs of a host do to sockets; [`empty`]: one that
 //!   does nothing
 //! - [`filter`]: what a container engine keeps from a process; [`bpf`]: what a process keeps in the kernel
+//! - [`terminal`], [`browser`]: those with somebody before them
 //! - [`supervisor`]: the demo and the bench leave nothing behind
 //! - [`child`], [`http`], [`scale`], [`scratch`], [`skip`], [`wait`]: the small things that the others stand on
 
@@ -22,6 +23,7 @@ pub mod stage;
 pub mod backend;
 pub mod haproxy;
 pub mod nginx;
+pub mod speech;
 
 pub mod metrics;
 pub mod proxytrace;
@@ -31,15 +33,19 @@ pub mod client;
 pub mod balancer;
 pub mod empty;
 pub mod filter;
-mod program;
+pub mod program;
 pub mod sockmap;
 
 pub mod dns;
 pub mod fuse;
+pub mod name_server;
 
 pub mod bpf;
 
 pub mod supervisor;
+
+pub mod browser;
+pub mod terminal;
 
 pub mod child;
 pub mod http;

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +14,7 @@ use crate::child::{Guarded, as_pid};
 use crate::http::{self, Half, Response};
 use crate::netns::Netns;
 use crate::wait::{self, SOON, patient};
-use crate::{child, process, scratch};
+use crate::{child, process, scratch, skip};
 
 /// A running nginx; master and workers are ended when it is dropped.
 ///
@@ -40,13 +41,31 @@ pub struct Options {
     pub daemon: bool,
     /// The user that the workers become.
     pub user: &'static str,
+    /// How many connections a worker may have.
+    pub connections: usize,
+    /// Where it logs: `{dir}` as in `http`.
+    pub error_log: &'static str,
     /// What stands outside of `http {}` and before it, such as `load_module` and `stream {}`; `{dir}` as in there.
     pub main: String,
+    /// Whether it has an /etc/hosts and an /etc/resolv.conf of its own: `hosts` and `resolv.conf` in its directory.
+    pub own_names: bool,
 }
+
+/// Becomes the rest of its arguments where the first two are /etc/hosts and /etc/resolv.conf.
+const WITH_OWN_NAMES: &str =
+    "mount --bind \"$1\" /etc/hosts && mount --bind \"$2\" /etc/resolv.conf && shift 2 && exec \"$@\"";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, daemon: false, user: "www-data", main: String::new() }
+        Self {
+            workers: 1,
+            daemon: false,
+            user: "www-data",
+            connections: 512,
+            error_log: "{dir}/error.log",
+            main: String::new(),
+            own_names: false,
+        }
     }
 }
 
@@ -62,15 +81,51 @@ pub fn server(body: &str) -> String {
     format!("server {{ listen unix:{{dir}}/clients; {body} }}\n")
 }
 
-/// Where Debian's packages put the module `name`, such as `ngx_stream_module`.
+/// Where the module `name` of the nginx that stories run is, such as `ngx_stream_module`: where Debian's packages put it.
 #[must_use]
 pub fn module(name: &str) -> String {
-    format!("/usr/lib/nginx/modules/{name}.so")
+    let program = program();
+    let usr = program.ancestors().nth(2).unwrap_or(Path::new("/usr"));
+    format!("{}/lib/nginx/modules/{name}.so", usr.display())
 }
 
 /// The nginx that stories run: another than the installed one where this names it.
-fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     std::env::var_os("PROXYTRACE_TEST_NGINX").map_or_else(|| "/usr/sbin/nginx".into(), PathBuf::from)
+}
+
+/// The newest nginx, which `cargo xtask setup` unpacks; says that the test is skipped where it has not been.
+#[must_use]
+#[track_caller]
+pub fn newest() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let program = target.join("setup/nginx-newest/usr/sbin/nginx");
+    skip::unless_installed(&program.to_string_lossy()).then_some(program)
+}
+
+/// Whether the nginx that stories run keeps connections to upstreams unless it is told otherwise (since 1.29.7).
+#[must_use]
+pub fn keeps_by_default() -> bool {
+    version() >= [1, 29, 7]
+}
+
+/// Whether the nginx that stories run follows names in `upstream` blocks, each by a `resolver` of its own (since 1.27.3).
+#[must_use]
+pub fn follows_names() -> bool {
+    version() >= [1, 27, 3]
+}
+
+/// Of the nginx that stories run: three numbers.
+fn version() -> [u32; 3] {
+    static VERSION: OnceLock<[u32; 3]> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let told = Command::new(program()).arg("-v").output().expect("ask nginx for its version");
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        let version = told.trim().rsplit_once('/').map(|(_, version)| version).unwrap_or_default();
+        let mut numbers = version.split(['.', ' ']).map_while(|number| number.parse().ok());
+        std::array::from_fn(|_| numbers.next().unwrap_or_else(|| panic!("no version in {told:?}")))
+    })
 }
 
 impl Nginx {
@@ -94,6 +149,12 @@ impl Nginx {
         let (name, directory) = (scratch::unique_name(NAME), scratch::directory());
         scratch::alias(&program(), directory.path(), &name);
         let nginx = Self { name, directory, options, child: None };
+        if nginx.options.own_names {
+            nginx.set_hosts("127.0.0.1 localhost\n");
+            // A name server that answers for nobody: at the port of one nobody listens.
+            fs::write(nginx.path("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+                .expect("write resolv.conf");
+        }
         nginx.configure(http);
         nginx
     }
@@ -119,8 +180,19 @@ impl Nginx {
     /// The command that starts it, for those who want another process to do so.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(self.path(&self.name));
-        command.args(["-e", &self.path("error.log"), "-p", &self.path(""), "-c", &self.path("nginx.conf")]);
+        let mut command = match self.options.own_names {
+            true => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", WITH_OWN_NAMES, "sh"]);
+                command.args([self.path("hosts"), self.path("resolv.conf"), self.path(&self.name)]);
+                command
+            }
+            false => Command::new(self.path(&self.name)),
+        };
+        // Where it says what there is to say before it has read its configuration.
+        let first =
+            if self.options.error_log == "stderr" { "stderr".to_owned() } else { self.path("error.log") };
+        command.args(["-e", &first, "-p", &self.path(""), "-c", &self.path("nginx.conf")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
@@ -193,6 +265,12 @@ impl Nginx {
         stream
     }
 
+    /// Whether its master has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        process::named(&self.name).is_empty()
+    }
+
     /// Everything in the error log (level `info`).
     #[must_use]
     pub fn error_log(&self) -> String {
@@ -231,15 +309,28 @@ impl Nginx {
         self.path("nginx.conf")
     }
 
+    /// From now on that stands in the `/etc/hosts` of one that has its own.
+    pub fn set_hosts(&self, hosts: &str) {
+        fs::write(self.path("hosts"), hosts).expect("write the hosts");
+    }
+
+    /// A file in its directory, such as a log; empty where there is none.
+    #[must_use]
+    pub fn file(&self, name: &str) -> String {
+        fs::read(self.path(name))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
     /// Writes another configuration without signalling nginx.
     pub fn configure(&self, http: &str) {
-        let Options { workers, daemon, user, ref main } = self.options;
+        let Options { workers, daemon, user, connections, error_log, ref main, .. } = self.options;
         let daemon = if daemon { "on" } else { "off" };
         let conf = format!(
             "user {user}; worker_processes {workers}; daemon {daemon}; pid {{dir}}/nginx.pid;\n\
-             error_log {{dir}}/error.log info;\n\
+             error_log {error_log} info;\n\
              {main}\n\
-             events {{ worker_connections 512; }}\n\
+             events {{ worker_connections {connections}; }}\n\
              http {{\n\
              access_log off; client_body_temp_path {{dir}}/body; proxy_temp_path {{dir}}/proxy;\n\
              fastcgi_temp_path {{dir}}/fastcgi; uwsgi_temp_path {{dir}}/uwsgi; scgi_temp_path {{dir}}/scgi;\n\

@@ -68,9 +68,34 @@ pub(crate) fn recursion_misses(pid: u32, is_of_type: impl Fn(u64) -> bool) -> u6
     infos.filter_map(count).sum()
 }
 
-/// Where in the kernel each thread of a process waits: what root can read, for the message of a story that fails.
+/// Where in the kernel each thread of a process waits, and whatever else waits there uninterruptibly, which it may wait for: what root
+/// can read, for the message of a story that fails.
 pub(crate) fn waits_in(pid: u32) -> String {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let stacks = threads.map(|thread| fs::read_to_string(thread.path().join("stack")).unwrap_or_default());
-    stacks.collect::<Vec<_>>().join("\n")
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let others = others.filter(|other| *other != pid).flat_map(threads).filter(|thread| thread.state == 'D');
+    threads(pid)
+        .into_iter()
+        .chain(others)
+        .map(|Thread { name, state, stack }| format!("{name} ({state})\n{stack}"))
+        .collect()
+}
+
+/// A thread, as far as it says why nothing happens.
+struct Thread {
+    name: String,
+    state: char,
+    stack: String,
+}
+
+/// The threads of a process.
+fn threads(pid: u32) -> Vec<Thread> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, rest) = stat.rsplit_once(") ")?;
+        let stack = fs::read_to_string(task.path().join("stack")).unwrap_or_default();
+        Some(Thread { name: format!("{name})"), state: rest.chars().next()?, stack })
+    };
+    tasks.filter_map(read).collect()
 }

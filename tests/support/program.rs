@@ -13,6 +13,7 @@ const MAP_UPDATE: c_int = 2;
 const PROG_LOAD: c_int = 5;
 const PROG_ATTACH: c_int = 8;
 const RAW_TRACEPOINT_OPEN: c_int = 17;
+const ENABLE_STATS: c_int = 32;
 
 /// The descriptor that a system call has made.
 #[track_caller]
@@ -67,6 +68,17 @@ pub(crate) fn load(kind: u32, attach_type: u32, program: &[u64]) -> OwnedFd {
     bpf(PROG_LOAD, &attributes).map_or_else(
         |error| panic!("load a program: {error}\n{}", String::from_utf8_lossy(&log)),
         |descriptor| made("load a program", descriptor),
+    )
+}
+
+/// Has the kernel count the runs of all programs and their time, as long as what it gives is open.
+#[must_use]
+#[track_caller]
+pub fn statistics() -> OwnedFd {
+    const RUN_TIME: u32 = 0;
+    bpf(ENABLE_STATS, &[RUN_TIME]).map_or_else(
+        |error| panic!("have the kernel time its programs: {error}"),
+        |descriptor| made("have the kernel time its programs", descriptor),
     )
 }
 

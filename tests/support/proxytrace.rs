@@ -1,9 +1,10 @@
 //! proxytrace as its users run it: `trace` with its records, `agent` with its metrics.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -52,13 +53,20 @@ pub fn command_of(program: impl AsRef<OsStr>) -> Command {
     {
         command.env_remove(name);
     }
+    // `check` says less of what is not here where it takes this host for another than nginx's: in a pipeline (docs/check.md).
+    command.env_remove("CI");
     // The one thing that a whole run of the stories may want to change: the ways to attach.
     if let Some(ways) = std::env::var_os(HOOK_VIA) {
         command.env("PROXYTRACE_HOOK_VIA", ways);
     }
+    // Nobody asks an agent of the host, or takes its place.
+    command.env(SOCKET, "none").env("PROXYTRACE_STATE", "none");
     command.stdin(Stdio::null());
     command
 }
+
+/// Where an agent is asked, for the agent and for those that ask.
+const SOCKET: &str = "PROXYTRACE_SOCKET";
 
 /// What the program gets as `PROXYTRACE_HOOK_VIA`.
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
@@ -81,13 +89,19 @@ pub struct Record {
     pub errno: Option<i32>,
     pub duration_us: Option<u64>,
     pub syn_retransmits: Option<u32>,
-    /// Of a `broken` record.
+    /// Of a `broken` record, and of a `connect` that failed.
     pub cause: String,
+    /// Of a connection that broke: whether earlier requests on it had been answered.
+    #[serde(default)]
+    pub kept: bool,
     /// Of a `finding` record: what kind, whether it is raised or cleared, where in the configuration, and the proof.
     pub finding: String,
     pub state: String,
     pub place: Option<String>,
+    pub severity: String,
+    pub sentence: String,
     pub evidence: serde_json::Value,
+    pub because: String,
     /// Of a `lost` record.
     pub count: u64,
     /// Of a `reload` record.
@@ -170,7 +184,11 @@ impl Trace {
     pub fn next(&self) -> Record {
         match self.within(SOON) {
             Some(record) => record,
-            None => panic!("no record came; stderr: {}", self.stderr.text()),
+            None => panic!(
+                "no record came; stderr: {}; it waits in\n{}",
+                self.stderr.text(),
+                process::waits_in(self.pid())
+            ),
         }
     }
 
@@ -264,12 +282,17 @@ impl Trace {
     }
 }
 
+/// What the socket of an agent is called.
+const SOCKET_NAME: &str = "agent.sock";
+
 /// A running `proxytrace agent`.
 #[derive(Debug)]
 pub struct Agent {
     child: Guarded,
     port: u16,
     stderr: Captured,
+    /// Where its socket is.
+    directory: TempDir,
 }
 
 impl Agent {
@@ -313,15 +336,40 @@ impl Agent {
 
     #[track_caller]
     fn spawn(command: &mut Command, listen: &str, port: u16, arguments: &[&str]) -> Self {
+        // Whoever it runs as is to make a socket there.
+        let directory = scratch::directory();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("open a directory");
         let mut child = Guarded::spawn(
             command
+                .env(SOCKET, directory.path().join(SOCKET_NAME))
                 .args(["agent", "--listen", listen])
                 .args(arguments)
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped()),
         );
         let stderr = Captured::from(child.inner().stderr.take().expect("a pipe"));
-        Self { child, port, stderr }
+        Self { child, port, stderr, directory }
+    }
+
+    /// Its socket, unless it was given another one.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join(SOCKET_NAME)
+    }
+
+    /// A command of proxytrace that asks this agent.
+    #[must_use]
+    pub fn asked_by(&self, arguments: &[&str]) -> Command {
+        let mut command = command();
+        command.env(SOCKET, self.socket()).args(arguments);
+        command
+    }
+
+    /// GET `path` at its socket.
+    #[track_caller]
+    #[must_use]
+    pub fn ask(&self, path: &str) -> Response {
+        http::get_at(&self.socket(), path)
     }
 
     /// It, when it is ready.
