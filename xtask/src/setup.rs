@@ -3,11 +3,12 @@
 mod apt;
 mod helm;
 mod needs;
+mod newest_nginx;
 mod rust_src;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
@@ -31,6 +32,11 @@ pub(crate) fn for_releases() -> Result<()> {
 /// The same of what the bench measures with and compares with.
 pub(crate) fn for_bench() -> Result<()> {
     get_missing(BENCH_NEEDS)
+}
+
+/// Where the newest nginx is, when [`run`] has brought it.
+pub(crate) fn newest_nginx() -> Result<PathBuf> {
+    Ok(cargo::target_dir()?.join(newest_nginx::PROGRAM))
 }
 
 fn get_missing(needs: &[Need]) -> Result<()> {
@@ -82,6 +88,12 @@ impl Machine {
             Check::Crate { name, version } => shell::output(&mut cargo::cargo(&["install", "--list"]))
                 .is_ok_and(|list| list.lines().any(|line| line == format!("{name} v{version}:"))),
             Check::InTarget(path) => self.target.join(path).exists(),
+            Check::Runs(path) => {
+                let mut version = Command::new(self.target.join(path));
+                // nginx writes it to standard error.
+                version.arg("-v").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                version.status().is_ok_and(|status| status.success())
+            }
             Check::Version { program, version } => shell::output(Command::new(program).arg("--version"))
                 .is_ok_and(|printed| printed.split_whitespace().any(|word| word == version)),
         }
@@ -105,6 +117,7 @@ impl Machine {
                 }
                 Step::RustSrc => rust_src::install(&self.sysroot)?,
                 Step::Helm => helm::install(&self.target)?,
+                Step::NewestNginx => newest_nginx::install(&self.target)?,
                 Step::Crate { args, env } => {
                     shell::run(
                         cargo::cargo(&["install", "--locked", "--force"])

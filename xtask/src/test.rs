@@ -88,6 +88,7 @@ const STORIES: &str = "proxytrace-tests";
 /// What the stories get through their environment.
 const LONG: &str = "PROXYTRACE_TEST_LONG";
 const HOOK_VIA: &str = "PROXYTRACE_TEST_HOOK_VIA";
+const NGINX: &str = "PROXYTRACE_TEST_NGINX";
 const SKIP_IS_FAILURE: &str = "PROXYTRACE_SKIP_IS_FAILURE";
 
 /// The truth table and exact counts: what must not depend on the way in which hooks are attached.
@@ -101,6 +102,21 @@ const TRUTH_TABLE: &[&str] = &[
     "reload::",
     "haproxy::",
     "ledger::",
+];
+
+/// What depends on nginx keeping connections, which the newest does by default, or on names that only it follows; and where requests go.
+const KEPT: &[&str] = &[
+    "routing::",
+    "answer::",
+    "protocols::",
+    "broken::",
+    "quiet::",
+    "unix::",
+    "streams::",
+    "reload::",
+    "judge::",
+    // Its modules are of the older nginx.
+    "--skip=reload::a_worker_that_starts_helpers",
 ];
 
 /// The stories that go on for long. They mostly wait, so all of them at once.
@@ -134,6 +150,9 @@ pub(crate) fn run(Args { stories, dist, kernels, deploy, long, filter }: Args) -
     if filter.is_empty() {
         announce("the truth table, by raw tracepoints");
         run_stories(&proxytrace, TRUTH_TABLE, &[(HOOK_VIA, &xtask_vm::all_by_raw_tracepoints())])?;
+        announce("what becomes of requests, with the newest nginx");
+        let nginx = setup::newest_nginx()?;
+        run_stories(&proxytrace, KEPT, &[(NGINX, &nginx.to_string_lossy())])?;
     }
     if long {
         announce("ordinary life");

@@ -174,6 +174,12 @@ impl<'a> Cluster<'a> {
         Ok(text)
     }
 
+    /// Gets a page, as whoever is on the node does.
+    pub(crate) fn curl(&self, args: &[&str]) -> Result<String> {
+        let options = ["--silent", "--show-error", "--max-time", "5"];
+        self.lab.output("curl", &[&options[..], args].concat())
+    }
+
     /// Applies a manifest.
     pub(crate) fn apply(&self, manifest: &str) -> Result<()> {
         std::fs::write(self.lab.root.path(MANIFEST), manifest).context("write a manifest")?;

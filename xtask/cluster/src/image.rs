@@ -130,6 +130,7 @@ pub(crate) fn try_with_podman(lab: &Lab<'_>, image: &Image) -> Result<()> {
             "--pid=host",
             "--net=host",
             "--read-only",
+            "--tmpfs=/run/proxytrace",
             "--cap-drop=all",
             "--cap-add",
             &capabilities,
@@ -163,6 +164,9 @@ pub(crate) fn try_with_podman(lab: &Lab<'_>, image: &Image) -> Result<()> {
     println!("image: {}", held.join(", ").replace('\t', " "));
     let doctor = lab.shell("podman --runtime runc exec proxytrace /proxytrace doctor | head --lines=1")?;
     println!("image: doctor in the container says: {doctor}");
+    // It ends with 1 where something is wrong, as it is here.
+    let status = lab.shell("podman --runtime runc exec proxytrace /proxytrace status || [ $? = 1 ]")?;
+    ensure!(status.contains("the agent watches since"), "status in the container says: {status}");
     podman(&["stop", "--time", "5", "proxytrace"])?;
     let code = podman(&["inspect", "--format", "{{.State.ExitCode}}", "proxytrace"])?;
     podman(&["rm", "proxytrace"])?;

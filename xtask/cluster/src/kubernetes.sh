@@ -9,6 +9,17 @@ if [ ! -e "$tree" ]; then
     apt-get --quiet=2 -o APT::Sandbox::User=root source --download-only kubernetes
     mkdir -p "${tree%/*}"
     dpkg-source --no-check --extract kubernetes_*.dsc "$tree"
+    # Its reflect2 is older than Go 1.18, which hands over a map's iterator in another way: reading any custom resource would crash the API.
+    (
+        cd "$tree/vendor/github.com/modern-go/reflect2"
+        sed --in-place '
+            s/m unsafe.Pointer) \*hiter/m unsafe.Pointer, it *hiter)/
+            s/.*rest fields are ignored/t, h, buckets, bptr, overflow, oldoverflow unsafe.Pointer\
+startBucket uintptr; offset uint8; wrapped bool; B, i uint8; bucket, checkBucket uintptr/' unsafe_link.go
+        sed --in-place '
+            /^func .*) UnsafeIterate(/ a it := new(hiter); mapiterinit(type2.rtype, *(*unsafe.Pointer)(obj), it)
+            s/hiter: *mapiterinit(.*/hiter: it,/' unsafe_map.go
+    )
 fi
 cd "$tree"
 

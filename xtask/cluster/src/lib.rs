@@ -5,11 +5,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who typed the command")]
 
 mod cluster;
+mod departed;
 mod image;
 mod kubernetes;
 mod lab;
 mod oci;
+mod operator;
 mod proxies;
+mod release;
+mod secured;
 mod smoke;
 mod static_pods;
 mod tools;

@@ -2,15 +2,16 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Cluster;
+use crate::departed::Departed;
 use crate::image::Image;
 use crate::lab::Lab;
-use crate::{proxies, wait};
+use crate::release::Release;
+use crate::{operator, proxies, secured, wait};
 
 const NAMESPACE: &str = "proxytrace";
-const CHART: &str = "/repo/deploy/kubernetes/chart";
 
 /// Runs it all.
 pub(crate) fn run(lab: &Lab<'_>, image: &Image) -> Result<()> {
@@ -30,7 +31,9 @@ pub(crate) fn run(lab: &Lab<'_>, image: &Image) -> Result<()> {
         cluster.load(image)?;
     }
     let before = everything(&cluster)?;
-    let story = Story { cluster: &cluster };
+    cluster.apply(include_str!("config/edge.yaml"))?;
+    cluster.kubectl(&["rollout", "status", "deployment/edge", "--namespace=shop", "--timeout=120s"])?;
+    let story = Story { release: Release::prepare(&cluster, NAMESPACE)? };
     let result = story.play();
     if result.is_err() {
         story.explain();
@@ -51,7 +54,8 @@ const OF_CONTROLLERS: &[&str] = &["-token-", "serviceaccount/default", "configma
 
 /// Every object that a chart could make, by name.
 fn everything(cluster: &Cluster<'_>) -> Result<String> {
-    let kinds = "daemonsets,pods,serviceaccounts,configmaps,secrets,networkpolicies,namespaces,clusterroles,clusterrolebindings";
+    let kinds = "daemonsets,pods,serviceaccounts,configmaps,secrets,networkpolicies,namespaces,clusterroles,clusterrolebindings,\
+                 customresourcedefinitions";
     let all = cluster.kubectl(&["get", kinds, "--all-namespaces", "--output=name"])?;
     let mut names: Vec<_> =
         all.lines().filter(|name| !OF_CONTROLLERS.iter().any(|own| name.contains(own))).collect();
@@ -60,131 +64,56 @@ fn everything(cluster: &Cluster<'_>) -> Result<String> {
 }
 
 struct Story<'a> {
-    cluster: &'a Cluster<'a>,
+    release: Release<'a>,
 }
 
 impl Story<'_> {
     fn play(&self) -> Result<()> {
-        let cluster = self.cluster;
-        cluster.apply(include_str!("config/edge.yaml"))?;
-        cluster.kubectl(&["create", "namespace", NAMESPACE])?;
-        cluster.kubectl(&[
-            "label",
-            "namespace",
-            NAMESPACE,
-            "pod-security.kubernetes.io/enforce=privileged",
-        ])?;
-        cluster.kubectl(&["rollout", "status", "deployment/edge", "--namespace=shop", "--timeout=120s"])?;
-
-        println!("$ helm install proxytrace {CHART} --namespace {NAMESPACE} --wait");
-        println!(
-            "{}",
-            cluster.helm(&[
-                "install",
-                "proxytrace",
-                CHART,
-                "--namespace",
-                NAMESPACE,
-                "--wait",
-                "--timeout=120s"
-            ])?
-        );
-        println!(
-            "{}",
-            cluster.kubectl(&["get", "daemonsets,pods", "--namespace", NAMESPACE, "--output=wide"])?
-        );
+        let Self { release, .. } = self;
+        let cluster = release.cluster;
+        println!("{}", release.install(&[])?);
+        println!("{}", release.kubectl(&["get", "daemonsets,pods", "--output=wide"])?);
         self.names_and_counts("installed")?;
         self.is_confined()?;
         self.fits_its_limits()?;
 
-        let first = self.agent()?;
-        println!(
-            "$ helm upgrade proxytrace {CHART} --namespace {NAMESPACE} --wait --set agent.config=max-addresses=500"
-        );
-        let upgrade = [
-            "upgrade",
-            "proxytrace",
-            CHART,
-            "--namespace",
-            NAMESPACE,
-            "--wait",
-            "--timeout=120s",
-            "--set",
-            "agent.config=max-addresses=500",
-        ];
-        println!("{}", cluster.helm(&upgrade)?.lines().take(7).collect::<Vec<_>>().join("\n"));
+        let first = release.agent()?;
+        let departed = Departed::one(cluster)?;
+        secured::run(cluster)?;
+        departed.is_forgotten(cluster, &first)?;
+
+        operator::add(cluster)?;
+        let said = release.upgrade(&["--set", "agent.config=max-addresses=500"])?;
+        println!("{}", said.lines().take(7).collect::<Vec<_>>().join("\n"));
         let second = wait::until("the pod to be replaced", 60, || {
-            let agent = self.agent()?;
+            let agent = release.agent()?;
             ensure!(agent.name != first.name, "{} is still there", agent.name);
             Ok(agent)
         })?;
         println!("cluster: the upgrade replaced {} by {}", first.name, second.name);
         self.names_and_counts("upgraded")?;
+        operator::see(release)?;
 
-        println!("$ helm uninstall proxytrace --namespace {NAMESPACE} --wait");
-        println!(
-            "{}",
-            cluster.helm(&[
-                "uninstall",
-                "proxytrace",
-                "--namespace",
-                NAMESPACE,
-                "--wait",
-                "--timeout=120s"
-            ])?
-        );
-        let left = [
-            "get",
-            "all,configmaps,networkpolicies,serviceaccounts",
-            "--namespace",
-            NAMESPACE,
-            "--selector=app.kubernetes.io/name=proxytrace",
-            "--output=name",
-        ];
-        wait::until("everything to be gone", 60, || {
-            let left = cluster.kubectl(&left)?;
-            ensure!(left.is_empty(), "uninstalled, and these are left: {left}");
-            Ok(())
-        })
-    }
-
-    /// The agent's pod: the cluster has one node.
-    fn agent(&self) -> Result<Agent> {
-        let template = r#"{range .items[?(@.status.phase=="Running")]}{.metadata.name} {.status.podIP} {.metadata.uid}{"\n"}{end}"#;
-        let output = format!("--output=jsonpath={template}");
-        let pods = self.cluster.kubectl(&[
-            "get",
-            "pods",
-            "--namespace",
-            NAMESPACE,
-            "--selector=app.kubernetes.io/name=proxytrace",
-            &output,
-        ])?;
-        let pods: Vec<_> = pods.lines().filter(|line| !line.is_empty()).collect();
-        let [pod] = pods[..] else { bail!("not one pod runs, but {}", pods.len()) };
-        let mut words = pod.split(' ').map(str::to_owned);
-        let mut next = || words.next().context("a pod has a name, an address and an id");
-        Ok(Agent { name: next()?, address: next()?, uid: next()? })
+        println!("{}", release.uninstall()?);
+        operator::see_none(release)?;
+        operator::remove(cluster)
     }
 
     /// Both pods with nginx are called by their names, and their failures are counted, as a Prometheus in the cluster sees it.
     fn names_and_counts(&self, when: &str) -> Result<()> {
-        let agent = self.agent()?;
-        let curl = |url: &str| {
-            self.cluster.lab.output("curl", &["--silent", "--show-error", "--max-time", "5", url])
-        };
+        let Release { cluster, .. } = self.release;
+        let agent = self.release.agent()?;
         let output = r#"--output=jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}"#;
-        let pods =
-            self.cluster.kubectl(&["get", "pods", "--namespace=shop", "--selector=app=edge", output])?;
+        let pods = cluster.kubectl(&["get", "pods", "--namespace=shop", "--selector=app=edge", output])?;
         for pod in pods.lines() {
             let (name, address) = pod.split_once(' ').context("a pod has a name and an address")?;
-            curl(&format!("http://{address}:8080/"))?;
+            cluster.curl(&[&format!("http://{address}:8080/")])?;
             // Not where the machine is itself a guest that may not look at its first process: then the name is the pod's own word, which
             // comes with the container's id.
             let end = if fs::read_link("/proc/1/root").is_ok() { '"' } else { '@' };
             let proxy = format!(r#"proxy="shop/{name}/nginx{end}"#);
             let line = wait::until("a failure to be counted", 30, || {
-                let metrics = curl(&format!("http://{}:9947/metrics", agent.address))?;
+                let metrics = agent.page(cluster, "/metrics")?;
                 let own: Vec<_> = metrics.lines().filter(|line| line.contains(&proxy)).collect();
                 let own = own.join("\n");
                 let seen = || {
@@ -200,24 +129,13 @@ impl Story<'_> {
             })?;
             println!("cluster: {when}: {line}");
         }
-        let ready = self.cluster.lab.output(
-            "curl",
-            &[
-                "--silent",
-                "--output",
-                "/dev/null",
-                "--write-out",
-                "%{http_code}",
-                &format!("http://{}:9947/readyz", agent.address),
-            ],
-        )?;
-        ensure!(ready == "200", "/readyz answers {ready}");
-        Ok(())
+        // With --fail, curl takes anything but 200 for an error.
+        cluster.curl(&["--fail", &format!("http://{}:9947/readyz", agent.address)]).map(drop)
     }
 
     /// What the kernel says of the agent.
     fn is_confined(&self) -> Result<()> {
-        let pid = self.cluster.lab.output("pgrep", &["--full", "--oldest", "^/proxytrace agent"])?;
+        let pid = self.release.cluster.lab.output("pgrep", &["--full", "--oldest", "^/proxytrace agent"])?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).context("look at the agent")?;
         let held: Vec<_> = status
             .lines()
@@ -235,15 +153,15 @@ impl Story<'_> {
 
     /// What the agent takes of its limit, tables in the kernel among it.
     fn fits_its_limits(&self) -> Result<()> {
-        let agent = self.agent()?;
+        let agent = self.release.agent()?;
         let find = format!(
             "find /sys/fs/cgroup -path '*pod{}*' -name memory.usage_in_bytes -o -path '*pod{}*' -name memory.current",
             agent.uid, agent.uid
         );
-        let files = self.cluster.lab.shell(&find)?;
+        let files = self.release.cluster.lab.shell(&find)?;
         for file in files.lines() {
             let bytes: f64 =
-                self.cluster.lab.output("cat", &[file])?.parse().context("memory is a number")?;
+                self.release.cluster.lab.output("cat", &[file])?.parse().context("memory is a number")?;
             println!("cluster: {:.1} MiB in {file}", bytes / f64::from(1 << 20));
         }
         Ok(())
@@ -256,17 +174,10 @@ impl Story<'_> {
             &["get", "events", "--all-namespaces"],
             &["logs", "--namespace", NAMESPACE, "daemonset/proxytrace", "--tail=20"],
         ] {
-            match self.cluster.kubectl(args) {
+            match self.release.cluster.kubectl(args) {
                 Ok(text) => eprintln!("{text}"),
                 Err(error) => eprintln!("{error:#}"),
             }
         }
     }
-}
-
-/// A pod of the DaemonSet.
-struct Agent {
-    name: String,
-    address: String,
-    uid: String,
 }

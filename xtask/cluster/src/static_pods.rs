@@ -31,8 +31,12 @@ const FILES: &[(&str, &str)] = &[
     ("nginx.conf", proxies::CONFIGURATION),
 ];
 
-/// A kubelet that reads its pods from a directory.
-const KUBELET: &str = concat!(include_str!("config/kubelet.yaml"), "staticPodPath: /etc/kubernetes/pods\n");
+/// A kubelet that reads its pods from a directory. It knows a cluster's domain: pods without a service account have their namespace from
+/// resolv.conf alone.
+const KUBELET: &str = concat!(
+    include_str!("config/kubelet.yaml"),
+    "staticPodPath: /etc/kubernetes/pods\nclusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\n"
+);
 
 /// The version of that kubelet, as Helm wants it.
 const VERSION: &str = "1.20.2";
@@ -88,7 +92,8 @@ fn pod() -> Result<Value> {
     let tools = Tools::below(&cargo::target_dir()?);
     let mut helm = tools.helm();
     helm.args(["template", "proxytrace"]).arg(cargo::root().join("deploy/kubernetes/chart"));
-    helm.args(["--namespace", "proxytrace", "--kube-version", VERSION]);
+    // A kubelet alone has no ConfigMap to give.
+    helm.args(["--namespace", "proxytrace", "--kube-version", VERSION, "--set-string", "agent.config="]);
     let manifest = xtask_tools::shell::output(&mut helm)?;
     let objects = parse(&tools, &manifest)?;
     let daemonset = objects.iter().find(|object| object["kind"] == "DaemonSet");

@@ -162,7 +162,18 @@ fn helm_has_nothing_to_say_of_the_chart() {
 fn values_that_cannot_be_are_refused() {
     for (value, expected) in [
         ("nosuch=1", "additional properties 'nosuch' not allowed"),
-        ("agent.port=0", "minimum: got 0, want 1"),
+        ("agent.port=80", "at '/agent/port': minimum"),
+        ("agent.extraArgs={--listen=:80}", "at '/agent/extraArgs/0'"),
+        ("agent.env[0].name=A,agent.env[0].value=1", "at '/agent/env/0/value': got number"),
+        ("fullnameOverride=Edge_Tracer", "at '/fullnameOverride'"),
+        (r"podLabels.app\.kubernetes\.io/name=x", "at '/podLabels/app.kubernetes.io~1name'"),
+        (
+            r"dashboard.labels.app\.kubernetes\.io/instance=x",
+            "at '/dashboard/labels/app.kubernetes.io~1instance'",
+        ),
+        (r"podMonitor.labels.helm\.sh/chart=x", "at '/podMonitor/labels/helm.sh~1chart'"),
+        (r"prometheusRule.labels.helm\.sh/chart=x", "at '/prometheusRule/labels/helm.sh~1chart'"),
+        ("podAnnotations.checksum/config=x", "at '/podAnnotations/checksum~1config'"),
         ("web.tls=true", "at '/web/secretName'"),
         ("web.secretName=web,web.clientCertificates=true", "at '/web/tls'"),
         ("updateStrategy.maxUnavailable=0", "at '/updateStrategy/maxUnavailable'"),
@@ -176,6 +187,43 @@ fn values_that_cannot_be_are_refused() {
     }
     // What a chart that this one is a part of hands down.
     rendered("1.37", &[], &["--set", "global.region=x,enabled=true"]);
+}
+
+/// What a pod reads is what was given, whatever it begins with, but for empty lines at its end.
+#[test]
+fn a_configuration_comes_through_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    for text in [
+        "  max-addresses = 5\nquiet = true\n",
+        "\n\tquiet = true\n",
+        "quiet = true",
+        "quiet = true\r\n",
+        "# {{ a }}\n\n",
+    ] {
+        fs::write(&path, text).unwrap();
+        let mut helm = tools().helm();
+        helm.args(["template", "proxytrace", "--show-only", "templates/config.yaml"]);
+        helm.arg("--set-file").arg(format!("agent.config={}", path.display()));
+        let rendered = output(helm.arg(kubernetes().join("chart")));
+        let mut python = tools().validate_python();
+        python.arg("-c").arg(
+            "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.argv[1])['data']['agent.toml']))",
+        );
+        let read: String = serde_json::from_str(&output(python.arg(&rendered))).unwrap();
+        assert_eq!(read.trim_end_matches('\n'), text.trim_end_matches('\n'));
+    }
+}
+
+/// What an agent is called by is what the rules and the dashboard count hosts by.
+#[test]
+fn relabelings_come_after_that_which_calls_an_agent_by_its_node() {
+    let more = "podMonitor.endpoint.relabelings[0].targetLabel=cluster,podMonitor.endpoint.relabelings[0].replacement=eu";
+    let all = rendered("1.37", OPERATOR, &["--set", more]);
+    let at = |text: &str| all.find(text).unwrap_or_else(|| panic!("{text} is missing"));
+    assert!(at("targetLabel: instance") < at("targetLabel: cluster"));
+    // An operator takes no timeout that is longer than the interval.
+    assert!(!rendered("1.37", OPERATOR, &["--set", "podMonitor.interval=5s"]).contains("scrapeTimeout:"));
 }
 
 #[test]

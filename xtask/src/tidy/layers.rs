@@ -7,11 +7,11 @@ use super::crates::{self, Crate, Link};
 /// The modules of the program, from the lowest to the highest. Each names only itself and what comes before it.
 #[rustfmt::skip]
 const ORDER: &[&str] = &[
-    "memory", "variables", "escape", "capacity", "exit", "programs", "privilege", "threads", "logging", "config_file",
-    "model", "declared", "nginx", "findings",
-    "kernel", "identity", "reader", "naming", "recording",
-    "watch", "session",
-    "metrics", "http", "doctor", "check", "guard", "output",
+    "memory", "variables", "escape", "width", "capacity", "exit", "programs", "privilege", "threads", "logging", "config_file",
+    "model", "declared", "nginx", "findings", "check",
+    "kernel", "identity", "reader", "naming", "recording", "history",
+    "watch", "session", "status", "feed",
+    "metrics", "http", "client", "doctor", "guard", "output", "top",
     "agent", "commands", "cli",
 ];
 

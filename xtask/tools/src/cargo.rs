@@ -48,6 +48,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// How cargo optimises what is built for it.
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Own => "release",
+            Self::Foreign { .. } => "emulated",
+        }
+    }
+
     /// A call of cargo that builds for it, and the directory that cargo builds in.
     ///
     /// For another architecture the standard library is compiled from source: that is here in any case (rust-src), and no
@@ -64,11 +72,14 @@ impl Target {
     }
 }
 
-/// Builds a program as proxytrace is shipped, and says where it is. It is called like its package.
+/// Builds a program that is optimised as far as that is worth it there ([`Target::profile`]), and says where it is. It is called like
+/// its package.
 pub fn build(target: Target, package: &str) -> Result<PathBuf> {
-    let (mut build, directory) = target.cargo(&["build", "--release", "--locked", "--package", package])?;
+    let profile = target.profile();
+    let (mut build, directory) =
+        target.cargo(&["build", "--profile", profile, "--locked", "--package", package])?;
     shell::run(&mut build)?;
-    Ok(directory.join("release").join(package))
+    Ok(directory.join(profile).join(package))
 }
 
 /// Builds the stories without running them; gives their runner, and the client that they start.
@@ -78,7 +89,7 @@ pub fn build_stories(target: Target) -> Result<[PathBuf; 2]> {
     build.args(["--package", "proxytrace-tests", "--test", "stories"]);
     if target != Target::Own {
         // A standard library compiled from source is slow otherwise, being compiled in the same way.
-        build.arg("--release");
+        build.args(["--profile", target.profile()]);
     }
     let output = build.stderr(Stdio::inherit()).output().context("run cargo")?;
     if !output.status.success() {

@@ -54,7 +54,8 @@ const PARAMETERS: &[&str] = &[
 /// Without an id the machine would take every boot for its first one.
 const MACHINE_ID: &str = "c0ffee00c0ffee00c0ffee00c0ffee00\n";
 
-const LIMITS: Limits = Limits { silence: Duration::from_secs(300), total: Duration::from_secs(1500) };
+/// A step says nothing before its end, and may wait twice for as long as steps.sh has patience: a step that fails must say why.
+const LIMITS: Limits = Limits { silence: Duration::from_secs(720), total: Duration::from_secs(2400) };
 
 /// A machine, and what is tried in it.
 #[derive(Debug)]

@@ -16,20 +16,33 @@ use crate::root::{MERGED, Root};
 const INIT: &str = include_str!("init.sh");
 
 /// What the stories and /init call.
-const PROGRAMS: &[&str] = &["nginx", "ip", "nft", "setpriv", "unshare", "dash", "busybox"];
-/// What nginx loads: its Lua module, and with it a tree of Lua files.
-const MODULES: &[&str] =
-    &["usr/lib/nginx/modules/ndk_http_module.so", "usr/lib/nginx/modules/ngx_http_lua_module.so"];
+const PROGRAMS: &[&str] = &["nginx", "ip", "nft", "setpriv", "unshare", "dash", "busybox", "openssl"];
+/// What nginx loads: the module for streams, and its Lua module, with it a tree of Lua files.
+const MODULES: &[&str] = &[
+    "usr/lib/nginx/modules/ngx_stream_module.so",
+    "usr/lib/nginx/modules/ndk_http_module.so",
+    "usr/lib/nginx/modules/ngx_http_lua_module.so",
+];
 const LUA: &str = "usr/share/lua";
 /// What is called by another name.
 const LINKS: &[(&str, &str)] = &[("/usr/bin/sh", "dash")];
 /// What busybox, which is one program for many, is called in /init and in the stories.
 const APPLETS: &[&str] = &["cat", "chmod", "insmod", "mkdir", "mount", "poweroff", "sleep", "true", "uname"];
-/// The users that nginx and the stories run as.
+/// The users that nginx and the stories run as, and what openssl asks for before it makes a certificate.
 const FILES: &[(&str, &str)] = &[
+    ("/usr/lib/ssl/openssl.cnf", OPENSSL),
     ("/etc/passwd", "root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"),
     ("/etc/group", "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n"),
 ];
+
+/// A certificate without an extension is of the first version, which rustls refuses.
+const OPENSSL: &str = "[req]
+distinguished_name = subject
+x509_extensions = extensions
+[subject]
+[extensions]
+basicConstraints = CA:TRUE
+";
 
 /// What was built, and is put where it was built: there the stories look for the client. /init knows the others by links.
 pub(crate) struct Built {

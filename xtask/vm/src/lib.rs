@@ -58,8 +58,12 @@ pub struct Args {
     profile: Vec<String>,
 
     /// Write docs/kernels.md from what happens, instead of comparing the two
-    #[arg(long, conflicts_with_all = ["series", "profile", "filter"])]
+    #[arg(long, conflicts_with_all = ["series", "profile", "at_once", "filter"])]
     docs: bool,
+
+    /// How many stories at once, instead of as many as is usual under the profile
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    at_once: Option<u32>,
 
     /// Stories to run instead of those of the profile
     #[arg(last = true, value_name = "FILTER")]
@@ -72,8 +76,11 @@ impl Args {
     pub fn few() -> Self {
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         Self {
-            profile: owned(&["alone", "kprobe", "tp_btf", "raw_tp"]),
+            profile: owned(&["alone", "kprobe", "tracepoint", "tp_btf", "raw_tp"]),
             filter: owned(&["causes::ipv4::a_closed_port", "unix::a_missing_file", "ledger::"]),
+            // The ledger keeps dozens of threads busy. A trace that begins beside it gets so small a part of an emulated processor that
+            // its programs were not verified after 200 s (7.3, which takes twice as long for each as 6.18).
+            at_once: Some(1),
             ..Self::default()
         }
     }
@@ -87,7 +94,7 @@ fn one_of(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
 ///
 /// # Errors
 /// Something is not as it must be, or a machine could not be run.
-pub fn run(Args { series, profile, docs, filter }: Args) -> Result<()> {
+pub fn run(Args { series, profile, docs, at_once, filter }: Args) -> Result<()> {
     let is_whole = series.is_empty() && profile.is_empty() && filter.is_empty();
     let series = SERIES.iter().filter(|known| is_chosen(&series, known.name));
     let profiles: Vec<_> = PROFILES.iter().filter(|known| is_chosen(&profile, known.name)).collect();
@@ -95,7 +102,7 @@ pub fn run(Args { series, profile, docs, filter }: Args) -> Result<()> {
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
 
     let machines = series.map(|series| {
-        let plan = profiles::plan(series, &profiles, &filter);
+        let plan = profiles::plan(series, &profiles, at_once, &filter);
         Ok(Machine::new(series, Kernel::newest(series, &work)?, plan))
     });
     let machines = machines.collect::<Result<Vec<_>>>()?;

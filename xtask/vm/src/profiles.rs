@@ -12,6 +12,8 @@ const AT_ONCE: u32 = 3;
 pub(crate) struct Profile {
     pub(crate) name: &'static str,
     forced: Forced,
+    /// Series whose kernels cannot do it.
+    not_on: &'static [&'static str],
     /// How many stories at once.
     at_once: u32,
     /// Modules of the stories.
@@ -26,6 +28,7 @@ pub(crate) const PROFILES: &[Profile] = &[
     Profile {
         name: "best",
         forced: Forced::Nothing,
+        not_on: &[],
         at_once: AT_ONCE,
         stories: &[
             "causes::",
@@ -57,6 +60,7 @@ pub(crate) const PROFILES: &[Profile] = &[
     Profile {
         name: "alone",
         forced: Forced::Nothing,
+        not_on: &[],
         at_once: 1,
         stories: &[
             "a_route_that_leads_nowhere",
@@ -70,17 +74,30 @@ pub(crate) const PROFILES: &[Profile] = &[
         ],
         part: &["causes::ipv4::a_route_that_leads_nowhere", "unix::", "ledger::"],
     },
-    // One story at a time: a kprobe misses returns while several processes are in connect(), on 5.10 from two on.
+    // One story at a time: a kprobe misses returns while several processes are in connect(), on 5.10 from two on. Where tracepoints are
+    // preemptible this way is refused.
     Profile {
         name: "kprobe",
         forced: Forced::WhereThereIs(Via::Kprobe),
+        not_on: &["newest"],
         at_once: 1,
         stories: &["causes::ipv4", "unix::", "ledger::", "crowd::"],
+        part: IN_EACH_WAY,
+    },
+    // One story at a time: the kernel skips such a program while a process that it has preempted there is in a system call on a map, of
+    // whichever agent. Before 5.15 programs cannot ask for the arguments of a call; where tracepoints are preemptible this way is refused.
+    Profile {
+        name: "tracepoint",
+        forced: Forced::WhereThereIs(Via::Tracepoint),
+        not_on: &["5.10", "newest"],
+        at_once: 1,
+        stories: &["causes::ipv4", "unix::", "clients::", "ledger::", "storm::"],
         part: IN_EACH_WAY,
     },
     Profile {
         name: "tp_btf",
         forced: Forced::Everywhere(Via::TpBtf),
+        not_on: &[],
         at_once: AT_ONCE,
         stories: &["causes::ipv4", "unix::", "ledger::"],
         part: IN_EACH_WAY,
@@ -88,6 +105,7 @@ pub(crate) const PROFILES: &[Profile] = &[
     Profile {
         name: "raw_tp",
         forced: Forced::Everywhere(Via::RawTp),
+        not_on: &[],
         at_once: AT_ONCE,
         stories: &["causes::ipv4", "unix::", "processes::", "reload::a", "ledger::"],
         part: IN_EACH_WAY,
@@ -137,8 +155,8 @@ pub fn all_by_raw_tracepoints() -> String {
 }
 
 impl Profile {
-    /// The line of /vm/plan for it; a filter of the caller's takes the place of our own.
-    fn line(&self, extent: Extent, filter: &[String]) -> String {
+    /// The line of /vm/plan for it; a filter and a number of the caller's take the place of our own.
+    fn line(&self, extent: Extent, at_once: Option<u32>, filter: &[String]) -> String {
         let hook_via = self.forced.hook_via();
         let forced = if hook_via.is_empty() { "-" } else { &hook_via };
         let ours = match extent {
@@ -147,14 +165,22 @@ impl Profile {
             Extent::Part => self.part.join(" "),
         };
         let stories = if filter.is_empty() { ours } else { filter.join(" ") };
-        format!("stories_under {} {forced} {} {stories}\n", self.name, self.at_once)
+        format!("stories_under {} {forced} {} {stories}\n", self.name, at_once.unwrap_or(self.at_once))
     }
 }
 
 /// What the first process of a machine with such a kernel has to do (/vm/plan).
-pub(crate) fn plan(series: &Series, profiles: &[&Profile], filter: &[String]) -> String {
+pub(crate) fn plan(
+    series: &Series,
+    profiles: &[&Profile],
+    at_once: Option<u32>,
+    filter: &[String],
+) -> String {
     match series.expect {
-        Expect::Stories(extent) => profiles.iter().map(|profile| profile.line(extent, filter)).collect(),
+        Expect::Stories(extent) => {
+            let can = profiles.iter().filter(|profile| !profile.not_on.contains(&series.name));
+            can.map(|profile| profile.line(extent, at_once, filter)).collect()
+        }
         Expect::Refusal { .. } => "refusal\n".to_owned(),
     }
 }
@@ -165,12 +191,23 @@ mod tests {
     use crate::series::SERIES;
 
     #[test]
-    fn a_filter_replaces_the_stories_of_a_profile_but_not_what_it_forces() {
+    fn a_filter_and_a_number_replace_those_of_a_profile_but_not_what_it_forces() {
         let filter = ["ledger::".to_owned()];
-        let plan = plan(&SERIES[0], &[&PROFILES[0], &PROFILES[2]], &filter);
+        let plan = |at_once| plan(&SERIES[0], &[&PROFILES[0], &PROFILES[2]], at_once, &filter);
         let expected = "stories_under best - 3 ledger::\n\
                         stories_under kprobe connect=kprobe,tcp_connect=kprobe 1 ledger::\n";
-        assert_eq!(plan, expected);
+        assert_eq!(plan(None), expected);
+        assert_eq!(plan(Some(2)), expected.replace(" 3 ", " 2 ").replace(" 1 ", " 2 "));
+    }
+
+    #[test]
+    fn a_profile_is_left_out_where_the_kernel_cannot_do_it() {
+        let tracepoint: Vec<_> = PROFILES.iter().filter(|profile| profile.name == "tracepoint").collect();
+        let plan = |name: &str| {
+            plan(SERIES.iter().find(|series| series.name == name).unwrap(), &tracepoint, None, &[])
+        };
+        assert_eq!((plan("5.10"), plan("newest")), (String::new(), String::new()));
+        assert!(plan("6.1").starts_with("stories_under tracepoint connect=tracepoint 1 "), "{}", plan("6.1"));
     }
 
     #[test]
@@ -188,7 +225,7 @@ mod tests {
     fn a_part_runs_under_the_same_profiles() {
         let [whole, part] = ["6.12", "6.12-arm64"].map(|name| {
             let series = SERIES.iter().find(|series| series.name == name).unwrap();
-            plan(series, &[&PROFILES[4]], &[])
+            plan(series, &[PROFILES.last().unwrap()], None, &[])
         });
         assert!(whole.starts_with("stories_under raw_tp fork=raw_tp") && whole.contains(" reload::"));
         assert!(part.starts_with("stories_under raw_tp fork=raw_tp") && part.contains(" ledger::"));

@@ -17,6 +17,8 @@ use crate::elf::Wanted;
 const PACKAGES: &[&str] = &[
     "nginx",
     "libnginx-mod-http-lua",
+    "libnginx-mod-stream",
+    "openssl",
     "iproute2",
     "nftables",
     "util-linux",
