@@ -39,6 +39,19 @@ pub(crate) fn established<A: Access>(sock: Sock<A>) {
     stream::watch(sock, known, now_ns);
 }
 
+/// The handshake of a socket was complete, as what it does next tells, and no program saw that. How long it took is what the kernel measured
+/// then; after an answer that is a mean with what it measured later.
+#[inline(always)]
+pub(crate) fn established_unseen<A: Access>(sock: Sock<A>, known: &mut Connection) {
+    count_retransmits(&mut known.attempt, sock.retransmits());
+    let ended_ns = match sock.round_trip_ns() {
+        0 => now_ns(),
+        round_trip_ns => known.attempt.started_ns + round_trip_ns,
+    };
+    settle(&known.attempt, Outcome::Established, 0, sock, ended_ns);
+    stream::watch(sock, known, ended_ns);
+}
+
 /// The attempt in flight of a socket, in the table.
 ///
 /// It becomes a connection in place, without a lock of ours: that only happens with the socket's lock held, or in the thread whose connect()

@@ -52,7 +52,7 @@ pub(crate) fn started<A: Access>(sock: Sock<A>, place: Place) {
             quota::give_back(missed.row.proxy, Share::Attempts);
             let _ = CONNECTIONS.remove(&sock.id());
         } else {
-            stream::destroyed(sock); // its end was missed
+            stream::forget(sock);
         }
     }
     // Where it goes is the last resort: a program at cgroup/connect4 may send it elsewhere than the proxy asked for (Cilium's
@@ -187,9 +187,6 @@ fn error<A: Access>(sock: Sock<A>, attempt: &Attempt) -> u32 {
 #[inline(always)]
 fn unseen_error<A: Access>(sock: Sock<A>) -> u32 {
     let Some(stream) = sock.stream() else { return 0 };
-    if stream.expected() != 0 {
-        return 0; // it was complete
-    }
     if stream.segments_received() != 0 {
         return ECONNREFUSED;
     }
@@ -212,7 +209,7 @@ pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
     }
     let Some(known) = CONNECTIONS.get_ptr(&sock.id()) else { return };
     // SAFETY: a value of the map; nobody else has the socket any more.
-    if !unsafe { (*known).is_in_flight() } {
+    if !unsafe { (*known).is_in_flight() } || sock.has_heard() {
         return stream::destroyed(sock);
     }
     let Some(attempt) = take(sock) else { return };

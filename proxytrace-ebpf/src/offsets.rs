@@ -77,6 +77,7 @@ offsets! {
     tcp_segments_received: ["tcp_sock.segs_in"],
     tcp_data_segments_in: ["tcp_sock.data_segs_in"],
     tcp_segment: ["tcp_sock.mss_cache"],
+    tcp_round_trip: ["tcp_sock.srtt_us"],
     task_pid: ["task_struct.pid"],
     task_tgid: ["task_struct.tgid"],
     task_signal: ["task_struct.signal"],

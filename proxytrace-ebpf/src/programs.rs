@@ -375,9 +375,7 @@ fn sort<A: Access>(sock: Sock<A>, from: i32, to: i32, place: Place) {
         (tcp::SYN_SENT, tcp::SYN_RECV) => {} // both ends began at once: the handshake goes on
         // To CLOSE; or, given up when both ends had begun at once, to FIN_WAIT1.
         (tcp::SYN_SENT | tcp::SYN_RECV, _) => handshake::closed(sock),
-        (tcp::ESTABLISHED, tcp::CLOSE_WAIT) => stream::closed_by_upstream(sock),
-        (tcp::ESTABLISHED, _) => stream::ended(sock),
-        (tcp::CLOSE_WAIT, _) => stream::ended_after_upstream(sock),
+        (tcp::ESTABLISHED | tcp::CLOSE_WAIT, _) => stream::left(sock, from, to),
         _ => {}
     }
 }

@@ -9,16 +9,18 @@ use proxytrace_ebpf::{
 
 use crate::{
     answer::{self, asked, has, is_ordered, peer_settings, received},
+    attempt,
     counters::count_loss,
     events,
     helpers::now_ns,
-    kernel::{Access, Sock, Stream},
+    kernel::{Access, Sock, Stream, tcp},
     ledger,
     maps::CONNECTIONS,
     quota,
 };
 
 const ECONNRESET: u32 = 104;
+const ETIMEDOUT: u32 = 110;
 
 /// A connection that is closed earlier than this was not closed for being idle: the proxy made it to send a request, and
 /// saw the end before it had (nginx reads before it writes).
@@ -49,79 +51,98 @@ pub(crate) fn watch<A: Access>(sock: Sock<A>, known: &mut Connection, now_ns: u6
     count_loss(Loss::ConnectionTableFull);
 }
 
-/// The connection of a socket, in the table.
+/// The connection of a socket, in the table. An attempt that is still there is one by now: its handshake was complete.
 #[inline(always)]
 fn established<A: Access>(sock: Sock<A>) -> Option<&'static mut Connection> {
+    let known = in_table(sock)?;
+    if !known.is_in_flight() {
+        return Some(known);
+    }
+    attempt::established_unseen(sock, known);
+    in_table(sock).filter(|known| !known.is_in_flight())
+}
+
+#[inline(always)]
+fn in_table<A: Access>(sock: Sock<A>) -> Option<&'static mut Connection> {
     // SAFETY: a value of the map; the socket's lock is held.
-    CONNECTIONS
-        .get_ptr_mut(&sock.id())
-        .map(|known| unsafe { &mut *known })
-        .filter(|known| !known.is_in_flight())
+    CONNECTIONS.get_ptr_mut(&sock.id()).map(|known| unsafe { &mut *known })
+}
+
+/// A connection leaves a state in which the upstream's answers come. Its entry is used in place and then removed: the socket's lock is held,
+/// and a copy takes more stack than is left.
+#[inline(always)]
+pub(crate) fn left<A: Access>(sock: Sock<A>, from: i32, to: i32) {
+    let (Some(connection), Some(stream)) = (established(sock), sock.stream()) else { return };
+    if to == tcp::CLOSE_WAIT {
+        if closed_by_upstream(sock, connection, stream) {
+            return; // the rest shows when it ends
+        }
+    } else {
+        resent(connection, stream);
+        if from == tcp::CLOSE_WAIT {
+            ended_after_upstream(sock, connection, stream);
+        } else {
+            // Reset, or closed by the proxy itself.
+            ended(sock, connection, stream, sock.error());
+        }
+    }
+    remove(sock, connection);
 }
 
 /// The upstream has closed its side of a connection. Where a request waits, that is no answer. Where none does, this is in order: a
-/// pool of idle connections that shrinks, or the end of an answer.
+/// pool of idle connections that shrinks, or the end of an answer. Gives whether only the connection's end will tell.
 #[inline(always)]
-pub(crate) fn closed_by_upstream<A: Access>(sock: Sock<A>) {
-    let Some(connection) = established(sock) else { return };
-    let Some(stream) = sock.stream() else { return };
+fn closed_by_upstream<A: Access>(sock: Sock<A>, connection: &mut Connection, stream: Stream<A>) -> bool {
     let received = received(stream, true);
     let is_refusal = received == ALERT;
     match asked(stream, connection, true) {
         Asked::Answered if is_refusal && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) => {
-            if let Some(connection) = take(sock) {
-                broke(sock, &connection, Broken::TlsRefused, 0, NEW);
-            }
+            broke(sock, connection, Broken::TlsRefused, 0, NEW);
         }
         // The proxy made it to send a request, and saw the end before it had.
-        Asked::Answered if received == 0 && age_ns(connection) < IDLE_NS => end_unanswered(sock, received),
-        // A request that crosses the FIN may still be sent: `ended_after_upstream` will know. What is sent of a request whose answer
-        // has come is none.
+        Asked::Answered if received == 0 && age_ns(connection) < IDLE_NS => unanswered(sock, connection),
+        // A request that crosses the FIN may still be sent. What is sent of a request whose answer has come is none.
         Asked::Answered if stream.acknowledged() == stream.written() => {
             connection.written = stream.written();
             connection.state |= Connection::CLOSING;
+            return true;
         }
-        Asked::Answered => {
-            if let Some(connection) = take(sock) {
-                answered(&connection, stream);
-            }
-        }
+        Asked::Answered => answered(connection, stream),
         // What TLS says at the end is no request, and the FIN may cross it. When the connection ends it shows.
         Asked::Waiting if received > 0 && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) => {
             connection.state |= Connection::WAITING;
+            return true;
         }
-        Asked::Waiting => end_unanswered(sock, received),
+        Asked::Waiting if received == 0 => unanswered(sock, connection),
+        Asked::Waiting => before_response(sock, connection, Broken::ClosedBeforeResponse, 0),
         // The same, and what the proxy reads: one that waits reads the FIN.
         Asked::Unknown if is_ordered(peer_settings(&connection.attempt.row)) => {
             connection.written = stream.written();
             connection.state |= Connection::CLOSING | Connection::UNKNOWN;
+            return true;
         }
-        Asked::Unknown => {
-            let _ = take(sock);
-        }
+        Asked::Unknown => {}
     }
+    false
 }
 
-/// A request waits on a connection that the upstream has closed.
+/// The upstream has closed a connection on which nothing has come.
 #[inline(always)]
-fn end_unanswered<A: Access>(sock: Sock<A>, received: u64) {
-    let Some(connection) = take(sock) else { return };
-    if received == 0 {
-        if sock.is_bypassed() {
-            return count_loss(Loss::Bypassed);
-        }
-        return broke(sock, &connection, Broken::ClosedBeforeResponse, 0, NEW);
+fn unanswered<A: Access>(sock: Sock<A>, connection: &Connection) {
+    if sock.is_bypassed() {
+        return count_loss(Loss::Bypassed);
     }
-    before_response(sock, &connection, Broken::ClosedBeforeResponse, 0);
+    broke(sock, connection, Broken::ClosedBeforeResponse, 0, NEW);
 }
 
 /// A connection that the upstream had closed while nothing was asked ends. Only now is it known whether it was to serve a request.
 #[inline(always)]
-pub(crate) fn ended_after_upstream<A: Access>(sock: Sock<A>) {
-    let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
-    resent(&connection, stream);
+fn ended_after_upstream<A: Access>(sock: Sock<A>, connection: &Connection, stream: Stream<A>) {
     if connection.state & Connection::WAITING != 0 {
-        return ended_waiting(sock, &connection, stream);
+        return ended_waiting(sock, connection, stream);
+    }
+    if connection.state & (Connection::CLOSING | Connection::UNKNOWN) == 0 {
+        return ended_after_unseen_close(sock, connection, stream);
     }
     let more = stream.written().wrapping_sub(connection.written);
     let received = received(stream, true);
@@ -132,21 +153,21 @@ pub(crate) fn ended_after_upstream<A: Access>(sock: Sock<A>) {
         if stream.read_up_to() == stream.expected() || sock.error() != 0 {
             count_loss(Loss::AnswerOrderUnknown);
         } else {
-            answered(&connection, stream);
+            answered(connection, stream);
         }
         return;
     }
-    if connection.state & Connection::CLOSING == 0 || more == 0 {
+    if more == 0 {
         if received > 0 {
-            answered(&connection, stream);
+            answered(connection, stream);
         }
         return;
     }
     if received == 0 {
-        return broke(sock, &connection, Broken::ClosedBeforeResponse, 0, NEW);
+        return broke(sock, connection, Broken::ClosedBeforeResponse, 0, NEW);
     }
     if is_ordered(peer_settings) && !is_end {
-        broke(sock, &connection, Broken::ClosedBeforeResponse, 0, kept(peer_settings));
+        broke(sock, connection, Broken::ClosedBeforeResponse, 0, kept(peer_settings));
     }
 }
 
@@ -158,29 +179,48 @@ fn ended_waiting<A: Access>(sock: Sock<A>, connection: &Connection, stream: Stre
         before_response(sock, connection, Broken::ClosedBeforeResponse, 0);
     } else if sock.error() == 0 {
         answered(connection, stream);
-    } else if is_ordered(peer_settings(&connection.attempt.row)) {
-        // Reset before it had come to either.
-        count_loss(Loss::AnswerOrderUnknown);
+    } else {
+        unknown(connection); // reset before it had come to either
     }
 }
 
-/// A connection leaves ESTABLISHED in another way: reset, or closed by the proxy itself.
+/// The same where no program saw the upstream close. What the proxy has done since says whether it still waited.
 #[inline(always)]
-pub(crate) fn ended<A: Access>(sock: Sock<A>) {
-    let (Some(connection), Some(stream)) = (take(sock), sock.stream()) else { return };
-    resent(&connection, stream);
+fn ended_after_unseen_close<A: Access>(sock: Sock<A>, connection: &Connection, stream: Stream<A>) {
+    let received = received(stream, true);
+    if received == ALERT && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) {
+        return broke(sock, connection, Broken::TlsRefused, 0, NEW);
+    }
+    if received == 0 {
+        if stream.bytes_sent() != 0 || age_ns(connection) < IDLE_NS {
+            unanswered(sock, connection);
+        }
+        return;
+    }
+    match asked(stream, connection, true) {
+        Asked::Answered => answered(connection, stream),
+        // What TLS says at the end may have been sent last.
+        Asked::Waiting if !has(peer_settings(&connection.attempt.row), PeerSettings::TLS) => {
+            ended_waiting(sock, connection, stream);
+        }
+        Asked::Waiting | Asked::Unknown => unknown(connection),
+    }
+}
+
+/// `error` ended a connection; 0 where the proxy closed it.
+#[inline(always)]
+fn ended<A: Access>(sock: Sock<A>, connection: &Connection, stream: Stream<A>, error: u32) {
     let received = received(stream, false);
     if received == ALERT && has(peer_settings(&connection.attempt.row), PeerSettings::TLS) {
-        return broke(sock, &connection, Broken::TlsRefused, sock.error(), NEW);
+        return broke(sock, connection, Broken::TlsRefused, error, NEW);
     }
-    let error = sock.error();
     let broken = match error {
-        0 => closed_by_proxy(&connection, stream, received),
-        ECONNRESET => reset_by_upstream(sock, &connection, stream, received),
+        0 => closed_by_proxy(connection, stream, received),
+        ECONNRESET => reset_by_upstream(sock, connection, stream, received),
         _ => WHOLE,
     };
     if let Some(way) = Broken::from_index(broken & WAY) {
-        broke(sock, &connection, way, error, broken >> KEPT_SHIFT);
+        broke(sock, connection, way, error, broken >> KEPT_SHIFT);
     }
 }
 
@@ -321,18 +361,51 @@ fn age_ns(connection: &Connection) -> u64 {
     now_ns().saturating_sub(connection.established_ns)
 }
 
-/// A socket is gone, and must not be watched any more under its address, whatever was seen of its end.
+/// A socket is gone, and must not be watched any more under its address: that will be another's. If it still is, the transition that ended
+/// its connection was not seen.
+///
+/// Where the process closes it only now, the kernel had ended it before: for an RST, or because nobody answered. The process has read the
+/// error, which clears it. Where the process had closed it before, nothing tells how it ended.
 #[inline(always)]
 pub(crate) fn destroyed<A: Access>(sock: Sock<A>) {
-    let _ = take(sock);
+    let (Some(connection), Some(stream)) = (established(sock), sock.stream()) else { return };
+    resent(connection, stream);
+    if sock.is_owned() {
+        let error = match sock.error() {
+            0 if stream.timeouts() != 0 && stream.has_timer_ended() => ETIMEDOUT,
+            0 => ECONNRESET,
+            error => error,
+        };
+        ended(sock, connection, stream, error);
+    } else {
+        unknown(connection);
+    }
+    remove(sock, connection);
+}
+
+/// An address in memory is another socket's by now: nothing tells how the connection ended that is still watched under it.
+#[inline(always)]
+pub(crate) fn forget<A: Access>(sock: Sock<A>) {
+    if let Some(connection) = in_table(sock) {
+        unknown(connection);
+        remove(sock, connection);
+    }
+}
+
+/// A connection has ended, and whether a request waited on it is not known.
+#[inline(always)]
+fn unknown(connection: &Connection) {
+    if is_ordered(peer_settings(&connection.attempt.row)) {
+        count_loss(Loss::AnswerOrderUnknown);
+    }
 }
 
 #[inline(always)]
-fn take<A: Access>(sock: Sock<A>) -> Option<Connection> {
-    let copy = *established(sock)?;
-    CONNECTIONS.remove(&sock.id()).ok()?;
-    quota::give_back(copy.attempt.row.proxy, Share::Connections);
-    Some(copy)
+fn remove<A: Access>(sock: Sock<A>, connection: &Connection) {
+    let proxy = connection.attempt.row.proxy;
+    if CONNECTIONS.remove(&sock.id()).is_ok() {
+        quota::give_back(proxy, Share::Connections);
+    }
 }
 
 #[inline(never)]

@@ -104,7 +104,7 @@ indexed! {
             effect: "the attempts are counted, but not whether their connections were closed unanswered",
         }
         /// A connection has ended, and whether a request waited on it cannot be told: the last request and the last byte that came
-        /// were within one tick of the kernel's clock, or the answer may have begun before all was asked.
+        /// were within one tick of the kernel's clock, the answer may have begun before all was asked, or no program saw it end.
         AnswerOrderUnknown {
             name: "answer_order_unknown",
             counted: Counted::Yes,

@@ -142,6 +142,19 @@ impl<A: Access> Sock<A> {
         self.tcp(offset!(tcp_retransmits))
     }
 
+    /// Whether the other end has begun a connection: until then nothing is expected of it.
+    #[inline(always)]
+    pub(crate) fn has_heard(self) -> bool {
+        self.tcp::<u32>(offset!(tcp_expected)) != 0
+    }
+
+    /// How long a segment and its acknowledgement take, in nanoseconds, as the kernel has measured it; 0 where it has not. It keeps eighths of
+    /// a microsecond.
+    #[inline(always)]
+    pub(crate) fn round_trip_ns(self) -> u64 {
+        u64::from(self.tcp::<u32>(offset!(tcp_round_trip))) * (1000 / 8)
+    }
+
     /// Whether its timer has run out and is at work: before that it waits to send again what nobody has answered.
     #[inline(always)]
     pub(crate) fn has_timer_run_out(self) -> bool {
