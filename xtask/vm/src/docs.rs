@@ -41,10 +41,10 @@ those that check what an architecture could get wrong.
 skips the returns of calls that are under way while another trace begins or ends. Such a call ends as `other`, counted under
 `end_missed` (`proxytrace_untracked_total`). With kprobe that happens as well while several processes are in connect() at
 once; the stories then check that every attempt is counted and ends, and that as many are under `end_missed` as differ. From
-7.0 on, where kprobe and tracepoint are refused, it happens with tp_btf and raw_tp too, and with tracepoint on older kernels that preempt
-themselves (`preempt=full` or `lazy`) wherever the kernel says that it skipped programs. In each of the four an attempt that only the call
-shows may not be seen at all: in the ledger's story at most one in a hundred, and no more than the programs that the kernel counts as
-skipped (recursion).
+7.0 on, where kprobe and tracepoint are refused, it happens with tp_btf and raw_tp too, and with kprobe and tracepoint on older
+kernels that preempt themselves (`preempt=full` or `lazy`) wherever the kernel says that it skipped programs; so these two are run
+with `preempt=voluntary` where the kernel lets that be chosen. In each of the four an attempt that only the call shows may not be
+seen at all: in the ledger's story at most one in a hundred, and no more than the programs that the kernel counts as skipped (recursion).
 ";
 const REFUSED: &str = "
 ## Where it refuses
