@@ -1,7 +1,8 @@
 //! The truth table of the answer (docs/kernel-notes.md, "After the handshake"): what becomes of a request when the handshake is done, on
 //! fresh and on kept connections, and what is said while it waits.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use proxytrace_tests::backend::{Backend, Manner, Next};
 use proxytrace_tests::child::as_pid;
-use proxytrace_tests::nginx::{proxy_to, server};
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, proxy_to, server};
 use proxytrace_tests::scratch;
 use proxytrace_tests::wait::{self, SOON, patient};
 
@@ -30,12 +32,20 @@ struct Cell {
     directives: &'static str,
     /// The statuses that clients get, one after the other; 0 for a client that leaves.
     statuses: &'static [u16],
+    /// How many of them come before tracing begins.
+    earlier: usize,
     /// The causes of the connections that broke, in their order.
     causes: &'static [&'static str],
 }
 
-const CELL: Cell =
-    Cell { is_kept: false, manner: Manner::Answer, directives: "", statuses: &[200], causes: &[] };
+const CELL: Cell = Cell {
+    is_kept: false,
+    manner: Manner::Answer,
+    directives: "",
+    statuses: &[200],
+    earlier: 0,
+    causes: &[],
+};
 
 macro_rules! cells {
     ($($name:ident: $cell:expr;)+) => {$(
@@ -142,6 +152,52 @@ cells! {
         statuses: &[200, 200],
         ..CELL
     };
+    earlier_answered_at_once: Cell { is_kept: true, statuses: &[200; 5], earlier: 2, ..CELL };
+    earlier_race_fin: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(2, Next::Close),
+        statuses: &[200, 200, 502],
+        earlier: 2,
+        causes: &["closed_before_response"],
+        ..CELL
+    };
+    earlier_race_rst: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(2, Next::Reset),
+        statuses: &[200, 200, 502],
+        earlier: 1,
+        causes: &["reset_before_response"],
+        ..CELL
+    };
+    earlier_silence: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(1, Next::Hold),
+        statuses: &[200, 504],
+        earlier: 1,
+        causes: &["response_timeout"],
+        ..CELL
+    };
+    earlier_client_leaves: Cell {
+        is_kept: true,
+        manner: Manner::AnswerThen(1, Next::Hold),
+        statuses: &[200, 0],
+        earlier: 1,
+        ..CELL
+    };
+    earlier_idle_closed_by_the_upstream: Cell {
+        is_kept: true,
+        manner: Manner::AnswerUntilIdle(Duration::from_millis(1500)),
+        statuses: &[200],
+        earlier: 1,
+        ..CELL
+    };
+    earlier_idle_reset_by_the_upstream: Cell {
+        is_kept: true,
+        manner: Manner::ResetWhenIdle(Duration::from_millis(1500)),
+        statuses: &[200],
+        earlier: 1,
+        ..CELL
+    };
     a_route_that_upgrades_is_judged_by_no_order: Cell {
         is_kept: true,
         manner: Manner::AnswerThen(1, Next::Hold),
@@ -172,10 +228,21 @@ fn http(cell: &Cell) -> String {
 
 #[track_caller]
 fn play(cell: &Cell) {
-    let scene = begin(&http(cell));
-    let backend = Backend::start(&scene.netns, BEFORE, cell.manner);
-    let mut accepted = 0;
-    for status in cell.statuses {
+    let (earlier, statuses) = cell.statuses.split_at(cell.earlier);
+    let netns = Netns::new();
+    let backend = Backend::start(&netns, BEFORE, cell.manner);
+    let start = |netns: &Netns| {
+        let nginx = Nginx::start(netns, &http(cell));
+        for status in earlier {
+            thread::sleep(TICK);
+            assert_eq!(nginx.get("/"), *status, "nginx says: {}", nginx.error_log());
+        }
+        nginx
+    };
+    let scene = known(Lookout::of(netns, start, &[]));
+    let accepted_before = backend.accepted();
+    let mut accepted = accepted_before;
+    for status in statuses {
         // Within a tick of the kernel's clock the order of bytes is not always known.
         thread::sleep(TICK);
         if *status == 0 {
@@ -210,10 +277,43 @@ fn play(cell: &Cell) {
         assert_eq!(scene.count(broken, &[("cause", cause)]), same, "{cause}");
     }
     assert_eq!(order_unknown(&scene), 0, "nothing is left open");
+    assert_eq!(
+        scene.count("proxytrace_connect_attempts_total", &[]),
+        accepted - accepted_before,
+        "connections from before are not counted as attempts"
+    );
     if cell.is_kept && cell.statuses.iter().all(|status| *status == 200) {
         assert!(accepted < cell.statuses.len() as u64 || accepted == 1, "{accepted} connections");
     }
     wait::until_true("nothing to wait", SOON, || scene.count("proxytrace_requests_unanswered", &[]) == 0);
+}
+
+/// Clients have connections to the proxy as well, which it has accepted.
+#[test]
+fn connections_of_clients_that_were_there_before_are_not_taken_for_upstreams() {
+    let netns = Netns::new();
+    let _backend = Backend::start(&netns, BEFORE, Manner::Answer);
+    let mut clients = Vec::new();
+    let start = |netns: &Netns| {
+        let kept = Cell { is_kept: true, ..CELL };
+        let http = http(&kept).replace("server {", "server { listen 127.0.0.1:8000; listen [::1]:8000;");
+        let nginx = Nginx::start(netns, &http);
+        for address in ["127.0.0.1:8000", "[::1]:8000"] {
+            let mut client = netns.enter(|| TcpStream::connect(address)).expect("connect to nginx");
+            client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("send a request");
+            client.read_exact(&mut [0; 15]).expect("read an answer");
+            clients.push(client);
+        }
+        nginx
+    };
+    let scene = known(Lookout::of(netns, start, &[]));
+    assert_eq!(scene.nginx.get("/"), 200);
+    let metrics = scene.agent.metrics();
+    let addresses = metrics.values_of("address", "proxytrace_connect_attempts_total", &[]);
+    assert_eq!(addresses, [BEFORE]);
+    // Only the one that was kept is watched.
+    assert_eq!(metrics.count("proxytrace_table_entries", &[("table", "connections")]), 1);
+    drop(clients);
 }
 
 #[test]
@@ -392,7 +492,11 @@ fn an_application_that_hangs_is_found_where_clients_leave_before_the_proxy_would
 
 /// The set, when `trace` knows the configuration as well: until then it cannot tell what it means that a connection ends.
 fn begin(http: &str) -> Lookout {
-    let scene = Lookout::begin(http);
+    known(Lookout::begin(http))
+}
+
+/// The same as soon as its configuration is known.
+fn known(scene: Lookout) -> Lookout {
     thread::sleep(patient(Duration::from_millis(300)));
     scene
 }

@@ -43,9 +43,8 @@ impl Lookout {
         Self::beside(netns, nginx, more)
     }
 
-    /// The same with an nginx that is started in another way.
-    pub(crate) fn of(start: impl FnOnce(&Netns) -> Nginx, more: &[&str]) -> Self {
-        let netns = Netns::new();
+    /// The same with an nginx that is started in another way, and perhaps used before anybody traces it.
+    pub(crate) fn of(netns: Netns, start: impl FnOnce(&Netns) -> Nginx, more: &[&str]) -> Self {
         let nginx = start(&netns);
         Self::beside(netns, nginx, more)
     }

@@ -316,7 +316,11 @@ fn begin(column: &Column, cells: &[Cell]) -> Lookout {
             nginx::module("ngx_stream_module"),
             timeout()
         );
-        Lookout::of(|netns| Nginx::with(Options { main, ..Options::default() }, netns, &server("")), &[])
+        Lookout::of(
+            Netns::new(),
+            |netns| Nginx::with(Options { main, ..Options::default() }, netns, &server("")),
+            &[],
+        )
     } else {
         let http = format!("{} proxy_http_version 1.1; {locations}", timeouts.concat());
         Lookout::begin(&format!("{blocks} {}", server(&http)))

@@ -1,5 +1,5 @@
 //! The programs that run in the kernel. [`programs`] lists them; what they do is in the modules below it. Each uses only modules that
-//! come after it here: [`handshake`], [`connect`], [`attempt`], [`look`], [`stream`], [`answer`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
+//! come after it here: [`handshake`], [`connect`], [`attempt`], [`earlier`], [`look`], [`stream`], [`answer`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
 //! [`kernel`], [`counters`], [`handled`], [`helpers`], [`maps`].
 //!
 //! Functions are inlined, save the large ones that are called from several places: those are subprograms (`inline(never)`). Inlined
@@ -24,6 +24,8 @@ mod answer;
 mod attempt;
 #[cfg(target_arch = "bpf")]
 mod connect;
+#[cfg(target_arch = "bpf")]
+mod earlier;
 #[cfg(target_arch = "bpf")]
 mod handshake;
 #[cfg(target_arch = "bpf")]

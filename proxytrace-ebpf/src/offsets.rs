@@ -49,6 +49,7 @@ offsets! {
     sock_soft_error: ["sock.sk_err_soft"],
     sock_owned: ["sock.sk_lock.owned"],
     sock_socket: ["sock.sk_socket"],
+    sock_backlog: ["sock.sk_max_ack_backlog"],
     sock_user_data: ["sock.sk_user_data"],
     sock_error_queue: ["sock.sk_error_queue"],
     queue_newest: ["sk_buff_head.prev"],

@@ -312,7 +312,7 @@ fn enter_proxy(pid: u32, process: &Process) -> bool {
 }
 
 #[inline(always)]
-fn find(pid: u32) -> Option<Process> {
+pub(crate) fn find(pid: u32) -> Option<Process> {
     // SAFETY: copied at once. An entry is removed only when its process exits or executes, which no other thread of
     // it outlives, and the kernel hands its slot to another process at the earliest after that.
     PROCESSES.get_ptr(&pid).map(|process| unsafe { *process })

@@ -22,7 +22,9 @@ use proxytrace_ebpf::{
 };
 
 use crate::{
-    attempt, connect, handled, handshake,
+    attempt, connect,
+    earlier::{self, OpenFile},
+    handled, handshake,
     helpers::setting,
     kernel::{Access, Arguments, Direct, Probed, Registers, Sock, Task, result_of_call, tcp},
     look, process, stream,
@@ -317,6 +319,14 @@ tracepoint! {
 #[raw_tracepoint]
 fn look(ctx: RawTracePointContext) {
     look::look(ctx.arg(0));
+}
+
+/// An iterator over the open files of all tasks, which userspace runs once. The library has no macro for those.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn earlier_connection(context: *const OpenFile) -> i32 {
+    earlier::found(context);
+    0
 }
 
 /// `int tcp_connect(struct sock *sk)`

@@ -330,6 +330,9 @@ fn kept(peer_settings: Option<&PeerSettings>) -> u32 {
 /// Nothing waited when a connection ended on which something had come.
 #[inline(always)]
 fn answered<A: Access>(connection: &Connection, stream: Stream<A>) {
+    if connection.state & Connection::EARLIER != 0 && answer::quiet_ns(stream) >= age_ns(connection) {
+        return; // it came before tracing began
+    }
     if let Some(counts) = ledger::row(&connection.attempt.row) {
         counts.answered(stream.turns());
     }

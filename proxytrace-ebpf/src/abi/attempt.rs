@@ -50,7 +50,8 @@ abi! {
     pub struct Connection {
         /// The attempt. Of a connection `syn_retransmits` counts all segments that were sent again, as far as the ledger has them.
         pub attempt: Attempt,
-        /// When it was established, boot time in nanoseconds; 0 while the attempt is in flight.
+        /// When it was established, boot time in nanoseconds; 0 while the attempt is in flight. Of an [earlier](Connection::EARLIER) one, when
+        /// it was found.
         pub established_ns: u64,
         /// What a look has found last, see [`Connection::looked`].
         pub looked: u64,
@@ -58,7 +59,7 @@ abi! {
         pub waits: u64,
         /// Where the upstream has closed its side while nothing was asked: how much had been written by then, as a sequence number.
         pub written: u32,
-        /// [`Connection::CLOSING`], [`Connection::WAITING`], [`Connection::UNKNOWN`] or 0.
+        /// [`Connection::CLOSING`], [`Connection::WAITING`] or [`Connection::UNKNOWN`], where one holds, and [`Connection::EARLIER`].
         pub state: u32,
     }
 }
@@ -82,6 +83,9 @@ impl Connection {
     pub const WAITING: u32 = 2;
     /// The same, when it could not be told whether a request waits.
     pub const UNKNOWN: u32 = 4;
+
+    /// It was established before tracing began.
+    pub const EARLIER: u32 = 8;
 
     const ASKED: u64 = 3;
     const TAG: u64 = (1 << 30) - 1;

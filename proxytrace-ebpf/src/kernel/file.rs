@@ -1,10 +1,11 @@
-//! From a descriptor to the socket behind it that is about to connect.
+//! From a descriptor or a file to the socket behind it.
 
 use core::ffi::c_void;
 
 use super::{
     memory::{Access, Direct, Probed, Start, offset},
     numbers::{AF_INET, AF_INET6, AF_UNIX, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_STREAM, SS_UNCONNECTED},
+    sock::Sock,
     task::Task,
 };
 use crate::helpers::setting;
@@ -51,16 +52,8 @@ fn table_of<A: Access>(task: Task<A>) -> (u32, *const c_void) {
 /// The stream socket that a file is, if it is one and is not connecting or connected already.
 #[inline(always)]
 pub(super) fn unconnected_socket(file: *const c_void) -> Option<Unconnected> {
-    let socket = Probed::read::<*const c_void>(file, offset!(file_private));
-    // Only a socket's private data points back to its file; other files have something else there, or nothing.
-    if socket.is_null() {
-        return None;
-    }
-    let start = Start::of(socket)?;
-    if start.read::<*const c_void>(offset!(socket_file)) != file
-        || start.read::<u16>(offset!(socket_type)) != SOCK_STREAM
-        || start.read::<u32>(offset!(socket_state)) != SS_UNCONNECTED
-    {
+    let start = stream_socket(file)?;
+    if start.read::<u32>(offset!(socket_state)) != SS_UNCONNECTED {
         return None;
     }
     let sock = start.read::<*const c_void>(offset!(socket_sock));
@@ -74,4 +67,25 @@ pub(super) fn unconnected_socket(file: *const c_void) -> Option<Unconnected> {
         },
     };
     Some(Unconnected { sock: sock as u64, kind })
+}
+
+/// The socket of TCP that a file is, if it is one.
+#[inline(always)]
+pub(crate) fn tcp_socket(file: *const c_void) -> Option<Sock<Probed>> {
+    let sock = Sock::new(stream_socket(file)?.read::<*const c_void>(offset!(socket_sock)));
+    sock.is_tcp().then_some(sock)
+}
+
+/// The `struct socket` that a file is, if it is one that is a stream.
+#[inline(always)]
+fn stream_socket(file: *const c_void) -> Option<Start> {
+    let socket = Probed::read::<*const c_void>(file, offset!(file_private));
+    // Only a socket's private data points back to its file; other files have something else there, or nothing.
+    if socket.is_null() {
+        return None;
+    }
+    let start = Start::of(socket)?;
+    let is_stream = start.read::<*const c_void>(offset!(socket_file)) == file
+        && start.read::<u16>(offset!(socket_type)) == SOCK_STREAM;
+    is_stream.then_some(start)
 }

@@ -13,7 +13,7 @@ mod task;
 
 pub(crate) use address::{NoAddress, callers_address, callers_internet_address};
 pub(crate) use arguments::{Arguments, Registers, result_of_call};
-pub(crate) use file::Kind;
+pub(crate) use file::{Kind, tcp_socket};
 pub(crate) use memory::{Access, Direct, Probed};
 pub(crate) use sock::{Sock, Stream, tcp};
 pub(crate) use task::Task;

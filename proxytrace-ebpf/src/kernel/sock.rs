@@ -93,6 +93,13 @@ impl<A: Access> Sock<A> {
         A::read::<u32>(self.0, offset!(sock_owned)) != 0
     }
 
+    /// Whether it was accepted. The kernel makes such a socket as a copy of the one that listens, with the length of its backlog, which a socket
+    /// that connects has no use for (net/core/sock.c, `sk_clone_lock()`).
+    #[inline(always)]
+    pub(crate) fn was_accepted(self) -> bool {
+        A::read::<u32>(self.0, offset!(sock_backlog)) != 0
+    }
+
     /// Whether a `struct socket` has it. One that was accepted has none before accept() returns, as one whose descriptor is closed.
     #[inline(always)]
     pub(crate) fn is_held(self) -> bool {

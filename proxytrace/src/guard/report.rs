@@ -132,14 +132,15 @@ impl Side {
 pub(super) fn rows<'a>(upstreams: impl IntoIterator<Item = (&'a UpstreamKey, &'a Upstream)>) -> Vec<Row> {
     let mut rows = Vec::new();
     for ((proxy, upstream), Upstream { addresses, earlier }) in upstreams {
-        let mut row = |address: Option<&Address>, [before, old_workers, new_workers]: [Side; 3]| {
+        let mut row = |address: Option<&Address>, sides: [Side; 3]| {
+            if sides.iter().all(|side| side.connects == 0) {
+                return; // only connections from before were used
+            }
+            let [before, old_workers, new_workers] = sides;
             let (proxy, upstream, address) = (Arc::clone(proxy), Arc::clone(upstream), address.cloned());
             rows.push(Row { proxy, upstream, address, before, old_workers, new_workers });
         };
-        let earlier = Side::of(earlier);
-        if earlier != Side::default() {
-            row(None, [earlier, Side::default(), Side::default()]);
-        }
+        row(None, [Side::of(earlier), Side::default(), Side::default()]);
         for (address, Sides { before, old, new }) in addresses {
             row(Some(address), [before, old, new].map(Side::of));
         }
@@ -278,16 +279,12 @@ fn wrapped(text: &mut String, line: &str) {
 
 /// What failed of what, before and after.
 fn table(text: &mut String, title: &str, rows: &[Row]) {
-    let used = rows
-        .iter()
-        .filter(|row| [&row.before, &row.old_workers, &row.new_workers].iter().any(|side| side.connects > 0));
-    let used: Vec<_> = used.collect();
-    if used.is_empty() {
+    if rows.is_empty() {
         return;
     }
     let _ = writeln!(text, "\n{title:<34}{:>14}{:>16}{:>16}", "BEFORE", "OLD WORKERS", "NEW WORKERS");
     let mut last = None;
-    for row in used {
+    for row in rows {
         let of = (&row.proxy, &row.upstream);
         if last.replace(of) != Some(of) {
             wrapped(text, &format!("{} ({})", row.upstream, row.proxy));

@@ -141,6 +141,7 @@ fn unload(program: &mut Program) {
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
         Program::TracePoint(program) => program.unload(),
+        Program::Iter(program) => program.unload(),
         other => unreachable!("the object holds no program of the kind {:?}", other.prog_type()),
     };
 }

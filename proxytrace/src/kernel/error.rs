@@ -52,6 +52,9 @@ pub enum Error {
     /// The program that looks at connections was refused.
     #[error("look at connections: {0}")]
     Look(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The program that finds connections which are there already was refused.
+    #[error("find connections that were established before: {0}")]
+    Earlier(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A hook without which nothing works.
     #[error("cannot trace: attach hook {hook}: {reason}; without it {without}")]
     Attach {

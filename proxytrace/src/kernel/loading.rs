@@ -15,6 +15,7 @@ use aya::{
 use proxytrace_ebpf::hooks::{Part, Rung};
 
 use super::{
+    earlier,
     hooks::{Forced, Hook, Via, plan},
     look,
 };
@@ -70,7 +71,7 @@ pub(super) fn load<'a>(ebpf: &mut Ebpf, hooks: impl Iterator<Item = &'static Hoo
             Task { rungs, programs: own }
         })
         .collect();
-    let look = programs.remove(look::PROGRAM);
+    let (look, earlier) = (programs.remove(look::PROGRAM), programs.remove(earlier::PROGRAM));
     // What takes longest is last, and so taken first.
     tasks.sort_by_key(|task| task.rungs.first().map_or(0, |rung| rung.parts.len()));
     let tasks = Mutex::new(tasks);
@@ -88,6 +89,9 @@ pub(super) fn load<'a>(ebpf: &mut Ebpf, hooks: impl Iterator<Item = &'static Hoo
         }
         if let Some(Program::RawTracePoint(program)) = look {
             let _ = program.load();
+        }
+        if let Some(Program::Iter(program)) = earlier {
+            let _ = earlier::load(program, ways.btf);
         }
         work();
     });

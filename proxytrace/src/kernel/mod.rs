@@ -15,6 +15,7 @@ mod attach;
 mod batch;
 mod clock;
 mod connect_timeouts;
+mod earlier;
 #[cfg(test)]
 mod embedded;
 mod entering;
@@ -114,6 +115,7 @@ pub struct Tracer {
     owners: Owners,
     calls: CallMap,
     look: Result<Look, Error>,
+    earlier: Result<(), Error>,
     held: Held,
     sizes: Sizes,
     /// What userspace itself could not enter, index [`Loss`].
@@ -177,6 +179,7 @@ impl Tracer {
             owners: Owners::take(&mut ebpf, &settings.0)?,
             calls: CallMap::take(&mut ebpf, "CALLS")?,
             look: Look::take(&mut ebpf),
+            earlier: Ok(()),
             held: Held::take(&mut ebpf)?,
             sizes,
             refused: Default::default(),
@@ -205,6 +208,10 @@ impl Tracer {
         // A socket that is destroyed without anybody noticing must not be looked at.
         if tracer.hooks.iter().any(|attached| attached.hook.name == "destroy" && attached.rung.is_none()) {
             tracer.look = Err(Error::Look("the hook destroy is not attached".into()));
+        }
+        // A host may have a million open files, at a microsecond each.
+        if !tracer.processes()?.is_empty() {
+            tracer.earlier = earlier::find(&mut tracer.ebpf, &btf);
         }
         tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
         // It takes 20 MB (6.18), which the allocator would keep for good.
@@ -346,6 +353,12 @@ impl Tracer {
     #[must_use]
     pub fn cannot_look(&self) -> Option<&Error> {
         self.look.as_ref().err()
+    }
+
+    /// Why connections that were established before tracing began are not watched, where they are not.
+    #[must_use]
+    pub fn cannot_find_earlier(&self) -> Option<&Error> {
+        self.earlier.as_ref().err()
     }
 
     /// Counts something that userspace could not follow.

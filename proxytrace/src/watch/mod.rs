@@ -281,6 +281,9 @@ impl Watch {
                 None => tracing::warn!("hook {} not attached; without it {}", hook.name, hook.without),
             }
         }
+        if let Some(error) = self.tracer.cannot_find_earlier() {
+            tracing::warn!("connections that proxies had before are not watched: {error}");
+        }
         if let Some(error) = self.tracer.cannot_look() {
             tracing::warn!("requests without an answer are seen only when they end: {error}");
         }
