@@ -4,14 +4,17 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use proxytrace_tests::backend::{Backend, Manner};
+use proxytrace_tests::netns::Netns;
+use proxytrace_tests::nginx::{Nginx, server};
 use proxytrace_tests::proxytrace::{Agent, Record};
 use proxytrace_tests::wait::{self, SOON};
 use serde_json::Value;
 
 use crate::lookout::{AFTER, BEFORE, Lookout, api};
-use proxytrace_tests::nginx::server;
 
 /// A command's exit status, and what it writes to standard output and standard error.
 fn ends(command: &mut Command) -> (Option<i32>, String, String) {
@@ -124,6 +127,34 @@ fn what_several_names_share_is_shown_once_with_its_numbers() {
     assert!(upstreams.iter().all(|upstream| upstream["state"] == "down"), "{status}");
     let (_, stdout, _) = ends(&mut scene.agent.asked_by(&["status", "api"]));
     assert!(stdout.contains("refused 5") && !stdout.contains("no line of the configuration"), "{stdout}");
+}
+
+#[test]
+fn an_upstream_that_answers_on_connections_from_before_is_ok_without_a_connect() {
+    let netns = Netns::new();
+    let _backend = Backend::start(&netns, BEFORE, Manner::Answer);
+    let start = |netns: &Netns| {
+        let http = format!(
+            "upstream api {{ server {BEFORE}; keepalive 4; }} {}",
+            server(
+                "proxy_http_version 1.1; proxy_set_header Connection ''; location / { proxy_pass http://api; }"
+            )
+        );
+        let nginx = Nginx::start(netns, &http);
+        assert_eq!(nginx.get("/"), 200);
+        nginx
+    };
+    let scene = Lookout::of(netns, start, &[]);
+    let api = || {
+        let status: Value = serde_json::from_str(&scene.agent.ask("/status").body).expect("JSON");
+        status["upstreams"][0].clone()
+    };
+    wait::until_true("it to be seen at work", SOON, || {
+        scene.gets(1, 200);
+        thread::sleep(Duration::from_millis(50));
+        api()["state"] == "ok"
+    });
+    assert_eq!(api()["recent"]["attempts"], 0, "{}", api());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::model::{Body, Counts, Minute, Record, Route, UpstreamKey};
 pub const STEP: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is recent.
-const RECENT: SignedDuration = SignedDuration::from_mins(1);
+pub const RECENT: SignedDuration = SignedDuration::from_mins(1);
 
 /// Minutes are kept for so long.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);

@@ -39,7 +39,7 @@ pub use last::{Known, Last, Left};
 use live::Live;
 pub use live::{Following, Follows};
 use minutes::Minutes;
-pub use minutes::{Recent, STEP, Sums, Trouble};
+pub use minutes::{RECENT, Recent, STEP, Sums, Trouble};
 pub use store::Page;
 use store::{Cursor, Store};
 pub use tag::Line;

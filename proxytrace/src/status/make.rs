@@ -65,7 +65,7 @@ impl Status {
             view.proxies.iter().map(|(name, proxy)| self::proxy(name, proxy, &view, &reloads)).collect();
         let sharing = Sharing::of(&view);
         let mut upstreams = upstreams(&view, &mut recent.sums, &sharing);
-        let signs = signs(&upstreams, &view, &recent.troubles, &wrongs);
+        let signs = signs(&upstreams, &view, time, &recent.troubles, &wrongs);
         for upstream in upstreams.values_mut() {
             let state = with_shared(upstream, &signs, &findings).state(since);
             (upstream.state, upstream.state_since) = state;
@@ -122,6 +122,7 @@ fn upstreams(view: &View, recent: &mut Sums, sharing: &Sharing) -> BTreeMap<Upst
                 address: Arc::clone(&key.address),
                 declared: declared.contains(key) || sharing.is_row(key),
                 counts: Counts::of(row, &view.clock),
+                answered: view.answered.get(key).copied(),
             });
         }
     }
@@ -132,6 +133,7 @@ fn upstreams(view: &View, recent: &mut Sums, sharing: &Sharing) -> BTreeMap<Upst
 fn signs(
     upstreams: &BTreeMap<UpstreamKey, Upstream>,
     view: &View,
+    time: Timestamp,
     troubles: &BTreeMap<UpstreamKey, Trouble>,
     wrongs: &Wrongs,
 ) -> BTreeMap<UpstreamKey, Signs<'static>> {
@@ -140,10 +142,11 @@ fn signs(
         let own = Signs {
             findings: Vec::new(),
             attempts: upstream.recent.attempts,
+            is_in_use: upstream.addresses.iter().any(|address| address.is_in_use(time)),
             gone_wrong: upstream.recent.gone_wrong(),
             trouble: troubles.get(key).copied(),
             wrong: wrongs.get(key).copied().unwrap_or_default(),
-            last: None,
+            last: upstream.addresses.iter().filter_map(|address| address.answered).max(),
         };
         signs.insert(key.clone(), own);
     }
@@ -327,6 +330,19 @@ mod tests {
             let api = of(&status, "api");
             assert_eq!((api.state, api.state_since), (state, Some(at(since))), "{name}");
         }
+    }
+
+    #[test]
+    fn an_upstream_that_answers_on_connections_that_stay_is_not_quiet() {
+        let state = |answered| {
+            let mut seen = seen(&[("api", SHARED, 0, 0)], &[]);
+            seen.view.answered = [(key("api", SHARED), at(answered))].into();
+            let of = Status::of(seen).upstreams.remove(0);
+            (of.state, of.state_since)
+        };
+        assert_eq!(state(41), (State::Ok, Some(at(0))));
+        // A minute ago.
+        assert_eq!(state(40), (State::Quiet, Some(at(90))));
     }
 
     #[test]

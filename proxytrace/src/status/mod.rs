@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use make::{Seen, is_about};
 pub use quantile::quantile_us;
 
+use crate::history::RECENT;
 use crate::model::{Counts, Finding, Severity, Traced, Waiting};
 
 /// How things are at one moment.
@@ -193,6 +194,17 @@ pub struct Destination {
     pub declared: bool,
     /// What was counted since it is seen.
     pub counts: Counts,
+    /// When something was last answered on a connection that stays, where a look has found that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Timestamp>,
+}
+
+impl Destination {
+    /// Whether connections that stay are in use, at that moment.
+    #[must_use]
+    pub fn is_in_use(&self, time: Timestamp) -> bool {
+        self.answered.is_some_and(|answered| time.duration_since(answered) < RECENT)
+    }
 }
 
 /// How an upstream is.
@@ -203,9 +215,9 @@ pub enum State {
     Down,
     /// A finding says less than that, something failed within the last minute, or requests wait far longer than answers took.
     Failing,
-    /// It is connected to, and nothing fails.
+    /// It is connected to, or answers on connections that it has, and nothing fails.
     Ok,
-    /// It is not connected to.
+    /// Neither.
     Quiet,
 }
 

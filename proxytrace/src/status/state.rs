@@ -15,19 +15,21 @@ pub(super) struct Signs<'a> {
     pub(super) findings: Vec<&'a Standing>,
     /// What was counted of it lately.
     pub(super) attempts: u64,
+    /// Whether connections that stay brought answers lately.
+    pub(super) is_in_use: bool,
     pub(super) gone_wrong: u64,
     /// When something failed there, where that was seen.
     pub(super) trouble: Option<Trouble>,
     /// What was wrong with it.
     pub(super) wrong: Wrong,
-    /// When it was last connected to.
+    /// When it was last connected to, or answered.
     pub(super) last: Option<Timestamp>,
 }
 
 impl Signs<'_> {
     /// What it is, and since when, as seen by somebody who `began` then.
     pub(super) fn state(&self, began: Timestamp) -> (State, Option<Timestamp>) {
-        let Self { attempts, gone_wrong, trouble, wrong, last, .. } = self;
+        let Self { attempts, is_in_use, gone_wrong, trouble, wrong, last, .. } = self;
         if let Some(since) = self.since(Severity::Critical) {
             return (State::Down, Some(since));
         }
@@ -38,7 +40,7 @@ impl Signs<'_> {
             let since = [warned, failed, wrong.late].into_iter().flatten().min();
             return (State::Failing, since.max(wrong.down));
         }
-        if *attempts > 0 {
+        if *attempts > 0 || *is_in_use {
             let until = trouble.map(|trouble| trouble.until);
             return (State::Ok, [Some(began), until, wrong.ill].into_iter().flatten().max());
         }
@@ -54,6 +56,7 @@ impl Signs<'_> {
     /// Adds what is known of a row that it has with others.
     pub(super) fn add(&mut self, more: &Self) {
         self.attempts += more.attempts;
+        self.is_in_use |= more.is_in_use;
         self.gone_wrong += more.gone_wrong;
         self.last = self.last.max(more.last);
         self.add_wrong(&more.wrong);

@@ -228,7 +228,7 @@ fn addresses(status: &Status, baseline: &Baseline) -> Vec<Row> {
             // What belongs to an upstream that is down, and only fails, is a part of that.
             _ if wrong > 0 && wrong >= attempts && of.state == State::Down => State::Down,
             _ if wrong > 0 => State::Failing,
-            _ if attempts > 0 => State::Ok,
+            _ if attempts > 0 || to.is_in_use(status.time) => State::Ok,
             _ => State::Quiet,
         };
         Row {

@@ -69,6 +69,8 @@ struct Known {
 #[derive(Debug, Default)]
 struct AtRow {
     found: Found,
+    /// When a look has last found an answer.
+    answered: Option<Timestamp>,
     usual: Usual,
     recorded: Option<Instant>,
     /// What had ended unanswered by the last look, and by the one before.
@@ -119,6 +121,11 @@ impl Looks {
     /// What was found of the connections of a row, where any was looked at.
     pub(super) fn found(&self, row: &RowKey) -> Option<&Found> {
         self.rows.get(row).map(|at| &at.found)
+    }
+
+    /// When something was last answered, by row.
+    pub(super) fn answered(&self) -> impl Iterator<Item = (&RowKey, Timestamp)> {
+        self.rows.iter().filter_map(|(row, at)| Some((row, at.answered?)))
     }
 
     /// What waits, by row.
@@ -190,7 +197,7 @@ impl Watch {
         is_whole: bool,
         ended: &HashMap<RowKey, Ended>,
     ) -> Vec<Record> {
-        let now = Instant::now();
+        let (now, time) = (Instant::now(), Timestamp::now());
         let mut before = std::mem::take(&mut self.looks.connections);
         let mut signs: Vec<(RowKey, Connection, Seen)> = Vec::new();
         for at in self.looks.rows.values_mut() {
@@ -220,6 +227,7 @@ impl Watch {
                 || is_past_handshake(&seen, before_ns) || begins_with_an_answer(&self.naming, &row);
             if let Some(known) = earlier.filter(|known| has_grown(known) && is_answer()) {
                 at.found.answered += 1;
+                at.answered = Some(time);
                 at.usual.note_answers(seen.turns.saturating_sub(known.turns).into());
                 if known.waiting_ns > 0 {
                     at.usual.note_wait(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
@@ -230,6 +238,7 @@ impl Watch {
             let has_answer = seen.received > 0 && seen.asked == Asked::Answered as u32;
             if is_new && has_answer && begins_with_an_answer(&self.naming, &row) {
                 at.found.answered += 1;
+                at.answered = Some(time);
                 at.usual.note_answers(seen.turns.into());
             }
             let was_overdue =

@@ -197,6 +197,7 @@ impl Watch {
             traced: self.traced.clone(),
             series: self.series(snapshot, &declared),
             waiting: self.waiting(),
+            answered: self.answered(),
             departed: self.rows.departed().clone(),
             sides: BTreeMap::new(),
             declared: declared.into_iter().map(|(_, key)| key).collect(),

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use proxytrace_ebpf::abi::{Owner, Row, RowKey};
 
 use super::{Limits, Watch};
@@ -186,6 +187,18 @@ impl Watch {
             }
         }
         waiting
+    }
+
+    /// When something was last answered on a connection that stayed, by series.
+    pub(super) fn answered(&self) -> BTreeMap<Key, Timestamp> {
+        let mut answered = BTreeMap::new();
+        for (row, time) in self.looks.answered() {
+            if let Some((key, _)) = self.series_of(row) {
+                let last = answered.entry(self.rows.store.series_of(key)).or_insert(time);
+                *last = time.max(*last);
+            }
+        }
+        answered
     }
 
     /// The series of a row and the owner of its proxy, as far as that is known now.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use proxytrace_ebpf::abi::{Loss, Row};
 
 use crate::kernel::tables::Filled;
@@ -18,6 +19,8 @@ pub struct View {
     pub series: BTreeMap<Key, Row>,
     /// What waits for an answer, where anything does, by series.
     pub waiting: BTreeMap<Key, Waiting>,
+    /// When something was last answered on connections that stay, as looks have found it.
+    pub answered: BTreeMap<Key, Timestamp>,
     /// What series counted that have gone away, of upstreams that have others.
     pub departed: BTreeMap<UpstreamKey, Row>,
     /// Both sides of the last reload, of each upstream of the proxies that were reloaded.
@@ -130,6 +133,7 @@ impl View {
             traced: Traced::default(),
             series,
             waiting: BTreeMap::new(),
+            answered: BTreeMap::new(),
             departed: BTreeMap::new(),
             sides: BTreeMap::new(),
             declared: Vec::new(),
