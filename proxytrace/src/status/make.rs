@@ -57,8 +57,10 @@ impl Status {
     pub fn of(seen: Seen) -> Self {
         let Seen { source, time, started, since, view, mut findings, mut recent, wrongs, reloads } = seen;
         findings.sort_by(|one, other| {
-            let rank =
-                |standing: &Standing| (std::cmp::Reverse(standing.finding.severity), standing.finding.since);
+            // What is about a proxy as a whole comes first: it may be the cause of what is wrong with its upstreams.
+            let rank = |Standing { finding, .. }: &Standing| {
+                (std::cmp::Reverse(finding.severity), finding.subject.upstream.is_some(), finding.since)
+            };
             rank(one).cmp(&rank(other))
         });
         let proxies =
