@@ -332,6 +332,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_about_a_whole_proxy_comes_before_what_is_as_bad_and_older() {
+        let down = |since| standing(Kind::UpstreamDown, "api", None, Severity::Critical, since);
+        let mut proxy = down(20);
+        (proxy.finding.subject.kind, proxy.finding.subject.upstream) = (Kind::ProxyDown, None);
+        let mut lacking = proxy.clone();
+        (lacking.finding.subject.kind, lacking.finding.severity) = (Kind::ProxyFails, Severity::Warning);
+        let mut seen = seen(&[], &[]);
+        seen.findings = vec![lacking, down(10), proxy];
+        let kinds: Vec<_> = Status::of(seen).findings.iter().map(|of| of.finding.subject.kind).collect();
+        assert_eq!(kinds, [Kind::ProxyDown, Kind::UpstreamDown, Kind::ProxyFails]);
+    }
+
+    #[test]
     fn what_several_upstreams_have_is_counted_once_and_each_is_as_that_is() {
         let declared = [("app", SHARED), ("web", SHARED), ("web", "10.0.0.6:80")];
         let rows = [("app,web", SHARED, 10, 0), ("web", "10.0.0.6:80", 3, 0)];
