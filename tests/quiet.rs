@@ -145,6 +145,36 @@ fn long_polls_and_events_raise_nothing() {
 }
 
 #[test]
+fn long_polls_that_are_answered_together_while_clients_leave_raise_nothing() {
+    let poll = natural(millis(3200), millis(20_000));
+    let scene = Lookout::begin(&format!(
+        "upstream poll {{ server {BEFORE}; }} {}",
+        server(&format!(
+            "proxy_http_version 1.0; proxy_read_timeout {}; location / {{ proxy_pass http://poll; }}",
+            natural("8s", "60s")
+        ))
+    ));
+    let _slow = Backend::start(&scene.netns, BEFORE, Manner::AnswerAfter(poll));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let client = scene.nginx.begin("/");
+                thread::sleep(millis(400));
+                drop(client);
+            }
+        });
+        for _ in 0..4 {
+            let mut clients: Vec<_> = (0..8).map(|_| scene.nginx.begin("/")).collect();
+            let answered = clients.iter_mut().filter_map(|client| http::try_answer(client).ok()).count();
+            assert_eq!(answered, 8, "nginx says: {}", scene.nginx.error_log());
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    scene.end_quiet();
+}
+
+#[test]
 fn rolling_restarts_behind_kept_connections_raise_nothing() {
     let peers = [BEFORE, AFTER, THIRD];
     let servers: String =

@@ -154,7 +154,7 @@ fn an_upstream_that_answers_on_connections_from_before_is_ok_without_a_connect()
         thread::sleep(Duration::from_millis(50));
         api()["state"] == "ok"
     });
-    assert_eq!(api()["recent"]["attempts"], 0, "{}", api());
+    assert_eq!(api()["recent"], serde_json::json!({}), "nothing was counted");
 }
 
 #[test]

@@ -57,8 +57,10 @@ impl Status {
     pub fn of(seen: Seen) -> Self {
         let Seen { source, time, started, since, view, mut findings, mut recent, wrongs, reloads } = seen;
         findings.sort_by(|one, other| {
-            let rank =
-                |standing: &Standing| (std::cmp::Reverse(standing.finding.severity), standing.finding.since);
+            // What is about a proxy as a whole comes first: it may be the cause of what is wrong with its upstreams.
+            let rank = |Standing { finding, .. }: &Standing| {
+                (std::cmp::Reverse(finding.severity), finding.subject.upstream.is_some(), finding.since)
+            };
             rank(one).cmp(&rank(other))
         });
         let proxies =
@@ -343,6 +345,19 @@ mod tests {
         assert_eq!(state(41), (State::Ok, Some(at(0))));
         // A minute ago.
         assert_eq!(state(40), (State::Quiet, Some(at(90))));
+    }
+
+    #[test]
+    fn what_is_about_a_whole_proxy_comes_before_what_is_as_bad_and_older() {
+        let down = |since| standing(Kind::UpstreamDown, "api", None, Severity::Critical, since);
+        let mut proxy = down(20);
+        (proxy.finding.subject.kind, proxy.finding.subject.upstream) = (Kind::ProxyDown, None);
+        let mut lacking = proxy.clone();
+        (lacking.finding.subject.kind, lacking.finding.severity) = (Kind::ProxyFails, Severity::Warning);
+        let mut seen = seen(&[], &[]);
+        seen.findings = vec![lacking, down(10), proxy];
+        let kinds: Vec<_> = Status::of(seen).findings.iter().map(|of| of.finding.subject.kind).collect();
+        assert_eq!(kinds, [Kind::ProxyDown, Kind::UpstreamDown, Kind::ProxyFails]);
     }
 
     #[test]

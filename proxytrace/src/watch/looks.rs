@@ -48,7 +48,7 @@ pub(super) struct Looks {
     /// Where the next pass begins, where one does not reach the end.
     next: usize,
     connections: HashMap<u64, Known>,
-    /// Those on which a request waited, and that the last look has not found any more.
+    /// Those on which a request waited, and that the last look did not find any more.
     gone: Vec<Known>,
     rows: HashMap<RowKey, AtRow>,
 }
@@ -65,6 +65,13 @@ struct Known {
     is_late: bool,
 }
 
+impl Known {
+    /// For how long a request had waited on it.
+    const fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waiting_ns)
+    }
+}
+
 /// What was found of the connections that count for a row.
 #[derive(Debug, Default)]
 struct AtRow {
@@ -73,17 +80,31 @@ struct AtRow {
     answered: Option<Timestamp>,
     usual: Usual,
     recorded: Option<Instant>,
-    /// What had ended unanswered by the last look, and by the one before.
+    /// How connections had ended by the last look, and by the one before.
     ended: Ended,
     ended_before: Ended,
 }
 
-/// How many connections of a row have ended while a request waited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How many connections of a row have ended, and how.
+#[derive(Clone, Copy, Debug, Default)]
 struct Ended {
-    all: u64,
-    /// Because the proxy did not wait any longer, before its read timeout: clients left.
+    /// With nothing waiting, after an answer.
+    answered: u64,
+    /// While a request waited.
+    unanswered: u64,
+    /// Of those, because the proxy did not wait any longer, before its read timeout: clients left.
     left: u64,
+}
+
+impl Ended {
+    /// What has ended since then.
+    const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            answered: self.answered.saturating_sub(earlier.answered),
+            unanswered: self.unanswered.saturating_sub(earlier.unanswered),
+            left: self.left.saturating_sub(earlier.left),
+        }
+    }
 }
 
 /// What findings are shown of it.
@@ -134,6 +155,51 @@ impl Looks {
             .iter()
             .map(|(row, at)| (row, &at.found.waiting))
             .filter(|(_, waiting)| waiting.connections > 0)
+    }
+
+    /// Notes what became of requests that waited at the last look, and whose connections are gone: by row, how many clients have left
+    /// theirs late. What ends between the counting and a look is counted only before the next look, and judged then.
+    fn note_gone(
+        &mut self,
+        now: Instant,
+        before: &HashMap<u64, Known>,
+        looked: &[(u64, Connection, Seen)],
+        ended: &HashMap<RowKey, Ended>,
+    ) -> HashMap<RowKey, u64> {
+        let is_there =
+            |connection: &Connection, seen: &Seen| seen.established_ns == connection.established_ns;
+        let there: HashMap<u64, u64> = looked
+            .iter()
+            .filter(|(_, connection, seen)| is_there(connection, seen))
+            .map(|(id, _, seen)| (*id, seen.established_ns))
+            .collect();
+        let is_gone = |(id, known): &(&u64, &Known)| {
+            known.waiting_ns > 0 && there.get(*id) != Some(&known.established_ns)
+        };
+        let gone: Vec<_> = before.iter().filter(is_gone).map(|(_, known)| *known).collect();
+        for known in &gone {
+            let at = self.rows.entry(known.row).or_default();
+            if ended.get(&known.row).is_some_and(|ended| ended.answered > at.ended.answered) {
+                at.usual.note_possible_wait(now, known.waited() + INTERVAL);
+            }
+        }
+        let mut waited: HashMap<RowKey, Vec<Known>> = HashMap::new();
+        for known in std::mem::replace(&mut self.gone, gone) {
+            waited.entry(known.row).or_default().push(known);
+        }
+        let mut left_late = HashMap::new();
+        for (row, mut gone) in waited {
+            let at = self.rows.entry(row).or_default();
+            gone.sort_unstable_by_key(|known| known.waiting_ns);
+            let since = ended.get(&row).map_or(Ended::default(), |ended| ended.since(&at.ended_before));
+            let waits: Vec<_> = gone.iter().map(|known| known.waited() + INTERVAL).collect();
+            let answered = at.usual.note_gone(now, &waits, (since.answered, since.unanswered));
+            if answered == 0 {
+                let is_late = |known: &&Known| at.usual.is_left_late(now, known.waited(), known.is_overdue);
+                left_late.insert(row, gone.iter().filter(is_late).count() as u64);
+            }
+        }
+        left_late
     }
 
     /// Looks at as many connections as fit into a pass; gives those that were looked at.
@@ -215,6 +281,7 @@ impl Watch {
                 self.looks.connections.insert(id, known);
             }
         }
+        let left_late = self.looks.note_gone(now, &before, &looked, ended);
         for (id, connection, seen) in looked {
             let row = row_of(&connection);
             if seen.established_ns != connection.established_ns {
@@ -259,8 +326,9 @@ impl Watch {
                         at.usual.note_slow(now);
                     }
                     // Where nothing was answered yet it may be a long poll.
-                    is_late |= is_overdue || (waited >= long_after && at.usual.has_answered());
-                    has_sign |= waited >= at.usual.long_after(now, shortest);
+                    is_late |= (is_overdue || at.usual.has_answered())
+                        && waited >= at.usual.late_after(now, longest);
+                    has_sign |= waited >= at.usual.late_after(now, shortest);
                 }
                 let is_due = at.recorded.is_none_or(|last| last.elapsed() >= RECORD_INTERVAL);
                 if is_due && has_sign {
@@ -276,24 +344,9 @@ impl Watch {
                 .connections
                 .insert(id, Known { row, established_ns, received, waiting_ns, turns, is_overdue, is_late });
         }
-        // A request that waited on a connection that is gone was answered, where none of the row has ended otherwise. What ends between the
-        // counting and a look is counted only before the next look.
-        let mut left_late: HashMap<RowKey, u64> = HashMap::new();
-        let gone = before.into_values().filter(|known| known.waiting_ns > 0).collect();
-        for known in std::mem::replace(&mut self.looks.gone, gone) {
-            let at = self.looks.rows.entry(known.row).or_default();
-            if ended.get(&known.row).is_some_and(|ended| *ended != at.ended_before) {
-                let waited = Duration::from_nanos(known.waiting_ns);
-                let is_late = at.usual.is_left_late(now, waited, known.is_overdue);
-                *left_late.entry(known.row).or_default() += u64::from(is_late);
-            } else {
-                at.usual.note_answers(1);
-                at.usual.note_wait(now, Duration::from_nanos(known.waiting_ns) + INTERVAL);
-            }
-        }
         for (row, ended) in ended {
             if let Some(at) = self.looks.rows.get_mut(row) {
-                let left = ended.left.saturating_sub(at.ended_before.left);
+                let left = ended.since(&at.ended_before).left;
                 let left = left_late.get(row).copied().unwrap_or(0).min(left);
                 if left > 0 {
                     at.found.overdue += at.usual.note_left(now, left);
@@ -333,14 +386,14 @@ impl Watch {
     }
 }
 
-/// How many connections of each row have ended while a request waited.
+/// How the connections of each row have ended.
 fn ended(snapshot: &Snapshot) -> HashMap<RowKey, Ended> {
-    let unanswered = |row: &Row| {
+    let of = |row: &Row| {
         let broken = Broken::ALL.into_iter().filter(|broken| broken.is_unanswered());
         let broken: u64 = broken.map(|broken| row.broken[broken as usize]).sum();
-        Ended { all: row.abandoned + broken, left: row.abandoned }
+        Ended { answered: row.answered, unanswered: row.abandoned + broken, left: row.abandoned }
     };
-    snapshot.rows.iter().map(|(key, row)| (*key, unanswered(row))).collect()
+    snapshot.rows.iter().map(|(key, row)| (*key, of(row))).collect()
 }
 
 fn note_waiting(waiting: &mut Waiting, waiting_ns: u64, is_overdue: bool, is_unheard: bool, is_late: bool) {

@@ -23,6 +23,8 @@ const PARTS: usize = 6;
 #[derive(Debug, Default)]
 pub(super) struct Usual {
     longest: Longest,
+    /// The same of requests that may as well have been left by their clients.
+    possibly: Longest,
     /// How often something was answered since it is known, about.
     answers: u64,
     /// Requests that waited for longer than [`Usual::long_after`], while none was answered, and since when.
@@ -107,6 +109,35 @@ impl Usual {
         self.longest.note(now, waited);
     }
 
+    /// Notes that a request had waited for so long at most, and was answered or not.
+    pub(super) fn note_possible_wait(&mut self, now: Instant, waited: Duration) {
+        self.possibly.note(now, waited);
+    }
+
+    /// Notes how long requests had waited at most whose connections have ended, the shortest first, of which so many ended answered in that
+    /// time and so many unanswered. Gives how many of them were answered at least.
+    pub(super) fn note_gone(
+        &mut self,
+        now: Instant,
+        waits: &[Duration],
+        (ended_answered, ended_unanswered): (u64, u64),
+    ) -> usize {
+        let unanswered = usize::try_from(ended_unanswered).unwrap_or(usize::MAX);
+        let mut answered = waits.len().saturating_sub(unanswered);
+        if unanswered > 0 {
+            answered = answered.min(usize::try_from(ended_answered).unwrap_or(usize::MAX));
+        }
+        // Which ones they were is not known: of so many the longest has waited at least as long as if they were the shortest.
+        if let Some(waited) = answered.checked_sub(1).and_then(|last| waits.get(last)) {
+            self.note_answers(answered as u64);
+            self.note_wait(now, *waited);
+        }
+        if let Some(waited) = waits.last().filter(|_| ended_answered > 0) {
+            self.note_possible_wait(now, *waited);
+        }
+        answered
+    }
+
     /// Whether anything was answered.
     pub(super) const fn has_answered(&self) -> bool {
         self.answers > 0
@@ -124,9 +155,14 @@ impl Usual {
         self.slow_since.get_or_insert(now);
     }
 
-    /// The same where that does not matter: for a record, which is no finding.
+    /// The same where how much is known of answers does not matter.
     pub(super) fn long_after(&mut self, now: Instant, read_timeout: Duration) -> Duration {
         OVERDUE.min(read_timeout / 4).max(self.longest.get(now) * 2)
+    }
+
+    /// The same for what is no finding: nothing is said of a request that waits no longer than those that may have been answered.
+    pub(super) fn late_after(&mut self, now: Instant, read_timeout: Duration) -> Duration {
+        self.long_after(now, read_timeout).max(self.possibly.get(now) * 2)
     }
 }
 
@@ -169,6 +205,28 @@ mod tests {
         // One page, and then polls: how long those take is not known by it.
         check(1, 0, 60, (45_000, 5_000));
         check(2, 0, 60, (45_000, 5_000));
+    }
+
+    #[test]
+    fn what_became_of_requests_is_known_by_how_many_connections_ended_in_which_way() {
+        let now = Instant::now();
+        // How long they had waited; ended answered, and unanswered; at least answered; when one is overdue, and late.
+        let check = |waits: &[u64], ended: (u64, u64), expected: (usize, u64, u64)| {
+            let mut at = Usual { answers: 3, ..Usual::default() };
+            let gone: Vec<_> = waits.iter().map(|wait| Duration::from_secs(*wait)).collect();
+            let answered = at.note_gone(now, &gone, ended);
+            let (overdue, late) = (at.overdue_after(now, MINUTE), at.late_after(now, MINUTE));
+            assert_eq!((answered, overdue.as_secs(), late.as_secs()), expected, "{waits:?} {ended:?}");
+        };
+        check(&[30, 30], (2, 0), (2, 60, 60));
+        check(&[30, 30], (0, 0), (2, 60, 60));
+        check(&[30, 30], (0, 2), (0, 5, 5));
+        // Polls that were answered together, and clients that left after two seconds, in this second or the next.
+        check(&[2, 2, 30, 30, 30, 30, 30], (5, 4), (3, 60, 60));
+        // A poll, and clients that left within a second, most of which no look has found: it may have been one of those that was answered.
+        check(&[1, 30], (1, 6), (0, 5, 60));
+        // A page that hangs, while others are answered at once.
+        check(&[30], (50, 1), (0, 5, 60));
     }
 
     #[test]

@@ -235,9 +235,20 @@ impl Peer {
         self.causes.iter().any(|n| *n > 0)
     }
 
-    /// The same, or that a SYN had to be sent again.
+    /// The same, or that a SYN had to be sent again, or that nothing acknowledges what is sent.
     pub(crate) fn fails_or_is_silent(&self) -> bool {
-        self.fails() || self.answers.run() > 0 || self.is_silent()
+        self.fails() || self.first_silent().is_some() || self.is_silent()
+    }
+
+    /// When the first of the signs was seen that nothing answers, where nothing has since.
+    pub(super) fn first_silent(&self) -> Option<Timestamp> {
+        let connects = self.answers.since().filter(|_| self.answers.run() > 0);
+        connects.into_iter().chain(self.response.first_unheard()).min()
+    }
+
+    /// Whether it has answered anything since then.
+    pub(super) fn has_answered_since(&self, time: Timestamp) -> bool {
+        self.last_answer.is_some_and(|answer| answer > time)
     }
 
     /// When it was connected to last.

@@ -27,6 +27,8 @@ const IDLE_TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
 const MIN_DESTINATIONS: usize = 5;
 /// What was used longer ago says nothing about now.
 const OUTAGE_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
+/// An outage shows within so long, or is none: so long each upstream may take to be used, and to show that nothing answers.
+const BECOMING: SignedDuration = SignedDuration::from_secs(5);
 /// Within so long after an outage there is no other.
 const AFTERMATH: SignedDuration = SignedDuration::from_secs(15);
 
@@ -319,7 +321,7 @@ impl Proxy {
                 }
             }
             // Connects that began in the last one fail for some time after it.
-            None if self.outage_over.is_some_and(|over| time.duration_since(over) < AFTERMATH) => {}
+            None if self.outage_just_over(time).is_some() => {}
             None => {
                 let recent = destinations.iter().filter(|one| time.duration_since(one.last) < OUTAGE_TIMEOUT);
                 let (fail, work): (Vec<_>, Vec<_>) = recent.partition(|one| one.fails);
@@ -328,6 +330,24 @@ impl Proxy {
                 }
             }
         }
+    }
+
+    /// When an outage was over, a moment ago: what has failed since before then may be what is left of it.
+    pub(crate) fn outage_just_over(&self, now: Timestamp) -> Option<Timestamp> {
+        self.outage_over.filter(|over| now.duration_since(*over) < AFTERMATH)
+    }
+
+    /// Whether more and more addresses do not answer, and hardly any has since the first of them: what is not used right now does not show
+    /// yet whether it is an outage.
+    pub(crate) fn may_become_outage(&self, now: Timestamp) -> bool {
+        let peers = || self.upstreams.values().flat_map(Upstream::live).map(|(_, peer)| peer);
+        let is_new = |sign: &Timestamp| now.duration_since(*sign) < BECOMING;
+        let (mut silent, mut first) = (0, now);
+        for sign in peers().filter_map(Peer::first_silent).filter(is_new) {
+            (silent, first) = (silent + 1, first.min(sign));
+        }
+        silent >= MIN_DESTINATIONS
+            && peers().filter(|peer| peer.has_answered_since(first)).count() * 9 <= silent
     }
 
     /// The upstreams that a row counts for. A name that several upstreams share an address under stands for each of them.

@@ -103,6 +103,11 @@ impl Response {
         self.unheard_since.filter(|_| self.unheard >= LOOKS)
     }
 
+    /// The same where it is a sign, and no proof yet.
+    pub(super) fn first_unheard(&self) -> Option<Timestamp> {
+        self.unheard_since.filter(|_| self.unheard > 0)
+    }
+
     pub(super) fn is_proof(&self) -> bool {
         self.is_silent || self.unheard_since().is_some()
     }

@@ -92,8 +92,13 @@ pub(super) fn standing(proxy: &Proxy, now: Timestamp) -> Vec<(Finding, bool)> {
     let facts = Facts { proxy, now };
     let findings: Vec<_> = TABLE.iter().flat_map(|definition| (definition.detect)(&facts)).collect();
     let explained = explained(&findings);
+    // Not everything is used right when an outage begins, nor again at once when it is over.
+    let begins = !findings.is_empty() && proxy.may_become_outage(now);
+    let over = proxy.outage_just_over(now);
     let is_explained = |finding: Finding| {
-        let is_explained = explained.contains(&finding.subject);
+        let is_of_outage = (begins || over.is_some_and(|over| finding.since < over))
+            && definition(Kind::ProxyDown).explains.contains(&finding.subject.kind);
+        let is_explained = is_of_outage || explained.contains(&finding.subject);
         (finding, is_explained)
     };
     findings.into_iter().map(is_explained).collect()

@@ -135,6 +135,36 @@ mod tests {
     }
 
     #[test]
+    fn upstreams_that_are_not_used_right_when_an_outage_begins_or_ends_make_it_no_less_one_finding() {
+        let (config, answered) = upstreams(7, "established 1 answered 1");
+        let (_, unheard) = upstreams(7, "unheard 1");
+        let over =
+            "0 u5 5:80 answered 1; 0 u6 6:80 answered 1; 0 u7 7:80 answered 1\n=> not proxy_down\nwait 2";
+        let ended =
+            format!("config 0 {config}\n{answered}\nwait 1\n{unheard}\n=> proxy_down\n{unheard}\n=>\n{over}");
+        check(
+            "some answer, and others when they are used again",
+            &format!("{ended}\n{answered}\nwait 16\n{answered}\n=>"),
+        );
+        let (_, all_but_first) = upstreams(7, "answered 1");
+        let all_but_first = all_but_first.split_once("; ").map(|(_, rest)| rest).unwrap();
+        check(
+            "one stays away",
+            &format!(
+                "{ended}\n{all_but_first}\nwait 16\n0 u1 1:80 unheard 1\n=> black_hole u1 1:80, upstream_down u1"
+            ),
+        );
+        let (config, answered) = upstreams(10, "established 1 answered 1");
+        let ((_, some), (_, all)) = (upstreams(6, "unheard 1"), upstreams(10, "unheard 1"));
+        let begun = format!("config 0 {config}\n{answered}\nwait 1\n4 x {some}\n=>");
+        check("others are used a moment later", &format!("{begun}\n{all}\n=> proxy_down\n{all}\n=>"));
+        let found: Vec<_> = (1..=6).map(|n| format!("black_hole u{n} {n}:80, upstream_down u{n}")).collect();
+        let found = found.join(", ");
+        check("others work", &format!("{begun}\n0 u7 7:80 answered 1; {some}\n=> {found}"));
+        check("others are not used", &format!("{begun}\nwait 5\n{some}\n=> {found}"));
+    }
+
+    #[test]
     fn some_upstreams_that_fail_are_not_the_proxy() {
         let (config, good) = upstreams(10, "established 1");
         let (_, bad) = upstreams(8, "refused 1");

@@ -127,6 +127,19 @@ mod tests {
         assert!(scene.sentence().contains("it says 3 times \"no connections\", and 3 times \"no files\"."));
         assert!(scene.findings.active().all(|finding| finding.severity == Severity::Warning));
         check(
+            "it connects much meanwhile, and its log is read once a second",
+            "config 0 api 5:8080
+             says address 15
+             => proxy_fails
+             4 x 0 api 5:8080 established 100
+             says address 15
+             4 x 0 api 5:8080 established 100
+             says address 15
+             =>
+             9 x 0 api 5:8080 established 100
+             => not proxy_fails",
+        );
+        check(
             "once in a while",
             "says address 1\nwait 60\n100 x 0 unknown 5:80 established 9\nsays address 1\n=>",
         );
