@@ -33,6 +33,9 @@ const MAX_DEAD_SHARE: f64 = 0.5;
 /// Requests that have waited for so long, while none was answered, are not merely slow where answers came before.
 const SILENT_MS: u32 = 5_000;
 
+/// What happens by chance no more often than that is taken for the change's doing.
+const BY_CHANCE: f64 = 1e-4;
+
 /// How a change is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,7 +143,7 @@ fn judge_upstream(
     judgement: &mut Judgement,
 ) {
     let new = || upstream.sides().map(|sides| &sides.new);
-    if judge_answers(name, upstream, is_over, judgement) {
+    if judge_answers(name, upstream, is_over, judgement) || is_over && judge_left(name, upstream, judgement) {
         return;
     }
     let whole = sum(new());
@@ -222,6 +225,38 @@ fn judge_answers(name: &str, upstream: &Upstream, is_over: bool, judgement: &mut
         _ => return false,
     }
     true
+}
+
+/// The same where no client waits for so long: what it has left is no connect that failed. Only when the time is over, as what was just
+/// started is slow at first.
+fn judge_left(name: &str, upstream: &Upstream, judgement: &mut Judgement) -> bool {
+    let [answered, left] = upstream
+        .before()
+        .fold([0, 0], |[answered, left], before| [answered + before.answered, left + before.abandoned]);
+    // As often as clients left before.
+    let share = (left + 1) as f64 / (answered + left + 2) as f64;
+    let is_by_chance = |left: u64| share.powf(left as f64) > BY_CHANCE;
+    let is_left = |counts: &Counts| {
+        counts.answered == 0
+            && counts.abandoned >= MIN_FAILURES
+            && !(answered > 0 && is_by_chance(counts.abandoned))
+    };
+    let all: Vec<_> = upstream.addresses.iter().filter(|(_, sides)| is_left(&sides.new)).collect();
+    if all.is_empty() {
+        return false;
+    }
+    let left: u64 = all.iter().map(|(_, sides)| sides.new.abandoned).sum();
+    let addresses: Vec<_> = all.iter().map(|(address, _)| address.to_string()).collect();
+    let in_words = format!(
+        "upstream \"{name}\": {} takes requests and answers none; clients have left {left} of them",
+        addresses.join(", ")
+    );
+    if answered > 0 {
+        judgement.reasons.push(in_words);
+        return true;
+    }
+    judgement.notes.push(in_words + "; how it was before is not known");
+    false
 }
 
 /// What must be connected to, and what must not.
