@@ -10,6 +10,7 @@ use std::{
 };
 
 pub(super) use fared::{Fared, causes, sum};
+use proxytrace_ebpf::outcome::Broken;
 use serde::Serialize;
 
 use super::{
@@ -227,28 +228,32 @@ fn judge_answers(name: &str, upstream: &Upstream, is_over: bool, judgement: &mut
     true
 }
 
-/// The same where no client waits for so long: what it has left is no connect that failed. Only when the time is over, as what was just
-/// started is slow at first.
+/// The same where no client waits for so long, or the proxy does not: what was left is no connect that failed. Only when the time is over,
+/// as what was just started is slow at first.
 fn judge_left(name: &str, upstream: &Upstream, judgement: &mut Judgement) -> bool {
-    let [answered, left] = upstream
-        .before()
-        .fold([0, 0], |[answered, left], before| [answered + before.answered, left + before.abandoned]);
-    // As often as clients left before.
-    let share = (left + 1) as f64 / (answered + left + 2) as f64;
-    let is_by_chance = |left: u64| share.powf(left as f64) > BY_CHANCE;
+    let timed_out = |counts: &Counts| counts.broken[Broken::ResponseTimeout as usize];
+    let [answered, left, timeouts] =
+        upstream.before().fold([0, 0, 0], |[answered, left, timeouts], before| {
+            [answered + before.answered, left + before.abandoned, timeouts + timed_out(before)]
+        });
+    // As often as requests were left before.
+    let share = (left + timeouts + 1) as f64 / (answered + left + timeouts + 2) as f64;
     let is_left = |counts: &Counts| {
-        counts.answered == 0
-            && counts.abandoned >= MIN_FAILURES
-            && !(answered > 0 && is_by_chance(counts.abandoned))
+        let all = counts.abandoned + timed_out(counts);
+        let is_by_chance = answered > 0 && share.powf(all as f64) > BY_CHANCE;
+        // One that the proxy itself gave up is an error to its client.
+        let has_timed_out = answered > 0 && timeouts == 0 && timed_out(counts) > 0;
+        counts.answered == 0 && (all >= MIN_FAILURES && !is_by_chance || has_timed_out)
     };
     let all: Vec<_> = upstream.addresses.iter().filter(|(_, sides)| is_left(&sides.new)).collect();
     if all.is_empty() {
         return false;
     }
-    let left: u64 = all.iter().map(|(_, sides)| sides.new.abandoned).sum();
+    let sum = |of: fn(&Counts) -> u64| all.iter().map(|(_, sides)| of(&sides.new)).sum::<u64>();
+    let (left, timeouts) = (sum(|counts| counts.abandoned), sum(timed_out));
     let addresses: Vec<_> = all.iter().map(|(address, _)| address.to_string()).collect();
     let in_words = format!(
-        "upstream \"{name}\": {} takes requests and answers none; clients have left {left} of them",
+        "upstream \"{name}\": {} takes requests and answers none; clients have left {left} of them, and {timeouts} timed out",
         addresses.join(", ")
     );
     if answered > 0 {

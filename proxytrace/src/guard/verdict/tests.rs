@@ -26,6 +26,7 @@ fn counts(text: &str) -> Counts {
             "resent" => counts.syn_retransmits += n,
             "answered" => counts.answered += n,
             "left" => counts.abandoned += n,
+            "timeouts" => counts.broken[Broken::ResponseTimeout as usize] += n,
             "waiting" => counts.waiting.connections += n as u32,
             "ms" => counts.waiting.oldest_ms = n as u32,
             "broken" => counts.broken[Broken::ClosedBeforeResponse as usize] += n,
@@ -196,6 +197,10 @@ fn requests_that_all_clients_leave_where_answers_came_before_have_failed() {
         &[],
     );
     case().check(&with("answered 90", "left 3"), Some(Verdict::Failed), &["clients have left 3"], &[]);
+    let timeout = "clients have left 0 of them, and 1 timed out";
+    case().check(&with("answered 90", "timeouts 1"), Some(Verdict::Failed), &[timeout], &[]);
+    case().check(&with("answered 90 timeouts 1", "timeouts 1"), passed, &[], &[]);
+    case().check(&with("answered 90", "answered 1 timeouts 1"), passed, &[], &[]);
     // It may still be slow only, and a few clients may leave anything.
     let open = Case { is_over: false, ..case() };
     open.check(&with("answered 90", "left 30"), None, &[], &[]);
