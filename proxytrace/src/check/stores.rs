@@ -202,7 +202,7 @@ mod tests {
             match (expected, &said[..]) {
                 ("", []) => {}
                 (_, [one]) => {
-                    assert!(!expected.is_empty() && one.what.contains(expected), "{line}: {said:?}")
+                    assert!(!expected.is_empty() && one.what.contains(expected), "{line}: {said:?}");
                 }
                 _ => panic!("{line}: {said:?}"),
             }
