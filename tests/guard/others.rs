@@ -94,6 +94,37 @@ fn an_nginx_whose_configuration_is_elsewhere_decides_nothing() {
     was_only_reported(&guarded_beside(&site, &other), &site, &other);
 }
 
+#[test]
+fn where_the_files_cannot_be_read_no_other_nginx_is_sent_a_signal() {
+    let site = Site::new();
+    let other = Nginx::start(&site.netns, &proxy_to(WELL, ""));
+    let guard = |options: &[&str]| {
+        site.guard(&[options, &["--process", other.name()]].concat(), &site.reload()).end()
+    };
+    // Nobody knows what was there before.
+    write(site.directory.path(), "broken.conf", "upstream broken {");
+    let ended = guard(&[]);
+    assert_eq!((ended.code, &ended.report), (Some(1), &serde_json::Value::Null), "{ended:#?}");
+    assert!(ended.stderr.contains("no copy from before is there to be put back"), "{ended:#?}");
+    fs::remove_file(site.path("broken.conf")).expect("remove it");
+    guard(&["--apply", "true"]).is(0, "passed", "[]");
+
+    let workers = other.worker_pids();
+    let said = "unexpected end of file";
+    for (options, reason) in [(&["--no-check"][..], "ended with exit status: 1"), (&[], said)] {
+        write(site.directory.path(), "broken.conf", "upstream broken {");
+        let ended = guard(options);
+        ended.is(1, "failed", reason);
+        ended.is(1, "failed", said);
+        assert!(
+            ended.report["rollback"]["worked"] == true && !site.path("broken.conf").exists(),
+            "{ended:#?}"
+        );
+        assert!(!ended.notes().contains("nothing that nginx is known to read"), "{ended:#?}");
+    }
+    assert_eq!(other.worker_pids(), workers, "it was not reloaded");
+}
+
 /// Anybody may start a process that calls itself nginx, with a program and a configuration of its own.
 #[test]
 fn another_users_process_that_calls_itself_nginx_is_neither_run_nor_read() {

@@ -193,6 +193,12 @@ fn misspelt(directive: &Directive, block: &Block<'_>, places: &Places<'_>, findi
         findings.push(Finding::new(&rules::UNKNOWN_DIRECTIVE, &places.line(directive), what, fix));
         return;
     }
+    if is_no_directive(name) {
+        let what = format!("nginx refuses \"{name}\": no directive is called that");
+        let fix = "remove it; is it an entry of a map, geo or types, and a brace missing, or one too many?";
+        findings.push(Finding::new(&rules::UNKNOWN_DIRECTIVE, &places.line(directive), what, fix));
+        return;
+    }
     let Some(meant) = near::nearest(name, directives::names_in(block.context)) else { return };
     let what = format!("nginx refuses \"{name}\", unless a module brings it");
     let fix = format!("did you mean {meant}?");
@@ -200,9 +206,25 @@ fn misspelt(directive: &Directive, block: &Block<'_>, places: &Places<'_>, findi
     findings.push(found.into_warning());
 }
 
+/// Whether no module either can have a directive of that name.
+fn is_no_directive(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_digit())
+        || name.bytes().any(|byte| byte.is_ascii() && !byte.is_ascii_alphanumeric() && byte != b'_')
+}
+
 #[cfg(test)]
 mod tests {
-    use super::meant;
+    use super::{is_no_directive, meant};
+
+    #[test]
+    fn what_stands_in_a_map_is_no_directive() {
+        for name in ["~^/a", "*.example.org", "/a", "10.0.0.0/8", "$host", "404", "text/html"] {
+            assert!(is_no_directive(name), "{name}");
+        }
+        for name in ["more_set_headers", "ModSecurityEnabled", "lua_package_path", "x2", "\u{fc}ber"] {
+            assert!(!is_no_directive(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_name_that_no_module_can_have_is_known() {

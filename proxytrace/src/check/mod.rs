@@ -26,6 +26,7 @@ mod patterns;
 mod refusal;
 mod rules;
 mod servers;
+mod stores;
 mod subject;
 mod tables;
 mod timeouts;
@@ -82,6 +83,7 @@ pub fn findings(subject: &Subject, host: &Host<'_>, others: Vec<Finding>) -> Fou
     directives::find(subject, host.version, &mut findings);
     parameters::find(subject, host.version, &mut findings);
     values::find(subject, host.version, &mut findings);
+    stores::find(subject, &mut findings);
     once::find(subject, &mut findings);
     tables::find(subject, host.version, &mut findings);
     patterns::find(subject, &mut findings);

@@ -160,8 +160,10 @@ fn refused(directive: &Directive, block: &Block<'_>) -> Option<(String, String)>
             }
             let default = (block.context == "server").then_some(80);
             let is_range = first.contains('-') && !first.bytes().any(|byte| byte.is_ascii_alphabetic());
-            let has_port =
-                block.context == "server" || is_range || first.contains(':') || size::number(first).is_some();
+            let has_port = block.context == "server"
+                || is_range
+                || first.contains([':', '/'])
+                || size::number(first).is_some();
             if has_port && Listen::read(directive, default).is_none() {
                 let fix = "write a port from 1 to 65535, or an address and a port".to_owned();
                 return Some((format!("nginx refuses to listen on \"{first}\""), fix));

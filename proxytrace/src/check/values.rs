@@ -1,28 +1,53 @@
 //! Findings about arguments that are words of a list, and about names of what is declared elsewhere: zones and formats of logs.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv6Addr,
+};
 
 use nginx_conf::Directive;
 
-use super::{blocks::Block, finding::Finding, near, rules, subject::Subject};
-use crate::nginx::{directives, places::Places, size, time, url::Url, values, version::Version};
+use super::{blocks::Block, finding::Finding, near, rules, servers::matched, subject::Subject};
+use crate::nginx::{
+    directives,
+    places::Places,
+    size, time,
+    url::{Url, ipv4},
+    values,
+    version::Version,
+};
 
 /// What an argument at a place must be, besides what the table of directives says.
 const ARGUMENTS: &[(&str, usize, Must)] = &[
     ("keepalive_timeout", 0, Must::Time),
     ("keepalive_timeout", 1, Must::Seconds),
     ("limit_rate", 0, Must::Size),
-    ("proxy_buffers", 0, Must::Number(1, u32::MAX)),
-    ("fastcgi_buffers", 0, Must::Number(1, u32::MAX)),
-    ("uwsgi_buffers", 0, Must::Number(1, u32::MAX)),
-    ("scgi_buffers", 0, Must::Number(1, u32::MAX)),
-    ("large_client_header_buffers", 0, Must::Number(1, u32::MAX)),
+    ("limit_rate_after", 0, Must::Size),
+    ("proxy_limit_rate", 0, Must::Size),
+    ("fastcgi_limit_rate", 0, Must::Size),
+    ("uwsgi_limit_rate", 0, Must::Size),
+    ("scgi_limit_rate", 0, Must::Size),
+    ("proxy_download_rate", 0, Must::Size),
+    ("proxy_upload_rate", 0, Must::Size),
+    ("worker_connections", 0, Must::Number(0, u32::MAX)),
     ("limit_conn", 1, Must::Number(1, 65_535)),
     ("limit_conn_status", 0, Must::Number(400, 599)),
     ("limit_req_status", 0, Must::Number(400, 599)),
     ("gzip_comp_level", 0, Must::Number(1, 9)),
     ("uwsgi_modifier1", 0, Must::Number(0, 255)),
     ("uwsgi_modifier2", 0, Must::Number(0, 255)),
+];
+
+/// Directives that take a number of buffers and their size.
+const BUFFERS: [&str; 8] = [
+    "proxy_buffers",
+    "fastcgi_buffers",
+    "uwsgi_buffers",
+    "scgi_buffers",
+    "gzip_buffers",
+    "gunzip_buffers",
+    "output_buffers",
+    "large_client_header_buffers",
 ];
 
 /// Variables that are made of `root` and `alias`.
@@ -140,6 +165,18 @@ fn refused(block: &Block<'_>, directive: &Directive, version: Option<Version>) -
         }
     }
     match name {
+        _ if BUFFERS.contains(&name) => {
+            let is_none = |number: Option<u64>| number.is_none_or(|number| number == 0);
+            let bad_number = directive.arg(0).filter(|text| is_none(size::number(text)));
+            match bad_number.or(directive.arg(1).filter(|text| is_none(size::size(text)))) {
+                Some(bad) => say(bad, "how many buffers, and their size, such as 8 4k"),
+                None => None,
+            }
+        }
+        "directio" => {
+            let bad = directive.arg(0).filter(|word| *word != "off" && size::offset(word).is_none())?;
+            say(bad, "off, or a size such as 4m")
+        }
         // Only mail can do without.
         "resolver" if kind_of(block) == "mail" && directive.arg(0) == Some("off") => None,
         "resolver" => {
@@ -156,7 +193,7 @@ fn refused(block: &Block<'_>, directive: &Directive, version: Option<Version>) -
             if let Some(bad) = bad {
                 return say(bad, "addresses, and valid=TIME, ipv4=off or ipv6=off");
             }
-            if texts().filter(|word| matches!(*word, "ipv4=off" | "ipv6=off")).count() == 2 {
+            if ["ipv4=off", "ipv6=off"].iter().all(|off| texts().any(|word| word == *off)) {
                 return say("ipv4=off and ipv6=off", "one of them");
             }
             let has_servers = texts().any(|word| !word.contains('=') || word == "local=on");
@@ -173,6 +210,13 @@ fn refused(block: &Block<'_>, directive: &Directive, version: Option<Version>) -
             Some(("nginx refuses limit_req without zone=".to_owned(), "add zone= and its name".to_owned()))
         }
         "limit_req" => {
+            let is_known = |word: &&str| {
+                *word == "nodelay"
+                    || ["zone=", "burst=", "delay="].iter().any(|start| word.starts_with(start))
+            };
+            if let Some(bad) = texts().find(|word| !is_known(word)) {
+                return say(bad, "zone=, burst=, delay= or nodelay");
+            }
             let numbers = texts()
                 .filter_map(|word| word.strip_prefix("burst=").or_else(|| word.strip_prefix("delay=")));
             let bad = { numbers }.find(|text| size::number(text).is_none_or(|number| number == 0))?;
@@ -181,8 +225,10 @@ fn refused(block: &Block<'_>, directive: &Directive, version: Option<Version>) -
         "limit_req_zone" | "limit_conn_zone" => {
             let bad = texts().skip(1).find(|word| match word.split_once('=') {
                 Some(("zone", zone)) => !is_zone(zone),
-                Some(("rate", rate)) => !is_rate(rate),
-                _ => false,
+                Some(("rate", rate)) if name == "limit_req_zone" => !is_rate(rate),
+                // Plus has that.
+                None => *word != "sync",
+                Some(_) => true,
             })?;
             say(bad, "a zone such as zone=api:1m, and a rate such as rate=10r/s or rate=30r/m")
         }
@@ -197,8 +243,11 @@ fn refused(block: &Block<'_>, directive: &Directive, version: Option<Version>) -
             word => say(word, "off, default, or what to replace and what by"),
         },
         "proxy_bind" | "fastcgi_bind" | "uwsgi_bind" | "scgi_bind" | "grpc_bind" | "memcached_bind" => {
-            let bad = { directive.arg(1) }
-                .filter(|word| *word != "transparent" || directive.arg(0) == Some("off"))?;
+            let first = directive.arg(0)?;
+            if first != "off" && !first.contains('$') && !is_local_address(first) {
+                return say(first, "an address of this host, with or without a port, or off");
+            }
+            let bad = directive.arg(1).filter(|word| *word != "transparent" || first == "off")?;
             say(bad, "transparent behind an address, or nothing")
         }
         "expires" => {
@@ -220,6 +269,15 @@ fn refused(block: &Block<'_>, directive: &Directive, version: Option<Version>) -
         {
             let what = "nginx refuses valid_referers without a name".to_owned();
             Some((what, "add server_names, or names such as *.example.org".to_owned()))
+        }
+        "valid_referers" => {
+            let twice = referer_twice(block)?;
+            let what = format!("nginx refuses \"{twice}\" in valid_referers twice");
+            Some((what, "write it once; server_names stands for the names of the server".to_owned()))
+        }
+        "proxy_cookie_domain" | "proxy_cookie_path" if directive.args.len() == 1 => {
+            let bad = directive.arg(0).filter(|word| *word != "off")?;
+            say(bad, "off, or what to replace and what by")
         }
         "worker_processes" => {
             let bad = directive.arg(0).filter(|word| *word != "auto" && size::number(word).is_none())?;
@@ -266,6 +324,43 @@ fn defaulted(block: &Block<'_>, redirect: &Directive) -> Option<(String, String)
     Some((format!("nginx refuses \"proxy_redirect default\" {why}"), fix.to_owned()))
 }
 
+/// What connections may begin at: no name.
+fn is_local_address(text: &str) -> bool {
+    let is_port = |text: &str| size::number(text).is_some_and(|port| (1..=65_535).contains(&port));
+    if ipv4(text).is_some() || text.parse::<Ipv6Addr>().is_ok() {
+        return true;
+    }
+    // In brackets without a port it is taken by newer ones only.
+    if let Some((ip, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        return ip.parse::<Ipv6Addr>().is_ok()
+            && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    }
+    text.split_once(':').is_some_and(|(ip, port)| ipv4(ip).is_some() && is_port(port))
+}
+
+/// A host that the `valid_referers` of a block name twice. Paths behind it do not tell two apart.
+fn referer_twice<'a>(block: &Block<'a>) -> Option<&'a str> {
+    let words = |name| block.named(name).flat_map(|line| line.args.iter().map(|word| word.text.as_str()));
+    let written: Vec<_> = words("valid_referers").collect();
+    let server = block.inside.iter().find(|around| around.name.text == "server");
+    let names =
+        server.iter().flat_map(|server| server.children()).filter(|line| line.name.text == "server_name");
+    let of_server = names.flat_map(|line| &line.args).map(|word| word.text.as_str());
+    let of_server = of_server.filter(|name| !name.is_empty() && !name.contains('$'));
+    let of_server = of_server.filter(|_| written.contains(&"server_names"));
+    let is_host =
+        |word: &&str| !matches!(*word, "none" | "blocked" | "server_names") && !word.starts_with('~');
+    let mut seen = HashSet::new();
+    let hosts =
+        { written.iter().copied() }.filter(is_host).map(|word| word.split('/').next().unwrap_or(word));
+    hosts.chain(of_server.filter(|name| !name.starts_with('~'))).find(|host| {
+        let keys = matched(host);
+        let is_there = keys.iter().any(|key| seen.contains(key));
+        seen.extend(keys);
+        is_there
+    })
+}
+
 /// What `expires` takes last.
 fn is_expiry(text: &str, is_modified: bool) -> bool {
     let time = |text: &str| time::seconds(text);
@@ -302,7 +397,8 @@ fn declared(blocks: &[Block<'_>], places: &Places<'_>, findings: &mut Vec<Findin
                 let zones = line.args.iter().filter_map(|word| word.text.strip_prefix(parameter));
                 for name in zones.map(|zone| zone.split(':').next().unwrap_or(zone)) {
                     known.insert((kind_of(block), *naming, name));
-                    if let Some(first) = first.insert((kind_of(block), name), line) {
+                    let first = first.insert((kind_of(block), name), line);
+                    if let Some(first) = first.filter(|first| !std::ptr::eq(*first, line)) {
                         let what = format!(
                             "nginx refuses a second zone \"{name}\"; the first is at {}",
                             places.line(first)
@@ -393,5 +489,38 @@ impl<'a> Formats<'a> {
             _ => "add log_format before, or correct the name".to_owned(),
         };
         Some((what, fix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::examples::ids;
+
+    /// A story asks nginx about more of them.
+    #[test]
+    fn values_that_nginx_refuses_are_found_and_no_others() {
+        let check = |line: &str, is_well: bool| {
+            let text =
+                format!("http {{ server {{ listen 80; server_name a.example; {line} return 200; }} }}");
+            let expected: &[&str] = if is_well { &[] } else { &["bad-argument"] };
+            assert_eq!(ids(&text), expected, "{line}");
+        };
+        check("proxy_bind 127.0.0.1; output_buffers 2 32k; directio off; limit_rate_after 1m;", true);
+        check("proxy_bind [::1]:80; resolver 127.0.0.1 ipv6=off ipv6=off;", true);
+        check("valid_referers none server_names b.example/x;", true);
+        for bad in [
+            "proxy_bind localhost;",
+            "proxy_bind 127.0.0.1:0;",
+            "output_buffers 2 32kk;",
+            "large_client_header_buffers 4 0;",
+            "directio 4kk;",
+            "limit_rate_after 1x;",
+            "dav_methods GET;",
+            "proxy_cookie_domain a;",
+            "valid_referers server_names .a.example;",
+            "valid_referers b.example/x b.example/y;",
+        ] {
+            check(bad, false);
+        }
     }
 }

@@ -62,6 +62,11 @@ impl Fault {
         (self.id, &self.what) == (other.id, &other.what)
     }
 
+    /// The file that it is in.
+    pub(super) fn file(&self) -> &Path {
+        Path::new(self.place.rsplit_once(':').map_or(&*self.place, |(file, _)| file))
+    }
+
     pub(super) fn in_words(&self) -> String {
         format!("check: {} ({}) [{}]", self.what, self.place, self.id)
     }
@@ -75,7 +80,7 @@ impl Nginx {
     pub(super) fn of(running: &Running) -> Result<Self, String> {
         let not =
             |why: &str| format!("{}: the configuration is not looked at beforehand: {why}", running.of.proxy);
-        let configuration = running.configuration.as_ref().ok_or_else(|| not("it is not known"))?;
+        let path = main_file(running).ok_or_else(|| not("it is not known"))?;
         let is_elsewhere = |what: &str| {
             let [own, other] =
                 [PathBuf::from("/proc/self"), PathBuf::from(format!("/proc/{}", running.master))];
@@ -83,7 +88,7 @@ impl Nginx {
             of(own).ok().zip(of(other).ok()).is_none_or(|(own, other)| own != other)
         };
         // With a /tmp of its own (PrivateTmp=) it has the same files otherwise.
-        let main = format!("root{}", configuration.path.display());
+        let main = format!("root{}", path.display());
         let has_others = || is_elsewhere("root") || is_elsewhere("ns/mnt") && is_elsewhere(&main);
         if is_elsewhere("ns/user") || has_others() {
             return Err(not("the proxy runs in a container; check it there, as in --apply"));
@@ -97,7 +102,7 @@ impl Nginx {
             Role::Master(arguments) => Ok(Self {
                 master: running.master,
                 arguments,
-                config: configuration.path.clone(),
+                config: path,
                 shares_network: !is_elsewhere("ns/net"),
             }),
             Role::Worker | Role::Other => Err(not("it is no nginx")),
@@ -115,6 +120,14 @@ impl Nginx {
     /// We may not read it.
     pub(super) async fn on_disk(&self, resolves: bool) -> anyhow::Result<Result<OnDisk, Fault>> {
         on_disk(&self.config, resolves).await
+    }
+
+    /// What keeps its configuration from being read, if anything does: then it runs another one.
+    pub(super) fn unreadable(&self) -> Option<Fault> {
+        match source::read(&self.config, &source::Paths::default()) {
+            Ok(Err(finding)) => Some(Fault::of(&finding)),
+            Ok(Ok(_)) | Err(_) => None,
+        }
     }
 
     /// Whether another program is in its place by now, as after an update.
@@ -148,6 +161,12 @@ impl Nginx {
             false => format!("nginx -t: {}", said.join(" ")),
         })
     }
+}
+
+/// The main file, also of a configuration that could not be read.
+fn main_file(running: &Running) -> Option<PathBuf> {
+    let known = running.configuration.as_ref().map(|configuration| configuration.path.clone());
+    known.or_else(|| probe::config_of(running.master))
 }
 
 /// A configuration in a file; its names are looked up where it `resolves`.

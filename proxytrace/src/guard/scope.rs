@@ -14,7 +14,13 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 
-use crate::{check::probe::runs_as_we_do, declared::Configuration, model::Generation, watch::Running};
+use super::preflight::Nginx;
+use crate::{
+    check::probe::{config_of, runs_as_we_do},
+    declared::Configuration,
+    model::Generation,
+    watch::Running,
+};
 
 /// Of so many generations it is remembered.
 const MAX_KNOWN: usize = 4096;
@@ -83,12 +89,19 @@ impl Scope {
 
 /// Whether the proxy reads something of its routes from there, as it sees the files: in a container the same directory has another path.
 fn lies_in(running: &Running, directory: (u64, u64)) -> bool {
-    let Some(configuration) = &running.configuration else { return false };
+    // What nginx refuses cannot be read, and is in that directory all the same.
+    let files = match &running.configuration {
+        Some(configuration) => files(configuration),
+        None => unread(running),
+    };
+    if files.is_empty() {
+        return false;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(root) = openat(CWD, format!("/proc/{}/root", running.master), flags, Mode::empty()) else {
         return false;
     };
-    let places: BTreeSet<_> = files(configuration).iter().flat_map(|file| parents(file)).collect();
+    let places: BTreeSet<_> = files.iter().flat_map(|file| parents(file)).collect();
     places.iter().any(|place| identity(&root, place) == Some(directory))
 }
 
@@ -105,6 +118,12 @@ fn files(configuration: &Configuration) -> BTreeSet<PathBuf> {
     let places = upstreams.chain(routes.routes.iter().map(|route| &route.place));
     let file = |place: &String| place.rsplit_once(':').map(|(path, _)| PathBuf::from(path));
     places.filter_map(file).chain([configuration.path.clone()]).collect()
+}
+
+/// The main file of a configuration that could not be read, and where reading it ends.
+fn unread(running: &Running) -> BTreeSet<PathBuf> {
+    let broken = Nginx::of(running).ok().and_then(|nginx| nginx.unreadable());
+    config_of(running.master).into_iter().chain(broken.map(|fault| fault.file().to_owned())).collect()
 }
 
 /// The device and inode of a directory below a root. No link leads out of that.

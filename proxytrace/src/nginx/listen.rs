@@ -118,6 +118,9 @@ fn address(text: &str, default_port: Option<u16>) -> Option<(Host, u16, u16)> {
         let (first, last) = ports(text)?;
         return Some((Host::Ip(Ipv4Addr::UNSPECIFIED.into()), first, last));
     }
+    if text.contains(['/', '?']) {
+        return None;
+    }
     let split = text.rfind(':').filter(|at| !text[*at..].contains(']'));
     let (host, (first, last)) = match split {
         Some(at) => (&text[..at], ports(&text[at + 1..])?),
@@ -221,7 +224,10 @@ mod tests {
         check("listen 443 quic; listen 443 ssl;", &["*:443 (udp)", "*:443"]);
         check("listen localhost:8080; listen app;", &["127.0.0.1:8080", "app:80"]);
         check("listen unix:/run/x.sock;", &["unix:/run/x.sock"]);
-        check("listen 0; listen 70000; listen a:; listen :80; listen [::g]:1;", &[]);
+        check(
+            "listen 0; listen 70000; listen a:; listen :80; listen [::g]:1; listen 10.0.0.0/8; listen a/b;",
+            &[],
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
 pub use elsewhere::{COMMAND, Request, from, serve};
 use hello::Hello;
 pub use place::Place;
-pub use running::{Running, runs_as_we_do};
+pub use running::{Running, config_of, runs_as_we_do};
 
 /// At most so many connects at once.
 const AT_ONCE: usize = 64;

@@ -60,6 +60,14 @@ pub fn runs_as_we_do(pid: u32) -> bool {
     status.is_ok_and(|of| [of.ruid, of.euid, of.suid, of.fuid].into_iter().all(|uid| uid == own))
 }
 
+/// The main file of the configuration that a master reads, a path below its root. Where its command line does not say it, its program is
+/// read, if it runs as we do.
+#[must_use]
+pub fn config_of(pid: u32) -> Option<PathBuf> {
+    let master = Master::of(pid)?;
+    if runs_as_we_do(pid) { master.path() } else { master.arguments.absolute_config() }
+}
+
 fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -88,16 +96,18 @@ impl Master {
         Some(config_path::compiled(&fs::read(self.directory.join("exe")).ok()?))
     }
 
-    /// The file that it reads, as we can open it.
-    fn config(&self) -> Option<PathBuf> {
+    /// The file that it reads, below its root.
+    fn path(&self) -> Option<PathBuf> {
         // What was compiled in is looked for only where the command line does not say it.
-        let path = match self.arguments.absolute_config() {
-            Some(path) => path,
-            None => {
-                let cwd = fs::read_link(self.directory.join("cwd")).ok()?;
-                config_path::config_path(&self.arguments, &self.compiled()?, &cwd)
-            }
-        };
+        self.arguments.absolute_config().or_else(|| {
+            let cwd = fs::read_link(self.directory.join("cwd")).ok()?;
+            Some(config_path::config_path(&self.arguments, &self.compiled()?, &cwd))
+        })
+    }
+
+    /// The same as we can open it.
+    fn config(&self) -> Option<PathBuf> {
+        let path = self.path()?;
         Some(self.directory.join("root").join(path.strip_prefix("/").unwrap_or(&path)))
     }
 

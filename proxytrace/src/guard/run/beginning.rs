@@ -17,7 +17,7 @@ use crate::{
         files::{Listing, Room, Written, shown},
         known::Known,
         options::Options,
-        preflight::{self, Nginx},
+        preflight::{self, Fault, Nginx},
         scope::Scope,
         state::Good,
     },
@@ -89,8 +89,21 @@ impl Guard<'_> {
         }
         // What the guard changes itself is put back as it is now, whoever has changed what before.
         let is_made_before = directory.is_some() && apply.is_none() && !is_good;
-        if let Some(changed) = running.iter().find_map(changed).filter(|_| is_made_before && good.is_none()) {
-            return Err(nothing_to_put_back(&shown(&changed.path)).into());
+        if is_made_before && good.is_none() {
+            if let Some(changed) = running.iter().find_map(changed) {
+                let path = shown(&changed.path);
+                return Err(nothing_to_put_back(&format!(
+                    "{path} was changed after nginx's workers had started"
+                ))
+                .into());
+            }
+            if let Some(fault) = running.iter().find_map(unreadable) {
+                let fault = fault.in_words();
+                return Err(nothing_to_put_back(&format!(
+                    "nginx cannot have loaded what is there ({fault})"
+                ))
+                .into());
+            }
         }
         if let Some(good) = good.as_ref().filter(|_| is_good || is_made_before) {
             // What is on disk may not be what runs.
@@ -170,9 +183,9 @@ impl Guard<'_> {
     }
 }
 
-fn nothing_to_put_back(path: &str) -> Unfinished {
+fn nothing_to_put_back(why: &str) -> Unfinished {
     Unfinished(format!(
-        "{path} was changed after nginx's workers had started, and no copy from before is there to be put back: nothing was changed. \
+        "{why}, and no copy from before is there to be put back: nothing was changed. \
          Let the guard change the files (--apply CMD); or put back what nginx runs and guard a reload of that once, which keeps a \
          copy, for changes that come before the guard"
     ))
@@ -188,6 +201,12 @@ fn some(all: Vec<String>) -> String {
 /// What of the proxy's configuration was changed after it had taken it.
 pub(super) fn changed(running: &Running) -> Option<&Changed> {
     running.configuration.as_ref()?.changed.as_ref()
+}
+
+/// What keeps the proxy's configuration from being read.
+fn unreadable(running: &Running) -> Option<Fault> {
+    let nginx = Nginx::of(running).ok().filter(|_| running.configuration.is_none());
+    nginx.and_then(|nginx| nginx.unreadable())
 }
 
 /// Where a file is, whatever links lead there.

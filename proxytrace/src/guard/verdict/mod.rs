@@ -10,6 +10,7 @@ use std::{
 };
 
 pub(super) use fared::{Fared, causes, sum};
+use proxytrace_ebpf::outcome::Broken;
 use serde::Serialize;
 
 use super::{
@@ -32,6 +33,9 @@ const MAX_DEAD_SHARE: f64 = 0.5;
 
 /// Requests that have waited for so long, while none was answered, are not merely slow where answers came before.
 const SILENT_MS: u32 = 5_000;
+
+/// What happens by chance no more often than that is taken for the change's doing.
+const BY_CHANCE: f64 = 1e-4;
 
 /// How a change is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -140,7 +144,7 @@ fn judge_upstream(
     judgement: &mut Judgement,
 ) {
     let new = || upstream.sides().map(|sides| &sides.new);
-    if judge_answers(name, upstream, is_over, judgement) {
+    if judge_answers(name, upstream, is_over, judgement) || is_over && judge_left(name, upstream, judgement) {
         return;
     }
     let whole = sum(new());
@@ -222,6 +226,42 @@ fn judge_answers(name: &str, upstream: &Upstream, is_over: bool, judgement: &mut
         _ => return false,
     }
     true
+}
+
+/// The same where no client waits for so long, or the proxy does not: what was left is no connect that failed. Only when the time is over,
+/// as what was just started is slow at first.
+fn judge_left(name: &str, upstream: &Upstream, judgement: &mut Judgement) -> bool {
+    let timed_out = |counts: &Counts| counts.broken[Broken::ResponseTimeout as usize];
+    let [answered, left, timeouts] =
+        upstream.before().fold([0, 0, 0], |[answered, left, timeouts], before| {
+            [answered + before.answered, left + before.abandoned, timeouts + timed_out(before)]
+        });
+    // As often as requests were left before.
+    let share = (left + timeouts + 1) as f64 / (answered + left + timeouts + 2) as f64;
+    let is_left = |counts: &Counts| {
+        let all = counts.abandoned + timed_out(counts);
+        let is_by_chance = answered > 0 && share.powf(all as f64) > BY_CHANCE;
+        // One that the proxy itself gave up is an error to its client.
+        let has_timed_out = answered > 0 && timeouts == 0 && timed_out(counts) > 0;
+        counts.answered == 0 && (all >= MIN_FAILURES && !is_by_chance || has_timed_out)
+    };
+    let all: Vec<_> = upstream.addresses.iter().filter(|(_, sides)| is_left(&sides.new)).collect();
+    if all.is_empty() {
+        return false;
+    }
+    let sum = |of: fn(&Counts) -> u64| all.iter().map(|(_, sides)| of(&sides.new)).sum::<u64>();
+    let (left, timeouts) = (sum(|counts| counts.abandoned), sum(timed_out));
+    let addresses: Vec<_> = all.iter().map(|(address, _)| address.to_string()).collect();
+    let in_words = format!(
+        "upstream \"{name}\": {} takes requests and answers none; clients have left {left} of them, and {timeouts} timed out",
+        addresses.join(", ")
+    );
+    if answered > 0 {
+        judgement.reasons.push(in_words);
+        return true;
+    }
+    judgement.notes.push(in_words + "; how it was before is not known");
+    false
 }
 
 /// What must be connected to, and what must not.

@@ -25,6 +25,8 @@ fn counts(text: &str) -> Counts {
             "flight" => counts.attempts += n,
             "resent" => counts.syn_retransmits += n,
             "answered" => counts.answered += n,
+            "left" => counts.abandoned += n,
+            "timeouts" => counts.broken[Broken::ResponseTimeout as usize] += n,
             "waiting" => counts.waiting.connections += n as u32,
             "ms" => counts.waiting.oldest_ms = n as u32,
             "broken" => counts.broken[Broken::ClosedBeforeResponse as usize] += n,
@@ -179,6 +181,35 @@ fn connects_that_bring_no_answer_count_as_failed() {
     open.check("api 80 | established 9 | established 4 broken 4", Some(Verdict::Failed), &[words], &[]);
     open.check("api 80 | established 9 | established 50 broken 4", None, &[], &[]);
     assert_eq!(Fared::of(&counts("established 5 broken 2")).good, 3);
+}
+
+#[test]
+fn requests_that_all_clients_leave_where_answers_came_before_have_failed() {
+    let passed = Some(Verdict::Passed);
+    let with = |before: &str, row: &str| {
+        format!("api 80 | established 99 {before} | \n api 81 | | established 40 {row}")
+    };
+    let hung = "upstream \"api\": 10.0.0.5:81 takes requests and answers none; clients have left 30 of them";
+    case().check(
+        &with("answered 90 left 2", "left 30 waiting 9 ms 2900"),
+        Some(Verdict::Failed),
+        &[hung],
+        &[],
+    );
+    case().check(&with("answered 90", "left 3"), Some(Verdict::Failed), &["clients have left 3"], &[]);
+    let timeout = "clients have left 0 of them, and 1 timed out";
+    case().check(&with("answered 90", "timeouts 1"), Some(Verdict::Failed), &[timeout], &[]);
+    case().check(&with("answered 90 timeouts 1", "timeouts 1"), passed, &[], &[]);
+    case().check(&with("answered 90", "answered 1 timeouts 1"), passed, &[], &[]);
+    // It may still be slow only, and a few clients may leave anything.
+    let open = Case { is_over: false, ..case() };
+    open.check(&with("answered 90", "left 30"), None, &[], &[]);
+    case().check(&with("answered 90", "left 2"), passed, &[], &[]);
+    case().check(&with("answered 2", "left 3"), passed, &[], &[]);
+    case().check(&with("answered 90", "left 30 answered 1"), passed, &[], &[]);
+    // Clients leave long polls, also before the change.
+    case().check(&with("answered 9 left 80", "left 30"), passed, &[], &[]);
+    case().check(&with("", "left 30"), passed, &[], &["how it was before is not known"]);
 }
 
 #[test]
