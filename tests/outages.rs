@@ -469,7 +469,7 @@ fn wrong_ports_are_found_after_one_try_of_each_by_a_trace_that_started_late() {
         &record,
         &[
             "cannot be reached at any of its 2 addresses since at least",
-            "nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile",
+            "nginx leaves each alone for its fail_timeout (unless max_fails is 0), and turns clients away itself meanwhile",
         ],
     );
     let _backend = Backend::start(&scene.netns, BEFORE, Manner::AnswerAndClose);

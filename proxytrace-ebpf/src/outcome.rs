@@ -262,8 +262,8 @@ indexed! {
         ClosedBeforeResponse {
             name: "closed_before_response",
             words: "connected, then closed without an answer: wrong service, or it crashed",
-            words_if_kept: "closed as the next request came: the backend's keepalive timeout is shorter than the proxy's; \
-                            nginx tries idempotent requests again, others get 502",
+            words_if_kept: "closed as the next request came: the backend's keepalive timeout is shorter than the proxy's, \
+                            or it was restarted; nginx tries idempotent requests again, others get 502",
             is_unanswered: true,
         }
         /// Reset later.

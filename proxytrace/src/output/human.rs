@@ -369,7 +369,7 @@ mod tests {
         };
         check(
             Body::Broken(kept),
-            "14:30:02.123  closed_before_response  api         10.0.0.5:8081           75.00 s  nginx.service[9694]            closed as the next request came: the backend's keepalive timeout is shorter than the proxy's; nginx tries idempotent requests again, others get 502",
+            "14:30:02.123  closed_before_response  api         10.0.0.5:8081           75.00 s  nginx.service[9694]            closed as the next request came: the backend's keepalive timeout is shorter than the proxy's, or it was restarted; nginx tries idempotent requests again, others get 502",
         );
         let unanswered = |acknowledged: bool| {
             Body::Unanswered(Unanswered {

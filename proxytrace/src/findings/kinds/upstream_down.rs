@@ -41,7 +41,7 @@ pub(super) const DEFINITION: Definition = Definition {
         }
         text += sentence.because();
         if *addresses > 1 {
-            text += ". nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile";
+            text += ". nginx leaves each alone for its fail_timeout (unless max_fails is 0), and turns clients away itself meanwhile";
         }
         text + "."
     },
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(
             scene.sentence(),
             "upstream_down: upstream \"api\" cannot be reached at any of its 2 addresses since at least 14:30:00Z; the last 2 connects \
-             all were refused. nginx leaves each alone for its fail_timeout, and answers 502 itself meanwhile. Check the \
+             all were refused. nginx leaves each alone for its fail_timeout (unless max_fails is 0), and turns clients away itself meanwhile. Check the \
              service behind it, then the \"server\" line at /etc/nginx/nginx.conf:1."
         );
         check(
