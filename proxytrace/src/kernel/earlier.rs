@@ -21,7 +21,7 @@ pub(super) fn load(program: &mut Iter, btf: &Btf) -> Result<(), ProgramError> {
     if program.fd().is_err() { program.load(FILES, btf) } else { Ok(()) }
 }
 
-/// Runs it, and unloads it. All that it is to find is in the tables by then: processes, and programs that see connections end.
+/// Runs it. All that it is to find is in the tables by then: processes, and programs that see connections end.
 ///
 /// # Errors
 /// What the kernel said.
@@ -43,5 +43,13 @@ fn run(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), Box<dyn std::error::Error + Sen
             return Err(error.into());
         }
     }
-    Ok(program.unload()?)
+    Ok(())
+}
+
+/// It is not needed any more.
+pub(super) fn unload(ebpf: &mut Ebpf) {
+    if let Some(Program::Iter(program)) = ebpf.program_mut(PROGRAM) {
+        // One that could not be loaded says so, which is as good.
+        let _ = program.unload();
+    }
 }

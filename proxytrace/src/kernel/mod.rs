@@ -213,6 +213,7 @@ impl Tracer {
         if !tracer.processes()?.is_empty() {
             tracer.earlier = earlier::find(&mut tracer.ebpf, &btf);
         }
+        earlier::unload(&mut tracer.ebpf);
         tracer.memory_bytes = Figures::of_this_process().ok().map(|figures| figures.memory_bytes);
         // It takes 20 MB (6.18), which the allocator would keep for good.
         drop(btf);
