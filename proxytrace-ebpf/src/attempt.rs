@@ -6,17 +6,18 @@
 #![expect(unsafe_code, reason = "entries of maps are pointers")]
 
 use proxytrace_ebpf::{
-    abi::{Address, Attempt, Connection, Event, Process, RowKey, Share},
+    abi::{Address, Attempt, Connection, Event, Loss, Process, RowKey, Share},
     outcome::{ERRORS, Outcome},
 };
 
 use crate::{
+    counters::count_loss,
     events::{self, report},
     helpers::{masked, now_ns},
     kernel::{Access, Probed, Sock},
     ledger,
     maps::{CONNECTIONS, REPORT_ESTABLISHED},
-    process, quota, stream,
+    process, quota,
 };
 
 /// An attempt without a socket of TCP, or whose socket is another's by now.
@@ -36,7 +37,7 @@ pub(crate) fn established<A: Access>(sock: Sock<A>) {
     count_retransmits(&mut known.attempt, sock.retransmits());
     let now_ns = now_ns();
     settle(&known.attempt, Outcome::Established, 0, sock, now_ns);
-    stream::watch(sock, known, now_ns);
+    watch(sock, known, now_ns);
 }
 
 /// The handshake of a socket was complete, as what it does next tells, and no program saw that. How long it took is what the kernel measured
@@ -49,7 +50,18 @@ pub(crate) fn established_unseen<A: Access>(sock: Sock<A>, known: &mut Connectio
         round_trip_ns => known.attempt.started_ns + round_trip_ns,
     };
     settle(&known.attempt, Outcome::Established, 0, sock, ended_ns);
-    stream::watch(sock, known, ended_ns);
+    watch(sock, known, ended_ns);
+}
+
+/// An attempt becomes a connection, in its place in the table.
+#[inline(never)]
+fn watch<A: Access>(sock: Sock<A>, known: &mut Connection, now_ns: u64) {
+    if quota::turn(known.attempt.row.proxy, Share::Attempts, Share::Connections) {
+        known.established_ns = now_ns;
+        return;
+    }
+    let _ = CONNECTIONS.remove(&sock.id());
+    count_loss(Loss::ConnectionTableFull);
 }
 
 /// The attempt in flight of a socket, in the table.

@@ -1,5 +1,5 @@
 //! The programs that run in the kernel. [`programs`] lists them; what they do is in the modules below it. Each uses only modules that
-//! come after it here: [`handshake`], [`connect`], [`attempt`], [`earlier`], [`look`], [`stream`], [`answer`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
+//! come after it here: [`handshake`], [`connect`], [`stream`], [`attempt`], [`earlier`], [`look`], [`answer`], [`process`], [`ledger`], [`quota`], [`shares`], [`events`],
 //! [`kernel`], [`counters`], [`handled`], [`helpers`], [`maps`].
 //!
 //! Functions are inlined, save the large ones that are called from several places: those are subprograms (`inline(never)`). Inlined

@@ -40,17 +40,6 @@ const KEPT_SHIFT: u32 = 8;
 /// It did not break.
 const WHOLE: u32 = WAY;
 
-/// An attempt becomes a connection, in its place in the table.
-#[inline(never)]
-pub(crate) fn watch<A: Access>(sock: Sock<A>, known: &mut Connection, now_ns: u64) {
-    if quota::turn(known.attempt.row.proxy, Share::Attempts, Share::Connections) {
-        known.established_ns = now_ns;
-        return;
-    }
-    let _ = CONNECTIONS.remove(&sock.id());
-    count_loss(Loss::ConnectionTableFull);
-}
-
 /// The connection of a socket, in the table. An attempt that is still there is one by now: its handshake was complete.
 #[inline(always)]
 fn established<A: Access>(sock: Sock<A>) -> Option<&'static mut Connection> {

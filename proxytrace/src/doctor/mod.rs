@@ -18,7 +18,7 @@ use std::{
 
 use proxytrace_ebpf::{hooks::Place, outcome::Outcome};
 
-use crate::kernel::{AttachedHook, Options, Snapshot, Tracer, hooks::Via, processes::Wanted};
+use crate::kernel::{AttachedHook, Error, Options, Snapshot, Tracer, hooks::Via, processes::Wanted};
 use report::{Check, HookCheck, Report, State};
 use subject::Subject;
 
@@ -73,7 +73,7 @@ fn self_test(options: &Options) -> (Vec<Check>, Vec<HookCheck>) {
     let hooks = |seen: Option<&[u64; Place::ALL.len()]>| {
         tracer.hooks().iter().map(|hook| hook_check(hook, seen, perf.as_deref())).collect()
     };
-    let answers = answers_check(tracer.cannot_look().map(ToString::to_string));
+    let answers = answers_check(tracer.cannot_look(), tracer.cannot_find_earlier());
     let outcome = done.and_then(|()| Ok((seen?, tracer.snapshot()?)));
     match outcome {
         Ok((seen, snapshot)) => (vec![ledger_check(NAME, &snapshot), answers], hooks(Some(&seen))),
@@ -106,18 +106,24 @@ fn ledger_check(name: &'static str, snapshot: &Snapshot) -> Check {
     )
 }
 
-/// Whether requests that wait for their answers are looked at; `refusal` is why not.
-fn answers_check(refusal: Option<String>) -> Check {
+/// Whether requests that wait for their answers are looked at, and on connections from before too; else why not.
+fn answers_check(cannot_look: Option<&Error>, cannot_find_earlier: Option<&Error>) -> Check {
     const NAME: &str = "answers";
-    match refusal {
-        None => Check::ok(
+    match (cannot_look, cannot_find_earlier) {
+        (None, None) => Check::ok(
             NAME,
             "requests that wait are seen once a second, on TCP; not seen are answers over unix sockets, and of gRPC, `Upgrade` and \
              streamed bodies once a byte has come (docs/limits.md)",
         ),
-        Some(refusal) => Check::lacks(
+        (None, Some(refusal)) => Check::lacks(
             NAME,
-            refusal,
+            refusal.to_string(),
+            "on connections that stood before tracing began, nothing is seen",
+            "let it run before the proxy does; and report it with the output of `proxytrace doctor --json`",
+        ),
+        (Some(refusal), _) => Check::lacks(
+            NAME,
+            refusal.to_string(),
             "a request without an answer is seen when its connection ends, and not while it waits",
             "let the hook destroy be attached; else report it with the output of `proxytrace doctor --json`",
         ),
