@@ -327,10 +327,10 @@ fn answered<A: Access>(connection: &Connection, stream: Stream<A>) {
     }
 }
 
-/// Something is sent again on an established connection.
+/// Something is sent again on an established connection. Not where both ends begin at once: that handshake goes on in SYN_RECV.
 #[inline(always)]
 pub(crate) fn retransmitted<A: Access>(sock: Sock<A>) {
-    let Some(connection) = established(sock) else { return };
+    let Some(connection) = in_table(sock).filter(|known| !known.is_in_flight()) else { return };
     let Some(stream) = sock.stream() else { return };
     resent(connection, stream);
     connection.attempt.syn_retransmits = stream.retransmits();
