@@ -5,9 +5,10 @@
 
 use core::ffi::c_void;
 
-use proxytrace_ebpf::abi::{Attempt, Connection, Process, RowKey, Share};
+use proxytrace_ebpf::abi::{Attempt, Connection, Loss, Process, RowKey, Share};
 
 use crate::{
+    counters::count_loss,
     helpers::now_ns,
     kernel::{self, Direct, Probed, Sock, Task, tcp},
     ledger,
@@ -41,8 +42,11 @@ pub(crate) fn found(context: *const OpenFile) {
     }
     let mut row = RowKey { proxy: process.proxy, generation: process.generation, address: sock.remote() };
     let now_ns = now_ns();
-    if ledger::row_to_begin(&mut row, now_ns).is_none() || !quota::take(row.proxy, Share::Connections) {
+    if ledger::row_to_begin(&mut row, now_ns).is_none() {
         return;
+    }
+    if !quota::take(row.proxy, Share::Connections) {
+        return count_loss(Loss::ConnectionTableFull);
     }
     let attempt =
         Attempt { row, started_ns: now_ns, pid, syn_retransmits: sock.retransmits(), ..Attempt::ZERO };
